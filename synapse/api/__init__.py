@@ -1,0 +1,1 @@
+"""What is common to all Matrix APIs: identifiers, errors, room versions, filters, routes. Pure."""

@@ -1,0 +1,1 @@
+"""Event values: building, hashing, signing, redacting, authorising. Pure."""

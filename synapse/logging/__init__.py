@@ -1,0 +1,1 @@
+"""Log formats and the context of a request in log lines."""

@@ -1,0 +1,1 @@
+"""How processes stay in sync: the line protocol, streams, calls to the main process, leases."""

@@ -1,0 +1,1 @@
+"""The HTTP endpoints: parse, call a handler, answer."""

@@ -1,0 +1,1 @@
+"""The database: pool, migrations and one store per subject."""

@@ -1,0 +1,1 @@
+"""The reading side: sync responses, one provider per section."""
