@@ -1,0 +1,1 @@
+"""Load driver and scenarios that measure what an operation costs; `python -m benchmarks --help`."""

@@ -1,0 +1,86 @@
+"""A Matrix client with as little of its own cost as possible, for driving load."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import itertools
+from typing import Any
+from urllib.parse import quote
+
+import aiohttp
+
+_txn = itertools.count()
+
+
+class RequestFailed(Exception):
+    """The server answered with an error; the message has method, path, status and body."""
+
+
+class Client:
+    """One user with one connection pool, which all users share."""
+
+    def __init__(self, session: aiohttp.ClientSession, base_url: str, user_id: str = "", token: str = "") -> None:
+        self._session = session
+        self._base = base_url.rstrip("/")
+        self.user_id = user_id
+        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+
+    async def request(self, method: str, path: str, body: Any = None, params: dict[str, str] | None = None) -> Any:
+        """Do a request, answer its JSON.
+
+        :raises RequestFailed: for any other status than 200.
+        """
+        async with self._session.request(
+            method, self._base + path, json=body, params=params, headers=self._headers
+        ) as response:
+            answer = await response.json()
+            if response.status != 200:
+                raise RequestFailed(f"{method} {path}: {response.status} {answer}")
+            return answer
+
+    async def create_room(self, **content: Any) -> str:
+        """Create a room; answers its id."""
+        answer = await self.request("POST", "/_matrix/client/v3/createRoom", content)
+        return str(answer["room_id"])
+
+    async def join(self, room_id: str) -> None:
+        """Join a public room or one that the user is invited to."""
+        await self.request("POST", f"/_matrix/client/v3/join/{quote(room_id)}", {})
+
+    async def send(self, room_id: str, text: str) -> str:
+        """Send a text message; answers the event id."""
+        path = f"/_matrix/client/v3/rooms/{quote(room_id)}/send/m.room.message/bench{next(_txn)}"
+        answer = await self.request("PUT", path, {"msgtype": "m.text", "body": text})
+        return str(answer["event_id"])
+
+    async def sync(self, since: str | None = None, timeout_ms: int = 0) -> dict[str, Any]:
+        """One sync request."""
+        params = {"timeout": str(timeout_ms)}
+        if since is not None:
+            params["since"] = since
+        answer: dict[str, Any] = await self.request("GET", "/_matrix/client/v3/sync", params=params)
+        return answer
+
+    async def page(self, room_id: str, limit: int) -> dict[str, Any]:
+        """The newest page of a room's messages."""
+        params = {"dir": "b", "limit": str(limit)}
+        path = f"/_matrix/client/v3/rooms/{quote(room_id)}/messages"
+        answer: dict[str, Any] = await self.request("GET", path, params=params)
+        return answer
+
+
+async def register(session: aiohttp.ClientSession, base_url: str, shared_secret: str, username: str) -> Client:
+    """Create a user by the shared-secret admin API, or by open registration with an empty secret; answers a logged-in client."""
+    anonymous = Client(session, base_url)
+    password = "benchmark-password"
+    if not shared_secret:
+        body: dict[str, Any] = {"username": username, "password": password, "auth": {"type": "m.login.dummy"}}
+        answer = await anonymous.request("POST", "/_matrix/client/v3/register", body)
+        return Client(session, base_url, answer["user_id"], answer["access_token"])
+    nonce = (await anonymous.request("GET", "/_synapse/admin/v1/register"))["nonce"]
+    signed = "\0".join((nonce, username, password, "notadmin")).encode()
+    mac = hmac.new(shared_secret.encode(), signed, hashlib.sha1).hexdigest()
+    body = {"nonce": nonce, "username": username, "password": password, "admin": False, "mac": mac}
+    answer = await anonymous.request("POST", "/_synapse/admin/v1/register", body)
+    return Client(session, base_url, answer["user_id"], answer["access_token"])
