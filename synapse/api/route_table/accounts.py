@@ -1,0 +1,155 @@
+"""Accounts, sessions, devices and what a user keeps with an account: profile, settings, filters, push rules, keys."""
+
+from synapse.api.route_table import workers
+from synapse.api.route_table.types import CLASSIC, CLIENT, MIB, REGISTER, Auth, Endpoint
+
+_C = "/_matrix/client/{version}"
+
+ENDPOINTS = (
+    # --- discovery
+    Endpoint(
+        "versions", "/_matrix/client/versions", ("GET",), routes=(workers.VERSIONS,), auth=Auth.OPTIONAL, guests=True
+    ),
+    Endpoint("well_known_client", "/.well-known/matrix/client", ("GET",), auth=Auth.NONE),
+    Endpoint("capabilities", f"{_C}/capabilities", ("GET",), CLIENT, guests=True),
+    Endpoint("turn_server", f"{_C}/voip/turnServer", ("GET",), CLASSIC, (workers.TURN_SERVER,)),
+    # --- sessions
+    Endpoint(
+        "register",
+        f"{_C}/register",
+        ("POST",),
+        REGISTER,
+        (workers.REGISTER,),
+        auth=Auth.NONE,
+        ratelimit="rc_registration",
+    ),
+    Endpoint(
+        "register_available", f"{_C}/register/available", ("GET",), CLIENT, auth=Auth.NONE, ratelimit="rc_registration"
+    ),
+    Endpoint("login_flows", f"{_C}/login", ("GET",), CLASSIC, (workers.LOGIN,), auth=Auth.NONE),
+    Endpoint(
+        "login", f"{_C}/login", ("POST",), CLASSIC, (workers.LOGIN,), auth=Auth.NONE, ratelimit="rc_login.address"
+    ),
+    Endpoint("logout", f"{_C}/logout", ("POST",), CLIENT, guests=True),
+    Endpoint("logout_all", f"{_C}/logout/all", ("POST",), CLIENT, guests=True),
+    Endpoint("whoami", f"{_C}/account/whoami", ("GET",), CLIENT, guests=True),
+    Endpoint("threepids", f"{_C}/account/3pid", ("GET",), CLASSIC, (workers.THREEPIDS,)),
+    # --- devices
+    Endpoint("devices", f"{_C}/devices", ("GET",), CLIENT, guests=True),
+    Endpoint("device_get", f"{_C}/devices/{{device_id}}", ("GET",), CLIENT, guests=True),
+    Endpoint("device_update", f"{_C}/devices/{{device_id}}", ("PUT",), CLIENT, guests=True),
+    Endpoint("device_delete", f"{_C}/devices/{{device_id}}", ("DELETE",), CLIENT),
+    Endpoint("delete_devices", f"{_C}/delete_devices", ("POST",), CLIENT),
+    # --- profile
+    Endpoint(
+        "profile_get",
+        f"{_C}/profile/{{user_id}}",
+        ("GET",),
+        CLASSIC,
+        (workers.PROFILE,),
+        auth=Auth.OPTIONAL,
+        guests=True,
+    ),
+    Endpoint(
+        "profile_field_get",
+        f"{_C}/profile/{{user_id}}/{{field}}",
+        ("GET",),
+        CLASSIC,
+        (workers.PROFILE,),
+        auth=Auth.OPTIONAL,
+        guests=True,
+    ),
+    Endpoint(
+        "profile_field_set", f"{_C}/profile/{{user_id}}/{{field}}", ("PUT",), CLASSIC, (workers.PROFILE,), guests=True
+    ),
+    Endpoint(
+        "profile_field_delete",
+        f"{_C}/profile/{{user_id}}/{{field}}",
+        ("DELETE",),
+        CLASSIC,
+        (workers.PROFILE,),
+        guests=True,
+    ),
+    Endpoint("user_directory_search", f"{_C}/user_directory/search", ("POST",), CLASSIC, (workers.USER_DIRECTORY,)),
+    # --- presence
+    Endpoint(
+        "presence_get",
+        f"{_C}/presence/{{user_id}}/status",
+        ("GET",),
+        CLASSIC,
+        (workers.PRESENCE_STATUS,),
+        guests=True,
+    ),
+    Endpoint(
+        "presence_set", f"{_C}/presence/{{user_id}}/status", ("PUT",), CLASSIC, (workers.PRESENCE_STATUS,), guests=True
+    ),
+    # --- account data, filters
+    Endpoint("account_data_get", f"{_C}/user/{{user_id}}/account_data/{{type}}", ("GET",), CLIENT, guests=True),
+    Endpoint(
+        "account_data_set", f"{_C}/user/{{user_id}}/account_data/{{type}}", ("PUT",), CLIENT, guests=True, max_body=MIB
+    ),
+    Endpoint(
+        "room_account_data_get",
+        f"{_C}/user/{{user_id}}/rooms/{{room_id}}/account_data/{{type}}",
+        ("GET",),
+        CLIENT,
+        guests=True,
+    ),
+    Endpoint(
+        "room_account_data_set",
+        f"{_C}/user/{{user_id}}/rooms/{{room_id}}/account_data/{{type}}",
+        ("PUT",),
+        CLIENT,
+        guests=True,
+        max_body=MIB,
+    ),
+    Endpoint("room_tags", f"{_C}/user/{{user_id}}/rooms/{{room_id}}/tags", ("GET",), CLIENT),
+    Endpoint("room_tag_set", f"{_C}/user/{{user_id}}/rooms/{{room_id}}/tags/{{tag}}", ("PUT",), CLIENT),
+    Endpoint("room_tag_delete", f"{_C}/user/{{user_id}}/rooms/{{room_id}}/tags/{{tag}}", ("DELETE",), CLIENT),
+    Endpoint("filter_create", f"{_C}/user/{{user_id}}/filter", ("POST",), CLIENT, guests=True),
+    Endpoint("filter_get", f"{_C}/user/{{user_id}}/filter/{{filter_id}}", ("GET",), CLIENT, guests=True),
+)
+
+_RULE = f"{_C}/pushrules/global/{{kind}}/{{rule_id}}"
+_READ = (workers.PUSH_RULES,)
+
+PUSH = (
+    # Reading may be anybody's work, changing is the main process's.
+    Endpoint("push_rules", f"{_C}/pushrules[/]", ("GET",), CLASSIC, _READ, guests=True),
+    Endpoint("push_rules_global", f"{_C}/pushrules/global[/]", ("GET",), CLASSIC, _READ, guests=True),
+    Endpoint("push_rule_get", _RULE, ("GET",), CLASSIC, _READ),
+    Endpoint("push_rule_set", _RULE, ("PUT",), CLASSIC),
+    Endpoint("push_rule_delete", _RULE, ("DELETE",), CLASSIC),
+    Endpoint("push_rule_enabled_get", f"{_RULE}/enabled", ("GET",), CLASSIC, _READ),
+    Endpoint("push_rule_enabled_set", f"{_RULE}/enabled", ("PUT",), CLASSIC),
+    Endpoint("push_rule_actions_get", f"{_RULE}/actions", ("GET",), CLASSIC, _READ),
+    Endpoint("push_rule_actions_set", f"{_RULE}/actions", ("PUT",), CLASSIC),
+    Endpoint("pushers", f"{_C}/pushers", ("GET",), CLIENT),
+    Endpoint("pusher_set", f"{_C}/pushers/set", ("POST",), CLIENT),
+)
+
+KEYS = (
+    Endpoint(
+        "keys_upload",
+        f"{_C}/keys/upload[/{{device_id}}]",
+        ("POST",),
+        CLASSIC,
+        (workers.KEYS_UPLOAD,),
+        guests=True,
+        max_body=MIB,
+    ),
+    Endpoint(
+        "keys_query", f"{_C}/keys/query", ("POST",), CLASSIC, (workers.KEYS_QUERY,), guests=True, max_body=4 * MIB
+    ),
+    Endpoint("keys_changes", f"{_C}/keys/changes", ("GET",), CLASSIC, (workers.KEYS_CHANGES,), guests=True),
+    Endpoint("keys_claim", f"{_C}/keys/claim", ("POST",), CLASSIC, guests=True, max_body=4 * MIB),
+    # One ciphertext for every device of every member of a large room.
+    Endpoint(
+        "send_to_device",
+        f"{_C}/sendToDevice/{{event_type}}/{{txn_id}}",
+        ("PUT",),
+        CLASSIC,
+        guests=True,
+        max_body=8 * MIB,
+    ),
+)
