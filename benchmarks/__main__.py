@@ -1,7 +1,7 @@
 """Measure a running server: `python -m benchmarks --url http://localhost:8008 --pid-files '…/*.pid'`.
 
-Prints for each scenario operations a second, latency quantiles and the CPU milliseconds an operation costs in the server's
-and in the database's processes, beside the budget. Add `--markdown` for a table to paste into docs/performance.md.
+Prints for each scenario operations a second, latency quantiles and the CPU milliseconds an operation costs in the
+server's and in the database's processes, beside the budget. `--markdown` prints a table for docs/performance.md.
 The server's rate limits must be raised first, or they are what is measured: see docs/performance.md.
 """
 
@@ -85,9 +85,7 @@ def main(argv: list[str]) -> None:
         print("| operation | rate | p50 ms | p95 ms | p99 ms | CPU ms (server + database) | budget |")
         print("| --- | --- | --- | --- | --- | --- | --- |")
     else:
-        print(
-            f"{'operation':12} {'rate':>8} {'p50 ms':>8} {'p95 ms':>8} {'p99 ms':>8} {'CPU ms srv + db':>16} {'budget':>14}"
-        )
+        print(f"{'operation':12} {'rate':>8} {'p50 ms':>8} {'p95 ms':>8} {'p99 ms':>8} {'CPU ms':>16} {'budget':>14}")
     asyncio.run(_run(arguments, measured))
 
 

@@ -71,7 +71,7 @@ class Client:
 
 
 async def register(session: aiohttp.ClientSession, base_url: str, shared_secret: str, username: str) -> Client:
-    """Create a user by the shared-secret admin API, or by open registration with an empty secret; answers a logged-in client."""
+    """Create a user (by the shared-secret admin API, or by open registration with an empty secret) and log in."""
     anonymous = Client(session, base_url)
     password = "benchmark-password"
     if not shared_secret:

@@ -1,6 +1,7 @@
 """What processes have cost so far: CPU seconds and memory, read from /proc.
 
-Server processes are named by pid or by pid file; PostgreSQL by its postmaster, whose children (one per connection) are counted with it.
+Server processes are named by pid or by pid file; PostgreSQL by its postmaster, whose children (one per
+connection) are counted with it.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class Processes:
 
 
 def cpu_seconds(pid: int, *, reaped_children: bool = False) -> float:
-    """User and system time of a process; with `reaped_children` also of its children that it has waited for. 0 for one that is gone."""
+    """User and system time of a process, with `reaped_children` also of its ended children; 0 for one that is gone."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):

@@ -1,6 +1,7 @@
 """The scenarios of the budget table: 20 users, 20 rooms of 11 members.
 
-Each scenario prepares what it needs, then hands `Meter.measure` the operations that count. What an operation may cost is in `BUDGETS`.
+Each scenario prepares what it needs, then hands `Meter.measure` the operations that count. What an operation may
+cost is in `BUDGETS`.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 
 from benchmarks.client import Client
 from benchmarks.costs import Processes
@@ -103,7 +105,7 @@ def _sends(world: World, count: int) -> Iterable[Operation]:
     for i in range(count):
         room = i % len(world.rooms)
         sender = world.members(room)[i // len(world.rooms) % MEMBERS]
-        yield lambda sender=sender, room=room, i=i: sender.send(world.rooms[room], f"message {i}")
+        yield partial(sender.send, world.rooms[room], f"message {i}")
 
 
 async def send(world: World, meter: Meter, count: int) -> Result:
@@ -123,7 +125,7 @@ async def join(world: World, meter: Meter, count: int) -> Result:
     operations: list[Operation] = []
     while len(operations) < count:
         room = await world.users[0].create_room(preset="public_chat")
-        operations += [lambda user=user, room=room: user.join(room) for user in world.users[1:]]
+        operations += [partial(user.join, room) for user in world.users[1:]]
     return await meter.measure("join", operations[:count])
 
 
@@ -131,7 +133,7 @@ async def create_room(world: World, meter: Meter, count: int) -> Result:
     """Rooms with a name, created one after another."""
     return await meter.measure(
         "create_room",
-        (lambda i=i: world.users[i % USERS].create_room(preset="private_chat", name=f"Room {i}") for i in range(count)),
+        (partial(world.users[i % USERS].create_room, preset="private_chat", name=f"Room {i}") for i in range(count)),
     )
 
 

@@ -1,7 +1,7 @@
 """The composition root: one lazily built, typed attribute per service.
 
-Each property imports what it builds, so that a process loads only the services that it uses. Services take what they need in
-their constructor; only the app layer (and the factories in `synapse.rest.registry`) ever sees this object.
+Each property imports what it builds, so that a process loads only the services that it uses. Services take what they
+need in their constructor; only the app layer (and the factories in `synapse.rest.registry`) ever sees this object.
 """
 
 from __future__ import annotations
