@@ -1,0 +1,86 @@
+// A Matrix client on matrix-js-sdk that a test drives: one JSON command a line on stdin, answers and events a line each on stdout.
+//
+//   {"id": 1, "do": "register", "username": "...", "password": "..."}   →  {"id": 1, "result": {...}}  or  {"id": 1, "error": "..."}
+//   {"event": "message" | "typing" | "receipt" | "invite", ...}              as they arrive by sync
+
+import { createInterface } from "node:readline";
+import { logger } from "matrix-js-sdk/lib/logger.js";
+import * as sdk from "matrix-js-sdk";
+
+logger.setLevel(logger.levels.ERROR);
+const baseUrl = process.argv[2];
+let client;
+
+const say = (line) => process.stdout.write(JSON.stringify(line) + "\n");
+
+function listen() {
+    client.on(sdk.RoomEvent.Timeline, (event, room, toStartOfTimeline) => {
+        if (toStartOfTimeline || event.getType() !== "m.room.message" || event.status !== null) return;
+        say({ event: "message", room: room.roomId, sender: event.getSender(), id: event.getId(), content: event.getContent() });
+    });
+    client.on(sdk.RoomMemberEvent.Typing, (_event, member) => {
+        say({ event: "typing", room: member.roomId, user: member.userId, typing: member.typing });
+    });
+    client.on(sdk.RoomEvent.Receipt, (event, room) => {
+        say({ event: "receipt", room: room.roomId, content: event.getContent() });
+    });
+    client.on(sdk.RoomEvent.MyMembership, (room, membership) => {
+        if (membership === "invite") say({ event: "invite", room: room.roomId });
+    });
+}
+
+const commands = {
+    async register({ username, password }) {
+        const anonymous = sdk.createClient({ baseUrl });
+        const answer = await anonymous.registerRequest({ username, password, auth: { type: "m.login.dummy" } });
+        client = sdk.createClient({
+            baseUrl, userId: answer.user_id, accessToken: answer.access_token, deviceId: answer.device_id,
+        });
+        return answer;
+    },
+    async start() {
+        listen();
+        const prepared = new Promise((resolve, reject) => {
+            client.on(sdk.ClientEvent.Sync, (state, _previous, data) => {
+                if (state === "PREPARED") resolve();
+                if (state === "ERROR" && process.env.SYNC_ERRORS_ARE_FATAL) reject(data.error);
+            });
+        });
+        await client.startClient({ initialSyncLimit: 20, pollTimeout: 20000 });
+        await prepared;
+        return {};
+    },
+    createRoom: (options) => client.createRoom(options),
+    invite: ({ room, user }) => client.invite(room, user),
+    async join({ room }) { return { room_id: (await client.joinRoom(room)).roomId }; },
+    send: ({ room, body, txn }) => client.sendEvent(room, "m.room.message", { msgtype: "m.text", body }, txn),
+    typing: ({ room, typing }) => client.sendTyping(room, typing, 20000),
+    async read({ room, id }) {
+        await client.sendReadReceipt(client.getRoom(room).findEventById(id));
+        return {};
+    },
+    async upload({ base64, type, name }) {
+        return client.uploadContent(new Blob([Buffer.from(base64, "base64")], { type }), { name, type });
+    },
+    sendImage: ({ room, url, body, info }) => client.sendMessage(room, { msgtype: "m.image", url, body, info }),
+    async download({ url }) {
+        const http = client.mxcUrlToHttp(url, undefined, undefined, undefined, false, true, true);
+        const response = await fetch(http, { headers: { Authorization: `Bearer ${client.getAccessToken()}` } });
+        if (!response.ok) throw new Error(`download: ${response.status}`);
+        return { base64: Buffer.from(await response.arrayBuffer()).toString("base64"), type: response.headers.get("content-type") };
+    },
+    async stop() {
+        client?.stopClient();
+        setTimeout(() => process.exit(0), 50);
+        return {};
+    },
+};
+
+for await (const line of createInterface({ input: process.stdin })) {
+    const command = JSON.parse(line);
+    const { id, do: name, ...options } = command;
+    commands[name](options).then(
+        (result) => say({ id, result: result ?? {} }),
+        (error) => say({ id, error: String(error?.stack ?? error) }),
+    );
+}
