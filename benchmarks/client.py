@@ -16,6 +16,10 @@ _txn = itertools.count()
 class RequestFailed(Exception):
     """The server answered with an error; the message has method, path, status and body."""
 
+    def __init__(self, method: str, path: str, status: int, answer: object) -> None:
+        super().__init__(f"{method} {path}: {status} {answer}")
+        self.status = status
+
 
 class Client:
     """One user with one connection pool, which all users share."""
@@ -34,10 +38,9 @@ class Client:
         async with self._session.request(
             method, self._base + path, json=body, params=params, headers=self._headers
         ) as response:
-            answer = await response.json()
             if response.status != 200:
-                raise RequestFailed(f"{method} {path}: {response.status} {answer}")
-            return answer
+                raise RequestFailed(method, path, response.status, await response.text())
+            return await response.json()
 
     async def create_room(self, **content: Any) -> str:
         """Create a room; answers its id."""
