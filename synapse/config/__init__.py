@@ -1,1 +1,9 @@
-"""Configuration files, read into typed, validated, immutable settings."""
+"""Configuration files, read into typed, validated, immutable settings.
+
+from synapse.config import Config, ConfigError, load
+"""
+
+from synapse.config.errors import ConfigError
+from synapse.config.root import Config, from_options, load
+
+__all__ = ["Config", "ConfigError", "from_options", "load"]

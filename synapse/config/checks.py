@@ -1,0 +1,325 @@
+"""Checks that need more than one option, or a look at the world (a key's file).
+
+Each check takes the configuration and a function that tells where an option stands; it raises `ConfigError` for what a
+process cannot start with, and yields sentences about what is odd.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Final, NoReturn
+
+from synapse.config.errors import ConfigError
+from synapse.config.listeners import Listener, bracketed, is_loopback
+from synapse.config.options import nearest
+
+if TYPE_CHECKING:
+    from synapse.config.root import Config
+
+Place = Callable[[str | None], str]
+
+
+class Worker:
+    """What an application needs to be told, and the option that takes its duty from the main process."""
+
+    def __init__(self, needs: tuple[str, ...] = (), duty: str | None = None) -> None:
+        self.needs = needs
+        self.duty = duty
+
+
+WORKER_APPS: Final[dict[str, Worker]] = {
+    "synapse.app.appservice": Worker(duty="notify_appservices"),
+    "synapse.app.client_reader": Worker(),
+    "synapse.app.event_creator": Worker(needs=("worker_replication_http_port",)),
+    "synapse.app.federation_reader": Worker(needs=("worker_replication_http_port",)),
+    "synapse.app.federation_sender": Worker(duty="send_federation"),
+    "synapse.app.frontend_proxy": Worker(needs=("worker_main_http_uri",)),
+    "synapse.app.generic_worker": Worker(),
+    "synapse.app.media_repository": Worker(duty="enable_media_repo"),
+    "synapse.app.pusher": Worker(duty="start_pushers"),
+    "synapse.app.synchrotron": Worker(),
+    "synapse.app.user_dir": Worker(duty="update_user_directory"),
+}
+APPS: Final = ("synapse.app.homeserver", *WORKER_APPS)
+
+_NEEDED_BY_ALL: Final = ("worker_replication_host", "worker_replication_port")
+_EXAMPLES: Final = {
+    "worker_replication_host": "worker_replication_host: 127.0.0.1",
+    "worker_replication_port": "worker_replication_port: 9092",
+    "worker_replication_http_port": "worker_replication_http_port: 9093",
+    "worker_main_http_uri": "worker_main_http_uri: http://127.0.0.1:8008",
+}
+
+
+def check(config: Config, place: Place) -> Iterator[str]:
+    """All checks, the first obstacle raised, what is odd yielded."""
+    _server(config, place)
+    yield from _application(config, place)
+    yield from _database(config, place)
+    _signing_key(config, place)
+    _listeners(config, place)
+    _registration(config, place)
+    _voip(config, place)
+    yield from _duties(config, place)
+
+
+def _fail(place: Place, option: str, problem: str, remedy: str) -> NoReturn:
+    raise ConfigError(place(option), option, problem, remedy)
+
+
+def _server(config: Config, place: Place) -> None:
+    from synapse.api.identifiers import is_server_name
+    from synapse.api.room_versions import ROOM_VERSIONS
+
+    name, version = config.server.server_name, config.server.default_room_version
+    if not is_server_name(name):
+        _fail(
+            place,
+            "server_name",
+            f"is {name!r}, which is no host name with or without a port",
+            "write a domain such as example.org",
+        )
+    if version not in ROOM_VERSIONS:
+        _fail(
+            place,
+            "default_room_version",
+            f"is {version!r}, which is unknown",
+            f"use one of {', '.join(ROOM_VERSIONS)}, in quotes",
+        )
+    if len(config.server.gc_thresholds) != 3:
+        _fail(
+            place, "gc_thresholds", f"has {len(config.server.gc_thresholds)} numbers", "write three, one a generation"
+        )
+    for option, url in (
+        ("public_baseurl", config.server.public_baseurl),
+        ("worker_main_http_uri", config.workers.worker_main_http_uri),
+    ):
+        if url is not None and not url.startswith(("http://", "https://")):
+            _fail(place, option, f"is {url!r}, which is no URL", "begin it with http:// or https://")
+
+
+def _application(config: Config, place: Place) -> Iterator[str]:
+    app = config.app
+    if app not in APPS:
+        near = nearest(app, list(APPS)) or nearest(f"synapse.app.{app}", list(APPS))
+        remedy = (
+            f"did you mean {near}".join(("write the name in full: ", "")) if near else f"use one of {', '.join(APPS)}"
+        )
+        _fail(place, "worker_app", f"is {app!r}, which is no application", remedy)
+    if config.is_main:
+        return
+    for option in (*_NEEDED_BY_ALL, *WORKER_APPS[app].needs):
+        if getattr(config.workers, option) is None:
+            _fail(
+                place,
+                option,
+                f"is missing, and {app} needs it",
+                f"add it to the worker's file, such as `{_EXAMPLES[option]}`",
+            )
+    if config.workers.worker_replication_http_port is None:
+        option = "worker_replication_http_port"
+        yield (
+            f"{place(option)}: `{option}` is missing; whatever {config.instance_name} would have to ask of the main "
+            "process will fail."
+        )
+    if config.workers.worker_duties and app != "synapse.app.generic_worker":
+        _fail(
+            place,
+            "worker_duties",
+            f"has no meaning for {app}",
+            "remove it, or make the worker a synapse.app.generic_worker",
+        )
+
+
+def _database(config: Config, place: Place) -> Iterator[str]:
+    database = config.database
+    if database.name not in ("psycopg2", "embedded"):
+        remedy = "write `name: psycopg2` and how to connect to a PostgreSQL server, or `name: embedded`"
+        _fail(place, "database.name", f"is {database.name!r}, but PostgreSQL is the only database there is", remedy)
+    if database.is_embedded and database.data_directory is None:
+        _fail(place, "database.data_directory", "is missing", "name the directory for the embedded PostgreSQL's files")
+    for key in ("cp_min", "cp_max"):
+        value = database.args.get(key, 1)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            _fail(
+                place, f"database.args.{key}", "must be a whole number from 1 up", "write such a number, without quotes"
+            )
+    if database.pool_min > database.pool_max:
+        _fail(place, "database.args.cp_min", "is greater than `cp_max`", "make it the smaller of the two")
+    if database.is_embedded and set(database.args) - {"cp_min", "cp_max"}:
+        yield (
+            f"{place('database')}: `database.args` is ignored but for cp_min and cp_max, because the database is "
+            "embedded."
+        )
+
+
+def _signing_key(config: Config, place: Place) -> None:
+    option, path = "signing_key_path", config.keys.signing_key_path
+    make = "make one by starting synapse.app.homeserver with --generate-keys"
+    if path is None:
+        _fail(place, option, "is missing", f"name the signing key's file, or {make}")
+    try:
+        keys = config.keys.read_signing_keys()
+    except OSError as error:
+        _fail(place, option, f"names {path}, which cannot be read ({error.strerror})", f"make it readable, or {make}")
+    except ValueError as error:
+        reason = "it is not text" if isinstance(error, UnicodeDecodeError) else error
+        _fail(place, option, f"names {path}, which holds no signing key ({reason})", f"restore it, or {make}")
+    if not keys:
+        _fail(place, option, f"names {path}, which is empty", f"restore it, or {make}")
+
+
+# -- listeners -------------------------------------------------------------------------------------------------------
+
+
+def _listeners(config: Config, place: Place) -> None:
+    top = "listeners" if config.is_main else "worker_listeners"
+    taken: dict[tuple[str, int | str], str] = {}
+    for index, listener in enumerate(config.listeners):
+        option = f"{top}[{index}]"
+        _place_of_listener(listener, option, place)
+        _contents(config, listener, option, place)
+        _privacy(config, listener, option, place)
+        _twice(listener, option, place, taken)
+
+
+def _place_of_listener(listener: Listener, option: str, place: Place) -> None:
+    if (listener.port is None) == (listener.path is None):
+        problem = "has neither port nor path" if listener.port is None else "has both port and path"
+        _fail(place, option, problem, "give it a `port`, or the `path` of a unix socket")
+    if listener.bind_address and listener.bind_addresses is not None:
+        _fail(place, f"{option}.bind_address", "and `bind_addresses` are both set", "keep one of them")
+    if listener.bind_addresses == ():
+        _fail(place, f"{option}.bind_addresses", "is empty", "name an address, or remove the listener")
+    for address in listener.addresses:
+        if not _is_address(address):
+            _fail(
+                place,
+                f"{option}.bind_addresses",
+                f"has {address!r}, which is no IP address",
+                "write an address of this machine, such as 127.0.0.1 or '::'",
+            )
+
+
+def _is_address(address: str) -> bool:
+    import socket
+
+    if address == "localhost":
+        return True
+    for family in (socket.AF_INET, socket.AF_INET6):
+        try:
+            socket.inet_pton(family, address)
+        except OSError:
+            continue
+        return True
+    return False
+
+
+def _contents(config: Config, listener: Listener, option: str, place: Place) -> None:
+    if listener.type == "http" and not listener.names:
+        _fail(
+            place,
+            f"{option}.resources",
+            "is missing or empty",
+            "name what is served, such as `resources: [{names: [client]}]`",
+        )
+    if listener.type != "http" and listener.resources:
+        _fail(
+            place,
+            f"{option}.resources",
+            f"has no meaning for a listener of type {listener.type}",
+            "remove it, or make the type http",
+        )
+    if not config.is_main and (listener.type == "replication" or "replication" in listener.names):
+        _fail(
+            place,
+            option,
+            "offers replication, which only the main process does",
+            "move it to `listeners` of the main configuration",
+        )
+    if listener.tls and listener.type != "http":
+        _fail(place, f"{option}.tls", f"has no meaning for a listener of type {listener.type}", "remove it")
+    for name in ("tls_certificate_path", "tls_private_key_path") if listener.tls else ():
+        if getattr(config.tls, name) is None:
+            _fail(place, name, f"is missing, but {option} has `tls: true`", "name the file, or remove `tls: true`")
+
+
+def _privacy(config: Config, listener: Listener, option: str, place: Place) -> None:
+    if listener.path is not None or all(is_loopback(address) for address in listener.addresses):
+        return
+    where = f"{option}.bind_addresses" if listener.bind_addresses is not None else f"{option}.bind_address"
+    if listener.type == "manhole":
+        _fail(place, where, "lets other machines reach a manhole", "write 127.0.0.1")
+    offers_replication = listener.type == "replication" or "replication" in listener.names
+    if offers_replication and config.workers.worker_replication_secret is None:
+        _fail(
+            place,
+            where,
+            "lets other machines reach replication, without a secret",
+            "write 127.0.0.1, or set worker_replication_secret for all processes",
+        )
+
+
+def _twice(listener: Listener, option: str, place: Place, taken: dict[tuple[str, int | str], str]) -> None:
+    if listener.path is not None:
+        keys: list[tuple[str, int | str]] = [("", listener.path)]
+    else:
+        keys = [(address, listener.port or 0) for address in listener.addresses]
+    for address, end in keys:
+        clash = taken.get((address, end)) or _overlap(address, end, taken)
+        if clash:
+            what = "path" if listener.path is not None else "port"
+            _fail(
+                place,
+                f"{option}.{what}",
+                f"is {end}{f' on {bracketed(address)}' if address else ''}, as {clash} is",
+                "give each listener its own",
+            )
+    taken.update(dict.fromkeys(keys, option))
+
+
+def _overlap(address: str, end: int | str, taken: dict[tuple[str, int | str], str]) -> str | None:
+    """Another listener on the same port, one of the two on all addresses."""
+    for (other, other_end), option in taken.items():
+        if other_end == end and (address in ("::", "0.0.0.0") or other in ("::", "0.0.0.0")):
+            return option
+    return None
+
+
+# -- the rest ----------------------------------------------------------------------------------------------------------
+
+
+def _registration(config: Config, place: Place) -> None:
+    options = config.registration
+    if not 4 <= options.bcrypt_rounds <= 31:
+        _fail(place, "bcrypt_rounds", f"is {options.bcrypt_rounds}", "write a number from 4 to 31")
+    if options.enable_registration and not options.enable_registration_without_verification:
+        remedy = "set enable_registration_without_verification: true to allow this, or enable_registration: false"
+        _fail(place, "enable_registration", "is true, and nothing would be asked of those who register", remedy)
+
+
+def _voip(config: Config, place: Place) -> None:
+    voip = config.voip
+    if not voip.turn_uris or voip.turn_shared_secret is not None:
+        return
+    if voip.turn_username is None or voip.turn_password is None:
+        _fail(
+            place,
+            "turn_uris",
+            "is set without a way to log in to these servers",
+            "set turn_shared_secret, or turn_username and turn_password",
+        )
+
+
+def _duties(config: Config, place: Place) -> Iterator[str]:
+    if config.duties.app_service_config_files:
+        _fail(place, "app_service_config_files", "names application services, which are not supported yet", "remove it")
+    duty = None if config.is_main else WORKER_APPS[config.app].duty
+    if duty is not None:
+        section = config.media if duty == "enable_media_repo" else config.duties
+        if getattr(section, duty):
+            yield (
+                f"{place(duty)}: `{duty}` is true although {config.app} is there for it; the process "
+                f"that starts first does it and the other "
+                f"stands by; set {duty}: false in the shared configuration."
+            )

@@ -1,0 +1,165 @@
+"""The configuration of one process as a whole: `Config`, and how it is read.
+
+    config = load(["homeserver.yaml", "workers/synchrotron.yaml"])
+    config.server.server_name, config.application, config.listeners, …
+
+Worker files inherit the main file: the processes of a server are started with the main file first and their own file
+after it. Nothing is changed after reading; a process that shall see other settings is restarted.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from synapse.config import sections
+from synapse.config.files import Merged, read_files
+from synapse.config.listeners import Listener
+from synapse.config.options import Reader, Section, WrongValue, as_config_error, known_names, nearest, options_of
+
+APP_PREFIX: Final = "synapse.app."
+MAIN_APP: Final = "synapse.app.homeserver"
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that one process was told. The comments of a section's name say which of its options are meant."""
+
+    server: sections.ServerConfig
+    tls: sections.TlsConfig
+    database: sections.DatabaseConfig
+    logging: sections.LoggingConfig
+    keys: sections.KeysConfig
+    registration: sections.RegistrationConfig
+    ratelimiting: sections.RatelimitConfig
+    media: sections.MediaConfig
+    duties: sections.DutiesConfig
+    workers: sections.WorkersConfig
+    metrics: sections.MetricsConfig
+    caches: sections.CachesConfig
+    user_directory: sections.UserDirectoryConfig
+    voip: sections.VoipConfig
+
+    files: tuple[str, ...] = ()
+    """The files that it was read from."""
+    warnings: tuple[str, ...] = ()
+    """Sentences about what is odd, but no obstacle."""
+
+    @property
+    def app(self) -> str:
+        """The module of this process: `synapse.app.synchrotron`."""
+        return self.workers.worker_app or MAIN_APP
+
+    @property
+    def application(self) -> str:
+        """The application's short name: `homeserver`, `synchrotron`."""
+        return self.app.removeprefix(APP_PREFIX)
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the one process that writes the streams."""
+        return self.app == MAIN_APP
+
+    @property
+    def instance_name(self) -> str:
+        """How this process is called among the others: `main`, or worker_name, or the name of the worker's file."""
+        if self.is_main:
+            return "main"
+        if self.workers.worker_name:
+            return self.workers.worker_name
+        return os.path.splitext(os.path.basename(self.files[-1]))[0] if self.files else self.application
+
+    @property
+    def listeners(self) -> tuple[Listener, ...]:
+        """Where this process listens."""
+        return self.server.listeners if self.is_main else self.workers.worker_listeners
+
+    @property
+    def use_presence(self) -> bool:
+        """Whether presence is tracked."""
+        presence = self.server.presence
+        return self.server.use_presence if presence is None else presence.enabled
+
+    @property
+    def daemonize(self) -> bool:
+        """Whether this process goes to the background."""
+        return self.server.daemonize if self.is_main else self.workers.worker_daemonize
+
+    @property
+    def pid_file(self) -> str | None:
+        """Where this process writes its process id."""
+        return self.server.pid_file if self.is_main else self.workers.worker_pid_file
+
+    @property
+    def log_config(self) -> str | None:
+        """The logging configuration of this process."""
+        return (None if self.is_main else self.workers.worker_log_config) or self.logging.log_config
+
+    @property
+    def client_baseurl(self) -> str:
+        """The URL that clients reach the server under, without a slash at its end."""
+        return (self.server.public_baseurl or f"https://{self.server.server_name}").rstrip("/")
+
+
+# Sections whose options stand in a block of the section's own name; the others' stand at the top level.
+NESTED: Final = ("database", "caches", "user_directory")
+
+SECTIONS: Final[dict[str, type[Section]]] = {
+    field.name: field.type for field in msgspec.structs.fields(Config) if field.name not in ("files", "warnings")
+}
+
+
+def load(paths: Sequence[str]) -> Config:
+    """Read and check the configuration of a process. Raises `ConfigError`."""
+    return from_merged(read_files(paths))
+
+
+def from_options(options: Mapping[str, Any], file: str = "homeserver.yaml") -> Config:
+    """A configuration from options that stand in no file. Raises `ConfigError`."""
+    return from_merged(Merged((file,), dict(options), {}))
+
+
+def from_merged(merged: Merged) -> Config:
+    """Check options against their declarations, and with one another. Raises `ConfigError`."""
+    from synapse.config.checks import check
+
+    reader = Reader()
+    found = {}
+    for name, section in SECTIONS.items():
+        try:
+            found[name] = _section(reader, name, section, merged.options)
+        except WrongValue as error:
+            option = error.within(name) if name in NESTED else error
+            raise as_config_error(option, merged.place(option.option)) from None
+    unknown = [*_unknown_at_top(merged.options), *reader.unknown]
+    warnings = [_unknown_warning(merged.place(option), option, near) for option, near in unknown]
+    config = Config(**found, files=merged.files)
+    return msgspec.structs.replace(config, warnings=(*warnings, *check(config, merged.place)))
+
+
+def _section(reader: Reader, name: str, section: type[Any], options: dict[str, Any]) -> Any:
+    if name not in NESTED:
+        return reader.known(section, options)
+    given = options.get(name)
+    known = len(reader.unknown)
+    found = reader.section(section, {} if given is None else given)
+    reader.unknown[known:] = [(f"{name}.{option}", near) for option, near in reader.unknown[known:]]
+    return found
+
+
+def top_level_names() -> list[str]:
+    """Every option that may stand at the top level of a file."""
+    flat: list[type[Section]] = [section for name, section in SECTIONS.items() if name not in NESTED]
+    return [*NESTED, *(option for section in flat for option in known_names(options_of(section)))]
+
+
+def _unknown_at_top(options: dict[str, Any]) -> list[tuple[str, str | None]]:
+    known = top_level_names()
+    return [(str(name), nearest(str(name), known)) for name in options if name not in known]
+
+
+def _unknown_warning(place: str, option: str, near: str | None) -> str:
+    guess = f"; did you mean `{near}`?" if near else "; it is ignored."
+    return f"{place}: `{option}` is no option of this server{guess}"
