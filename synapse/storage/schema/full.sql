@@ -373,17 +373,7 @@ CREATE TABLE user_directory (
     words tsvector NOT NULL
 );
 CREATE INDEX user_directory_words ON user_directory USING gin (words);
-CREATE TABLE users_in_public_rooms (
-    user_id text NOT NULL,
-    room_id text NOT NULL,
-    PRIMARY KEY (user_id, room_id)
-);
-CREATE TABLE users_who_share_private_rooms (
-    user_id text NOT NULL,
-    other_user_id text NOT NULL,
-    room_id text NOT NULL,
-    PRIMARY KEY (user_id, other_user_id, room_id)
-);
+CREATE INDEX user_directory_user_id ON user_directory (lower(user_id) text_pattern_ops);
 -- How far a follower of a stream has come, so that a restart goes on where it stopped.
 CREATE TABLE stream_followers (
     follower text NOT NULL,

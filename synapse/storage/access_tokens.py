@@ -1,0 +1,121 @@
+"""Access tokens: whose they are, and making and revoking them together with their devices.
+
+Only the SHA-256 of a token is stored, so that a copy of the database lets nobody in. What a token looks like and which
+answers a bad one gets is `synapse.handlers.auth`'s matter, and so is the cache in front of `lookup`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from synapse.storage.database import Database, Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class TokenOwner:
+    """What a token stands for, and the standing of its user."""
+
+    token_id: int
+    user_id: str
+    device_id: str | None
+    expires_ts: int | None
+    is_guest: bool
+    admin: bool
+    deactivated: bool
+    locked: bool
+
+
+class NewSession(NamedTuple):
+    """A token to be stored, and the device that it belongs to (None: a token without a device)."""
+
+    user_id: str
+    token_hash: bytes
+    device_id: str | None
+    device_name: str | None
+    created_ts: int
+
+
+class Login(NamedTuple):
+    """What storing a session did: whether the device is new, and the tokens that it had before (now revoked)."""
+
+    new_device: bool
+    revoked: list[bytes]
+
+
+class AccessTokenStore:
+    """Reads and writes access tokens. Every method that revokes returns the hashes of the tokens that are gone."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    async def lookup(self, token_hash: bytes) -> TokenOwner | None:
+        return await self._db.read("access_tokens.lookup", _lookup, token_hash)
+
+    async def login(self, session: NewSession) -> Login:
+        """Stores a token, making its device if it is new; the device's earlier tokens are revoked."""
+        return await self._db.write("access_tokens.login", insert_session, session)
+
+    async def revoke_deviceless(self, token_id: int) -> list[bytes]:
+        """Revokes one token that has no device; those that have one go with it (`DeviceStore.delete`)."""
+        return await self._db.write("access_tokens.revoke", _revoke, token_id)
+
+    async def hashes_of(self, user_id: str) -> list[bytes]:
+        """All tokens of a user, so that what is cached of them can be forgotten."""
+        return await self._db.read("access_tokens.hashes_of", _hashes_of, user_id)
+
+
+def insert_session(txn: Transaction, session: NewSession) -> Login:
+    """Writes device and token; for stores that do it within a transaction of their own."""
+    new_device, revoked = False, []
+    if session.device_id is not None:
+        txn.execute(
+            """
+            INSERT INTO devices (user_id, device_id, display_name, created_ts) VALUES (%s, %s, %s, %s)
+            ON CONFLICT (user_id, device_id) DO NOTHING RETURNING true
+            """,
+            (session.user_id, session.device_id, session.device_name, session.created_ts),
+        )
+        new_device = txn.one_or_none() is not None
+        if not new_device:
+            revoked = _revoke_of_device(txn, session.user_id, session.device_id)
+    txn.execute(
+        "INSERT INTO access_tokens (token_hash, user_id, device_id, created_ts) VALUES (%s, %s, %s, %s)",
+        (session.token_hash, session.user_id, session.device_id, session.created_ts),
+    )
+    return Login(new_device, revoked)
+
+
+def _lookup(txn: Transaction, token_hash: bytes) -> TokenOwner | None:
+    txn.execute(
+        """
+        SELECT t.id, t.user_id, t.device_id, t.expires_ts, u.is_guest, u.admin, u.deactivated, u.locked
+        FROM access_tokens t JOIN users u USING (user_id) WHERE t.token_hash = %s
+        """,
+        (token_hash,),
+    )
+    row = txn.one_or_none()
+    return None if row is None else TokenOwner(*row)
+
+
+def _revoke_of_device(txn: Transaction, user_id: str, device_id: str) -> list[bytes]:
+    txn.execute(
+        "DELETE FROM access_tokens WHERE user_id = %s AND device_id = %s RETURNING token_hash", (user_id, device_id)
+    )
+    return hashes(txn)
+
+
+def _revoke(txn: Transaction, token_id: int) -> list[bytes]:
+    txn.execute("DELETE FROM access_tokens WHERE id = %s AND device_id IS NULL RETURNING token_hash", (token_id,))
+    return hashes(txn)
+
+
+def _hashes_of(txn: Transaction, user_id: str) -> list[bytes]:
+    txn.execute("SELECT token_hash FROM access_tokens WHERE user_id = %s", (user_id,))
+    return hashes(txn)
+
+
+def hashes(txn: Transaction) -> list[bytes]:
+    """The token hashes that the statement returned; psycopg2 hands bytea out as memoryview."""
+    return [bytes(token_hash) for (token_hash,) in txn.rows()]

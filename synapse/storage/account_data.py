@@ -1,0 +1,81 @@
+"""Account data: what clients keep on the server for a user, globally or for one room.
+
+The content is stored as the text that was given. Stream positions come from the caller, which is the main process;
+tags and the fully-read marker are account data of a room like any other here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from synapse.storage.database import Database, Transaction
+
+
+class AccountDatum(NamedTuple):
+    """One piece of account data; `room_id` is "" for global data, `content` the JSON text of an object."""
+
+    room_id: str
+    type: str
+    content: str
+
+
+class AccountDataStore:
+    """Reads account data anywhere; writes in the main process."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    async def get(self, user_id: str, room_id: str, data_type: str) -> str | None:
+        """The content as JSON text; `room_id` "" for global data."""
+        return await self._db.read("account_data.get", _get, user_id, room_id, data_type)
+
+    async def of_user(self, user_id: str) -> list[AccountDatum]:
+        """All that the user has, global and of rooms."""
+        return await self._db.read("account_data.of_user", _changed, user_id, 0, None)
+
+    async def changed(self, user_id: str, after: int, until: int) -> list[AccountDatum]:
+        """What was set at the positions `after` < p ≤ `until`, in order of position."""
+        return await self._db.read("account_data.changed", _changed, user_id, after, until)
+
+    async def max_stream_id(self) -> int:
+        return await self._db.read("account_data.max_stream_id", _max_stream_id)
+
+    async def put(self, user_id: str, datum: AccountDatum, stream_id: int) -> None:
+        await self._db.write("account_data.put", put, user_id, datum, stream_id)
+
+
+def _get(txn: Transaction, user_id: str, room_id: str, data_type: str) -> str | None:
+    txn.execute(
+        "SELECT content FROM account_data WHERE user_id = %s AND room_id = %s AND type = %s",
+        (user_id, room_id, data_type),
+    )
+    row = txn.one_or_none()
+    return None if row is None else row[0]
+
+
+def _changed(txn: Transaction, user_id: str, after: int, until: int | None) -> list[AccountDatum]:
+    txn.execute(
+        """
+        SELECT room_id, type, content FROM account_data
+        WHERE user_id = %s AND stream_id > %s AND (%s::bigint IS NULL OR stream_id <= %s) ORDER BY stream_id
+        """,
+        (user_id, after, until, until),
+    )
+    return [AccountDatum(*row) for row in txn.rows()]
+
+
+def _max_stream_id(txn: Transaction) -> int:
+    txn.execute("SELECT COALESCE(MAX(stream_id), 0) FROM account_data")
+    return int(txn.one()[0])
+
+
+def put(txn: Transaction, user_id: str, datum: AccountDatum, stream_id: int) -> None:
+    """Writes one datum; for stores that do it within a transaction of their own."""
+    txn.execute(
+        """
+        INSERT INTO account_data (user_id, room_id, type, content, stream_id) VALUES (%s, %s, %s, %s, %s)
+        ON CONFLICT (user_id, room_id, type) DO UPDATE SET content = EXCLUDED.content, stream_id = EXCLUDED.stream_id
+        """,
+        (user_id, datum.room_id, datum.type, datum.content, stream_id),
+    )

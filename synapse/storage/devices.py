@@ -1,0 +1,118 @@
+"""Devices: their names, when they were last seen, and taking them away with all that hangs on them.
+
+A device is made by a login (`access_tokens`). That others are told of a change is the handler's doing; encryption keys
+are in `keys`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from synapse.storage.access_tokens import hashes
+
+if TYPE_CHECKING:
+    from synapse.storage.database import Database, Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A row of `devices`. Times are milliseconds since the epoch."""
+
+    user_id: str
+    device_id: str
+    display_name: str | None
+    last_seen_ts: int | None
+    last_seen_ip: str | None
+    last_seen_user_agent: str | None
+
+
+class Deleted(NamedTuple):
+    """What went away: devices that existed, those of them that had published keys, and the hashes of their tokens."""
+
+    device_ids: list[str]
+    with_keys: list[str]
+    tokens: list[bytes]
+
+
+_COLUMNS = "user_id, device_id, display_name, last_seen_ts, last_seen_ip, last_seen_user_agent"
+
+# Everything that belongs to a device and is worth nothing without it.
+_BELONGINGS = ("device_keys", "one_time_keys", "fallback_keys", "to_device_messages", "to_device_txns")
+
+
+class DeviceStore:
+    """Reads and writes devices."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    async def of_user(self, user_id: str) -> list[Device]:
+        return await self._db.read("devices.of_user", _of_user, user_id)
+
+    async def get(self, user_id: str, device_id: str) -> Device | None:
+        return await self._db.read("devices.get", _get, user_id, device_id)
+
+    async def rename(self, user_id: str, device_id: str, display_name: str | None) -> bool:
+        """False if there is no such device."""
+        return await self._db.write("devices.rename", _rename, user_id, device_id, display_name)
+
+    async def delete(self, user_id: str, device_ids: list[str] | None) -> Deleted:
+        """Deletes devices with their tokens, keys and undelivered messages; None: all, and tokens without a device."""
+        return await self._db.write("devices.delete", _delete, user_id, device_ids)
+
+
+def _of_user(txn: Transaction, user_id: str) -> list[Device]:
+    txn.execute(f"SELECT {_COLUMNS} FROM devices WHERE user_id = %s ORDER BY created_ts, device_id", (user_id,))
+    return [Device(*row) for row in txn.rows()]
+
+
+def _get(txn: Transaction, user_id: str, device_id: str) -> Device | None:
+    txn.execute(f"SELECT {_COLUMNS} FROM devices WHERE user_id = %s AND device_id = %s", (user_id, device_id))
+    row = txn.one_or_none()
+    return None if row is None else Device(*row)
+
+
+def _rename(txn: Transaction, user_id: str, device_id: str, display_name: str | None) -> bool:
+    txn.execute(
+        "UPDATE devices SET display_name = %s WHERE user_id = %s AND device_id = %s RETURNING true",
+        (display_name, user_id, device_id),
+    )
+    return txn.one_or_none() is not None
+
+
+def _delete(txn: Transaction, user_id: str, device_ids: list[str] | None) -> Deleted:
+    if device_ids is None:
+        txn.execute("DELETE FROM devices WHERE user_id = %s RETURNING device_id", (user_id,))
+    else:
+        txn.execute(
+            "DELETE FROM devices WHERE user_id = %s AND device_id = ANY(%s) RETURNING device_id", (user_id, device_ids)
+        )
+    gone = [device_id for (device_id,) in txn.rows()]
+    tokens = _delete_tokens(txn, user_id, None if device_ids is None else gone)
+    with_keys = _delete_belongings(txn, user_id, gone) if gone else []
+    return Deleted(gone, with_keys, tokens)
+
+
+def _delete_tokens(txn: Transaction, user_id: str, device_ids: list[str] | None) -> list[bytes]:
+    if device_ids is None:
+        txn.execute("DELETE FROM access_tokens WHERE user_id = %s RETURNING token_hash", (user_id,))
+    else:
+        txn.execute(
+            "DELETE FROM access_tokens WHERE user_id = %s AND device_id = ANY(%s) RETURNING token_hash",
+            (user_id, device_ids),
+        )
+    return hashes(txn)
+
+
+def _delete_belongings(txn: Transaction, user_id: str, device_ids: list[str]) -> list[str]:
+    """Returns those of the devices that had published keys. One statement, whatever the number of tables."""
+    parts = ", ".join(
+        f"{table}_gone AS (DELETE FROM {table} WHERE user_id = %(user)s AND device_id = ANY(%(devices)s)"
+        f" RETURNING device_id)"
+        for table in _BELONGINGS
+    )
+    txn.execute(
+        f"WITH {parts} SELECT DISTINCT device_id FROM device_keys_gone", {"user": user_id, "devices": device_ids}
+    )
+    return [device_id for (device_id,) in txn.rows()]

@@ -1,0 +1,117 @@
+"""Messages from device to device, waiting for the devices of this server to sync.
+
+A message is kept until the device has told, by syncing on, that it has it. Stream positions come from the caller, which
+is the main process. One call is one position, whatever the number of devices that it reaches.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from synapse.storage.database import Database, Transaction
+
+
+class Message(NamedTuple):
+    """A message for one device; `json` is `{"type", "sender", "content"}`."""
+
+    user_id: str
+    device_id: str
+    json: str
+
+
+class Txn(NamedTuple):
+    """A client's transaction: whose request it was, and its transaction id."""
+
+    user_id: str
+    device_id: str
+    txn_id: str
+
+
+class ToDeviceStore:
+    """Reads messages anywhere; writes them in the main process. Devices delete what they have wherever they sync."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    async def devices_of(self, user_ids: list[str]) -> dict[str, list[str]]:
+        """The devices of each user, for messages to `*`."""
+        return await self._db.read("to_device.devices_of", _devices_of, user_ids) if user_ids else {}
+
+    async def add(self, sender: Txn, messages: list[Message], stream_id: int, now: int) -> bool:
+        """Stores the messages at one position; False, and nothing stored, if the transaction was seen before."""
+        return await self._db.write("to_device.add", _add, sender, messages, stream_id, now)
+
+    async def waiting(self, user_id: str, device_id: str, after: int, until: int, limit: int) -> list[tuple[int, str]]:
+        """At most `limit` messages at positions `after` < p ≤ `until`, oldest first, as (position, JSON text)."""
+        return await self._db.read("to_device.waiting", _waiting, user_id, device_id, after, until, limit)
+
+    async def delete(self, user_id: str, device_id: str, until: int) -> int:
+        """Deletes what the device has received: everything up to `until`. Returns how many."""
+        return await self._db.write("to_device.delete", _delete, user_id, device_id, until)
+
+    async def forget_txns(self, before: int) -> None:
+        """Drops transaction ids received before that time (milliseconds): no client retries for so long."""
+        await self._db.write("to_device.forget_txns", _forget_txns, before)
+
+    async def max_stream_id(self) -> int:
+        return await self._db.read("to_device.max_stream_id", _max_stream_id)
+
+
+def _devices_of(txn: Transaction, user_ids: list[str]) -> dict[str, list[str]]:
+    txn.execute(
+        "SELECT user_id, array_agg(device_id) FROM devices WHERE user_id = ANY(%s) GROUP BY user_id", (user_ids,)
+    )
+    return dict(txn.rows())
+
+
+def _add(txn: Transaction, sender: Txn, messages: list[Message], stream_id: int, now: int) -> bool:
+    txn.execute(
+        """
+        INSERT INTO to_device_txns (user_id, device_id, txn_id, received_ts) VALUES (%s, %s, %s, %s)
+        ON CONFLICT DO NOTHING RETURNING true
+        """,
+        (*sender, now),
+    )
+    if txn.one_or_none() is None:
+        return False
+    if messages:
+        txn.values(
+            "INSERT INTO to_device_messages (stream_id, user_id, device_id, message) VALUES %s",
+            [(stream_id, *message) for message in messages],
+        )
+    return True
+
+
+def _waiting(
+    txn: Transaction, user_id: str, device_id: str, after: int, until: int, limit: int
+) -> list[tuple[int, str]]:
+    txn.execute(
+        """
+        SELECT stream_id, message FROM to_device_messages
+        WHERE user_id = %s AND device_id = %s AND stream_id > %s AND stream_id <= %s ORDER BY stream_id LIMIT %s
+        """,
+        (user_id, device_id, after, until, limit),
+    )
+    return [(stream_id, message) for stream_id, message in txn.rows()]
+
+
+def _delete(txn: Transaction, user_id: str, device_id: str, until: int) -> int:
+    txn.execute(
+        """
+        WITH gone AS (
+            DELETE FROM to_device_messages WHERE user_id = %s AND device_id = %s AND stream_id <= %s RETURNING 1
+        ) SELECT COUNT(*) FROM gone
+        """,
+        (user_id, device_id, until),
+    )
+    return int(txn.one()[0])
+
+
+def _forget_txns(txn: Transaction, before: int) -> None:
+    txn.execute("DELETE FROM to_device_txns WHERE received_ts < %s", (before,))
+
+
+def _max_stream_id(txn: Transaction) -> int:
+    txn.execute("SELECT COALESCE(MAX(stream_id), 0) FROM to_device_messages")
+    return int(txn.one()[0])

@@ -1,0 +1,243 @@
+"""The user directory: the words by which users are found, and the search itself.
+
+Rows of our own users are written together with their profiles; those of others follow the membership events of the
+rooms that we are in (`synapse.handlers.user_directory`). Who may find whom is not kept but asked of the rooms' current
+state at the time of the search, so it is never out of date.
+
+Names are cut into words here and not by PostgreSQL, whose parser takes `alice.smith` for a host name.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from synapse.storage.database import Database, Transaction
+
+MAX_WORDS: Final = 32
+MAX_WORD: Final = 64
+_FOLLOWER: Final = "user_directory"
+_WORD: Final = re.compile(r"[^\W_]+")
+# Scripts that are written without spaces: whoever looks for a given name has to find it behind the family name.
+_UNSPACED: Final = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]+")
+
+
+class DirectoryUser(NamedTuple):
+    """A user as the directory shows it."""
+
+    user_id: str
+    display_name: str | None
+    avatar_url: str | None
+
+
+class Query(NamedTuple):
+    """A search: `user_id` asks on whose behalf, `limit` results at most."""
+
+    user_id: str
+    term: str
+    limit: int
+    search_all_users: bool
+    prefer_domain: str | None
+
+
+class MemberChange(NamedTuple):
+    """A membership that became or ceased to be current; `in_rooms` tells whether the user is still joined to any."""
+
+    user: DirectoryUser
+    in_rooms: bool
+
+
+class UserDirectoryStore:
+    """Reads and writes the directory."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    async def search(self, query: Query) -> list[DirectoryUser]:
+        """The best matches first; none for a term without letters or digits."""
+        return await self._db.read("user_directory.search", _search, query)
+
+    async def position(self) -> int:
+        """How far the directory follows the events stream."""
+        return await self._db.read("user_directory.position", _position)
+
+    async def follow(self, until: int, server_name: str, limit: int) -> int:
+        """Takes in at most `limit` further changes of other servers' users; returns the position reached."""
+        return await self._db.write("user_directory.follow", _follow, until, server_name, limit)
+
+
+# -- words -------------------------------------------------------------------------------------------------------------
+
+
+def split_words(text: str) -> list[str]:
+    """The words of a text, folded: without case, accents and width, so that "SMITH" and "Šmith" both find "smith"."""
+    decomposed = unicodedata.normalize("NFKD", text.casefold())
+    folded = "".join(char for char in decomposed if not unicodedata.combining(char))
+    return [word[:MAX_WORD] for word in _WORD.findall(folded)[:MAX_WORDS]]
+
+
+def index_words(user_id: str, display_name: str | None) -> list[str]:
+    """What a user is found by: words of the localpart and the display name, and tails of words in unspaced scripts."""
+    localpart = user_id[1:].partition(":")[0]
+    words = split_words(localpart) + split_words(display_name or "")
+    tails = [
+        run[start:]
+        for word in words
+        for run in _UNSPACED.findall(unicodedata.normalize("NFC", word))
+        for start in range(1, len(run))
+    ]
+    return list(dict.fromkeys(words + tails))
+
+
+def _tsquery(words: list[str]) -> str:
+    """All of the words, each as a prefix. Words hold letters and digits only, so quoting is all the escaping needed."""
+    return " & ".join(f"'{word}':*" for word in words)
+
+
+# -- searching ---------------------------------------------------------------------------------------------------------
+
+_VISIBLE = """
+    AND EXISTS (
+        SELECT 1 FROM current_state theirs LEFT JOIN room_stats room USING (room_id)
+        WHERE theirs.type = 'm.room.member' AND theirs.state_key = d.user_id AND theirs.membership = 'join'
+        AND (
+            room.join_rules = 'public' OR room.history_visibility = 'world_readable'
+            OR EXISTS (
+                SELECT 1 FROM local_memberships ours
+                WHERE ours.user_id = %(user_id)s AND ours.room_id = theirs.room_id AND ours.membership = 'join'
+            )
+        )
+    )
+"""
+
+
+def _search(txn: Transaction, query: Query) -> list[DirectoryUser]:
+    condition, values = _condition(query.term)
+    if condition is None:
+        return []
+    txn.execute(
+        f"""
+        SELECT d.user_id, d.display_name, d.avatar_url FROM user_directory d LEFT JOIN users u USING (user_id)
+        WHERE {condition} AND u.deactivated IS NOT TRUE {"" if query.search_all_users else _VISIBLE}
+        ORDER BY
+            (lower(d.display_name) = %(exact)s OR split_part(substr(d.user_id, 2), ':', 1) = %(exact)s) IS TRUE DESC,
+            (%(domain)s::text IS NOT NULL AND right(d.user_id, length(%(domain)s)) = %(domain)s) DESC,
+            (d.display_name IS NOT NULL)::int + (d.avatar_url IS NOT NULL)::int DESC,
+            length(d.display_name), d.user_id
+        LIMIT %(limit)s
+        """,
+        {
+            **values,
+            "user_id": query.user_id,
+            "exact": query.term.strip().lower(),
+            "domain": None if query.prefer_domain is None else f":{query.prefer_domain}",
+            "limit": query.limit,
+        },
+    )
+    return [DirectoryUser(*row) for row in txn.rows()]
+
+
+def _condition(term: str) -> tuple[str | None, dict[str, str]]:
+    """SQL that the term selects by: a user id (or its beginning) if it looks like one, else words."""
+    term = term.strip()
+    if term.startswith("@") and len(term) > 1:
+        escaped = re.sub(r"([\\%_])", r"\\\1", term.lower())
+        return "lower(d.user_id) LIKE %(prefix)s", {"prefix": escaped + "%"}
+    words = split_words(term)
+    return ("d.words @@ %(words)s::tsquery", {"words": _tsquery(words)}) if words else (None, {})
+
+
+# -- writing -----------------------------------------------------------------------------------------------------------
+
+
+def put(txn: Transaction, users: list[DirectoryUser]) -> None:
+    """Writes users' rows; for stores that do it within a transaction of their own."""
+    rows = [(*user, index_words(user.user_id, user.display_name) or [user.user_id]) for user in users]
+    txn.values(
+        """
+        INSERT INTO user_directory (user_id, display_name, avatar_url, words)
+        SELECT v.user_id, v.display_name, v.avatar_url, array_to_tsvector(v.words)
+        FROM (VALUES %s) AS v (user_id, display_name, avatar_url, words)
+        ON CONFLICT (user_id) DO UPDATE
+        SET display_name = EXCLUDED.display_name, avatar_url = EXCLUDED.avatar_url, words = EXCLUDED.words
+        """,
+        rows,
+    )
+
+
+def _position(txn: Transaction) -> int:
+    txn.execute("SELECT position FROM stream_followers WHERE follower = %s AND stream = 'events'", (_FOLLOWER,))
+    row = txn.one_or_none()
+    return 0 if row is None else int(row[0])
+
+
+def _follow(txn: Transaction, until: int, server_name: str, limit: int) -> int:
+    position = _position(txn)
+    reached, user_ids = _changed_members(txn, position, until, server_name, limit)
+    changes = _standing_of(txn, user_ids) if user_ids else []
+    staying = [change.user for change in changes if change.in_rooms]
+    if staying:
+        put(txn, staying)
+    gone = [change.user.user_id for change in changes if not change.in_rooms]
+    if gone:
+        txn.execute("DELETE FROM user_directory WHERE user_id = ANY(%s)", (gone,))
+    txn.execute(
+        """
+        INSERT INTO stream_followers (follower, stream, position) VALUES (%s, 'events', %s)
+        ON CONFLICT (follower, stream) DO UPDATE SET position = EXCLUDED.position
+        """,
+        (_FOLLOWER, reached),
+    )
+    return reached
+
+
+def _changed_members(
+    txn: Transaction, position: int, until: int, server_name: str, limit: int
+) -> tuple[int, list[str]]:
+    """Other servers' users whose membership of a room changed, and the position up to which they are complete.
+
+    The page ends behind the position of its last row: what happened at one position is never cut in two.
+    """
+    txn.execute(
+        """
+        WITH page AS (
+            SELECT max(stream_ordering) AS ends, count(*) AS rows FROM (
+                SELECT stream_ordering FROM current_state_deltas
+                WHERE stream_ordering > %(after)s AND stream_ordering <= %(until)s AND type = 'm.room.member'
+                ORDER BY stream_ordering LIMIT %(limit)s
+            ) taken
+        )
+        SELECT CASE WHEN page.rows < %(limit)s THEN %(until)s ELSE page.ends END, (
+            SELECT array_agg(DISTINCT d.state_key) FROM current_state_deltas d
+            WHERE d.stream_ordering > %(after)s AND d.stream_ordering <= page.ends AND d.type = 'm.room.member'
+            AND right(d.state_key, %(length)s) <> %(suffix)s
+        ) FROM page
+        """,
+        {
+            "after": position,
+            "until": until,
+            "limit": limit,
+            "suffix": f":{server_name}",
+            "length": len(server_name) + 1,
+        },
+    )
+    reached, user_ids = txn.one()
+    return int(reached), user_ids or []
+
+
+def _standing_of(txn: Transaction, user_ids: list[str]) -> list[MemberChange]:
+    """The latest name that each user joined a room under, and whether it is in any room now."""
+    txn.execute(
+        """
+        SELECT w.user_id, m.display_name, m.avatar_url, m.user_id IS NOT NULL
+        FROM unnest(%s) AS w (user_id) LEFT JOIN LATERAL (
+            SELECT m.user_id, m.display_name, m.avatar_url FROM current_state c JOIN memberships m USING (event_id)
+            WHERE c.type = 'm.room.member' AND c.state_key = w.user_id AND c.membership = 'join'
+            ORDER BY c.stream_ordering DESC LIMIT 1
+        ) m ON true
+        """,
+        (user_ids,),
+    )
+    return [MemberChange(DirectoryUser(*row[:3]), row[3]) for row in txn.rows()]

@@ -1,0 +1,114 @@
+"""Accounts: who exists on this server, with which password hash and in which standing.
+
+The table `users`, and the one transaction that makes a new account with all that belongs to it. Sessions are in
+`access_tokens` and `devices`, names and pictures in `profiles`; passwords are hashed and checked by the handlers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from synapse.storage import user_directory
+from synapse.storage.access_tokens import NewSession, insert_session
+
+if TYPE_CHECKING:
+    from synapse.storage.database import Database, Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """A row of `users`. Times are milliseconds since the epoch."""
+
+    user_id: str
+    password_hash: str | None
+    created_ts: int
+    is_guest: bool
+    admin: bool
+    user_type: str | None
+    app_service_id: str | None
+    deactivated: bool
+    locked: bool
+    suspended: bool
+
+
+class NewUser(NamedTuple):
+    """What an account is created with; `session` is the first device and token, where the user logs in at once."""
+
+    user_id: str
+    password_hash: str | None
+    created_ts: int
+    display_name: str | None
+    admin: bool = False
+    user_type: str | None = None
+    session: NewSession | None = None
+
+
+_COLUMNS = (
+    "user_id, password_hash, created_ts, is_guest, admin, user_type, app_service_id, deactivated, locked, suspended"
+)
+
+
+class UserStore:
+    """Reads and writes accounts."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    async def get(self, user_id: str) -> User | None:
+        return await self._db.read("users.get", _get, user_id)
+
+    async def exist(self, user_ids: list[str]) -> set[str]:
+        """Those of `user_ids` that have an account here."""
+        return await self._db.read("users.exist", _exist, user_ids) if user_ids else set()
+
+    async def create(self, user: NewUser) -> bool:
+        """Makes the account, its profile and its first session; False, and nothing done, if the name is taken."""
+        return await self._db.write("users.create", _create, user)
+
+    async def set_password_hash(self, user_id: str, password_hash: str | None) -> None:
+        await self._db.write("users.set_password_hash", _set_password_hash, user_id, password_hash)
+
+
+def _get(txn: Transaction, user_id: str) -> User | None:
+    txn.execute(f"SELECT {_COLUMNS} FROM users WHERE user_id = %s", (user_id,))
+    row = txn.one_or_none()
+    return None if row is None else User(*row)
+
+
+def _exist(txn: Transaction, user_ids: list[str]) -> set[str]:
+    txn.execute("SELECT user_id FROM users WHERE user_id = ANY(%s)", (user_ids,))
+    return {user_id for (user_id,) in txn.rows()}
+
+
+def _create(txn: Transaction, user: NewUser) -> bool:
+    txn.execute(
+        """
+        WITH made AS (
+            INSERT INTO users (user_id, password_hash, created_ts, admin, user_type) VALUES (%s, %s, %s, %s, %s)
+            ON CONFLICT (user_id) DO NOTHING RETURNING user_id
+        )
+        INSERT INTO profiles (user_id, display_name) SELECT user_id, %s FROM made
+        ON CONFLICT (user_id) DO UPDATE SET display_name = EXCLUDED.display_name
+        RETURNING user_id
+        """,
+        (user.user_id, user.password_hash, user.created_ts, user.admin, user.user_type, user.display_name),
+    )
+    if txn.one_or_none() is None:
+        return user.session is not None and _is_ours(txn, user.session)
+    user_directory.put(txn, [user_directory.DirectoryUser(user.user_id, user.display_name, None)])
+    if user.session is not None:
+        insert_session(txn, user.session)
+    return True
+
+
+def _is_ours(txn: Transaction, session: NewSession) -> bool:
+    """Whether the account was made by this very request, whose answer was lost: its random token is there."""
+    txn.execute(
+        "SELECT 1 FROM access_tokens WHERE token_hash = %s AND user_id = %s", (session.token_hash, session.user_id)
+    )
+    return txn.one_or_none() is not None
+
+
+def _set_password_hash(txn: Transaction, user_id: str, password_hash: str | None) -> None:
+    txn.execute("UPDATE users SET password_hash = %s WHERE user_id = %s", (password_hash, user_id))
