@@ -1,0 +1,18 @@
+"""What goes wrong with the database, as sentences for the administrator."""
+
+from __future__ import annotations
+
+
+class DatabaseProblem(Exception):
+    """The database cannot be used; the message is one sentence that says why and what to do."""
+
+
+class DatabaseUnavailable(DatabaseProblem):
+    """The database could not be reached, also after waiting for a while."""
+
+
+class OutcomeUnknown(DatabaseProblem):
+    """The connection broke while a transaction was being committed: it may have happened or not.
+
+    Writes that may safely be done twice go through `Database.write_idempotent` and never see this.
+    """
