@@ -84,20 +84,20 @@ ENDPOINTS = (
         "presence_set", f"{_C}/presence/{{user_id}}/status", ("PUT",), CLASSIC, (workers.PRESENCE_STATUS,), guests=True
     ),
     # --- account data, filters
-    Endpoint("account_data_get", f"{_C}/user/{{user_id}}/account_data/{{type}}", ("GET",), CLIENT, guests=True),
+    Endpoint("account_data_get", f"{_C}/user/{{user_id}}/account_data/{{data_type}}", ("GET",), CLIENT, guests=True),
     Endpoint(
-        "account_data_set", f"{_C}/user/{{user_id}}/account_data/{{type}}", ("PUT",), CLIENT, guests=True, max_body=MIB
+        "account_data_set", f"{_C}/user/{{user_id}}/account_data/{{data_type}}", ("PUT",), CLIENT, guests=True, max_body=MIB
     ),
     Endpoint(
         "room_account_data_get",
-        f"{_C}/user/{{user_id}}/rooms/{{room_id}}/account_data/{{type}}",
+        f"{_C}/user/{{user_id}}/rooms/{{room_id}}/account_data/{{data_type}}",
         ("GET",),
         CLIENT,
         guests=True,
     ),
     Endpoint(
         "room_account_data_set",
-        f"{_C}/user/{{user_id}}/rooms/{{room_id}}/account_data/{{type}}",
+        f"{_C}/user/{{user_id}}/rooms/{{room_id}}/account_data/{{data_type}}",
         ("PUT",),
         CLIENT,
         guests=True,
