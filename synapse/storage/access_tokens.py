@@ -80,7 +80,7 @@ def insert_session(txn: Transaction, session: NewSession) -> Login:
         new_device = txn.one_or_none() is not None
         if not new_device:
             revoked = _revoke_of_device(txn, session.user_id, session.device_id)
-    txn.execute(
+    txn.later(
         "INSERT INTO access_tokens (token_hash, user_id, device_id, created_ts) VALUES (%s, %s, %s, %s)",
         (session.token_hash, session.user_id, session.device_id, session.created_ts),
     )

@@ -35,7 +35,7 @@ class FilterStore:
 def _get(txn: Transaction, user_id: str, filter_id: int) -> dict[str, Any] | None:
     txn.execute("SELECT definition FROM filters WHERE user_id = %s AND filter_id = %s", (user_id, filter_id))
     row = txn.one_or_none()
-    return None if row is None else row[0]
+    return None if row is None else orjson.loads(row[0])
 
 
 def _add(txn: Transaction, user_id: str, filter_id: int, definition: str, digest: bytes) -> None:

@@ -67,7 +67,7 @@ def _get_many(txn: Transaction, user_ids: list[str]) -> dict[str, Profile]:
         """,
         (user_ids,),
     )
-    return {user_id: Profile(*values) for user_id, *values in txn.rows()}
+    return {user_id: Profile(name, avatar, orjson.loads(fields)) for user_id, name, avatar, fields in txn.rows()}
 
 
 def _set_field(txn: Transaction, user_id: str, name: str, value: object) -> bool:

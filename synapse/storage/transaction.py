@@ -6,14 +6,14 @@ in `synapse.storage.database`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, ParamSpec
 
 from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import cursor as Cursor
 
 Row = tuple[Any, ...]
-Params = Sequence[Any]
+Params = Sequence[Any] | Mapping[str, Any]
 P = ParamSpec("P")
 
 BEGIN: Final = b"BEGIN ISOLATION LEVEL REPEATABLE READ"
@@ -53,7 +53,7 @@ class Transaction:
         self._count(sql)
         self._pending.append(self._mogrify(sql, params))
 
-    def values(self, sql: str, rows: Iterable[Params], *, later: bool = False) -> None:
+    def values(self, sql: str, rows: Iterable[Sequence[Any]], *, later: bool = False) -> None:
         """Runs one statement with many rows in place of its single `%s`: `INSERT INTO t (a, b) VALUES %s`.
 
         No rows, no statement. With `later`, like `later`.

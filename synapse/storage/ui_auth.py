@@ -57,7 +57,7 @@ class UiAuthStore:
 
 
 def _create(txn: Transaction, session: UiAuthSession, description: str, expired_before: int) -> None:
-    txn.execute("DELETE FROM ui_auth_sessions WHERE created_ts < %s", (expired_before,))
+    txn.later("DELETE FROM ui_auth_sessions WHERE created_ts < %s", (expired_before,))
     client_dict, server_dict = orjson.dumps(session.client_dict).decode(), orjson.dumps(session.server_dict).decode()
     txn.execute(
         """
@@ -77,7 +77,12 @@ def _get(txn: Transaction, session_id: str) -> UiAuthSession | None:
         (session_id,),
     )
     row = txn.one_or_none()
-    return None if row is None else UiAuthSession(*row)
+    if row is None:
+        return None
+    session_id, created_ts, client_dict, uri, method, server_dict, completed = row
+    return UiAuthSession(
+        session_id, created_ts, orjson.loads(client_dict), uri, method, orjson.loads(server_dict), orjson.loads(completed)
+    )
 
 
 def _merge(txn: Transaction, session_id: str, column: str, values: dict[str, Any]) -> None:
