@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final, NoReturn
 
+from synapse.api.route_table.types import App
 from synapse.config.errors import ConfigError
 from synapse.config.listeners import Listener, bracketed, is_loopback
 from synapse.config.options import nearest
@@ -28,19 +29,19 @@ class Worker:
 
 
 WORKER_APPS: Final[dict[str, Worker]] = {
-    "synapse.app.appservice": Worker(duty="notify_appservices"),
-    "synapse.app.client_reader": Worker(),
-    "synapse.app.event_creator": Worker(needs=("worker_replication_http_port",)),
-    "synapse.app.federation_reader": Worker(needs=("worker_replication_http_port",)),
-    "synapse.app.federation_sender": Worker(duty="send_federation"),
-    "synapse.app.frontend_proxy": Worker(needs=("worker_main_http_uri",)),
-    "synapse.app.generic_worker": Worker(),
-    "synapse.app.media_repository": Worker(duty="enable_media_repo"),
-    "synapse.app.pusher": Worker(duty="start_pushers"),
-    "synapse.app.synchrotron": Worker(),
-    "synapse.app.user_dir": Worker(duty="update_user_directory"),
+    App.APPSERVICE: Worker(duty="notify_appservices"),
+    App.CLIENT_READER: Worker(),
+    App.EVENT_CREATOR: Worker(needs=("worker_replication_http_port",)),
+    App.FEDERATION_READER: Worker(needs=("worker_replication_http_port",)),
+    App.FEDERATION_SENDER: Worker(duty="send_federation"),
+    App.FRONTEND_PROXY: Worker(needs=("worker_main_http_uri",)),
+    App.GENERIC_WORKER: Worker(),
+    App.MEDIA_REPOSITORY: Worker(duty="enable_media_repo"),
+    App.PUSHER: Worker(duty="start_pushers"),
+    App.SYNCHROTRON: Worker(),
+    App.USER_DIR: Worker(duty="update_user_directory"),
 }
-APPS: Final = ("synapse.app.homeserver", *WORKER_APPS)
+APPS: Final = (str(App.HOMESERVER), *WORKER_APPS)
 
 _NEEDED_BY_ALL: Final = ("worker_replication_host", "worker_replication_port")
 _EXAMPLES: Final = {
@@ -122,7 +123,7 @@ def _application(config: Config, place: Place) -> Iterator[str]:
             f"{place(option)}: `{option}` is missing; whatever {config.instance_name} would have to ask of the main "
             "process will fail."
         )
-    if config.workers.worker_duties and app != "synapse.app.generic_worker":
+    if config.workers.worker_duties and app != App.GENERIC_WORKER:
         _fail(
             place,
             "worker_duties",

@@ -28,7 +28,7 @@ class ListenerResource(Section, frozen=True, kw_only=True):
 
 
 class Listener(Section, frozen=True, kw_only=True):
-    """One address family's port or a unix socket, and what is served there."""
+    """Listeners: each a port or a unix socket, and what is served there (`listeners:`, `worker_listeners:`)."""
 
     type: Annotated[
         ListenerType,

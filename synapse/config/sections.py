@@ -18,6 +18,9 @@ _HOUR: Final = 3600 * _SECOND
 _MIB: Final = 1 << 20
 
 
+DutyName = Literal["pusher", "appservice", "federation_sender", "user_directory", "media_repository"]
+
+
 class PresenceOptions(Section, frozen=True, kw_only=True):
     """The same as `use_presence`, in the form of a block."""
 
@@ -25,7 +28,7 @@ class PresenceOptions(Section, frozen=True, kw_only=True):
 
 
 class ServerConfig(Section, frozen=True, kw_only=True):
-    """The server: its name, and where it is reached."""
+    """Server: its name, and where it is reached."""
 
     server_name: Annotated[
         str, Doc("The domain in user ids and room aliases. It cannot be changed later.", example="example.org")
@@ -76,7 +79,7 @@ class ServerConfig(Section, frozen=True, kw_only=True):
 
 
 class TlsConfig(Section, frozen=True, kw_only=True):
-    """TLS, for listeners with `tls: true`. Behind a reverse proxy it is not needed. SIGHUP reads both files again."""
+    """TLS: for listeners with `tls: true`. Behind a reverse proxy it is not needed. SIGHUP reads both files again."""
 
     tls_certificate_path: Annotated[
         Path | None, Doc("The certificate and those of its issuers, PEM.", example="/etc/synapse/example.org.crt")
@@ -87,7 +90,7 @@ class TlsConfig(Section, frozen=True, kw_only=True):
 
 
 class DatabaseConfig(Section, frozen=True, kw_only=True):
-    """The database: PostgreSQL, your own or one that is started in a directory of this server."""
+    """Database: PostgreSQL, your own or one that is started in a directory of this server."""
 
     name: Annotated[
         str,
@@ -150,7 +153,7 @@ class DatabaseConfig(Section, frozen=True, kw_only=True):
 
 
 class LoggingConfig(Section, frozen=True, kw_only=True):
-    """Log lines."""
+    """Logging: what log lines look like and where they go."""
 
     log_config: Annotated[
         Path | None,
@@ -175,7 +178,7 @@ class SigningSeed(NamedTuple):
 
 
 class KeysConfig(Section, frozen=True, kw_only=True):
-    """The key that this server signs its events and requests with."""
+    """Keys: what this server signs its events and requests with."""
 
     signing_key_path: Annotated[
         Path | None,
@@ -268,7 +271,7 @@ class InviteLimits(Section, frozen=True, kw_only=True):
 
 
 class RatelimitConfig(Section, frozen=True, kw_only=True):
-    """Rate limits. Each is `{per_second, burst_count}`; a client that exceeds one is answered M_LIMIT_EXCEEDED."""
+    """Rate limits: each is `{per_second, burst_count}`; a client that exceeds one is answered M_LIMIT_EXCEEDED."""
 
     rc_message: Annotated[RateLimit, Doc("Events that a user sends.")] = _rate(10.0, 50)
     rc_registration: Annotated[RateLimit, Doc("Registrations, by address of the client.")] = _rate(0.17, 5)
@@ -287,7 +290,7 @@ class RatelimitConfig(Section, frozen=True, kw_only=True):
 
 
 class MediaConfig(Section, frozen=True, kw_only=True):
-    """Uploads and downloads."""
+    """Media: uploads and downloads."""
 
     enable_media_repo: Annotated[
         bool,
@@ -347,13 +350,13 @@ class WorkersConfig(Section, frozen=True, kw_only=True):
         Doc("The worker's own log configuration, in place of `log_config`.", example="synchrotron_log_config.yaml"),
     ] = None
     worker_duties: Annotated[
-        tuple[Literal["push", "appservice", "federation_sender", "user_directory", "media"], ...],
-        Doc("The duties of a generic_worker, which serves whatever its listeners' resources name.", example=["push"]),
+        tuple[DutyName, ...],
+        Doc("The duties of a generic_worker, which serves whatever its listeners' resources name.", example=["pusher"]),
     ] = ()
 
 
 class DutiesConfig(Section, frozen=True, kw_only=True):
-    """What the main process does besides answering, unless a worker does it."""
+    """Duties: what the main process does besides answering, unless a worker does it."""
 
     start_pushers: Annotated[bool, Doc("Send push notifications; false where a pusher worker does.")] = True
     notify_appservices: Annotated[bool, Doc("Send to application services; false where an appservice worker does.")] = (
@@ -368,13 +371,13 @@ class DutiesConfig(Section, frozen=True, kw_only=True):
 
 
 class MetricsConfig(Section, frozen=True, kw_only=True):
-    """Metrics for Prometheus."""
+    """Metrics: figures for Prometheus."""
 
     enable_metrics: Annotated[bool, Doc("Whether listeners with the resource `metrics` answer with them.")] = False
 
 
 class CachesConfig(Section, frozen=True, kw_only=True):
-    """Caches (`caches:`)."""
+    """Caches: how much of the database is kept in memory (`caches:`)."""
 
     global_factor: Annotated[float, Doc("Multiplies the size of every cache.")] = 1.0
     per_cache_factors: Annotated[
@@ -387,7 +390,7 @@ class CachesConfig(Section, frozen=True, kw_only=True):
 
 
 class UserDirectoryConfig(Section, frozen=True, kw_only=True):
-    """The user directory (`user_directory:`)."""
+    """User directory: whom users find when they search (`user_directory:`)."""
 
     enabled: Annotated[bool, Doc("Whether users can search for users.")] = True
     search_all_users: Annotated[
@@ -409,7 +412,9 @@ class VoipConfig(Section, frozen=True, kw_only=True):
     turn_shared_secret: Annotated[
         Secret | None, Doc("The secret that is shared with the TURN servers; passwords are made from it.")
     ] = None
-    turn_username: Annotated[str | None, Doc("A fixed user name, where there is no shared secret.")] = None
+    turn_username: Annotated[
+        str | None, Doc("A fixed user name, where there is no shared secret.", example="synapse")
+    ] = None
     turn_password: Annotated[Secret | None, Doc("The password of the fixed user name.")] = None
     turn_user_lifetime: Annotated[Duration, Doc("How long the passwords made from the shared secret are valid.")] = (
         _HOUR
