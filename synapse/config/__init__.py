@@ -4,6 +4,6 @@ from synapse.config import Config, ConfigError, load
 """
 
 from synapse.config.errors import ConfigError
-from synapse.config.root import Config, from_options, load
+from synapse.config.root import Config, from_options, load, load_unchecked
 
-__all__ = ["Config", "ConfigError", "from_options", "load"]
+__all__ = ["Config", "ConfigError", "from_options", "load", "load_unchecked"]

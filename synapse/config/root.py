@@ -116,6 +116,11 @@ def load(paths: Sequence[str]) -> Config:
     return from_merged(read_files(paths))
 
 
+def load_unchecked(paths: Sequence[str]) -> Config:
+    """Like `load`, without looking whether a process could start with it: for tools that stop or inspect one."""
+    return _parse(read_files(paths))
+
+
 def from_options(options: Mapping[str, Any], file: str = "homeserver.yaml") -> Config:
     """A configuration from options that stand in no file. Raises `ConfigError`."""
     return from_merged(Merged((file,), dict(options), {}))
@@ -125,6 +130,11 @@ def from_merged(merged: Merged) -> Config:
     """Check options against their declarations, and with one another. Raises `ConfigError`."""
     from synapse.config.checks import check
 
+    config = _parse(merged)
+    return msgspec.structs.replace(config, warnings=(*config.warnings, *check(config, merged.place)))
+
+
+def _parse(merged: Merged) -> Config:
     reader = Reader()
     found = {}
     for name, section in SECTIONS.items():
@@ -134,9 +144,8 @@ def from_merged(merged: Merged) -> Config:
             option = error.within(name) if name in NESTED else error
             raise as_config_error(option, merged.place(option.option)) from None
     unknown = [*_unknown_at_top(merged.options), *reader.unknown]
-    warnings = [_unknown_warning(merged.place(option), option, near) for option, near in unknown]
-    config = Config(**found, files=merged.files)
-    return msgspec.structs.replace(config, warnings=(*warnings, *check(config, merged.place)))
+    warnings = tuple(_unknown_warning(merged.place(option), option, near) for option, near in unknown)
+    return Config(**found, files=merged.files, warnings=warnings)
 
 
 def _section(reader: Reader, name: str, section: type[Any], options: dict[str, Any]) -> Any:

@@ -114,12 +114,18 @@ def _act(options: argparse.Namespace) -> int:
     from synapse.synctl.actions import Actions
     from synapse.synctl.cluster import read_cluster
 
-    cluster = read_cluster(options.configfile, workers=options.worker, directory=options.all_processes)
+    cluster = read_cluster(
+        options.configfile,
+        workers=options.worker,
+        directory=options.all_processes,
+        checked=options.action in ("start", "restart"),
+    )
     actions = Actions(cluster, _say, seconds=options.timeout)
     if options.action == "status":
         return actions.status()
-    for warning in dict.fromkeys(warning for process in cluster.processes for warning in process.config.warnings):
-        _say(f"Warning: {warning}")
+    if options.action != "stop":
+        for warning in dict.fromkeys(warning for process in cluster.processes for warning in process.config.warnings):
+            _say(f"Warning: {warning}")
     if options.action == "start" and options.no_daemonize:
         return actions.run_in_foreground()
     with _alone(cluster.file):

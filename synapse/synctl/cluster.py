@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from synapse.config import Config, ConfigError, load
+from synapse.config import Config, ConfigError, load, load_unchecked
 from synapse.config.files import read_file
 
 _SUFFIXES = (".yaml", ".yml")
@@ -64,14 +64,21 @@ class Cluster:
         return (self.main, *self.workers) if self.main else self.workers
 
 
-def read_cluster(config_file: str, *, workers: Sequence[str] = (), directory: str | None = None) -> Cluster:
-    """The processes of `-w FILE…` or `-a DIR`; the main process alone without either. Raises `ConfigError`."""
+def read_cluster(
+    config_file: str, *, workers: Sequence[str] = (), directory: str | None = None, checked: bool = True
+) -> Cluster:
+    """The processes of `-w FILE…` or `-a DIR`; the main process alone without either. Raises `ConfigError`.
+
+    :param checked: refuse what a process could not start with; without it, a server can be stopped and inspected
+        though its files have been spoilt in the meantime.
+    """
     path = os.path.abspath(config_file)
-    shared = load([path])
+    read = load if checked else load_unchecked
+    shared = read([path])
     if directory is None and not workers:
         return Cluster(shared, path, Process(shared, (path,), None), ())
     files = _worker_files(directory) if directory is not None else [os.path.abspath(file) for file in workers]
-    processes = [_process(path, file) for file in files]
+    processes = [_process(read, path, file) for file in files]
     mains = [process for process in processes if process.is_main]
     _check_unique(processes)
     return Cluster(shared, path, mains[0] if mains else None, tuple(p for p in processes if not p.is_main))
@@ -88,7 +95,7 @@ def _worker_files(directory: str) -> list[str]:
     return files
 
 
-def _process(shared: str, file: str) -> Process:
+def _process(read: Callable[[list[str]], Config], shared: str, file: str) -> Process:
     own = read_file(file)[0]
     if "worker_app" not in own:
         remedy = (
@@ -96,7 +103,7 @@ def _process(shared: str, file: str) -> Process:
         )
         raise ConfigError(file, "worker_app", "is missing", remedy)
     says = own.get("daemonize" if own["worker_app"] == "synapse.app.homeserver" else "worker_daemonize")
-    return Process(load([shared, file]), (shared, file), says)
+    return Process(read([shared, file]), (shared, file), says)
 
 
 def _check_unique(processes: list[Process]) -> None:

@@ -29,7 +29,7 @@ def render(
     :param standalone: for nginx: the directory of an nginx that runs for this server alone.
     Raises `ConfigError` or `ValueError` with a sentence.
     """
-    cluster = read_cluster(config_file, directory=directory, workers=workers)
+    cluster = read_cluster(config_file, directory=directory, workers=workers, checked=False)
     found = plan_for(cluster)
     if kind == "haproxy":
         if standalone is not None:
