@@ -216,24 +216,20 @@ CREATE INDEX events_room_stream ON events (room_id, stream_ordering) WHERE NOT o
 CREATE INDEX events_room_depth ON events (room_id, depth, stream_ordering) WHERE NOT outlier;
 CREATE INDEX events_relations ON events (relates_to, relation_type) WHERE relates_to IS NOT NULL;
 
-CREATE TABLE event_edges (
-    event_id text NOT NULL,
-    prev_event_id text NOT NULL,
-    PRIMARY KEY (event_id, prev_event_id)
-);
-CREATE INDEX event_edges_prev ON event_edges (prev_event_id);
-
 CREATE TABLE event_auth (                -- of state events only: chains of auth events are state events
     event_id text NOT NULL,
     auth_event_id text NOT NULL,
     PRIMARY KEY (event_id, auth_event_id)
 );
 
-CREATE TABLE forward_extremities (
-    room_id text NOT NULL,
-    event_id text NOT NULL,
-    PRIMARY KEY (room_id, event_id)
-);
+-- Where each room's next event goes: one row a room, rewritten with every event, so that no index of it changes.
+CREATE TABLE room_heads (
+    room_id text PRIMARY KEY,
+    event_ids text[] NOT NULL,           -- the forward extremities
+    state_group bigint NOT NULL,         -- the room's present state: what current_state says
+    state_ordering bigint NOT NULL,      -- position of the last change of current_state
+    stream_ordering bigint NOT NULL      -- position of the last event that this row knows of
+) WITH (fillfactor = 40);
 CREATE TABLE backward_extremities (      -- events referred to that we do not have
     room_id text NOT NULL,
     event_id text NOT NULL,
@@ -256,15 +252,15 @@ CREATE TABLE state_groups (
     id bigint PRIMARY KEY,               -- handed out by the main process
     room_id text NOT NULL,
     prev_group bigint,                   -- the state before the event that made this group; NULL for the first
-    is_snapshot boolean NOT NULL,        -- entries are the whole state, not a delta over prev_group
-    chain_length integer NOT NULL        -- deltas since the last snapshot
+    base_group bigint,                   -- what the entries are a delta over; NULL: they are the whole state
+    number integer NOT NULL              -- place among the groups of its line; synapse.state.groups says which base follows
 );
 CREATE INDEX state_groups_room ON state_groups (room_id);
 CREATE TABLE state_group_entries (
     state_group bigint NOT NULL,
     type text NOT NULL,
     state_key text NOT NULL,
-    event_id text NOT NULL,
+    event_id text,                       -- NULL: the base's entry is gone
     PRIMARY KEY (state_group, type, state_key)
 );
 
