@@ -1,0 +1,152 @@
+"""The stores of account data, filters, sessions of interactive authentication, sightings, to-device messages and media."""
+
+from __future__ import annotations
+
+import pytest
+import pytest_twisted
+
+from synapse.storage.account_data import AccountDataStore, AccountDatum
+from synapse.storage.database import Database
+from synapse.storage.filters import FilterStore
+from synapse.storage.media import MediaStore, Thumbnail, Upload
+from synapse.storage.to_device import Message, ToDeviceStore, Txn
+from synapse.storage.ui_auth import UiAuthSession, UiAuthStore
+from synapse.storage.user_ips import Seen, UserIpStore
+from synapse.storage.users import NewUser, UserStore
+
+ALICE = "@alice:test"
+
+
+@pytest_twisted.ensureDeferred
+async def test_account_data_is_found_by_type_and_by_position(db: Database) -> None:
+    store = AccountDataStore(db)
+    await store.put(ALICE, AccountDatum("", "m.direct", "{}"), 1)
+    await store.put(ALICE, AccountDatum("!r", "m.tag", '{"tags":{}}'), 2)
+    await store.put(ALICE, AccountDatum("", "m.direct", '{"a":"\\u0000"}'), 3)
+    assert await store.get(ALICE, "", "m.direct") == '{"a":"\\u0000"}'
+    assert await store.get(ALICE, "!r", "m.direct") is None
+    assert [datum.type for datum in await store.of_user(ALICE)] == ["m.tag", "m.direct"]
+    assert await store.changed(ALICE, 2, 3) == [AccountDatum("", "m.direct", '{"a":"\\u0000"}')]
+    assert await store.changed(ALICE, 1, 2) == [AccountDatum("!r", "m.tag", '{"tags":{}}')]
+    assert await store.max_stream_id() == 3
+
+
+@pytest_twisted.ensureDeferred
+async def test_equal_filters_have_one_id(db: Database) -> None:
+    store = FilterStore(db)
+    first = await store.add(ALICE, {"room": {"timeline": {"limit": 1}}, "event_format": "client"})
+    assert await store.add(ALICE, {"event_format": "client", "room": {"timeline": {"limit": 1}}}) == first
+    assert await store.add(ALICE, {"event_format": "federation"}) != first
+    found = await store.get(ALICE, first)
+    assert found == {"room": {"timeline": {"limit": 1}}, "event_format": "client"}
+    assert await store.get("@bob:test", first) is None
+    assert 0 <= first < 2**53
+
+
+@pytest_twisted.ensureDeferred
+async def test_sessions_collect_stages_and_serve_once(db: Database) -> None:
+    store = UiAuthStore(db)
+    old = UiAuthSession("old", 1, {}, "register", "POST", {}, {})
+    await store.create(old, "a test", 0)
+    new = UiAuthSession("new", 100, {"username": "x"}, "register", "POST", {"had_password": True}, {})
+    await store.create(new, "a test", 50)
+    assert await store.get("old") is None
+    assert await store.get("new") == new
+    await store.complete("new", "m.login.dummy", True)
+    await store.complete("new", "m.login.password", ALICE)
+    session = await store.get("new")
+    assert session is not None
+    assert session.completed == {"m.login.dummy": True, "m.login.password": ALICE}
+    assert await store.delete("new")
+    assert not await store.delete("new")
+
+
+@pytest_twisted.ensureDeferred
+async def test_sightings_keep_the_newest(db: Database) -> None:
+    await UserStore(db).create(NewUser(ALICE, None, 1, None))
+    store = UserIpStore(db)
+    await store.record([Seen(ALICE, "", "::1", "curl", 5), Seen(ALICE, "D", "10.0.0.1", "nio", 9)])
+    await store.record([Seen(ALICE, "", "::1", "curl", 3)])
+    await store.record([])
+    assert [seen.last_seen_ts for seen in await store.of_user(ALICE)] == [9, 5]
+    await store.forget(6)
+    assert [seen.ip for seen in await store.of_user(ALICE)] == ["10.0.0.1"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_to_device_messages_wait_until_they_are_deleted(db: Database) -> None:
+    store = ToDeviceStore(db)
+    txn = Txn("@bob:test", "B", "1")
+    assert await store.add(txn, [Message(ALICE, "A", '{"n":1}'), Message(ALICE, "B", '{"n":2}')], 1, 10)
+    assert not await store.add(txn, [Message(ALICE, "A", '{"n":1}')], 2, 10)
+    assert await store.add(txn._replace(txn_id="2"), [Message(ALICE, "A", '{"n":3}')], 3, 10)
+    assert await store.waiting(ALICE, "A", 0, 3, 10) == [(1, '{"n":1}'), (3, '{"n":3}')]
+    assert await store.waiting(ALICE, "A", 0, 3, 1) == [(1, '{"n":1}')]
+    assert await store.delete(ALICE, "A", 1) == 1
+    assert await store.waiting(ALICE, "A", 0, 3, 10) == [(3, '{"n":3}')]
+    assert await store.max_stream_id() == 3
+    await store.forget_txns(11)
+    assert await store.add(txn, [], 4, 12)
+
+
+UPLOAD = Upload("m1", ALICE, "image/png", 3, "a.png", 5, b"\x07" * 32)
+
+
+@pytest_twisted.ensureDeferred
+async def test_media_is_announced_filled_once_and_quarantined(db: Database) -> None:
+    store = MediaStore(db)
+    assert await store.reserve("m1", ALICE, 5, 100, 1)
+    assert not await store.reserve("m2", ALICE, 6, 100, 1)
+    announced = await store.get_local("m1")
+    assert announced is not None
+    assert announced.media_length is None
+    assert not await store.fill(UPLOAD._replace(user_id="@bob:test"))
+    assert await store.fill(UPLOAD)
+    assert not await store.fill(UPLOAD)
+    await store.add_local(UPLOAD._replace(media_id="m3"))
+    await store.touch_local(["m1", "m3"], 9)
+    assert await store.quarantine([("test", "m1"), ("far", "x")], "test", "@admin:test") == 1
+    assert await store.quarantine_of_user(ALICE, "@admin:test") == 1
+    quarantined = await store.get_local("m1")
+    assert quarantined is not None
+    assert (quarantined.media_length, quarantined.quarantined_by) == (3, "@admin:test")
+    await store.unquarantine("test", "m1", "test")
+    released = await store.get_local("m1")
+    assert released is not None
+    assert released.quarantined_by is None
+
+
+@pytest_twisted.ensureDeferred
+async def test_thumbnails_are_found_by_what_was_asked_for(db: Database) -> None:
+    store = MediaStore(db)
+    thumbnail = Thumbnail("m1", 32, 32, "crop", "image/png", 10)
+    await store.add_thumbnail(thumbnail)
+    await store.add_thumbnail(thumbnail)
+    assert await store.thumbnail("m1", 32, 32, "crop") == thumbnail
+    assert await store.thumbnail("m1", 32, 32, "scale") is None
+
+
+@pytest_twisted.ensureDeferred
+async def test_copies_of_other_servers_files_are_listed_by_last_use(db: Database) -> None:
+    def insert(txn):  # type: ignore[no-untyped-def]  # the writer of this table comes with fetching such files
+        txn.execute(
+            "INSERT INTO remote_media VALUES ('far', 'x', 'text/plain', 1, NULL, 5, 5, 'fs', NULL),"
+            " ('far', 'y', 'text/plain', 1, NULL, 5, 9, 'fs2', NULL)"
+        )
+
+    await db.write("test", insert)
+    store = MediaStore(db)
+    assert [media.media_id for media in await store.remote_unused_since(9, 10)] == ["x"]
+    assert await store.quarantine([("far", "y")], "test", "@admin:test") == 1
+    await store.delete_remote([("far", "x")])
+    assert await store.get_remote("far", "x") is None
+    kept = await store.get_remote("far", "y")
+    assert kept is not None
+    assert kept.filesystem_id == "fs2"
+
+
+@pytest.mark.parametrize("names", [[], ["D"]])
+@pytest_twisted.ensureDeferred
+async def test_devices_of_users_for_wildcards(db: Database, names: list[str]) -> None:
+    store = ToDeviceStore(db)
+    assert await store.devices_of([ALICE] if names else []) == {}

@@ -1,0 +1,126 @@
+"""The stores of accounts, sessions, devices and profiles."""
+
+from __future__ import annotations
+
+import pytest_twisted
+
+from synapse.storage.access_tokens import AccessTokenStore, NewSession, TokenOwner
+from synapse.storage.database import Database
+from synapse.storage.devices import Deleted, DeviceStore
+from synapse.storage.keys import Key, KeyStore
+from synapse.storage.profiles import Profile, ProfileStore
+from synapse.storage.users import NewUser, User, UserStore
+
+ALICE = "@alice:test"
+SESSION = NewSession(ALICE, b"\x01" * 32, "PHONE", "my phone", 5)
+NEW_ALICE = NewUser(ALICE, "hash", 5, "Alice", session=SESSION)
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_account_comes_with_profile_device_and_token(db: Database) -> None:
+    with db.counted() as counts:
+        assert await UserStore(db).create(NEW_ALICE)
+    assert counts.statements_written <= 4
+
+    user = await UserStore(db).get(ALICE)
+    assert user == User(ALICE, "hash", 5, False, False, None, None, False, False, False)
+    assert await ProfileStore(db).get(ALICE) == Profile("Alice")
+    assert [device.display_name for device in await DeviceStore(db).of_user(ALICE)] == ["my phone"]
+    owner = await AccessTokenStore(db).lookup(SESSION.token_hash)
+    assert owner is not None
+    assert owner == TokenOwner(owner.token_id, ALICE, "PHONE", None, False, False, False, False)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_name_is_given_once_but_a_lost_answer_may_be_asked_for_again(db: Database) -> None:
+    users = UserStore(db)
+    assert await users.create(NEW_ALICE)
+    assert await users.create(NEW_ALICE)
+    other = NEW_ALICE._replace(session=SESSION._replace(token_hash=b"\x02" * 32))
+    assert not await users.create(other)
+    assert not await users.create(NEW_ALICE._replace(session=None))
+    assert await AccessTokenStore(db).lookup(b"\x02" * 32) is None
+    assert await users.exist([ALICE, "@bob:test"]) == {ALICE}
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_login_replaces_the_tokens_of_its_device_only(db: Database) -> None:
+    tokens = AccessTokenStore(db)
+    await UserStore(db).create(NEW_ALICE)
+    laptop = await tokens.login(NewSession(ALICE, b"L" * 32, "LAPTOP", "laptop", 6))
+    assert laptop == (True, [])
+    again = await tokens.login(NewSession(ALICE, b"P" * 32, "PHONE", "another name", 7))
+    assert again == (False, [SESSION.token_hash])
+    assert sorted(await tokens.hashes_of(ALICE)) == [b"L" * 32, b"P" * 32]
+    assert await tokens.lookup(SESSION.token_hash) is None
+    phone = await DeviceStore(db).get(ALICE, "PHONE")
+    assert phone is not None
+    assert phone.display_name == "my phone"
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_deleted_device_takes_all_that_hangs_on_it(db: Database) -> None:
+    devices, keys = DeviceStore(db), KeyStore(db)
+    await UserStore(db).create(NEW_ALICE)
+    await AccessTokenStore(db).login(NewSession(ALICE, b"L" * 32, "LAPTOP", "laptop", 6))
+    await keys.put_device_keys(ALICE, "PHONE", "{}", 5, 1)
+    await keys.add_keys(ALICE, "PHONE", [Key("a", "1", '"x"')], [Key("a", "f", '"y"')], 5)
+
+    assert await devices.delete(ALICE, ["PHONE", "GONE"]) == Deleted(["PHONE"], ["PHONE"], [SESSION.token_hash])
+    assert await devices.delete(ALICE, ["PHONE"]) == Deleted([], [], [])
+    assert await keys.counts(ALICE, "PHONE") == {}
+    assert await keys.unused_fallback(ALICE, "PHONE") == []
+    assert [device.device_id for device in await devices.of_user(ALICE)] == ["LAPTOP"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_all_devices_take_the_deviceless_tokens_along(db: Database) -> None:
+    await UserStore(db).create(NEW_ALICE)
+    await AccessTokenStore(db).login(NewSession(ALICE, b"A" * 32, None, None, 6))
+    gone = await DeviceStore(db).delete(ALICE, None)
+    assert gone.device_ids == ["PHONE"]
+    assert sorted(gone.tokens) == [b"\x01" * 32, b"A" * 32]
+    assert await AccessTokenStore(db).hashes_of(ALICE) == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_only_tokens_without_device_are_revoked_alone(db: Database) -> None:
+    tokens = AccessTokenStore(db)
+    await UserStore(db).create(NEW_ALICE)
+    await tokens.login(NewSession(ALICE, b"A" * 32, None, None, 6))
+    for token_hash, revoked in ((b"A" * 32, [b"A" * 32]), (SESSION.token_hash, [])):
+        owner = await tokens.lookup(token_hash)
+        assert owner is not None
+        assert await tokens.revoke_deviceless(owner.token_id) == revoked
+
+
+@pytest_twisted.ensureDeferred
+async def test_devices_are_renamed(db: Database) -> None:
+    await UserStore(db).create(NEW_ALICE)
+    devices = DeviceStore(db)
+    assert await devices.rename(ALICE, "PHONE", "new")
+    assert not await devices.rename(ALICE, "NONE", "new")
+    phone = await devices.get(ALICE, "PHONE")
+    assert phone is not None
+    assert phone.display_name == "new"
+    assert await devices.get(ALICE, "NONE") is None
+
+
+@pytest_twisted.ensureDeferred
+async def test_profile_fields_are_set_compared_and_deleted(db: Database) -> None:
+    profiles = ProfileStore(db)
+    await UserStore(db).create(NEW_ALICE)
+    assert await profiles.set_field(ALICE, "displayname", "Älice")
+    assert not await profiles.set_field(ALICE, "displayname", "Älice")
+    assert await profiles.set_field(ALICE, "org.example.x", {"a": [1, None]})
+    assert not await profiles.set_field(ALICE, "org.example.x", {"a": [1, None]})
+    assert await profiles.set_field(ALICE, "m.tz", None)
+    assert await profiles.get(ALICE) == Profile("Älice", None, {"org.example.x": {"a": [1, None]}, "m.tz": None})
+    assert await profiles.delete_field(ALICE, "org.example.x")
+    assert not await profiles.delete_field(ALICE, "org.example.x")
+    assert await profiles.delete_field(ALICE, "displayname")
+    assert not await profiles.set_field("@nobody:test", "displayname", "x")
+    profile = await profiles.get(ALICE)
+    assert profile is not None
+    assert profile.as_json() == {"m.tz": None}
+    assert await profiles.get_many([ALICE, "@nobody:test"]) == {ALICE: profile}

@@ -1,0 +1,151 @@
+"""The user directory: words, searches, and who is visible to whom."""
+
+from __future__ import annotations
+
+import pytest
+import pytest_twisted
+
+from synapse.storage.database import Database, Transaction
+from synapse.storage.profiles import ProfileStore
+from synapse.storage.user_directory import Query, UserDirectoryStore, index_words, split_words
+from synapse.storage.users import NewUser, UserStore
+
+ALICE, BOB, FAR = "@alice:test", "@bob.smith:test", "@carol:far"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("Alice Smith", ["alice", "smith"]),
+        ("ŠMITH-jones_2", ["smith", "jones", "2"]),
+        ("Straße ﬁn", ["strasse", "fin"]),
+        ("田中 太郎", ["田中", "太郎"]),
+        ("'); DROP TABLE users; --", ["drop", "table", "users"]),
+        ("🦊 \x00 !?", []),
+        ("x" * 1000, ["x" * 64]),
+    ],
+)
+def test_text_is_cut_into_folded_words(text: str, words: list[str]) -> None:
+    assert split_words(text) == words
+
+
+def test_unspaced_scripts_are_found_from_the_middle() -> None:
+    assert index_words("@t:x", "田中太郎") == ["t", "田中太郎", "中太郎", "太郎", "郎"]
+
+
+def query(term: str, *, limit: int = 10, everybody: bool = True, by: str = ALICE) -> Query:
+    return Query(by, term, limit, everybody, None)
+
+
+async def add_users(db: Database) -> None:
+    await UserStore(db).create(NewUser(ALICE, None, 1, "Alice Liddell"))
+    await UserStore(db).create(NewUser(BOB, None, 1, "Robert_Smith 100%"))
+
+
+async def found(db: Database, asked: Query) -> list[str]:
+    return [user.user_id for user in await UserDirectoryStore(db).search(asked)]
+
+
+@pytest_twisted.ensureDeferred
+async def test_users_are_found_by_any_beginning_of_a_word(db: Database) -> None:
+    await add_users(db)
+    for term in ("ALI", "lidd alice", "@alice:te", "@ALICE", "  alice "):
+        assert await found(db, query(term)) == [ALICE], term
+    for term in ("bob", "smith", "bob.smith", "rob smi", "@bob.smith:test", "100"):
+        assert await found(db, query(term)) == [BOB], term
+    for term in ("", "   ", "@", "lice", "alice bob", "@%", "@_lice", "!", "'", "\\", "zzz"):
+        assert await found(db, query(term)) == [], term
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_new_name_replaces_the_old_one(db: Database) -> None:
+    await add_users(db)
+    await ProfileStore(db).set_field(BOB, "displayname", "Zaphod")
+    assert await found(db, query("zaph")) == [BOB]
+    assert await found(db, query("robert")) == []
+    await ProfileStore(db).delete_field(BOB, "displayname")
+    assert await found(db, query("zaph")) == []
+    assert await found(db, query("bob")) == [BOB]
+
+
+@pytest_twisted.ensureDeferred
+async def test_exact_matches_come_first_and_the_limit_holds(db: Database) -> None:
+    for name in ("annabel", "ann", "anna"):
+        await UserStore(db).create(NewUser(f"@{name}:test", None, 1, None))
+    assert (await found(db, query("ann")))[0] == "@ann:test"
+    assert len(await found(db, query("ann", limit=2))) == 2
+
+
+MEMBER = "m.room.member"
+
+
+def join(txn: Transaction, room: str, user: str, at: int, membership: str = "join", name: str | None = None) -> None:
+    """What the writer of events leaves behind of a membership."""
+    event = f"${at}"
+    txn.execute(
+        "INSERT INTO memberships VALUES (%s, %s, %s, %s, %s, %s, NULL, %s)",
+        (event, room, user, user, membership, name, at),
+    )
+    txn.execute(
+        "INSERT INTO current_state VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT (room_id, type, state_key) DO UPDATE"
+        " SET event_id = EXCLUDED.event_id, membership = EXCLUDED.membership",
+        (room, MEMBER, user, event, membership, at),
+    )
+    txn.execute(
+        "INSERT INTO current_state_deltas VALUES (%s, %s, %s, %s, %s, NULL)", (at, room, MEMBER, user, event)
+    )
+    if user.endswith(":test"):
+        txn.execute(
+            "INSERT INTO local_memberships VALUES (%s, %s, %s, %s, %s, %s)", (user, room, membership, user, event, at)
+        )
+
+
+def two_rooms(txn: Transaction) -> None:
+    join(txn, "!private", ALICE, 1)
+    join(txn, "!private", FAR, 2, name="Carol")
+    join(txn, "!public", BOB, 3)
+    txn.execute("INSERT INTO room_stats (room_id, join_rules) VALUES ('!private', 'invite'), ('!public', 'public')")
+
+
+@pytest_twisted.ensureDeferred
+async def test_only_those_in_shared_or_public_rooms_are_visible(db: Database) -> None:
+    await add_users(db)
+    store = UserDirectoryStore(db)
+    await db.write("test", two_rooms)
+    assert await store.follow(3, "test", 100) == 3
+    assert await found(db, query("carol", everybody=False)) == [FAR]
+    assert await found(db, query("bob", everybody=False)) == [BOB], "in a public room"
+    assert await found(db, query("carol", everybody=False, by=BOB)) == []
+    assert await found(db, query("alice", everybody=False, by=BOB)) == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_follower_goes_on_where_it_stopped(db: Database) -> None:
+    store = UserDirectoryStore(db)
+    await db.write("test", two_rooms)
+    assert await store.position() == 0
+    assert await store.follow(3, "test", 1) == 1
+    assert await store.follow(3, "test", 1) == 2
+    assert await found(db, query("carol")) == [FAR]
+    await db.write("test", join, "!private", FAR, 4, "leave")
+    assert await store.follow(4, "test", 1) == 3
+    assert await store.follow(4, "test", 10) == 4
+    assert await found(db, query("carol")) == []
+    assert await store.follow(4, "test", 10) == 4
+    assert await store.position() == 4
+
+
+def many_at_once(txn: Transaction) -> None:
+    for n in range(5):
+        join(txn, "!big", f"@user{n}:far", 10)
+        txn.execute("UPDATE memberships SET event_id = %s WHERE event_id = '$10'", (f"${10}-{n}",))
+        txn.execute("UPDATE current_state SET event_id = %s WHERE event_id = '$10'", (f"${10}-{n}",))
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_happened_at_one_position_is_taken_in_whole(db: Database) -> None:
+    await db.write("test", many_at_once)
+    store = UserDirectoryStore(db)
+    assert await store.follow(12, "test", 2) == 10
+    assert len(await found(db, query("@user"))) == 5
+    assert await store.follow(12, "test", 2) == 12
