@@ -1,7 +1,7 @@
 """Going to the background, and the pid file that says who is there.
 
-A pid file is locked (flock) for as long as its process lives. So a stale one, left by a process that was killed, is told from
-a live one without guessing whether the number now belongs to somebody else.
+A pid file is locked (flock) for as long as its process lives. So a stale one, left by a process that was killed, is
+told from a live one without guessing whether the number now belongs to somebody else.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Telling whoever started this process how it is: systemd's protocol, datagrams on `$NOTIFY_SOCKET`.
 
-`STATUS=…` while it starts, `READY=1` once it serves, `STOPPING=1` when it begins to leave; see sd_notify(3). Without the
-variable nothing is sent; a receiver that is gone or busy is no reason to stop.
+`STATUS=…` while it starts, `READY=1` once it serves, `STOPPING=1` when it begins to leave; see sd_notify(3). Without
+the variable nothing is sent; a receiver that is gone or busy is no reason to stop.
 """
 
 from __future__ import annotations

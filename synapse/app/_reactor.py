@@ -33,7 +33,7 @@ def load() -> Any:
 def _without_tls() -> Iterator[None]:
     hidden = [name for name in _TLS_MODULES if name not in sys.modules]
     for name in hidden:
-        sys.modules[name] = None  # type: ignore[assignment]  # makes an import raise ImportError
+        sys.modules[name] = None  # type: ignore[assignment]  # makes an import fail
     try:
         yield
     finally:

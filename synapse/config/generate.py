@@ -1,7 +1,8 @@
 """Making a configuration: homeserver.yaml, the signing key and the log configuration of a new server.
 
-Secrets are drawn, never defaulted, and nothing is ever overwritten. What is written is put together from the declarations
-in `synapse.config.sections`: every option stands there with what it is for, those without a value commented out.
+Secrets are drawn, never defaulted, and nothing is ever overwritten. What is written is put together from the
+declarations in `synapse.config.sections`: every option stands there with what it is for, those without a value
+commented out.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ _HEAD: Final = """\
 """
 
 _LOG_CONFIG: Final = """\
-# In the form of Python's logging.config.dictConfig. All processes that have no file of their own (worker_log_config) use
-# this one. When the log file has been moved away, it is opened anew; SIGHUP makes sure of it.
+# In the form of Python's logging.config.dictConfig. All processes that have no file of their own
+# (worker_log_config) use this one. When the log file has been moved away, it is opened anew; SIGHUP makes sure of it.
 version: 1
 disable_existing_loggers: false
 

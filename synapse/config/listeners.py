@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Final, Literal
 
-from synapse.config.options import Doc, Path, Port, Section
+from synapse.config.options import Doc, Mode, Path, Port, Section
 
 ResourceName = Literal["client", "federation", "media", "keys", "replication", "metrics", "health", "static"]
 ListenerType = Literal["http", "replication", "metrics", "manhole"]
@@ -39,7 +39,7 @@ class Listener(Section, frozen=True, kw_only=True):
     ]
     port: Annotated[Port | None, Doc("The TCP port.")] = None
     path: Annotated[Path | None, Doc("A unix socket in place of a port.")] = None
-    mode: Annotated[int, Doc("Access mode of the unix socket.")] = 0o666
+    mode: Annotated[Mode, Doc("Access mode of the unix socket.")] = 0o666
     bind_address: Annotated[str | None, Doc("The one address to listen on.")] = None
     bind_addresses: Annotated[
         tuple[str, ...] | None,

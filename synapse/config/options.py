@@ -68,6 +68,7 @@ _DURATION: Final = _Kind("duration")
 _SIZE: Final = _Kind("size")
 _PORT: Final = _Kind("port")
 _PATH: Final = _Kind("path")
+_MODE: Final = _Kind("mode")
 _LEVEL: Final = _Kind("positive")
 
 Duration = Annotated[int, _DURATION]
@@ -81,6 +82,9 @@ Port = Annotated[int, _PORT]
 
 Path = Annotated[str, _PATH]
 """A file or directory. A relative one counts from the directory of the process's start, `~` is the home directory."""
+
+Mode = Annotated[int, _MODE]
+"""Access mode of a file, in octal digits: `0660`."""
 
 Positive = Annotated[int, _LEVEL]
 """A whole number from 1 up."""
@@ -223,6 +227,14 @@ def _positive(value: object) -> int:
     raise WrongValue(f"must be a whole number from 1 up, not {shown(value)}", "write such a number")
 
 
+def _mode(value: object) -> int:
+    if isinstance(value, str) and re.fullmatch("0?o?[0-7]{3}", value):
+        return int(value.replace("o", ""), 8)
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 0o777:
+        return value  # YAML has read the octal digits already
+    raise WrongValue(f"must be an access mode, not {shown(value)}", 'write octal digits in quotes, such as "0660"')
+
+
 def _path(value: object) -> str:
     import os
 
@@ -261,6 +273,7 @@ _BY_KIND: Final[dict[_Kind, Callable[[object], Any]]] = {
     _SIZE: parse_size,
     _PORT: _port,
     _PATH: _path,
+    _MODE: _mode,
     _LEVEL: _positive,
 }
 _BY_TYPE: Final[dict[Any, Callable[[object], Any]]] = {

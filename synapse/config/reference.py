@@ -14,7 +14,7 @@ import msgspec
 import yaml
 
 from synapse.config.listeners import Listener
-from synapse.config.options import Duration, Option, Path, Port, Positive, Secret, Section, Size, options_of
+from synapse.config.options import Duration, Mode, Option, Path, Port, Positive, Secret, Section, Size, options_of
 from synapse.config.root import NESTED, SECTIONS
 
 _HEAD: Final = """\
@@ -86,6 +86,7 @@ _NAMES: Final = (
     (Size, "size"),
     (Port, "port"),
     (Path, "path"),
+    (Mode, "octal digits"),
     (Positive, "whole number, from 1"),
 )
 _SIMPLE: Final[dict[Any, str]] = {
@@ -145,6 +146,8 @@ def _default(option: Option) -> str:
 def readable(option: Option) -> Any:
     """The default of an option, durations and sizes with the largest unit that fits."""
     value = plain(option.default)
+    if get_origin(option.type) is Annotated and _is_kind(option.type, Mode):
+        return f"{value:04o}"
     for kind, units in (
         (Duration, (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000))),
         (Size, (("G", 1 << 30), ("M", 1 << 20), ("K", 1 << 10))),

@@ -1,0 +1,306 @@
+"""Each mistake ends with one sentence that names file, option and remedy."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from synapse.config import ConfigError, from_options, load
+from synapse.config.errors import ConfigError as Error
+from tests.config.conftest import Write
+
+HTTP = {"type": "http", "port": 8008, "resources": [{"names": ["client"]}]}
+EVERYWHERE = {"type": "replication", "port": 9092, "bind_address": "0.0.0.0"}
+
+
+def mistake(*paths: str) -> Error:
+    with pytest.raises(ConfigError) as caught:
+        load(paths)
+    sentence = str(caught.value)
+    assert "\n" not in sentence
+    assert sentence.endswith(".")
+    return caught.value
+
+
+# what is spoiled → the option that is named, a part of the problem, a part of the remedy
+MAIN: list[tuple[dict[str, Any], str, str, str]] = [
+    ({"server_name": None}, "server_name", "is missing", "add it"),
+    ({"server_name": "exa mple"}, "server_name", "no host name", "example.org"),
+    ({"server_name": 5}, "server_name", "must be text, not 5", "quotes"),
+    ({"default_room_version": "99"}, "default_room_version", "unknown", "12"),
+    ({"public_baseurl": "example.org"}, "public_baseurl", "no URL", "https://"),
+    ({"daemonize": "yes"}, "daemonize", "must be true or false, not 'yes'", "without quotes"),
+    ({"gc_thresholds": [1, 2]}, "gc_thresholds", "2 numbers", "three"),
+    ({"gc_thresholds": 5}, "gc_thresholds", "must be a list, not 5", "dash"),
+    ({"gc_thresholds": [1, "b", 3]}, "gc_thresholds[1]", "whole number, not 'b'", "digits"),
+    ({"database": {"name": "sqlite3", "args": {"database": "h.db"}}}, "database.name", "'sqlite3'", "PostgreSQL"),
+    ({"database": {"name": "embedded"}}, "database.data_directory", "is missing", "directory"),
+    ({"database": "psycopg2"}, "database", "must be a mapping", "option: value"),
+    ({"database": {"name": "psycopg2", "args": {"cp_min": "5"}}}, "database.args.cp_min", "whole number", "quotes"),
+    (
+        {"database": {"name": "psycopg2", "args": {"cp_min": 9, "cp_max": 2}}},
+        "database.args.cp_min",
+        "cp_max",
+        "smaller",
+    ),
+    ({"signing_key_path": None}, "signing_key_path", "is missing", "--generate-keys"),
+    ({"signing_key_path": "/nowhere/key"}, "signing_key_path", "No such file", "--generate-keys"),
+    ({"signing_key_path": ""}, "signing_key_path", "empty text", "name a file"),
+    ({"app_service_config_files": ["a.yaml"]}, "app_service_config_files", "not supported yet", "remove it"),
+    ({"enable_registration": True}, "enable_registration", "nothing would be asked", "_without_verification: true"),
+    ({"bcrypt_rounds": 40}, "bcrypt_rounds", "is 40", "4 to 31"),
+    ({"max_upload_size": "50 Megs"}, "max_upload_size", "must be a size, not '50 Megs'", "50M"),
+    ({"turn_user_lifetime": "1 fortnight"}, "turn_user_lifetime", "must be a duration", "1h"),
+    ({"turn_uris": ["turn:x"]}, "turn_uris", "log in", "turn_shared_secret"),
+    ({"rc_message": {"per_second": 1}}, "rc_message.burst_count", "is missing", "add it"),
+    (
+        {"rc_login": {"account": {"per_second": -1, "burst_count": 1}}},
+        "rc_login.account.per_second",
+        "not -1",
+        "digits",
+    ),
+    (
+        {"registration_shared_secret_path": "/nowhere/s"},
+        "registration_shared_secret_path",
+        "cannot be read",
+        "create it",
+    ),
+    ({"worker_app": "synapse.app.synchotron"}, "worker_app", "no application", "synapse.app.synchrotron"),
+    ({"worker_app": "synchrotron"}, "worker_app", "no application", "synapse.app.synchrotron"),
+    ({"worker_app": "xyz"}, "worker_app", "no application", "synapse.app.pusher"),
+    ({"worker_duties": ["push"]}, "worker_duties[0]", "must be one of", '"pusher"'),
+    ({"listeners": [{"port": 1}]}, "listeners[0].type", "is missing", "add it"),
+    ({"listeners": [HTTP | {"type": "htp"}]}, "listeners[0].type", "must be one of http", '"http"'),
+    ({"listeners": [HTTP | {"port": "8008"}]}, "listeners[0].port", "port number, not '8008'", "65535"),
+    ({"listeners": [HTTP | {"port": 70000}]}, "listeners[0].port", "not 70000", "65535"),
+    ({"listeners": [HTTP | {"port": None}]}, "listeners[0]", "neither port nor path", "unix socket"),
+    ({"listeners": [HTTP | {"path": "/s"}]}, "listeners[0]", "both port and path", "unix socket"),
+    ({"listeners": [HTTP | {"resources": None}]}, "listeners[0].resources", "missing or empty", "names: [client]"),
+    (
+        {"listeners": [HTTP | {"resources": [{"names": ["clients"]}]}]},
+        "listeners[0].resources[0].names[0]",
+        "'clients'",
+        '"client"',
+    ),
+    ({"listeners": [HTTP | {"tls": True}]}, "tls_certificate_path", "is missing, but listeners[0]", "tls: true"),
+    ({"listeners": [EVERYWHERE]}, "listeners[0].bind_address", "without a secret", "worker_replication_secret"),
+    ({"listeners": [HTTP | {"bind_addresses": []}]}, "listeners[0].bind_addresses", "is empty", "name an address"),
+    (
+        {"listeners": [HTTP | {"bind_addresses": ["example"]}]},
+        "listeners[0].bind_addresses",
+        "no IP address",
+        "127.0.0.1",
+    ),
+    (
+        {"listeners": [HTTP | {"bind_address": "::1", "bind_addresses": ["::1"]}]},
+        "listeners[0].bind_address",
+        "both set",
+        "keep one",
+    ),
+    (
+        {"listeners": [HTTP | {"bind_addresses": ["0.0.0.0"], "resources": [{"names": ["client", "replication"]}]}]},
+        "listeners[0].bind_addresses",
+        "without a secret",
+        "127.0.0.1",
+    ),
+    (
+        {"listeners": [{"type": "manhole", "port": 9, "bind_address": "0.0.0.0"}]},
+        "listeners[0].bind_address",
+        "manhole",
+        "127.0.0.1",
+    ),
+    (
+        {"listeners": [HTTP, HTTP | {"bind_addresses": ["127.0.0.1"]}]},
+        "listeners[1].port",
+        "as listeners[0] is",
+        "its own",
+    ),
+    (
+        {"listeners": [{"type": "metrics", "port": 9, "resources": [{"names": ["metrics"]}]}]},
+        "listeners[0].resources",
+        "no meaning",
+        "make the type http",
+    ),
+    ({"listeners": [{"type": "replication", "port": 9, "tls": True}]}, "listeners[0].tls", "no meaning", "remove it"),
+    (
+        {"listeners": [{"type": "http", "path": "/s", "mode": "rw", "resources": [{"names": ["client"]}]}]},
+        "listeners[0].mode",
+        "access mode",
+        "0660",
+    ),
+]
+
+
+@pytest.mark.parametrize(("spoiled", "option", "problem", "remedy"), MAIN, ids=[case[1] for case in MAIN])
+def test_mistakes_of_the_main_process(
+    write: Write, options: dict[str, Any], spoiled: dict[str, Any], option: str, problem: str, remedy: str
+) -> None:
+    path = write("homeserver.yaml", options | spoiled)
+    error = mistake(path)
+    assert (error.option, error.file.partition(",")[0]) == (option, path)
+    assert problem in error.problem
+    assert remedy in error.remedy
+
+
+WORKER: list[tuple[dict[str, Any], str, str, str]] = [
+    ({"worker_replication_host": None}, "worker_replication_host", "is missing", "worker_replication_host: 127.0.0.1"),
+    ({"worker_replication_port": None}, "worker_replication_port", "is missing", "worker_replication_port: 9092"),
+    *(
+        (
+            {"worker_app": f"synapse.app.{app}", "worker_replication_http_port": None},
+            "worker_replication_http_port",
+            f"is missing, and synapse.app.{app} needs it",
+            "worker_replication_http_port: 9093",
+        )
+        for app in ("event_creator", "federation_reader")
+    ),
+    ({"worker_app": "synapse.app.frontend_proxy"}, "worker_main_http_uri", "is missing", "http://127.0.0.1:8008"),
+    ({"worker_main_http_uri": "127.0.0.1:8008"}, "worker_main_http_uri", "no URL", "http://"),
+    ({"worker_duties": ["pusher"]}, "worker_duties", "no meaning for synapse.app.synchrotron", "generic_worker"),
+    (
+        {"worker_listeners": [{"type": "replication", "port": 1}]},
+        "worker_listeners[0]",
+        "only the main process",
+        "move it",
+    ),
+    ({"worker_replication_port": "abc"}, "worker_replication_port", "port number, not 'abc'", "65535"),
+]
+
+
+@pytest.mark.parametrize(("spoiled", "option", "problem", "remedy"), WORKER)
+def test_mistakes_of_workers(
+    write: Write,
+    options: dict[str, Any],
+    worker: dict[str, Any],
+    spoiled: dict[str, Any],
+    option: str,
+    problem: str,
+    remedy: str,
+) -> None:
+    path = write("workers/worker.yaml", worker | spoiled)
+    error = mistake(write("homeserver.yaml", options), path)
+    assert (error.option, error.file.partition(",")[0]) == (option, path)
+    assert problem in error.problem
+    assert remedy in error.remedy
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "problem", "remedy"),
+    [
+        ("server_name: a\nlisteners: [\nx: 1\n", ", line", "not valid YAML", "correct the line"),
+        ("server_name: 'a\n", ", line 2", "not valid YAML", "quotes"),
+        ("- a\n- b\n", "", "not a mapping", "option: value"),
+        ("server_name: a\npid_file: x\nserver_name: b\n", ", line 3", "set twice", "keep one"),
+        ("database:\n  name: a\n  name: b\n", ", line 3", "set twice", "keep one"),
+        ("? [a, b]\n: 1\n", ", line 1", "in place of an option's name", "option: value"),
+    ],
+)
+def test_files_that_are_no_configuration(write: Write, text: str, place: str, problem: str, remedy: str) -> None:
+    path = write("homeserver.yaml", text)
+    error = mistake(path)
+    assert error.file.startswith(path + place)
+    assert problem in error.problem
+    assert remedy in error.remedy
+
+
+def test_files_that_cannot_be_read(tmp_path: Path, write: Write) -> None:
+    missing = mistake(str(tmp_path / "none.yaml"))
+    assert "does not exist" in missing.problem
+    assert "--generate-config" in missing.remedy
+    (tmp_path / "empty").mkdir()
+    assert "without a .yaml file" in mistake(str(tmp_path / "empty")).problem
+    (tmp_path / "latin.yaml").write_bytes(b"server_name: \xe4")
+    assert "not UTF-8" in mistake(str(tmp_path / "latin.yaml")).problem
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_that_others_may_not_read(write: Write) -> None:
+    path = write("homeserver.yaml", "server_name: a")
+    os.chmod(path, 0)
+    assert "cannot be read (Permission denied)" in mistake(path).problem
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [("", "is empty"), ("rsa 1 AAAA", "of the form"), ("ed25519 a AAAA", "32 bytes"), ("ed25519 a §§", "not text")],
+)
+def test_signing_keys_that_are_none(write: Write, options: dict[str, Any], content: str, problem: str) -> None:
+    key = write("bad.key", content)
+    with pytest.raises(ConfigError) as caught:
+        from_options(options | {"signing_key_path": key})
+    assert caught.value.option == "signing_key_path"
+    assert key in caught.value.problem
+    assert problem in caught.value.problem
+
+
+def test_a_secret_in_the_file_and_beside_it(write: Write, options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        from_options(options | {"worker_replication_secret": "a", "worker_replication_secret_path": write("s", "b")})
+    assert caught.value.option == "worker_replication_secret_path"
+    assert "both set" in caught.value.problem
+
+
+def test_a_wrong_value_of_a_secret_is_not_shown(options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        from_options(options | {"registration_shared_secret": ["hunter2"]})
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("extra", "warning"),
+    [
+        ({"start_pusher": True}, "`start_pusher` is no option of this server; did you mean `start_pushers`?"),
+        ({"xyzzy": 1}, "`xyzzy` is no option of this server; it is ignored."),
+        ({"listeners": [HTTP | {"tsl": True}]}, "`listeners[0].tsl` is no option of this server; did you mean `tls`?"),
+        (
+            {"listeners": [HTTP | {"resources": [{"names": ["client"], "compres": True}]}]},
+            "`listeners[0].resources[0].compres` is no option of this server; did you mean `compress`?",
+        ),
+        (
+            {"caches": {"globalfactor": 2}},
+            "`caches.globalfactor` is no option of this server; did you mean `global_factor`?",
+        ),
+    ],
+)
+def test_unknown_options_are_named_and_the_start_goes_on(
+    write: Write, options: dict[str, Any], extra: dict[str, Any], warning: str
+) -> None:
+    path = write("homeserver.yaml", options | extra)
+    (given,) = load([path]).warnings
+    assert given.startswith(f"{path}, line ")
+    assert given.endswith(warning)
+
+
+@pytest.mark.parametrize(
+    ("app", "duty"),
+    [
+        ("pusher", "start_pushers"),
+        ("appservice", "notify_appservices"),
+        ("federation_sender", "send_federation"),
+        ("user_dir", "update_user_directory"),
+        ("media_repository", "enable_media_repo"),
+    ],
+)
+def test_a_duty_that_two_processes_would_do_is_pointed_out(
+    options: dict[str, Any], worker: dict[str, Any], app: str, duty: str
+) -> None:
+    both = options | worker | {"worker_app": f"synapse.app.{app}"}
+    (warning,) = from_options(both).warnings
+    assert f"set {duty}: false" in warning
+    assert from_options(both | {duty: False}).warnings == ()
+
+
+def test_a_worker_that_cannot_ask_the_main_process_is_pointed_out(
+    options: dict[str, Any], worker: dict[str, Any]
+) -> None:
+    (warning,) = from_options(options | worker | {"worker_replication_http_port": None}).warnings
+    assert "worker_replication_http_port" in warning
+
+
+def test_args_of_an_embedded_database_are_pointed_out(options: dict[str, Any]) -> None:
+    database = options["database"] | {"args": {"host": "db", "cp_max": 5}}
+    (warning,) = from_options(options | {"database": database}).warnings
+    assert "embedded" in warning
