@@ -1,0 +1,75 @@
+"""Every metric that a process can tell, declared once; docs/metrics.md describes them, and a test compares the two.
+
+Grouped by subject. A metric without samples is not told: a worker that does not touch the database has no line about
+it.
+"""
+
+from __future__ import annotations
+
+from synapse.metrics.types import Counter, Gauge, Histogram
+
+# -- the process ---------------------------------------------------------------------------------------------------
+BUILD_INFO = Gauge("synapse_build_info", "Always 1; which application this process runs.", ("app", "name", "version"))
+REACTOR_LAG = Histogram(
+    "synapse_reactor_lag_seconds",
+    "How late a timer fired: how long the reactor was busy with something else.",
+    (),
+    (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0),
+)
+
+# -- serving HTTP --------------------------------------------------------------------------------------------------
+HTTP_REQUESTS = Counter(
+    "synapse_http_server_requests_total",
+    "Requests answered, by endpoint of the route table, method and status.",
+    ("endpoint", "method", "code"),
+)
+HTTP_SECONDS = Histogram(
+    "synapse_http_server_response_time_seconds",
+    "From the head of a request to the end of its answer; long polls wait on purpose.",
+    ("endpoint",),
+)
+HTTP_CPU = Counter(
+    "synapse_http_server_cpu_seconds_total", "CPU time spent in handlers on the reactor's thread.", ("endpoint",)
+)
+HTTP_DB_STATEMENTS = Counter(
+    "synapse_http_server_db_statements_total", "Database statements run for requests.", ("endpoint",)
+)
+HTTP_DB_SECONDS = Counter(
+    "synapse_http_server_db_seconds_total", "Time that requests spent in database transactions.", ("endpoint",)
+)
+HTTP_RESPONSE_BYTES = Counter("synapse_http_server_response_bytes_total", "Bytes of bodies answered.", ("endpoint",))
+HTTP_IN_FLIGHT = Gauge("synapse_http_server_in_flight", "Requests being handled, waiting long polls included.")
+HTTP_CONNECTIONS = Gauge("synapse_http_server_connections", "Open connections of clients and proxies.")
+HTTP_MALFORMED = Counter(
+    "synapse_http_server_malformed_total",
+    "Connections ended because what arrived was not HTTP, by reason.",
+    ("reason",),
+)
+HTTP_RATE_LIMITED = Counter(
+    "synapse_http_server_rate_limited_total", "Requests refused with 429, by the setting that says so.", ("limit",)
+)
+
+# -- calling our own processes -------------------------------------------------------------------------------------
+CALLS = Counter(
+    "synapse_http_client_requests_total",
+    "HTTP requests to other processes of this server, by status or by what went wrong.",
+    ("outcome",),
+)
+CALL_SECONDS = Histogram(
+    "synapse_http_client_seconds", "How long HTTP requests to other processes of this server took."
+)
+CALL_CONNECTIONS = Gauge(
+    "synapse_http_client_connections", "Open connections to other processes of this server.", ("state",)
+)
+
+# -- the database --------------------------------------------------------------------------------------------------
+DB_TRANSACTIONS = Counter("synapse_db_transactions_total", "Transactions that ended well, by name.", ("name",))
+DB_STATEMENTS = Counter("synapse_db_statements_total", "Statements run, by name of the transaction.", ("name",))
+DB_RETRIES = Counter(
+    "synapse_db_retries_total", "Transactions begun anew after a conflict or a lost connection.", ("name",)
+)
+DB_SECONDS = Counter("synapse_db_seconds_total", "Time spent in transactions, by name.", ("name",))
+
+ALL: tuple[Counter | Gauge | Histogram, ...] = tuple(
+    metric for metric in list(globals().values()) if isinstance(metric, Counter | Gauge | Histogram)
+)
