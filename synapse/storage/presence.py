@@ -1,0 +1,140 @@
+"""Who is there: the last known presence of each user that ever had one.
+
+One row a user, overwritten; the position in the presence stream tells who changed since. Written by the main process.
+Who may see whose presence is decided by shared rooms, which this store looks up together with the states.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from synapse.storage.database import Database, Transaction
+
+
+class PresenceState(NamedTuple):
+    """`state` is online, unavailable or offline; `last_active_ts` in milliseconds since the epoch."""
+
+    user_id: str
+    state: str
+    status_msg: str | None
+    last_active_ts: int
+    currently_active: bool
+
+
+class PresenceStore:
+    """Reads presence anywhere; writes it in the main process."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    async def put(self, states: Sequence[tuple[int, PresenceState]]) -> None:
+        """Each state with its stream position. One statement."""
+        if states:
+            await self._db.write_idempotent("presence.put", _put, states)
+
+    async def get(self, user_ids: Sequence[str]) -> dict[str, PresenceState]:
+        """One statement; users without presence are missing."""
+        return await self._db.read("presence.get", _get, list(user_ids)) if user_ids else {}
+
+    async def visible_to(self, user_id: str, after: int, until: int) -> list[PresenceState]:
+        """Changes after one position and up to another, of the user and of everybody in a room with them. One
+        statement.
+        """
+        return await self._db.read("presence.visible_to", _visible_to, user_id, after, until)
+
+    async def in_rooms(self, room_ids: Sequence[str], until: int) -> list[PresenceState]:
+        """The states of the members of these rooms."""
+        return await self._db.read("presence.in_rooms", _in_rooms, list(room_ids), until) if room_ids else []
+
+    async def share_room(self, user_id: str, other: str) -> bool:
+        """Whether both are in one room."""
+        return await self._db.read("presence.share_room", _share_room, user_id, other)
+
+    async def not_offline(self) -> list[PresenceState]:
+        """For the main process at its start: everybody whom it left online or idle."""
+        return await self._db.read("presence.not_offline", _not_offline)
+
+    async def max_stream_id(self) -> int:
+        return await self._db.read("presence.max_stream_id", _max_stream_id)
+
+    async def updates(self, after: int, until: int, limit: int) -> list[tuple[int, str]]:
+        """For replication: (stream id, user) of changes at `after` < id ≤ `until`, in order."""
+        return await self._db.read("presence.updates", _updates, after, until, limit)
+
+
+_COLUMNS = "p.user_id, p.state, p.status_msg, p.last_active_ts, p.currently_active"
+
+
+def _put(txn: Transaction, states: Sequence[tuple[int, PresenceState]]) -> None:
+    txn.values(
+        """
+        INSERT INTO presence (stream_id, user_id, state, status_msg, last_active_ts, currently_active) VALUES %s
+        ON CONFLICT (user_id) DO UPDATE SET
+            stream_id = EXCLUDED.stream_id, state = EXCLUDED.state, status_msg = EXCLUDED.status_msg,
+            last_active_ts = EXCLUDED.last_active_ts, currently_active = EXCLUDED.currently_active
+        """,
+        [(stream_id, *state) for stream_id, state in states],
+    )
+
+
+def _get(txn: Transaction, user_ids: list[str]) -> dict[str, PresenceState]:
+    txn.execute(f"SELECT {_COLUMNS} FROM presence p WHERE p.user_id = ANY(%s)", (user_ids,))
+    return {state.user_id: state for state in map(PresenceState._make, txn.rows())}
+
+
+def _visible_to(txn: Transaction, user_id: str, after: int, until: int) -> list[PresenceState]:
+    txn.execute(
+        f"""
+        SELECT {_COLUMNS} FROM presence p WHERE p.stream_id > %s AND p.stream_id <= %s AND (p.user_id = %s OR EXISTS (
+            SELECT FROM local_memberships me JOIN current_state cs
+              ON cs.room_id = me.room_id AND cs.type = 'm.room.member' AND cs.state_key = p.user_id
+             AND cs.membership = 'join'
+            WHERE me.user_id = %s AND me.membership = 'join'
+        )) ORDER BY p.stream_id
+        """,
+        (after, until, user_id, user_id),
+    )
+    return [PresenceState._make(row) for row in txn.rows()]
+
+
+def _in_rooms(txn: Transaction, room_ids: list[str], until: int) -> list[PresenceState]:
+    txn.execute(
+        f"""
+        SELECT DISTINCT {_COLUMNS} FROM current_state cs JOIN presence p ON p.user_id = cs.state_key
+        WHERE cs.room_id = ANY(%s) AND cs.type = 'm.room.member' AND cs.membership = 'join' AND p.stream_id <= %s
+        """,
+        (room_ids, until),
+    )
+    return [PresenceState._make(row) for row in txn.rows()]
+
+
+def _share_room(txn: Transaction, user_id: str, other: str) -> bool:
+    txn.execute(
+        """
+        SELECT FROM current_state a JOIN current_state b USING (room_id, type)
+        WHERE a.type = 'm.room.member' AND a.state_key = %s AND a.membership = 'join'
+          AND b.state_key = %s AND b.membership = 'join' LIMIT 1
+        """,
+        (user_id, other),
+    )
+    return txn.one_or_none() is not None
+
+
+def _not_offline(txn: Transaction) -> list[PresenceState]:
+    txn.execute(f"SELECT {_COLUMNS} FROM presence p WHERE p.state <> 'offline'")
+    return [PresenceState._make(row) for row in txn.rows()]
+
+
+def _max_stream_id(txn: Transaction) -> int:
+    txn.execute("SELECT COALESCE(MAX(stream_id), 0) FROM presence")
+    return int(txn.one()[0])
+
+
+def _updates(txn: Transaction, after: int, until: int, limit: int) -> list[tuple[int, str]]:
+    txn.execute(
+        "SELECT stream_id, user_id FROM presence WHERE stream_id > %s AND stream_id <= %s ORDER BY stream_id LIMIT %s",
+        (after, until, limit),
+    )
+    return [(stream_id, user_id) for stream_id, user_id in txn.rows()]

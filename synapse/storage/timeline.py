@@ -1,0 +1,222 @@
+"""Reading room timelines: the last events of many rooms at once, pages of one room, the surroundings of an event.
+
+Everything here comes in as few statements as the question allows, however many rooms it concerns. What is found is
+rows with the event's JSON as stored; nothing is parsed. Events that clients never see (outliers, rejected and
+soft-failed ones) are left out here, whether a user may see the others is decided elsewhere.
+
+Two orders: that of arrival (`stream`), in which sync tells what is new, and that of history (`depth`, then `stream`),
+in which rooms are paged through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from synapse.storage.database import Database, Transaction
+
+OLDEST = -(2**62)
+NEWEST = 2**62
+
+
+class TimelineRow(NamedTuple):
+    """An event as it stands in a room's timeline; `json` is the federation form, canonical."""
+
+    stream: int
+    room_id: str
+    event_id: str
+    depth: int
+    type: str
+    state_key: str | None
+    sender: str
+    origin_server_ts: int
+    state_group: int | None
+    redacted_by: str | None
+    contains_url: bool
+    json: str
+
+
+class Window(NamedTuple):
+    """A stretch of one room's timeline in the order of arrival: `after` < stream ≤ `until`."""
+
+    room_id: str
+    after: int
+    until: int
+
+
+class Condition(NamedTuple):
+    """An SQL condition over `e`, the events table, and its parameters."""
+
+    sql: str
+    params: tuple[object, ...]
+
+
+ALWAYS = Condition("true", ())
+
+
+class Page(NamedTuple):
+    """What to read of a room in the order of history.
+
+    Backwards: events at or before (`depth`, `stream`), newest first; forwards: events after it, oldest first.
+    `after` < stream ≤ `until` bounds them by arrival; `end` is a point (depth, stream) of history not to go beyond.
+    """
+
+    room_id: str
+    backwards: bool
+    depth: int
+    stream: int
+    after: int
+    until: int
+    end: tuple[int, int] | None
+    limit: int
+
+
+class Annotation(NamedTuple):
+    """What else is known of an event, by its id: see `TimelineStore.annotations`."""
+
+    kind: str  # "prev", "because" or "txn"
+    event_id: str
+    text: str  # id of the replaced state event, id of the redaction, transaction id
+    json: str | None  # of the replaced event or the redaction
+    redacted: bool  # that event is itself redacted
+
+
+_COLUMNS = (
+    "e.stream_ordering, e.room_id, e.event_id, e.depth, e.type, e.state_key, e.sender, e.origin_server_ts, "
+    "e.state_group, e.redacted_by, e.contains_url, e.json"
+)
+_SHOWN = "NOT e.outlier AND NOT e.soft_failed AND e.rejected IS NULL"
+
+
+class TimelineStore:
+    """Reads events in the order of timelines, in any process."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    async def last(
+        self, windows: Sequence[Window], limit: int, condition: Condition = ALWAYS
+    ) -> dict[str, list[TimelineRow]]:
+        """Of each window its last `limit` events that meet the condition, oldest first. One statement.
+
+        Rooms without such events are missing. A room may have one window only.
+        """
+        return await self._db.read("timeline.last", _last, windows, limit, condition) if windows and limit else {}
+
+    async def page(self, page: Page, condition: Condition = ALWAYS) -> list[TimelineRow]:
+        """Events of one room in the order of history. One statement."""
+        return await self._db.read("timeline.page", _page, page, condition)
+
+    async def get(self, event_ids: Sequence[str]) -> dict[str, TimelineRow]:
+        """Those of the events that clients may be shown at all, by id. One statement."""
+        return await self._db.read("timeline.get", _get, list(event_ids)) if event_ids else {}
+
+    async def annotations(self, rows: Iterable[TimelineRow], user_id: str, device_id: str | None) -> list[Annotation]:
+        """What `unsigned` tells of these events besides their age. One statement, or none where there is nothing to
+        tell.
+
+        `prev`: the state that a state event replaced; `because`: the redaction in force; `txn`: the transaction id,
+        only of events that this very device has sent.
+        """
+        states = [row for row in rows if row.state_key is not None]
+        redacted = [row.event_id for row in rows if row.redacted_by is not None]
+        own = [row.event_id for row in rows if row.sender == user_id] if device_id is not None else []
+        if not (states or redacted or own):
+            return []
+        return await self._db.read("timeline.annotations", _annotations, states, redacted, own, user_id, device_id)
+
+    async def room_versions(self, room_ids: Sequence[str]) -> dict[str, str]:
+        """The version of each room that the server knows."""
+        return await self._db.read("timeline.room_versions", _room_versions, list(room_ids))
+
+
+def _last(
+    txn: Transaction, windows: Sequence[Window], limit: int, condition: Condition
+) -> dict[str, list[TimelineRow]]:
+    rooms, after, until = zip(*windows, strict=True)
+    txn.execute(
+        f"""
+        SELECT {_COLUMNS} FROM unnest(%s::text[], %s::bigint[], %s::bigint[]) AS w (room_id, after, until)
+        CROSS JOIN LATERAL (
+            SELECT * FROM events e
+            WHERE e.room_id = w.room_id AND e.stream_ordering > w.after AND e.stream_ordering <= w.until
+              AND {_SHOWN} AND ({condition.sql})
+            ORDER BY e.stream_ordering DESC LIMIT %s
+        ) e
+        """,
+        (list(rooms), list(after), list(until), *condition.params, limit),
+    )
+    found: dict[str, list[TimelineRow]] = {}
+    for row in map(TimelineRow._make, txn.rows()):
+        found.setdefault(row.room_id, []).append(row)
+    for rows in found.values():
+        rows.reverse()
+    return found
+
+
+def _page(txn: Transaction, page: Page, condition: Condition) -> list[TimelineRow]:
+    order, compare, stop = ("DESC", "<=", ">") if page.backwards else ("ASC", ">", "<=")
+    bound, end = ("true", ()) if page.end is None else (f"(e.depth, e.stream_ordering) {stop} (%s, %s)", page.end)
+    txn.execute(
+        f"""
+        SELECT {_COLUMNS} FROM events e
+        WHERE e.room_id = %s AND (e.depth, e.stream_ordering) {compare} (%s, %s) AND {bound}
+          AND e.stream_ordering > %s AND e.stream_ordering <= %s AND {_SHOWN} AND ({condition.sql})
+        ORDER BY e.depth {order}, e.stream_ordering {order} LIMIT %s
+        """,
+        (page.room_id, page.depth, page.stream, *end, page.after, page.until, *condition.params, page.limit),
+    )
+    return [TimelineRow._make(row) for row in txn.rows()]
+
+
+def _get(txn: Transaction, event_ids: list[str]) -> dict[str, TimelineRow]:
+    txn.execute(f"SELECT {_COLUMNS} FROM events e WHERE e.event_id = ANY(%s) AND {_SHOWN}", (event_ids,))
+    return {row.event_id: row for row in map(TimelineRow._make, txn.rows())}
+
+
+_PREV = """
+    SELECT 'prev', s.event_id, d.prev_event_id, p.json, p.redacted_by IS NOT NULL
+    FROM unnest(%s::text[], %s::bigint[], %s::text[], %s::text[], %s::text[])
+        AS s (room_id, stream, type, state_key, event_id)
+    JOIN current_state_deltas d
+      ON (d.room_id, d.stream_ordering, d.type, d.state_key) = (s.room_id, s.stream, s.type, s.state_key)
+    JOIN events p ON p.event_id = d.prev_event_id
+"""
+_BECAUSE = """
+    SELECT 'because', e.event_id, e.redacted_by, r.json, r.redacted_by IS NOT NULL
+    FROM events e JOIN events r ON r.event_id = e.redacted_by WHERE e.event_id = ANY(%s)
+"""
+_TXN = """
+    SELECT 'txn', t.event_id, t.txn_id, NULL, false
+    FROM event_txns t WHERE t.event_id = ANY(%s) AND t.user_id = %s AND t.device_id = %s
+"""
+
+
+def _annotations(
+    txn: Transaction,
+    states: list[TimelineRow],
+    redacted: list[str],
+    own: list[str],
+    user_id: str,
+    device_id: str | None,
+) -> list[Annotation]:
+    parts: list[str] = []
+    params: list[object] = []
+    if states:
+        parts.append(_PREV)
+        columns = zip(*((s.room_id, s.stream, s.type, s.state_key, s.event_id) for s in states), strict=True)
+        params += map(list, columns)
+    if redacted:
+        parts.append(_BECAUSE)
+        params.append(redacted)
+    if own:
+        parts.append(_TXN)
+        params += (own, user_id, device_id)
+    txn.execute(" UNION ALL ".join(parts), tuple(params))
+    return [Annotation._make(row) for row in txn.rows()]
+
+
+def _room_versions(txn: Transaction, room_ids: list[str]) -> dict[str, str]:
+    txn.execute("SELECT room_id, room_version FROM rooms WHERE room_id = ANY(%s)", (room_ids,))
+    return dict(txn.rows())

@@ -1,0 +1,103 @@
+"""Reading where a user stands: the rooms of a user, and how each membership came about.
+
+`local_memberships` is the present, also for rooms that the server has left; `memberships` is the past. Both are
+written with the events; this only reads them, and its answers are cached by `synapse.sync.memberships`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from synapse.storage.database import Database, Transaction
+
+
+class RoomMembership(NamedTuple):
+    """Where a user stands in one room, and since which position."""
+
+    room_id: str
+    membership: str
+    sender: str
+    event_id: str
+    stream: int
+    forgotten: bool
+
+
+class Step(NamedTuple):
+    """One membership event of a user that is or was the room's state."""
+
+    room_id: str
+    stream: int
+    membership: str
+
+
+class UserRoomStore:
+    """Reads users' memberships, in any process."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    async def of_user(self, user_id: str) -> list[RoomMembership]:
+        """All rooms that a local user is or was in, was invited to, or has knocked at. One statement."""
+        return await self._db.read("user_rooms.of_user", _of_user, user_id)
+
+    async def steps(self, user_id: str, room_ids: Sequence[str]) -> list[Step]:
+        """How the user's membership of these rooms went, oldest first. One statement."""
+        return await self._db.read("user_rooms.steps", _steps, user_id, list(room_ids)) if room_ids else []
+
+    async def sharing(self, user_ids: Sequence[str], room_ids: Sequence[str]) -> set[str]:
+        """Those of the users who are joined to at least one of the rooms. One statement."""
+        if not user_ids or not room_ids:
+            return set()
+        return await self._db.read("user_rooms.sharing", _sharing, list(user_ids), list(room_ids))
+
+    async def members_of(self, room_ids: Sequence[str]) -> set[str]:
+        """Everybody joined to at least one of the rooms. One statement."""
+        return await self._db.read("user_rooms.members_of", _members_of, list(room_ids)) if room_ids else set()
+
+
+def _of_user(txn: Transaction, user_id: str) -> list[RoomMembership]:
+    txn.execute(
+        """
+        SELECT room_id, membership, sender, event_id, stream_ordering, forgotten
+        FROM local_memberships WHERE user_id = %s ORDER BY stream_ordering
+        """,
+        (user_id,),
+    )
+    return [RoomMembership._make(row) for row in txn.rows()]
+
+
+def _steps(txn: Transaction, user_id: str, room_ids: list[str]) -> list[Step]:
+    txn.execute(
+        """
+        SELECT room_id, stream_ordering, membership FROM memberships
+        WHERE user_id = %s AND room_id = ANY(%s) ORDER BY stream_ordering
+        """,
+        (user_id, room_ids),
+    )
+    return [Step._make(row) for row in txn.rows()]
+
+
+def _sharing(txn: Transaction, user_ids: list[str], room_ids: list[str]) -> set[str]:
+    txn.execute(
+        """
+        SELECT u.user_id FROM unnest(%s::text[]) AS u (user_id) WHERE EXISTS (
+            SELECT FROM current_state cs WHERE cs.state_key = u.user_id AND cs.type = 'm.room.member'
+            AND cs.membership = 'join' AND cs.room_id = ANY(%s)
+        )
+        """,
+        (user_ids, room_ids),
+    )
+    return {user_id for (user_id,) in txn.rows()}
+
+
+def _members_of(txn: Transaction, room_ids: list[str]) -> set[str]:
+    txn.execute(
+        """
+        SELECT DISTINCT state_key FROM current_state
+        WHERE room_id = ANY(%s) AND type = 'm.room.member' AND membership = 'join'
+        """,
+        (room_ids,),
+    )
+    return {user_id for (user_id,) in txn.rows()}

@@ -1,0 +1,240 @@
+"""Events as clients see them: bytes of JSON, assembled from the stored bytes.
+
+An event is stored as servers exchange it. Clients get a few of its keys, its id, and `unsigned`: what we know of it
+besides. The content is never decoded for that: the wanted keys are cut out of the stored text and put together anew.
+Only what is rare goes the long way through dicts: redacted events, redactions, and filters that ask for single
+fields.
+
+Client-server API, "Room event format" and "Redactions"; `unsigned`: `ClientEventWithoutRoomID`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+import orjson
+from msgspec import UNSET, Raw, UnsetType
+
+from synapse.api.constants import EventTypes
+from synapse.api.room_versions import RoomVersion, room_version
+from synapse.events.redaction import redact
+from synapse.storage.timeline import Annotation, TimelineRow, TimelineStore
+
+Fields = tuple[tuple[str, ...], ...]
+"""`event_fields` of a filter: each a path of keys."""
+
+
+class _Stored(msgspec.Struct, gc=False):
+    """The keys of a stored event that clients get, uncut."""
+
+    content: Raw
+    origin_server_ts: Raw
+    sender: Raw
+    type: Raw
+    state_key: Raw | UnsetType = UNSET
+
+
+class _Content(msgspec.Struct, gc=False):
+    content: Raw
+
+
+_stored = msgspec.json.Decoder(_Stored)
+_content = msgspec.json.Decoder(_Content)
+
+
+class Notes:
+    """What `unsigned` tells of some events besides their age, each by event id."""
+
+    __slots__ = ("because", "prev", "txn", "versions")
+
+    def __init__(self, annotations: Iterable[Annotation], versions: dict[str, RoomVersion]) -> None:
+        self.prev: dict[str, Annotation] = {}
+        self.because: dict[str, Annotation] = {}
+        self.txn: dict[str, str] = {}
+        self.versions = versions
+        for annotation in annotations:
+            if annotation.kind == "txn":
+                self.txn[annotation.event_id] = annotation.text
+            else:
+                kind = self.prev if annotation.kind == "prev" else self.because
+                kind[annotation.event_id] = annotation
+
+
+NO_NOTES = Notes((), {})
+
+
+class Annotator:
+    """Finds the notes of events."""
+
+    def __init__(self, timeline: TimelineStore) -> None:
+        self._timeline = timeline
+        self._versions: dict[str, RoomVersion] = {}  # of rooms with redacted events; a room never changes its version
+
+    async def notes(self, rows: Sequence[TimelineRow], user_id: str, device_id: str | None) -> Notes:
+        """One statement, none where there is nothing to tell; one more for rooms first seen to have redacted events."""
+        annotations = await self._timeline.annotations(rows, user_id, device_id)
+        redacted = {row.room_id for row in rows if row.redacted_by is not None}
+        return Notes(annotations, await self._versions_of(redacted)) if annotations or redacted else NO_NOTES
+
+    async def versions(self, rows: Iterable[TimelineRow]) -> Notes:
+        """Only what is needed to show redacted events as redacted: for state, where `unsigned` is of no interest."""
+        redacted = {row.room_id for row in rows if row.redacted_by is not None}
+        return Notes((), await self._versions_of(redacted)) if redacted else NO_NOTES
+
+    async def _versions_of(self, room_ids: set[str]) -> dict[str, RoomVersion]:
+        missing = [room_id for room_id in room_ids if room_id not in self._versions]
+        if missing:
+            if len(self._versions) > 10_000:
+                self._versions.clear()
+            found = await self._timeline.room_versions(missing)
+            self._versions.update((room_id, room_version(version)) for room_id, version in found.items())
+        return {room_id: self._versions[room_id] for room_id in room_ids if room_id in self._versions}
+
+
+class Forms:
+    """Writes events for one answer.
+
+    `now` is in milliseconds. `room_ids` says whether events carry their room's id (all but those in /sync do).
+    `federation` hands out the events as servers see them (`event_format` of a filter), `fields` only parts of them.
+    """
+
+    def __init__(self, now: int, *, room_ids: bool, federation: bool = False, fields: Fields | None = None) -> None:
+        self._now = now
+        self._room_ids = room_ids
+        self._federation = federation
+        self._fields = fields
+
+    def form(self, row: TimelineRow, notes: Notes = NO_NOTES, membership: str | None = None) -> bytes:
+        """One event; `membership` is the reader's at the time of the event, where it is known."""
+        if self._federation:
+            return _federation_form(row, notes)
+        form = self._finish(_head(row, notes), row, self._unsigned(row, notes, membership))
+        return form if self._fields is None else _select(form, self._fields)
+
+    def forms(self, rows: Iterable[TimelineRow], notes: Notes = NO_NOTES) -> list[orjson.Fragment]:
+        """Several events, to stand in what orjson writes."""
+        return [orjson.Fragment(self.form(row, notes)) for row in rows]
+
+    def _finish(self, head: bytes, row: TimelineRow, unsigned: bytes) -> bytes:
+        if self._room_ids:
+            return b'%b,"room_id":%b,"unsigned":{%b}}' % (head, orjson.dumps(row.room_id), unsigned)
+        return b'%b,"unsigned":{%b}}' % (head, unsigned)
+
+    def _unsigned(self, row: TimelineRow, notes: Notes, membership: str | None) -> bytes:
+        unsigned = b'"age":%d' % (self._now - row.origin_server_ts)
+        if membership is not None:
+            unsigned += b',"membership":' + orjson.dumps(membership)
+        if notes is NO_NOTES:
+            return unsigned
+        event_id = row.event_id
+        if (txn_id := notes.txn.get(event_id)) is not None:
+            unsigned += b',"transaction_id":' + orjson.dumps(txn_id)
+        if (prev := notes.prev.get(event_id)) is not None:
+            unsigned += _replaced(prev, hidden=row.redacted_by is not None)
+        if (because := notes.because.get(event_id)) is not None and because.json is not None:
+            unsigned += b',"redacted_because":' + self._redaction(because, row, notes)
+        return unsigned
+
+    def _redaction(self, because: Annotation, row: TimelineRow, notes: Notes) -> bytes:
+        assert because.json is not None
+        raw = orjson.loads(because.json)
+        if because.redacted and row.room_id in notes.versions:
+            raw = redact(raw, notes.versions[row.room_id])
+        event = _client_dict(raw, because.text)
+        if self._room_ids:
+            event["room_id"] = row.room_id
+        event["unsigned"] = {"age": self._now - event["origin_server_ts"]}
+        return orjson.dumps(event)
+
+
+def stripped(row: TimelineRow, notes: Notes = NO_NOTES) -> bytes:
+    """A state event as people outside the room see it: client-server API, "Stripped state"."""
+    stored = _decode(row, notes)
+    return b'{"content":%b,"sender":%b,"state_key":%b,"type":%b}' % (
+        bytes(stored.content),
+        bytes(stored.sender),
+        orjson.dumps(row.state_key or ""),
+        bytes(stored.type),
+    )
+
+
+def content_of(row: TimelineRow, notes: Notes = NO_NOTES) -> bytes:
+    """The content alone, as JSON."""
+    return bytes(_decode(row, notes).content)
+
+
+def _decode(row: TimelineRow, notes: Notes) -> _Stored:
+    if row.redacted_by is None:
+        return _stored.decode(row.json)
+    return _stored.decode(orjson.dumps(_redacted(row, notes)))
+
+
+def _redacted(row: TimelineRow, notes: Notes) -> dict[str, Any]:
+    version = notes.versions.get(row.room_id)
+    if version is None:
+        raise LookupError(f"the notes lack the version of {row.room_id}, which has redacted events")
+    return redact(orjson.loads(row.json), version)
+
+
+def _head(row: TimelineRow, notes: Notes) -> bytes:
+    """The event without its end: room_id and unsigned may follow."""
+    if row.type == EventTypes.REDACTION:
+        raw = orjson.loads(row.json) if row.redacted_by is None else _redacted(row, notes)
+        return orjson.dumps(_client_dict(raw, row.event_id))[:-1]
+    stored = _decode(row, notes)
+    head = b'{"content":%b,"event_id":%b,"origin_server_ts":%b,"sender":%b,"type":%b' % (
+        bytes(stored.content),
+        orjson.dumps(row.event_id),
+        bytes(stored.origin_server_ts),
+        bytes(stored.sender),
+        bytes(stored.type),
+    )
+    return head if stored.state_key is UNSET else b'%b,"state_key":%b' % (head, bytes(stored.state_key))
+
+
+def _client_dict(raw: dict[str, Any], event_id: str) -> dict[str, Any]:
+    """The long way; redactions name their target at both places where clients of any age look for it."""
+    kept = ("content", "origin_server_ts", "sender", "state_key", "type", "redacts")
+    event = {key: raw[key] for key in kept if key in raw}
+    event["event_id"] = event_id
+    if event["type"] == EventTypes.REDACTION:
+        redacts = event["content"].get("redacts", event.get("redacts"))
+        if isinstance(redacts, str):
+            event["redacts"] = redacts
+            event["content"] = {**event["content"], "redacts": redacts}
+    return event
+
+
+def _replaced(prev: Annotation, hidden: bool) -> bytes:
+    note = b',"replaces_state":' + orjson.dumps(prev.text)
+    if hidden or prev.redacted or prev.json is None:
+        return note
+    return b'%b,"prev_content":%b' % (note, bytes(_content.decode(prev.json).content))
+
+
+def _federation_form(row: TimelineRow, notes: Notes) -> bytes:
+    if row.redacted_by is None:
+        return row.json.encode()
+    return orjson.dumps(_redacted(row, notes), option=orjson.OPT_SORT_KEYS)
+
+
+def _select(form: bytes, fields: Fields) -> bytes:
+    event = orjson.loads(form)
+    selected: dict[str, Any] = {}
+    for path in fields:
+        _copy(event, selected, path)
+    return orjson.dumps(selected)
+
+
+def _copy(source: Any, target: dict[str, Any], path: tuple[str, ...]) -> None:
+    for name in path[:-1]:
+        source = source.get(name) if isinstance(source, dict) else None
+        if not isinstance(source, dict):
+            return
+    if not isinstance(source, dict) or path[-1] not in source:
+        return
+    for name in path[:-1]:
+        target = target.setdefault(name, {})
+    target[path[-1]] = source[path[-1]]

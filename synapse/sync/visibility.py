@@ -1,0 +1,210 @@
+"""Which of these events may this user see, and as what did they stand in the room then?
+
+Given rows of timelines and how far the user may look at all in each room (`Access`), this drops what history
+visibility or the user's list of ignored people hides. In nearly all rooms the question is settled by the room's short
+list of visibility changes, which is kept in memory; where a stricter visibility was in force, the state at each event
+is consulted.
+
+The rules are in `synapse.events.visibility`; who may look at a room in the first place is decided in
+`synapse.handlers.visibility`.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from synapse.api.constants import EventTypes, HistoryVisibility, Membership
+from synapse.events.visibility import allows, visibility_of
+from synapse.storage.timeline import TimelineRow
+from synapse.storage.user_rooms import Step, UserRoomStore
+from synapse.storage.visibility_facts import GroupFacts, VisibilityFactStore
+
+_OPEN = frozenset({HistoryVisibility.SHARED, HistoryVisibility.WORLD_READABLE})
+
+
+class Seen(NamedTuple):
+    """An event that the user may see, with their membership at the time where it is known."""
+
+    row: TimelineRow
+    membership: str | None
+
+
+class Access(NamedTuple):
+    """How a user stands to a room.
+
+    `joined` since which position the present (or last) membership `join` holds without a break, None if the user was
+    never joined; `until` the position after which nothing is shown, None for no such limit (they are joined now).
+    """
+
+    joined: int | None
+    until: int | None
+
+
+class History:
+    """How the visibility of one room changed: from `streams[i]` on it was `values[i + 1]`; before all, `values[0]`."""
+
+    __slots__ = ("streams", "values")
+
+    def __init__(self) -> None:
+        self.streams: list[int] = []
+        self.values: list[str] = [HistoryVisibility.SHARED]
+
+    def during(self, first: int, last: int) -> Collection[str]:
+        """All values in force for the events from `first` to `last`; an event that changes it counts for both."""
+        return self.values[bisect_right(self.streams, first - 1) : bisect_right(self.streams, last) + 1]
+
+
+class VisibilityFilter:
+    """Answers for one process; remembers the histories of rooms and what state groups said.
+
+    `invalidate` is called when a room's visibility changes.
+    """
+
+    def __init__(self, facts: VisibilityFactStore, user_rooms: UserRoomStore, size: int = 10_000) -> None:
+        self._facts = facts
+        self._user_rooms = user_rooms
+        self._size = size
+        self._histories: OrderedDict[str, History] = OrderedDict()
+        self._groups: OrderedDict[tuple[int, str], GroupFacts] = OrderedDict()  # group and user: never changes
+        self._changes = 0
+
+    def invalidate(self, room_id: str) -> None:
+        self._changes += 1
+        self._histories.pop(room_id, None)
+
+    def clear(self) -> None:
+        """Forgets everything: changes may have been missed."""
+        self._changes += 1
+        self._histories.clear()
+
+    async def visible(
+        self,
+        timelines: Mapping[str, Sequence[TimelineRow]],
+        access: Mapping[str, Access],
+        user_id: str,
+        ignored: frozenset[str] = frozenset(),
+    ) -> dict[str, list[Seen]]:
+        """Of each room's rows those that the user may see, in the same order. Rooms may end up with none."""
+        histories = await self._histories_of([room_id for room_id, rows in timelines.items() if rows])
+        steps = await self._steps(timelines, access, user_id)
+        seen: dict[str, list[Seen]] = {}
+        strict: dict[str, Sequence[TimelineRow]] = {}
+        for room_id, rows in timelines.items():
+            if not rows or self._is_open(histories[room_id], rows, access[room_id]):
+                seen[room_id] = [Seen(row, steps.membership(row)) for row in rows]
+            else:
+                strict[room_id] = rows
+        if strict:
+            seen.update(await self._strictly(strict, access, user_id))
+        if ignored:
+            seen = {room_id: [s for s in rows if not _is_ignored(s.row, ignored)] for room_id, rows in seen.items()}
+        return seen
+
+    def _is_open(self, history: History, rows: Sequence[TimelineRow], access: Access) -> bool:
+        """Whether all of this is visible to whoever was ever joined: nothing stricter than `shared` was in force.
+
+        Events fetched later than they happened lie outside the room's history as we know it.
+        """
+        streams = [row.stream for row in rows]
+        first, last = min(streams), max(streams)
+        if access.joined is None or first <= 0 or (access.until is not None and last > access.until):
+            return False
+        return all(value in _OPEN for value in history.during(first, last))
+
+    async def _histories_of(self, room_ids: Sequence[str]) -> Mapping[str, History]:
+        cache = self._histories
+        missing = [room_id for room_id in room_ids if room_id not in cache]
+        if not missing:
+            return cache
+        changes = self._changes
+        found = {room_id: History() for room_id in missing}
+        for room_id, stream, content in await self._facts.history(missing):
+            found[room_id].streams.append(stream)
+            found[room_id].values.append(visibility_of(content))
+        found.update((room_id, cache[room_id]) for room_id in room_ids if room_id in cache)
+        if changes == self._changes:
+            cache.update(found)
+            while len(cache) > self._size:
+                cache.popitem(last=False)
+        return found
+
+    async def _steps(
+        self, timelines: Mapping[str, Sequence[TimelineRow]], access: Mapping[str, Access], user_id: str
+    ) -> _Steps:
+        """How the user's membership went where it changed within these timelines."""
+        changed = [r for r, rows in timelines.items() if rows and not _joined_all_the_time(rows, access[r])]
+        return _Steps(changed, await self._user_rooms.steps(user_id, changed))
+
+    async def _strictly(
+        self, timelines: Mapping[str, Sequence[TimelineRow]], access: Mapping[str, Access], user_id: str
+    ) -> dict[str, list[Seen]]:
+        rows = [row for room in timelines.values() for row in room]
+        facts = await self._at_groups({row.state_group for row in rows if row.state_group is not None}, user_id)
+        turns = {row.state_group for row in rows if row.state_group is not None and _is_turn(row, user_id)}
+        before = await self._facts.groups_before(list(turns))
+        earlier = await self._at_groups(before.values(), user_id)
+        seen: dict[str, list[Seen]] = {}
+        for room_id, room_rows in timelines.items():
+            seen[room_id] = room_seen = []
+            for row in room_rows:
+                at = facts.get(row.state_group or 0)
+                was = earlier.get(before.get(row.state_group or 0, 0)) if _is_turn(row, user_id) else None
+                if _may_see(row, at, was, access[room_id]):
+                    room_seen.append(Seen(row, (at and at.membership) or Membership.LEAVE))
+        return seen
+
+    async def _at_groups(self, groups: Iterable[int], user_id: str) -> dict[int, GroupFacts]:
+        cache = self._groups
+        found = {group: cache[group, user_id] for group in groups if (group, user_id) in cache}
+        missing = [group for group in groups if group not in found]
+        read = await self._facts.at_groups(missing, user_id)
+        cache.update(((group, user_id), facts) for group, facts in read.items())
+        while len(cache) > self._size:
+            cache.popitem(last=False)
+        return found | read
+
+
+class _Steps:
+    """The user's membership over time in a few rooms; in all others they are joined all the time."""
+
+    def __init__(self, room_ids: Iterable[str], steps: Iterable[Step]) -> None:
+        self._rooms: dict[str, tuple[list[int], list[str]]] = {r: ([], [Membership.LEAVE]) for r in room_ids}
+        for step in steps:
+            streams, memberships = self._rooms[step.room_id]
+            streams.append(step.stream)
+            memberships.append(step.membership)
+
+    def membership(self, row: TimelineRow) -> str:
+        known = self._rooms.get(row.room_id)
+        if known is None:
+            return Membership.JOIN
+        return known[1][bisect_right(known[0], row.stream)]
+
+
+def _joined_all_the_time(rows: Sequence[TimelineRow], access: Access) -> bool:
+    return access.joined is not None and access.until is None and all(row.stream > access.joined for row in rows)
+
+
+def _is_ignored(row: TimelineRow, ignored: frozenset[str]) -> bool:
+    return row.state_key is None and row.sender in ignored
+
+
+def _is_turn(row: TimelineRow, user_id: str) -> bool:
+    """Whether the event itself changes what decides about it, so that before and after count."""
+    if row.type == EventTypes.MEMBER:
+        return row.state_key == user_id
+    return row.type == EventTypes.HISTORY_VISIBILITY and row.state_key == ""
+
+
+def _may_see(row: TimelineRow, at: GroupFacts | None, before: GroupFacts | None, access: Access) -> bool:
+    if access.until is not None and row.stream > access.until:
+        return False
+    joined_after = access.joined is not None and (access.until is None or row.stream <= access.joined)
+    if at is None:
+        return False  # no state is known there, so nothing says that it may be shown
+    if allows(visibility_of(at.visibility), at.membership, joined_after):
+        return True
+    return before is not None and allows(visibility_of(before.visibility), before.membership, joined_after)
