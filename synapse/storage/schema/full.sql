@@ -7,9 +7,9 @@ CREATE TABLE schema_version (
     applied_at timestamptz NOT NULL DEFAULT now()
 );
 
-CREATE TABLE background_updates (
+CREATE TABLE background_updates (      -- what is still to be done; a finished update has no row
     name text PRIMARY KEY,
-    ordering integer NOT NULL DEFAULT 0,
+    ordering integer NOT NULL DEFAULT 0, -- lower ones first
     depends_on text,
     progress jsonb NOT NULL DEFAULT '{}'
 );

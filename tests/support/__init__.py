@@ -1,0 +1,1 @@
+"""What tests share: a PostgreSQL server, databases, clocks, and homeservers within the test's process."""
