@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Message(NamedTuple):
-    """A message for one device; `json` is `{"type", "sender", "content"}`."""
+    """A message for one device, or all of the user's (`device_id` "*"); `json` is `{"type", "sender", "content"}`."""
 
     user_id: str
     device_id: str
@@ -34,12 +34,11 @@ class ToDeviceStore:
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    async def devices_of(self, user_ids: list[str]) -> dict[str, list[str]]:
-        """The devices of each user, for messages to `*`."""
-        return await self._db.read("to_device.devices_of", _devices_of, user_ids) if user_ids else {}
+    async def add(self, sender: Txn, messages: list[Message], stream_id: int, now: int) -> set[str]:
+        """Stores the messages for devices that exist, at one position, and returns whose devices they are.
 
-    async def add(self, sender: Txn, messages: list[Message], stream_id: int, now: int) -> bool:
-        """Stores the messages at one position; False, and nothing stored, if the transaction was seen before."""
+        Nothing happens, and the answer is empty, if the transaction was seen before.
+        """
         return await self._db.write("to_device.add", _add, sender, messages, stream_id, now)
 
     async def waiting(self, user_id: str, device_id: str, after: int, until: int, limit: int) -> list[tuple[int, str]]:
@@ -58,14 +57,7 @@ class ToDeviceStore:
         return await self._db.read("to_device.max_stream_id", _max_stream_id)
 
 
-def _devices_of(txn: Transaction, user_ids: list[str]) -> dict[str, list[str]]:
-    txn.execute(
-        "SELECT user_id, array_agg(device_id) FROM devices WHERE user_id = ANY(%s) GROUP BY user_id", (user_ids,)
-    )
-    return dict(txn.rows())
-
-
-def _add(txn: Transaction, sender: Txn, messages: list[Message], stream_id: int, now: int) -> bool:
+def _add(txn: Transaction, sender: Txn, messages: list[Message], stream_id: int, now: int) -> set[str]:
     txn.execute(
         """
         INSERT INTO to_device_txns (user_id, device_id, txn_id, received_ts) VALUES (%s, %s, %s, %s)
@@ -73,14 +65,19 @@ def _add(txn: Transaction, sender: Txn, messages: list[Message], stream_id: int,
         """,
         (*sender, now),
     )
-    if txn.one_or_none() is None:
-        return False
-    if messages:
-        txn.values(
-            "INSERT INTO to_device_messages (stream_id, user_id, device_id, message) VALUES %s",
-            [(stream_id, *message) for message in messages],
-        )
-    return True
+    if txn.one_or_none() is None or not messages:
+        return set()
+    txn.values(
+        """
+        INSERT INTO to_device_messages (stream_id, user_id, device_id, message)
+        SELECT v.stream_id, d.user_id, d.device_id, v.message
+        FROM (VALUES %s) AS v (stream_id, user_id, device_id, message)
+        JOIN devices d ON d.user_id = v.user_id AND (v.device_id = '*' OR d.device_id = v.device_id)
+        ON CONFLICT DO NOTHING RETURNING user_id
+        """,
+        [(stream_id, *message) for message in messages],
+    )
+    return {user_id for (user_id,) in txn.rows()}
 
 
 def _waiting(

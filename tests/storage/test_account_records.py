@@ -1,10 +1,10 @@
-"""The stores of account data, filters, sessions of interactive authentication, sightings, to-device messages and media."""
+"""The stores of account data, filters, interactive authentication, sightings, to-device messages and media."""
 
 from __future__ import annotations
 
-import pytest
 import pytest_twisted
 
+from synapse.storage.access_tokens import AccessTokenStore, NewSession
 from synapse.storage.account_data import AccountDataStore, AccountDatum
 from synapse.storage.database import Database
 from synapse.storage.filters import FilterStore
@@ -76,17 +76,35 @@ async def test_sightings_keep_the_newest(db: Database) -> None:
 @pytest_twisted.ensureDeferred
 async def test_to_device_messages_wait_until_they_are_deleted(db: Database) -> None:
     store = ToDeviceStore(db)
+    await add_devices(db, ALICE, "A", "B")
     txn = Txn("@bob:test", "B", "1")
-    assert await store.add(txn, [Message(ALICE, "A", '{"n":1}'), Message(ALICE, "B", '{"n":2}')], 1, 10)
-    assert not await store.add(txn, [Message(ALICE, "A", '{"n":1}')], 2, 10)
-    assert await store.add(txn._replace(txn_id="2"), [Message(ALICE, "A", '{"n":3}')], 3, 10)
+    first = [Message(ALICE, "A", '{"n":1}'), Message(ALICE, "B", '{"n":2}'), Message("@no:test", "*", "{}")]
+    assert await store.add(txn, first, 1, 10) == {ALICE}
+    assert await store.add(txn, first, 2, 10) == set()
+    assert await store.add(txn._replace(txn_id="2"), [Message(ALICE, "A", '{"n":3}')], 3, 10) == {ALICE}
     assert await store.waiting(ALICE, "A", 0, 3, 10) == [(1, '{"n":1}'), (3, '{"n":3}')]
     assert await store.waiting(ALICE, "A", 0, 3, 1) == [(1, '{"n":1}')]
     assert await store.delete(ALICE, "A", 1) == 1
     assert await store.waiting(ALICE, "A", 0, 3, 10) == [(3, '{"n":3}')]
     assert await store.max_stream_id() == 3
     await store.forget_txns(11)
-    assert await store.add(txn, [], 4, 12)
+    assert await store.add(txn, [], 4, 12) == set()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_message_to_all_devices_reaches_each_once(db: Database) -> None:
+    store = ToDeviceStore(db)
+    await add_devices(db, ALICE, "A", "B")
+    messages = [Message(ALICE, "*", '{"n":1}'), Message(ALICE, "NONE", '{"n":2}')]
+    assert await store.add(Txn("@bob:test", "B", "1"), messages, 1, 10) == {ALICE}
+    for device in ("A", "B"):
+        assert await store.waiting(ALICE, device, 0, 1, 10) == [(1, '{"n":1}')]
+    assert await store.waiting(ALICE, "NONE", 0, 1, 10) == []
+
+
+async def add_devices(db: Database, user_id: str, *device_ids: str) -> None:
+    for device_id in device_ids:
+        await AccessTokenStore(db).login(NewSession(user_id, device_id.encode() * 32, device_id, None, 1))
 
 
 UPLOAD = Upload("m1", ALICE, "image/png", 3, "a.png", 5, b"\x07" * 32)
@@ -143,10 +161,3 @@ async def test_copies_of_other_servers_files_are_listed_by_last_use(db: Database
     kept = await store.get_remote("far", "y")
     assert kept is not None
     assert kept.filesystem_id == "fs2"
-
-
-@pytest.mark.parametrize("names", [[], ["D"]])
-@pytest_twisted.ensureDeferred
-async def test_devices_of_users_for_wildcards(db: Database, names: list[str]) -> None:
-    store = ToDeviceStore(db)
-    assert await store.devices_of([ALICE] if names else []) == {}

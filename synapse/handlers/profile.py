@@ -1,0 +1,118 @@
+"""Profiles: display name, avatar, and any further fields, read by all and changed by their owner.
+
+A new name or picture is also written into the user's membership of every room that it is in; how that is done is known
+to the rooms' handlers, which are handed in as `propagate`. Profiles of other servers' users are asked for over
+federation, which is not done here.
+
+Client-server API, "Profiles".
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+
+from synapse.api.errors import Codes, MatrixError, bad_json, forbidden, invalid_param, missing_param, not_found
+from synapse.api.identifiers import parse_user_id
+from synapse.util.storable import problem_of
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from synapse.storage.profiles import Profile, ProfileStore
+
+MAX_DISPLAY_NAME: Final = 256  # characters
+MAX_AVATAR_URL: Final = 1000  # characters
+MAX_KEY_BYTES: Final = 255
+MAX_PROFILE_BYTES: Final = 65_536
+
+IN_ROOMS: Final = frozenset({"displayname", "avatar_url"})
+_KEY: Final = re.compile(r"avatar_url|displayname|m\.tz|[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+", re.ASCII)
+
+
+class Profiles:
+    """Reads and changes profiles.
+
+    :param propagate: writes the user's name and picture into the rooms that it has joined.
+    """
+
+    def __init__(self, store: ProfileStore, server_name: str, propagate: Callable[[str], Awaitable[None]]) -> None:
+        self._store = store
+        self._server_name = server_name
+        self._propagate = propagate
+
+    async def get(self, user_id: str) -> dict[str, Any]:
+        """The whole profile; raises 404 M_NOT_FOUND where there is no such user of ours."""
+        return (await self._existing(user_id)).as_json()
+
+    async def get_field(self, user_id: str, field: str) -> dict[str, Any]:
+        """`{field: value}`; raises 404 M_NOT_FOUND where it is not set."""
+        check_key(field)
+        profile = await self.get(user_id)
+        if field not in profile:
+            raise not_found(f"The profile has no field '{field}'.")
+        return {field: profile[field]}
+
+    async def set_field(self, user_id: str, field: str, body: dict[str, Any]) -> None:
+        """Sets a field of one's own profile. Empty names and pictures count as none.
+
+        Raises 400 M_MISSING_PARAM, M_INVALID_PARAM, M_BAD_JSON, M_KEY_TOO_LARGE or M_PROFILE_TOO_LARGE.
+        """
+        check_key(field)
+        if field not in body:
+            raise missing_param(field)
+        value = checked_value(field, body[field])
+        profile = (await self._existing(user_id)).as_json()
+        if len(orjson.dumps({**profile, field: value})) >= MAX_PROFILE_BYTES:
+            raise MatrixError(
+                400, Codes.PROFILE_TOO_LARGE, f"A profile must stay below {MAX_PROFILE_BYTES} bytes of JSON."
+            )
+        await self._changed(user_id, field, await self._store.set_field(user_id, field, value))
+
+    async def delete_field(self, user_id: str, field: str) -> None:
+        """Deletes a field of one's own profile; that it is not there is no error."""
+        check_key(field)
+        await self._changed(user_id, field, await self._store.delete_field(user_id, field))
+
+    async def _changed(self, user_id: str, field: str, changed: bool) -> None:
+        if changed and field in IN_ROOMS:
+            await self._propagate(user_id)
+
+    async def _existing(self, user_id: str) -> Profile:
+        if parse_user_id(user_id).domain != self._server_name:
+            raise not_found("This server does not know the profiles of other servers' users.")
+        profile = await self._store.get(user_id)
+        if profile is None:
+            raise not_found("There is no such user.")
+        return profile
+
+
+def check_owner(requester_id: str, user_id: str) -> None:
+    """Raises 403 M_FORBIDDEN for anything of another user."""
+    if requester_id != user_id:
+        raise forbidden("You may only do this for yourself.")
+
+
+def check_key(field: str) -> None:
+    """Raises 400 for what cannot be the name of a field."""
+    if len(field.encode("utf-8", "replace")) > MAX_KEY_BYTES:
+        raise MatrixError(400, Codes.KEY_TOO_LARGE, f"A profile field's name has at most {MAX_KEY_BYTES} bytes.")
+    if _KEY.fullmatch(field) is None:
+        raise invalid_param(
+            "A profile field is 'displayname', 'avatar_url', 'm.tz' or a name like 'com.example.field'."
+        )
+
+
+def checked_value(field: str, value: object) -> object:
+    """What to store; raises 400 for a value that the field cannot have."""
+    if field in IN_ROOMS or field == "m.tz":
+        if not isinstance(value, str) and (value is not None or field == "m.tz"):
+            raise bad_json(f"The value of '{field}' must be a string.")
+        limit = MAX_AVATAR_URL if field == "avatar_url" else MAX_DISPLAY_NAME
+        if value is not None and len(value) > limit:
+            raise invalid_param(f"The value of '{field}' has at most {limit} characters.")
+    if (problem := problem_of(value)) is not None:
+        raise invalid_param(f"The value of '{field}' cannot be stored: {problem}.")
+    return value or None if field in IN_ROOMS else value

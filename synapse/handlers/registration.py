@@ -1,0 +1,185 @@
+"""Making accounts: which names may be had, and the account with its profile, first device and token in one transaction.
+
+The proof that somebody may register (user-interactive authentication, the shared secret) is asked for by the endpoints.
+An account is made in the main process, so that names are unique and the news of it go out from one place.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from synapse.api.errors import Codes, MatrixError, forbidden, invalid_param
+from synapse.api.identifiers import check_new_user_id, new_device_id, random_letters
+from synapse.handlers.tokens import hash_token, make_token
+from synapse.replication.calls import Call
+from synapse.storage.access_tokens import NewSession
+from synapse.storage.users import NewUser
+
+if TYPE_CHECKING:
+    from synapse.handlers.passwords import Passwords
+    from synapse.replication.calls import MainProcess
+    from synapse.storage.users import UserStore
+    from synapse.util.clock import Clock
+
+MAX_DEVICE_ID: Final = 255
+MAX_DEVICE_NAME: Final = 100
+USER_TYPES: Final = frozenset({"support", "bot"})
+_ALPHABET: Final = "abcdefghijklmnopqrstuvwxyz0123456789"
+
+
+class NewAccount(msgspec.Struct, frozen=True, kw_only=True):
+    """What an account is to be made of. `token_hash` and the device are absent where nobody logs in with it."""
+
+    user_id: str
+    password_hash: str | None
+    admin: bool = False
+    user_type: str | None = None
+    display_name: str | None = None
+    token_hash: bytes | None = None
+    device_id: str | None = None
+    device_name: str | None = None
+
+
+class DeviceRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """The device that a client asks to be logged in as."""
+
+    device_id: str | None = None
+    initial_device_display_name: str | None = None
+
+
+class LoggedIn(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The answer to a registration or login; without token and device where `inhibit_login` was asked for."""
+
+    user_id: str
+    home_server: str
+    access_token: str | None = None
+    device_id: str | None = None
+
+
+CREATE_ACCOUNT: Final = Call("accounts.create", NewAccount, bool)
+
+
+class Registration:
+    """Makes accounts, from any process.
+
+    :param enabled: whether anybody may register; the shared secret works regardless.
+    """
+
+    def __init__(
+        self,
+        users: UserStore,
+        passwords: Passwords,
+        main: MainProcess,
+        clock: Clock,
+        server_name: str,
+        enabled: bool,
+    ) -> None:
+        self._users = users
+        self._passwords = passwords
+        self._main = main
+        self._clock = clock
+        self._server_name = server_name
+        self._enabled = enabled
+        main.expose(CREATE_ACCOUNT, self._create)
+
+    def check_enabled(self) -> None:
+        """Raises 403 M_FORBIDDEN where registration is switched off."""
+        if not self._enabled:
+            raise forbidden("Registration is disabled on this server; ask its administrator for an account.")
+
+    async def check_available(self, username: str) -> str:
+        """The user id that the name would have. Raises 400 M_INVALID_USERNAME or M_USER_IN_USE."""
+        user_id = check_new_user_id(username.lower(), self._server_name)
+        if await self._users.get(user_id) is not None:
+            raise in_use()
+        return user_id
+
+    async def register(
+        self,
+        username: str | None,
+        password: str | None,
+        device: DeviceRequest | None,
+        *,
+        admin: bool = False,
+        user_type: str | None = None,
+        display_name: str | None = None,
+    ) -> LoggedIn:
+        """Makes an account, and logs in with `device` unless it is None. Without a name, one is made up.
+
+        Raises 400: M_INVALID_USERNAME, M_USER_IN_USE, M_WEAK_PASSWORD, M_INVALID_PARAM.
+        """
+        if user_type is not None and user_type not in USER_TYPES:
+            raise invalid_param(f"'user_type' must be one of {', '.join(sorted(USER_TYPES))}.")
+        user_id = None if username is None else await self.check_available(username)
+        password_hash = None if password is None else await self._passwords.hash(password)
+        while True:
+            account_id = user_id or self._made_up()
+            token = make_token(account_id)
+            account = NewAccount(
+                user_id=account_id,
+                password_hash=password_hash,
+                admin=admin,
+                user_type=user_type,
+                display_name=display_name,
+            )
+            if device is not None:
+                account = with_device(account, device, token)
+            if await self._main(CREATE_ACCOUNT, account):
+                return self._answer(account, token)
+            if user_id is not None:
+                raise in_use()
+
+    def _made_up(self) -> str:
+        return f"@{random_letters(10, _ALPHABET)}:{self._server_name}"
+
+    def _answer(self, account: NewAccount, token: str) -> LoggedIn:
+        return LoggedIn(
+            user_id=account.user_id,
+            home_server=self._server_name,
+            access_token=None if account.token_hash is None else token,
+            device_id=account.device_id,
+        )
+
+    async def _create(self, account: NewAccount) -> bool:
+        now = int(self._clock.seconds() * 1000)
+        session = None
+        if account.token_hash is not None:
+            session = NewSession(account.user_id, account.token_hash, account.device_id, account.device_name, now)
+        return await self._users.create(
+            NewUser(
+                account.user_id,
+                account.password_hash,
+                now,
+                account.display_name or account.user_id[1:].partition(":")[0],
+                account.admin,
+                account.user_type,
+                session,
+            )
+        )
+
+
+def with_device(account: NewAccount, device: DeviceRequest, token: str) -> NewAccount:
+    """The account with its first session."""
+    device_id, device_name = checked_device(device)
+    return msgspec.structs.replace(account, token_hash=hash_token(token), device_id=device_id, device_name=device_name)
+
+
+def checked_device(device: DeviceRequest) -> tuple[str, str | None]:
+    """Device id (a new one where none is asked for) and name. Raises 400 M_INVALID_PARAM."""
+    device_id = new_device_id() if device.device_id is None else device.device_id
+    if not device_id or len(device_id.encode()) > MAX_DEVICE_ID or "\x00" in device_id:
+        raise invalid_param(f"A device ID has 1 to {MAX_DEVICE_ID} bytes and no NUL character.")
+    return device_id, checked_device_name(device.initial_device_display_name)
+
+
+def checked_device_name(name: str | None) -> str | None:
+    """Raises 400 M_INVALID_PARAM for a name that is too long."""
+    if name is not None and (len(name) > MAX_DEVICE_NAME or "\x00" in name):
+        raise invalid_param(f"A device's name has at most {MAX_DEVICE_NAME} characters, and no NUL character.")
+    return name
+
+
+def in_use() -> MatrixError:
+    return MatrixError(400, Codes.USER_IN_USE, "This user name is taken; please choose another.")
