@@ -51,6 +51,7 @@ def plan_of(main: Instance, *workers: Instance, use_presence: bool = False) -> P
 
 class _Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    wbufsize = 65536  # one segment an answer; otherwise each waits for a delayed acknowledgement
 
     def _answer(self) -> None:
         length = int(self.headers.get("Content-Length") or 0)
