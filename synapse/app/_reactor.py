@@ -33,7 +33,8 @@ def load() -> Any:
 def _without_tls() -> Iterator[None]:
     hidden = [name for name in _TLS_MODULES if name not in sys.modules]
     for name in hidden:
-        sys.modules[name] = None  # type: ignore[assignment]  # makes an import fail
+        # None makes an import of that name fail with ImportError
+        sys.modules[name] = None  # type: ignore[assignment]
     try:
         yield
     finally:
@@ -42,7 +43,7 @@ def _without_tls() -> Iterator[None]:
 
 
 def install() -> Any:
-    """Make this process's reactor and return it (`IReactorCore`, `IReactorTime`, `IReactorSocket`, …); once a process."""
+    """Make this process's reactor, or find it made, and return it."""
     if "twisted.internet.reactor" not in sys.modules:
         load().install()
     from twisted.internet import reactor

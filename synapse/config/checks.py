@@ -174,10 +174,9 @@ def _signing_key(config: Config, place: Place) -> None:
 
 
 def _listeners(config: Config, place: Place) -> None:
-    top = "listeners" if config.is_main else "worker_listeners"
     taken: dict[tuple[str, int | str], str] = {}
     for index, listener in enumerate(config.listeners):
-        option = f"{top}[{index}]"
+        option = f"{config.listeners_option}[{index}]"
         _place_of_listener(listener, option, place)
         _contents(config, listener, option, place)
         _privacy(config, listener, option, place)

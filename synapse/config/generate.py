@@ -44,8 +44,8 @@ disable_existing_loggers: false
 
 formatters:
   precise:
-    # request: the id of the request that the line belongs to; instance: the process.
-    format: '%(asctime)s - %(instance)s - %(name)s - %(lineno)d - %(levelname)s - %(request)s - %(message)s'
+    # request: the id of the request that the line belongs to; it begins with the worker's name.
+    format: '%(asctime)s - %(name)s - %(lineno)d - %(levelname)s - %(request)s - %(message)s'
 
 handlers:
   file:

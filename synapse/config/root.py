@@ -42,10 +42,24 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     user_directory: sections.UserDirectoryConfig
     voip: sections.VoipConfig
 
-    files: tuple[str, ...] = ()
-    """The files that it was read from."""
+    origin: Merged
+    """Where it was read from."""
     warnings: tuple[str, ...] = ()
     """Sentences about what is odd, but no obstacle."""
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The files that it was read from."""
+        return self.origin.files
+
+    def place(self, option: str) -> str:
+        """The file, and line, where an option stands, for a `ConfigError`."""
+        return self.origin.place(option)
+
+    @property
+    def listeners_option(self) -> str:
+        """The option that `listeners` come from."""
+        return "listeners" if self.is_main else "worker_listeners"
 
     @property
     def app(self) -> str:
@@ -69,7 +83,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             return "main"
         if self.workers.worker_name:
             return self.workers.worker_name
-        return os.path.splitext(os.path.basename(self.files[-1]))[0] if self.files else self.application
+        return os.path.splitext(os.path.basename(self.files[-1]))[0]
 
     @property
     def listeners(self) -> tuple[Listener, ...]:
@@ -107,7 +121,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 NESTED: Final = ("database", "caches", "user_directory")
 
 SECTIONS: Final[dict[str, type[Section]]] = {
-    field.name: field.type for field in msgspec.structs.fields(Config) if field.name not in ("files", "warnings")
+    field.name: field.type for field in msgspec.structs.fields(Config) if field.name not in ("origin", "warnings")
 }
 
 
@@ -145,7 +159,7 @@ def _parse(merged: Merged) -> Config:
             raise as_config_error(option, merged.place(option.option)) from None
     unknown = [*_unknown_at_top(merged.options), *reader.unknown]
     warnings = tuple(_unknown_warning(merged.place(option), option, near) for option, near in unknown)
-    return Config(**found, files=merged.files, warnings=warnings)
+    return Config(**found, origin=merged, warnings=warnings)
 
 
 def _section(reader: Reader, name: str, section: type[Any], options: dict[str, Any]) -> Any:

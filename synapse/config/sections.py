@@ -71,7 +71,7 @@ class ServerConfig(Section, frozen=True, kw_only=True):
         ),
     ] = None
     soft_file_limit: Annotated[
-        int, Doc("How many files and connections a process may have open; 0 leaves the limit of the system.")
+        int, Doc("How many files and connections a process may have open; 0 for as many as the system allows.")
     ] = 0
     gc_thresholds: Annotated[
         tuple[int, ...], Doc("Thresholds of Python's garbage collector, for its three generations.")
