@@ -88,7 +88,7 @@ class _Waiting:
     def _give_up(self, selector: selectors.BaseSelector, seconds: float, what: str) -> None:
         late = {key.data.pid: key.data for key in selector.get_map().values()}
         for child in late.values():
-            reason = f"(pid {child.pid}) is still not {what} after {seconds:.0f} s and has been left running"
+            reason = f"(pid {child.pid}) is still not {what} after {seconds:g} s and has been left running"
             self._failures.append(Failure(child, reason))
             selector.unregister(child.channel)
             selector.unregister(child.pidfd)
