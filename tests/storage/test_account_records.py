@@ -18,8 +18,8 @@ ALICE = "@alice:test"
 
 
 @pytest_twisted.ensureDeferred
-async def test_account_data_is_found_by_type_and_by_position(db: Database) -> None:
-    store = AccountDataStore(db)
+async def test_account_data_is_found_by_type_and_by_position(database: Database) -> None:
+    store = AccountDataStore(database)
     await store.put(ALICE, AccountDatum("", "m.direct", "{}"), 1)
     await store.put(ALICE, AccountDatum("!r", "m.tag", '{"tags":{}}'), 2)
     await store.put(ALICE, AccountDatum("", "m.direct", '{"a":"\\u0000"}'), 3)
@@ -32,8 +32,8 @@ async def test_account_data_is_found_by_type_and_by_position(db: Database) -> No
 
 
 @pytest_twisted.ensureDeferred
-async def test_equal_filters_have_one_id(db: Database) -> None:
-    store = FilterStore(db)
+async def test_equal_filters_have_one_id(database: Database) -> None:
+    store = FilterStore(database)
     first = await store.add(ALICE, {"room": {"timeline": {"limit": 1}}, "event_format": "client"})
     assert await store.add(ALICE, {"event_format": "client", "room": {"timeline": {"limit": 1}}}) == first
     assert await store.add(ALICE, {"event_format": "federation"}) != first
@@ -44,8 +44,8 @@ async def test_equal_filters_have_one_id(db: Database) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_sessions_collect_stages_and_serve_once(db: Database) -> None:
-    store = UiAuthStore(db)
+async def test_sessions_collect_stages_and_serve_once(database: Database) -> None:
+    store = UiAuthStore(database)
     old = UiAuthSession("old", 1, {}, "register", "POST", {}, {})
     await store.create(old, "a test", 0)
     new = UiAuthSession("new", 100, {"username": "x"}, "register", "POST", {"had_password": True}, {})
@@ -62,9 +62,9 @@ async def test_sessions_collect_stages_and_serve_once(db: Database) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_sightings_keep_the_newest(db: Database) -> None:
-    await UserStore(db).create(NewUser(ALICE, None, 1, None))
-    store = UserIpStore(db)
+async def test_sightings_keep_the_newest(database: Database) -> None:
+    await UserStore(database).create(NewUser(ALICE, None, 1, None))
+    store = UserIpStore(database)
     await store.record([Seen(ALICE, "", "::1", "curl", 5), Seen(ALICE, "D", "10.0.0.1", "nio", 9)])
     await store.record([Seen(ALICE, "", "::1", "curl", 3)])
     await store.record([])
@@ -74,9 +74,9 @@ async def test_sightings_keep_the_newest(db: Database) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_to_device_messages_wait_until_they_are_deleted(db: Database) -> None:
-    store = ToDeviceStore(db)
-    await add_devices(db, ALICE, "A", "B")
+async def test_to_device_messages_wait_until_they_are_deleted(database: Database) -> None:
+    store = ToDeviceStore(database)
+    await add_devices(database, ALICE, "A", "B")
     txn = Txn("@bob:test", "B", "1")
     first = [Message(ALICE, "A", '{"n":1}'), Message(ALICE, "B", '{"n":2}'), Message("@no:test", "*", "{}")]
     assert await store.add(txn, first, 1, 10) == {ALICE}
@@ -92,9 +92,9 @@ async def test_to_device_messages_wait_until_they_are_deleted(db: Database) -> N
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_message_to_all_devices_reaches_each_once(db: Database) -> None:
-    store = ToDeviceStore(db)
-    await add_devices(db, ALICE, "A", "B")
+async def test_a_message_to_all_devices_reaches_each_once(database: Database) -> None:
+    store = ToDeviceStore(database)
+    await add_devices(database, ALICE, "A", "B")
     messages = [Message(ALICE, "*", '{"n":1}'), Message(ALICE, "NONE", '{"n":2}')]
     assert await store.add(Txn("@bob:test", "B", "1"), messages, 1, 10) == {ALICE}
     for device in ("A", "B"):
@@ -102,17 +102,17 @@ async def test_a_message_to_all_devices_reaches_each_once(db: Database) -> None:
     assert await store.waiting(ALICE, "NONE", 0, 1, 10) == []
 
 
-async def add_devices(db: Database, user_id: str, *device_ids: str) -> None:
+async def add_devices(database: Database, user_id: str, *device_ids: str) -> None:
     for device_id in device_ids:
-        await AccessTokenStore(db).login(NewSession(user_id, device_id.encode() * 32, device_id, None, 1))
+        await AccessTokenStore(database).login(NewSession(user_id, device_id.encode() * 32, device_id, None, 1))
 
 
 UPLOAD = Upload("m1", ALICE, "image/png", 3, "a.png", 5, b"\x07" * 32)
 
 
 @pytest_twisted.ensureDeferred
-async def test_media_is_announced_filled_once_and_quarantined(db: Database) -> None:
-    store = MediaStore(db)
+async def test_media_is_announced_filled_once_and_quarantined(database: Database) -> None:
+    store = MediaStore(database)
     assert await store.reserve("m1", ALICE, 5, 100, 1)
     assert not await store.reserve("m2", ALICE, 6, 100, 1)
     announced = await store.get_local("m1")
@@ -135,8 +135,8 @@ async def test_media_is_announced_filled_once_and_quarantined(db: Database) -> N
 
 
 @pytest_twisted.ensureDeferred
-async def test_thumbnails_are_found_by_what_was_asked_for(db: Database) -> None:
-    store = MediaStore(db)
+async def test_thumbnails_are_found_by_what_was_asked_for(database: Database) -> None:
+    store = MediaStore(database)
     thumbnail = Thumbnail("m1", 32, 32, "crop", "image/png", 10)
     await store.add_thumbnail(thumbnail)
     await store.add_thumbnail(thumbnail)
@@ -145,15 +145,15 @@ async def test_thumbnails_are_found_by_what_was_asked_for(db: Database) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_copies_of_other_servers_files_are_listed_by_last_use(db: Database) -> None:
+async def test_copies_of_other_servers_files_are_listed_by_last_use(database: Database) -> None:
     def insert(txn):  # type: ignore[no-untyped-def]  # the writer of this table comes with fetching such files
         txn.execute(
             "INSERT INTO remote_media VALUES ('far', 'x', 'text/plain', 1, NULL, 5, 5, 'fs', NULL),"
             " ('far', 'y', 'text/plain', 1, NULL, 5, 9, 'fs2', NULL)"
         )
 
-    await db.write("test", insert)
-    store = MediaStore(db)
+    await database.write("test", insert)
+    store = MediaStore(database)
     assert [media.media_id for media in await store.remote_unused_since(9, 10)] == ["x"]
     assert await store.quarantine([("far", "y")], "test", "@admin:test") == 1
     await store.delete_remote([("far", "x")])

@@ -17,52 +17,52 @@ NEW_ALICE = NewUser(ALICE, "hash", 5, "Alice", session=SESSION)
 
 
 @pytest_twisted.ensureDeferred
-async def test_an_account_comes_with_profile_device_and_token(db: Database) -> None:
-    with db.counted() as counts:
-        assert await UserStore(db).create(NEW_ALICE)
+async def test_an_account_comes_with_profile_device_and_token(database: Database) -> None:
+    with database.counted() as counts:
+        assert await UserStore(database).create(NEW_ALICE)
     assert counts.statements_written <= 4
 
-    user = await UserStore(db).get(ALICE)
+    user = await UserStore(database).get(ALICE)
     assert user == User(ALICE, "hash", 5, False, False, None, None, False, False, False)
-    assert await ProfileStore(db).get(ALICE) == Profile("Alice")
-    assert [device.display_name for device in await DeviceStore(db).of_user(ALICE)] == ["my phone"]
-    owner = await AccessTokenStore(db).lookup(SESSION.token_hash)
+    assert await ProfileStore(database).get(ALICE) == Profile("Alice")
+    assert [device.display_name for device in await DeviceStore(database).of_user(ALICE)] == ["my phone"]
+    owner = await AccessTokenStore(database).lookup(SESSION.token_hash)
     assert owner is not None
     assert owner == TokenOwner(owner.token_id, ALICE, "PHONE", None, False, False, False, False)
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_name_is_given_once_but_a_lost_answer_may_be_asked_for_again(db: Database) -> None:
-    users = UserStore(db)
+async def test_a_name_is_given_once_but_a_lost_answer_may_be_asked_for_again(database: Database) -> None:
+    users = UserStore(database)
     assert await users.create(NEW_ALICE)
     assert await users.create(NEW_ALICE)
     other = NEW_ALICE._replace(session=SESSION._replace(token_hash=b"\x02" * 32))
     assert not await users.create(other)
     assert not await users.create(NEW_ALICE._replace(session=None))
-    assert await AccessTokenStore(db).lookup(b"\x02" * 32) is None
+    assert await AccessTokenStore(database).lookup(b"\x02" * 32) is None
     assert await users.exist([ALICE, "@bob:test"]) == {ALICE}
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_login_replaces_the_tokens_of_its_device_only(db: Database) -> None:
-    tokens = AccessTokenStore(db)
-    await UserStore(db).create(NEW_ALICE)
+async def test_a_login_replaces_the_tokens_of_its_device_only(database: Database) -> None:
+    tokens = AccessTokenStore(database)
+    await UserStore(database).create(NEW_ALICE)
     laptop = await tokens.login(NewSession(ALICE, b"L" * 32, "LAPTOP", "laptop", 6))
     assert laptop == (True, [])
     again = await tokens.login(NewSession(ALICE, b"P" * 32, "PHONE", "another name", 7))
     assert again == (False, [SESSION.token_hash])
     assert sorted(await tokens.hashes_of(ALICE)) == [b"L" * 32, b"P" * 32]
     assert await tokens.lookup(SESSION.token_hash) is None
-    phone = await DeviceStore(db).get(ALICE, "PHONE")
+    phone = await DeviceStore(database).get(ALICE, "PHONE")
     assert phone is not None
     assert phone.display_name == "my phone"
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_deleted_device_takes_all_that_hangs_on_it(db: Database) -> None:
-    devices, keys = DeviceStore(db), KeyStore(db)
-    await UserStore(db).create(NEW_ALICE)
-    await AccessTokenStore(db).login(NewSession(ALICE, b"L" * 32, "LAPTOP", "laptop", 6))
+async def test_a_deleted_device_takes_all_that_hangs_on_it(database: Database) -> None:
+    devices, keys = DeviceStore(database), KeyStore(database)
+    await UserStore(database).create(NEW_ALICE)
+    await AccessTokenStore(database).login(NewSession(ALICE, b"L" * 32, "LAPTOP", "laptop", 6))
     await keys.put_device_keys(ALICE, "PHONE", "{}", 5, 1)
     await keys.add_keys(ALICE, "PHONE", [Key("a", "1", '"x"')], [Key("a", "f", '"y"')], 5)
 
@@ -74,19 +74,19 @@ async def test_a_deleted_device_takes_all_that_hangs_on_it(db: Database) -> None
 
 
 @pytest_twisted.ensureDeferred
-async def test_all_devices_take_the_deviceless_tokens_along(db: Database) -> None:
-    await UserStore(db).create(NEW_ALICE)
-    await AccessTokenStore(db).login(NewSession(ALICE, b"A" * 32, None, None, 6))
-    gone = await DeviceStore(db).delete(ALICE, None)
+async def test_all_devices_take_the_deviceless_tokens_along(database: Database) -> None:
+    await UserStore(database).create(NEW_ALICE)
+    await AccessTokenStore(database).login(NewSession(ALICE, b"A" * 32, None, None, 6))
+    gone = await DeviceStore(database).delete(ALICE, None)
     assert gone.device_ids == ["PHONE"]
     assert sorted(gone.tokens) == [b"\x01" * 32, b"A" * 32]
-    assert await AccessTokenStore(db).hashes_of(ALICE) == []
+    assert await AccessTokenStore(database).hashes_of(ALICE) == []
 
 
 @pytest_twisted.ensureDeferred
-async def test_only_tokens_without_device_are_revoked_alone(db: Database) -> None:
-    tokens = AccessTokenStore(db)
-    await UserStore(db).create(NEW_ALICE)
+async def test_only_tokens_without_device_are_revoked_alone(database: Database) -> None:
+    tokens = AccessTokenStore(database)
+    await UserStore(database).create(NEW_ALICE)
     await tokens.login(NewSession(ALICE, b"A" * 32, None, None, 6))
     for token_hash, revoked in ((b"A" * 32, [b"A" * 32]), (SESSION.token_hash, [])):
         owner = await tokens.lookup(token_hash)
@@ -95,9 +95,9 @@ async def test_only_tokens_without_device_are_revoked_alone(db: Database) -> Non
 
 
 @pytest_twisted.ensureDeferred
-async def test_devices_are_renamed(db: Database) -> None:
-    await UserStore(db).create(NEW_ALICE)
-    devices = DeviceStore(db)
+async def test_devices_are_renamed(database: Database) -> None:
+    await UserStore(database).create(NEW_ALICE)
+    devices = DeviceStore(database)
     assert await devices.rename(ALICE, "PHONE", "new")
     assert not await devices.rename(ALICE, "NONE", "new")
     phone = await devices.get(ALICE, "PHONE")
@@ -107,9 +107,9 @@ async def test_devices_are_renamed(db: Database) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_profile_fields_are_set_compared_and_deleted(db: Database) -> None:
-    profiles = ProfileStore(db)
-    await UserStore(db).create(NEW_ALICE)
+async def test_profile_fields_are_set_compared_and_deleted(database: Database) -> None:
+    profiles = ProfileStore(database)
+    await UserStore(database).create(NEW_ALICE)
     assert await profiles.set_field(ALICE, "displayname", "Älice")
     assert not await profiles.set_field(ALICE, "displayname", "Älice")
     assert await profiles.set_field(ALICE, "org.example.x", {"a": [1, None]})

@@ -14,8 +14,8 @@ A1, A2, B1 = Key("alg", "A", '"a"'), Key("alg", "B", '"b"'), Key("other", "A", '
 
 
 @pytest_twisted.ensureDeferred
-async def test_keys_are_counted_by_algorithm_and_may_be_sent_again(db: Database) -> None:
-    keys = KeyStore(db)
+async def test_keys_are_counted_by_algorithm_and_may_be_sent_again(database: Database) -> None:
+    keys = KeyStore(database)
     assert await keys.add_keys(ALICE, "D", [A1, B1], [], 1) == {"alg": 1, "other": 1}
     assert await keys.add_keys(ALICE, "D", [A1, A2], [], 2) == {"alg": 2, "other": 1}
     with pytest.raises(KeyConflict, match="alg:A"):
@@ -25,8 +25,8 @@ async def test_keys_are_counted_by_algorithm_and_may_be_sent_again(db: Database)
 
 
 @pytest_twisted.ensureDeferred
-async def test_keys_go_out_in_order_once_each_and_then_the_fallback(db: Database) -> None:
-    keys = KeyStore(db)
+async def test_keys_go_out_in_order_once_each_and_then_the_fallback(database: Database) -> None:
+    keys = KeyStore(database)
     await keys.add_keys(ALICE, "D", [A2], [Key("alg", "F", '"f"')], 1)
     await keys.add_keys(ALICE, "D", [A1], [], 2)
     want = [Wanted(ALICE, "D", "alg"), Wanted(ALICE, "NONE", "alg")]
@@ -46,8 +46,8 @@ async def test_keys_go_out_in_order_once_each_and_then_the_fallback(db: Database
 
 
 @pytest_twisted.ensureDeferred
-async def test_claims_at_the_same_moment_get_different_keys(db: Database) -> None:
-    keys = KeyStore(db)
+async def test_claims_at_the_same_moment_get_different_keys(database: Database) -> None:
+    keys = KeyStore(database)
     await keys.add_keys(ALICE, "D", [Key("alg", str(n), f'"{n}"') for n in range(20)], [], 1)
     claims = [Deferred.fromCoroutine(keys.claim([Wanted(ALICE, "D", "alg")])) for _ in range(25)]
     results = await gatherResults(claims)
@@ -56,8 +56,8 @@ async def test_claims_at_the_same_moment_get_different_keys(db: Database) -> Non
 
 
 @pytest_twisted.ensureDeferred
-async def test_device_keys_and_their_changes(db: Database) -> None:
-    keys = KeyStore(db)
+async def test_device_keys_and_their_changes(database: Database) -> None:
+    keys = KeyStore(database)
     await keys.put_device_keys(ALICE, "D", '{"v":1}', 1, 10)
     await keys.put_device_keys(ALICE, "D", '{"v":2}', 2, 11)
     await keys.record_change(ALICE, ["E", "F"], [12, 13])

@@ -37,43 +37,43 @@ def query(term: str, *, limit: int = 10, everybody: bool = True, by: str = ALICE
     return Query(by, term, limit, everybody, None)
 
 
-async def add_users(db: Database) -> None:
-    await UserStore(db).create(NewUser(ALICE, None, 1, "Alice Liddell"))
-    await UserStore(db).create(NewUser(BOB, None, 1, "Robert_Smith 100%"))
+async def add_users(database: Database) -> None:
+    await UserStore(database).create(NewUser(ALICE, None, 1, "Alice Liddell"))
+    await UserStore(database).create(NewUser(BOB, None, 1, "Robert_Smith 100%"))
 
 
-async def found(db: Database, asked: Query) -> list[str]:
-    return [user.user_id for user in await UserDirectoryStore(db).search(asked)]
+async def found(database: Database, asked: Query) -> list[str]:
+    return [user.user_id for user in await UserDirectoryStore(database).search(asked)]
 
 
 @pytest_twisted.ensureDeferred
-async def test_users_are_found_by_any_beginning_of_a_word(db: Database) -> None:
-    await add_users(db)
+async def test_users_are_found_by_any_beginning_of_a_word(database: Database) -> None:
+    await add_users(database)
     for term in ("ALI", "lidd alice", "@alice:te", "@ALICE", "  alice "):
-        assert await found(db, query(term)) == [ALICE], term
+        assert await found(database, query(term)) == [ALICE], term
     for term in ("bob", "smith", "bob.smith", "rob smi", "@bob.smith:test", "100"):
-        assert await found(db, query(term)) == [BOB], term
+        assert await found(database, query(term)) == [BOB], term
     for term in ("", "   ", "@", "lice", "alice bob", "@%", "@_lice", "!", "'", "\\", "zzz"):
-        assert await found(db, query(term)) == [], term
+        assert await found(database, query(term)) == [], term
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_new_name_replaces_the_old_one(db: Database) -> None:
-    await add_users(db)
-    await ProfileStore(db).set_field(BOB, "displayname", "Zaphod")
-    assert await found(db, query("zaph")) == [BOB]
-    assert await found(db, query("robert")) == []
-    await ProfileStore(db).delete_field(BOB, "displayname")
-    assert await found(db, query("zaph")) == []
-    assert await found(db, query("bob")) == [BOB]
+async def test_a_new_name_replaces_the_old_one(database: Database) -> None:
+    await add_users(database)
+    await ProfileStore(database).set_field(BOB, "displayname", "Zaphod")
+    assert await found(database, query("zaph")) == [BOB]
+    assert await found(database, query("robert")) == []
+    await ProfileStore(database).delete_field(BOB, "displayname")
+    assert await found(database, query("zaph")) == []
+    assert await found(database, query("bob")) == [BOB]
 
 
 @pytest_twisted.ensureDeferred
-async def test_exact_matches_come_first_and_the_limit_holds(db: Database) -> None:
+async def test_exact_matches_come_first_and_the_limit_holds(database: Database) -> None:
     for name in ("annabel", "ann", "anna"):
-        await UserStore(db).create(NewUser(f"@{name}:test", None, 1, None))
-    assert (await found(db, query("ann")))[0] == "@ann:test"
-    assert len(await found(db, query("ann", limit=2))) == 2
+        await UserStore(database).create(NewUser(f"@{name}:test", None, 1, None))
+    assert (await found(database, query("ann")))[0] == "@ann:test"
+    assert len(await found(database, query("ann", limit=2))) == 2
 
 
 MEMBER = "m.room.member"
@@ -91,9 +91,7 @@ def join(txn: Transaction, room: str, user: str, at: int, membership: str = "joi
         " SET event_id = EXCLUDED.event_id, membership = EXCLUDED.membership",
         (room, MEMBER, user, event, membership, at),
     )
-    txn.execute(
-        "INSERT INTO current_state_deltas VALUES (%s, %s, %s, %s, %s, NULL)", (at, room, MEMBER, user, event)
-    )
+    txn.execute("INSERT INTO current_state_deltas VALUES (%s, %s, %s, %s, %s, NULL)", (at, room, MEMBER, user, event))
     if user.endswith(":test"):
         txn.execute(
             "INSERT INTO local_memberships VALUES (%s, %s, %s, %s, %s, %s)", (user, room, membership, user, event, at)
@@ -108,29 +106,29 @@ def two_rooms(txn: Transaction) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_only_those_in_shared_or_public_rooms_are_visible(db: Database) -> None:
-    await add_users(db)
-    store = UserDirectoryStore(db)
-    await db.write("test", two_rooms)
+async def test_only_those_in_shared_or_public_rooms_are_visible(database: Database) -> None:
+    await add_users(database)
+    store = UserDirectoryStore(database)
+    await database.write("test", two_rooms)
     assert await store.follow(3, "test", 100) == 3
-    assert await found(db, query("carol", everybody=False)) == [FAR]
-    assert await found(db, query("bob", everybody=False)) == [BOB], "in a public room"
-    assert await found(db, query("carol", everybody=False, by=BOB)) == []
-    assert await found(db, query("alice", everybody=False, by=BOB)) == []
+    assert await found(database, query("carol", everybody=False)) == [FAR]
+    assert await found(database, query("bob", everybody=False)) == [BOB], "in a public room"
+    assert await found(database, query("carol", everybody=False, by=BOB)) == []
+    assert await found(database, query("alice", everybody=False, by=BOB)) == []
 
 
 @pytest_twisted.ensureDeferred
-async def test_the_follower_goes_on_where_it_stopped(db: Database) -> None:
-    store = UserDirectoryStore(db)
-    await db.write("test", two_rooms)
+async def test_the_follower_goes_on_where_it_stopped(database: Database) -> None:
+    store = UserDirectoryStore(database)
+    await database.write("test", two_rooms)
     assert await store.position() == 0
     assert await store.follow(3, "test", 1) == 1
     assert await store.follow(3, "test", 1) == 2
-    assert await found(db, query("carol")) == [FAR]
-    await db.write("test", join, "!private", FAR, 4, "leave")
+    assert await found(database, query("carol")) == [FAR]
+    await database.write("test", join, "!private", FAR, 4, "leave")
     assert await store.follow(4, "test", 1) == 3
     assert await store.follow(4, "test", 10) == 4
-    assert await found(db, query("carol")) == []
+    assert await found(database, query("carol")) == []
     assert await store.follow(4, "test", 10) == 4
     assert await store.position() == 4
 
@@ -143,9 +141,9 @@ def many_at_once(txn: Transaction) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_what_happened_at_one_position_is_taken_in_whole(db: Database) -> None:
-    await db.write("test", many_at_once)
-    store = UserDirectoryStore(db)
+async def test_what_happened_at_one_position_is_taken_in_whole(database: Database) -> None:
+    await database.write("test", many_at_once)
+    store = UserDirectoryStore(database)
     assert await store.follow(12, "test", 2) == 10
-    assert len(await found(db, query("@user"))) == 5
+    assert len(await found(database, query("@user"))) == 5
     assert await store.follow(12, "test", 2) == 12
