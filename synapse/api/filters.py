@@ -19,6 +19,10 @@ from synapse.api.identifiers import is_room_id, is_user_id
 MAX_ENTRIES: Final = 1_000
 """Of one list in a filter: each is looked through for each event."""
 
+DEFAULT_LIMIT: Final = 10
+MAX_LIMIT: Final = 1_000
+"""Of `limit`: what holds where none is given, and what larger ones are cut down to."""
+
 Path = tuple[str, ...]
 T = TypeVar("T")
 
@@ -33,7 +37,7 @@ class EventLike(Protocol):
     @property
     def room_id(self) -> str: ...
     @property
-    def content(self) -> dict[str, Any]: ...
+    def contains_url(self) -> bool: ...
 
 
 class TypePatterns:
@@ -77,7 +81,7 @@ def _matches_parts(text: str, parts: list[str]) -> bool:
 class EventFilter:
     """Which events to include, by type and sender. Lists that are None include everything, empty ones nothing."""
 
-    limit: int | None = None
+    limit: int = DEFAULT_LIMIT
     types: TypePatterns | None = None
     not_types: TypePatterns | None = None
     senders: frozenset[str] | None = None
@@ -91,8 +95,8 @@ class EventFilter:
     def allows_sender(self, sender: str) -> bool:
         return sender not in self.not_senders and (self.senders is None or sender in self.senders)
 
-    def allows(self, event_type: str, sender: str | None = None) -> bool:
-        """Whether something of that type (of nobody, such as account data, if `sender` is None) passes."""
+    def wants(self, event_type: str, sender: str | None = None) -> bool:
+        """Whether something of that type passes; `sender` is None for what has none, such as account data."""
         return self.allows_type(event_type) and (sender is None or self.allows_sender(sender))
 
     @property
@@ -112,18 +116,14 @@ class RoomEventFilter(EventFilter):
     include_redundant_members: bool = False
     unread_thread_notifications: bool = False
 
-    def allows_room(self, room_id: str) -> bool:
+    def room_matches(self, room_id: str) -> bool:
         return room_id not in self.not_rooms and (self.rooms is None or room_id in self.rooms)
 
     def matches(self, event: EventLike) -> bool:
         """Whether the event passes, its room included."""
-        return self.allows_room(event.room_id) and self.passes(event.type, event.sender, "url" in event.content)
-
-    def passes(self, event_type: str, sender: str, has_url: bool) -> bool:
-        """Whether an event of an allowed room passes; `has_url`: its content has a key `url`."""
-        if self.contains_url is not None and self.contains_url is not has_url:
+        if self.contains_url is not None and self.contains_url is not event.contains_url:
             return False
-        return self.allows_type(event_type) and self.allows_sender(sender)
+        return self.room_matches(event.room_id) and self.wants(event.type, event.sender)
 
     @property
     def allows_all_events(self) -> bool:
@@ -149,7 +149,7 @@ class RoomFilter:
     timeline: RoomEventFilter = RoomEventFilter()
     account_data: RoomEventFilter = RoomEventFilter()
 
-    def allows_room(self, room_id: str) -> bool:
+    def room_matches(self, room_id: str) -> bool:
         return room_id not in self.not_rooms and (self.rooms is None or room_id in self.rooms)
 
 
@@ -250,11 +250,11 @@ class _Reader:
     def part(self, key: str) -> _Reader:
         return _Reader(self.get(key, dict, {}), f"'{key}' of the {self._name}")
 
-    def limit(self) -> int | None:
-        limit = self.get("limit", int, 0)
-        if limit < 0 or (limit == 0 and self.has("limit")):
+    def limit(self) -> int:
+        limit = self.get("limit", int, DEFAULT_LIMIT)
+        if limit <= 0:
             raise invalid_param(f"'limit' in the {self._name} must be greater than 0.")
-        return limit or None
+        return min(limit, MAX_LIMIT)
 
     def strings(self, key: str, is_valid: Callable[[str], bool] | None = None, what: str = "") -> list[str] | None:
         """A list of strings, None if there is none."""

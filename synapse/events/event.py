@@ -133,6 +133,11 @@ class Event:
         return value if isinstance(value, str) else None
 
     @property
+    def contains_url(self) -> bool:
+        """Whether the content has a key `url`, which filters ask for."""
+        return "url" in self.content
+
+    @property
     def key(self) -> StateKey:
         """Where a state event stands in the room's state."""
         assert self.state_key is not None, "only state events have a state key"

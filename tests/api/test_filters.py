@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from synapse.api.errors import MatrixError
 from synapse.api.filters import (
     MAX_ENTRIES,
+    MAX_LIMIT,
     Filter,
     RoomEventFilter,
     TypePatterns,
@@ -20,6 +21,7 @@ from synapse.api.filters import (
     parse_path,
     parse_room_event_filter,
 )
+from tests.events.factory import BOB, usual_room
 
 EXAMPLE = {
     "event_fields": ["type", "content", "sender"],
@@ -47,16 +49,16 @@ class Thing:
     type: str = "m.room.message"
     sender: str = "@a:b"
     room_id: str = "!r:b"
-    content: dict[str, Any] = field(default_factory=dict)
+    contains_url: bool = False
 
 
 def test_the_example_of_the_specification() -> None:
     parsed = Filter.parse(EXAMPLE)
     assert parsed.event_fields == (("type",), ("content",), ("sender",))
     assert not parsed.federation_format
-    assert parsed.presence.allows("m.presence", "@bob:example.com")
-    assert not parsed.presence.allows("m.presence", "@alice:example.com")
-    assert not parsed.presence.allows("m.other", "@bob:example.com")
+    assert parsed.presence.wants("m.presence", "@bob:example.com")
+    assert not parsed.presence.wants("m.presence", "@alice:example.com")
+    assert not parsed.presence.wants("m.other", "@bob:example.com")
     assert parsed.room.timeline.limit == 10
     assert parsed.room.state.matches(Thing("m.room.name"))
     assert not parsed.room.state.matches(Thing("m.roomname"))
@@ -71,7 +73,7 @@ def test_empty_filter_lets_everything_through() -> None:
     assert parsed.event_fields is None
     assert parsed.room.timeline.matches(Thing())
     assert parsed.room.timeline.allows_all_events
-    assert parsed.room.allows_room("!x:y")
+    assert parsed.room.room_matches("!x:y")
 
 
 ROWS: list[tuple[dict[str, Any], Thing, bool]] = [
@@ -85,9 +87,9 @@ ROWS: list[tuple[dict[str, Any], Thing, bool]] = [
     ({"rooms": ["!s:b"]}, Thing(), False),
     ({"rooms": ["!r:b"], "not_rooms": ["!r:b"]}, Thing(), False),
     ({"contains_url": True}, Thing(), False),
-    ({"contains_url": True}, Thing(content={"url": None}), True),
+    ({"contains_url": True}, Thing(contains_url=True), True),
     ({"contains_url": False}, Thing(), True),
-    ({"contains_url": False}, Thing(content={"url": "mxc://a/b"}), False),
+    ({"contains_url": False}, Thing(contains_url=True), False),
     ({"contains_url": None, "types": None, "limit": None}, Thing(), True),
 ]
 
@@ -96,8 +98,14 @@ ROWS: list[tuple[dict[str, Any], Thing, bool]] = [
 def test_room_event_filters(definition: dict[str, Any], thing: Thing, ok: bool) -> None:
     parsed = parse_room_event_filter(definition)
     assert parsed.matches(thing) is ok
-    if parsed.allows_all_events and parsed.allows_room(thing.room_id):
+    if parsed.allows_all_events and parsed.room_matches(thing.room_id):
         assert ok
+
+
+def test_limits() -> None:
+    assert parse_room_event_filter({}).limit == 10
+    assert parse_room_event_filter({"limit": 1}).limit == 1
+    assert parse_room_event_filter({"limit": 10**6}).limit == MAX_LIMIT
 
 
 def test_flags() -> None:
@@ -179,3 +187,11 @@ def test_only_fields() -> None:
     both = only_fields(event, (("content",), ("content", "body")))
     assert both == {"content": event["content"]}
     assert event["content"] == {"body": "b", "m.x": {"y": 1, "z": 2}}
+
+
+def test_events_are_event_like() -> None:
+    room = usual_room()
+    picture = room.make(BOB, "m.room.message", {"url": "mxc://a/b"})
+    pictures = parse_room_event_filter({"contains_url": True, "senders": [BOB]})
+    assert pictures.matches(picture)
+    assert not pictures.matches(room.make(BOB, "m.room.message", {}))
