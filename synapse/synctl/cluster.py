@@ -21,7 +21,7 @@ class Process:
     """One process as its configuration files describe it."""
 
     config: Config
-    files: tuple[str, ...]  # absolute, homeserver.yaml first
+    files: tuple[str, ...]  # absolute, homeserver.yaml first, its own last
     daemonize: bool | None  # what its own file says of it, None where it says nothing
 
     @property
@@ -37,11 +37,6 @@ class Process:
         return self.config.is_main
 
     @property
-    def title(self) -> str:
-        """How the process calls itself in lists of processes."""
-        return " ".join(["python -m", self.app, *(f"-c {file}" for file in self.files)])
-
-    @property
     def output_file(self) -> str:
         """Where what it prints goes: beside its pid file, or else beside its own configuration file."""
         if self.config.pid_file:
@@ -54,7 +49,7 @@ class Cluster:
     """The processes that a command is about, and the server that they belong to."""
 
     shared: Config  # homeserver.yaml alone
-    file: str  # its path
+    file: str  # its path; the first one, if it is a directory
     main: Process | None
     workers: tuple[Process, ...]
 
@@ -76,12 +71,12 @@ def read_cluster(
     read = load if checked else load_unchecked
     shared = read([path])
     if directory is None and not workers:
-        return Cluster(shared, path, Process(shared, (path,), None), ())
+        return Cluster(shared, shared.files[0], Process(shared, shared.files, None), ())
     files = _worker_files(directory) if directory is not None else [os.path.abspath(file) for file in workers]
     processes = [_process(read, path, file) for file in files]
     mains = [process for process in processes if process.is_main]
     _check_unique(processes)
-    return Cluster(shared, path, mains[0] if mains else None, tuple(p for p in processes if not p.is_main))
+    return Cluster(shared, shared.files[0], mains[0] if mains else None, tuple(p for p in processes if not p.is_main))
 
 
 def _worker_files(directory: str) -> list[str]:
@@ -103,7 +98,8 @@ def _process(read: Callable[[list[str]], Config], shared: str, file: str) -> Pro
         )
         raise ConfigError(file, "worker_app", "is missing", remedy)
     says = own.get("daemonize" if own["worker_app"] == "synapse.app.homeserver" else "worker_daemonize")
-    return Process(read([shared, file]), (shared, file), says)
+    config = read([shared, file])
+    return Process(config, config.files, says)
 
 
 def _check_unique(processes: list[Process]) -> None:

@@ -121,6 +121,18 @@ def test_homeserver_yaml_is_found_beside_the_workers(site: Site, tmp_path_factor
     assert list(elsewhere.iterdir()) == []
 
 
+def test_the_shared_configuration_may_be_a_directory(site: Site) -> None:
+    shared = site.directory / "shared"
+    shared.mkdir()
+    (site.directory / "homeserver.yaml").rename(shared / "a.yaml")
+    (shared / "b.yaml").write_text("use_presence: false\n")
+    site.run("start", "-a", "workers", "shared")
+    assert "2 workers of this server still run" in site.run("stop", "shared")
+    site.run("stop", "-a", "workers", "shared")
+    journal = (shared / "journal").read_text().splitlines()
+    assert sorted(journal[3:]) == ["stop main", "stop pusher", "stop synchrotron"]
+
+
 def test_one_worker(site: Site) -> None:
     site.run("start")
     site.run("-w", "workers/synchrotron.yaml", "start")
