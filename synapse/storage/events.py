@@ -1,0 +1,217 @@
+"""Events by their id, with what is known of them here; a bounded cache in front, since the same few decide over and over
+what may happen in a room. Timelines are read by `synapse.storage.timeline`; events are written by `synapse.storage.persist`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Collection
+from typing import TYPE_CHECKING, Any
+
+from synapse.api.room_versions import room_version
+from synapse.events.event import Event
+
+if TYPE_CHECKING:
+    from synapse.storage.database import Database, Transaction
+    from synapse.util.caches import LruCache
+
+
+class StoredEvent:
+    """An event and what this server knows of it.
+
+    `state_group` names the state after the event (None of outliers); `redacted_by` is the id of the redaction in force;
+    `rejected` says why, where the event was rejected.
+    """
+
+    __slots__ = (
+        "_shown",
+        "event",
+        "outlier",
+        "received_ts",
+        "redacted_by",
+        "rejected",
+        "soft_failed",
+        "state_group",
+        "stream_ordering",
+    )
+
+    def __init__(
+        self,
+        event: Event,
+        stream_ordering: int,
+        state_group: int | None,
+        received_ts: int,
+        *,
+        soft_failed: bool = False,
+        rejected: str | None = None,
+        outlier: bool = False,
+        redacted_by: str | None = None,
+    ) -> None:
+        self.event = event
+        self.stream_ordering = stream_ordering
+        self.state_group = state_group
+        self.received_ts = received_ts
+        self.soft_failed = soft_failed
+        self.rejected = rejected
+        self.outlier = outlier
+        self.redacted_by = redacted_by
+        self._shown: Event | None = None
+
+    @property
+    def shown(self) -> Event:
+        """The event as anybody may see it: redacted, if a redaction is in force."""
+        if self.redacted_by is None:
+            return self.event
+        if self._shown is None:
+            self._shown = self.event.redacted()
+        return self._shown
+
+    def with_redaction(self, redacted_by: str) -> StoredEvent:
+        """The same, redacted; the first redaction stays in force."""
+        if self.redacted_by is not None:
+            return self
+        return StoredEvent(
+            self.event,
+            self.stream_ordering,
+            self.state_group,
+            self.received_ts,
+            soft_failed=self.soft_failed,
+            rejected=self.rejected,
+            outlier=self.outlier,
+            redacted_by=redacted_by,
+        )
+
+    def __repr__(self) -> str:
+        return f"<StoredEvent {self.event!r} at {self.stream_ordering}>"
+
+
+COLUMNS = (
+    "e.event_id, e.json, e.stream_ordering, e.state_group, e.received_ts, e.soft_failed, e.rejected, e.outlier, "
+    "e.redacted_by, r.room_version"
+)
+"""What `from_row` reads; `e` is events, `r` is rooms."""
+
+
+def from_row(row: tuple[Any, ...]) -> StoredEvent:
+    """A StoredEvent of a row of `COLUMNS`."""
+    event_id, json, stream_ordering, state_group, received_ts, soft_failed, rejected, outlier, redacted_by, version = (
+        row
+    )
+    return StoredEvent(
+        Event.from_json(json, room_version(version), event_id=event_id),
+        stream_ordering,
+        state_group,
+        received_ts,
+        soft_failed=soft_failed,
+        rejected=rejected,
+        outlier=outlier,
+        redacted_by=redacted_by,
+    )
+
+
+class EventsStore:
+    """Reads events, in any process. What `learn` is told by the events stream needs not be read."""
+
+    def __init__(self, db: Database, cache: LruCache[str, StoredEvent]) -> None:
+        self._db = db
+        self._cache = cache
+        self._reading = 0
+        self._redacted_meanwhile: dict[str, str] = {}
+
+    async def get(self, event_id: str) -> StoredEvent | None:
+        """The event, if this server has it."""
+        found = self._cache.get(event_id)
+        return found if found is not None else (await self.get_many([event_id])).get(event_id)
+
+    async def get_many(self, event_ids: Collection[str]) -> dict[str, StoredEvent]:
+        """Those of the events that this server has, by id. One statement for all that are not cached, else none."""
+        found: dict[str, StoredEvent] = {}
+        missing: list[str] = []
+        for event_id in event_ids:
+            cached = self._cache.get(event_id)
+            if cached is None:
+                missing.append(event_id)
+            else:
+                found[event_id] = cached
+        if missing:
+            for stored in await self.guarded(self._db.read("events.get", _get, missing)):
+                found[stored.event.event_id] = stored
+        return found
+
+    async def guarded(self, reading: Awaitable[Collection[StoredEvent]]) -> list[StoredEvent]:
+        """The events that a statement under way will find, remembered for the next time.
+
+        A redaction may be announced while the statement runs, which saw the event before it.
+        """
+        self._reading += 1
+        try:
+            events = await reading
+            late = self._redacted_meanwhile
+            known = [s.with_redaction(late[s.event.event_id]) if s.event.event_id in late else s for s in events]
+        finally:
+            self._reading -= 1
+            if not self._reading:
+                self._redacted_meanwhile.clear()
+        for stored in known:
+            self._cache.set(stored.event.event_id, stored)
+        return known
+
+    async def with_auth_chains(self, event_ids: Collection[str]) -> dict[str, StoredEvent]:
+        """The events and all in their auth chains. One statement."""
+        events = await self._db.read("events.with_auth_chains", _with_auth_chains, list(event_ids))
+        return {stored.event.event_id: stored for stored in events}
+
+    async def in_auth_chains(self, event_ids: Collection[str], candidates: Collection[str]) -> set[str]:
+        """Those of the candidates that are in the auth chain of any of the events. One statement."""
+        return await self._db.read("events.in_auth_chains", _in_auth_chains, list(event_ids), list(candidates))
+
+    async def state_groups(self, event_ids: Collection[str]) -> dict[str, int]:
+        """The state after each of the events that are here and no outliers. One statement, or none."""
+        stored = await self.get_many(event_ids)
+        return {event_id: s.state_group for event_id, s in stored.items() if s.state_group is not None}
+
+    def learn(self, stored: StoredEvent) -> None:
+        """Take in a new event that is likely to be asked for."""
+        self._cache.set(stored.event.event_id, stored)
+
+    def forget(self, event_id: str) -> None:
+        """Drop an event from the cache, as something about it has changed."""
+        self._cache.pop(event_id)
+
+    def learn_redaction(self, event_id: str, redacted_by: str) -> None:
+        """Take note that a redaction has come into force."""
+        cached = self._cache.get(event_id)
+        if cached is not None:
+            self._cache.set(event_id, cached.with_redaction(redacted_by))
+        elif self._reading:
+            self._redacted_meanwhile[event_id] = redacted_by
+
+
+def _get(txn: Transaction, event_ids: list[str]) -> list[StoredEvent]:
+    txn.execute(f"SELECT {COLUMNS} FROM events e JOIN rooms r USING (room_id) WHERE e.event_id = ANY(%s)", (event_ids,))
+    return [from_row(row) for row in txn.rows()]
+
+
+_CHAINS = """
+    WITH RECURSIVE chain (event_id) AS (
+        SELECT unnest(%s::text[])
+        UNION
+        SELECT a.auth_event_id FROM chain c JOIN event_auth a ON a.event_id = c.event_id
+    )
+"""
+
+
+def _with_auth_chains(txn: Transaction, event_ids: list[str]) -> list[StoredEvent]:
+    txn.execute(
+        f"{_CHAINS} SELECT {COLUMNS} FROM chain JOIN events e USING (event_id) JOIN rooms r USING (room_id)",
+        (event_ids,),
+    )
+    return [from_row(row) for row in txn.rows()]
+
+
+def _in_auth_chains(txn: Transaction, event_ids: list[str], candidates: list[str]) -> set[str]:
+    cited = "SELECT auth_event_id FROM event_auth WHERE event_id = ANY(%s)"
+    txn.execute(
+        _CHAINS.replace("SELECT unnest(%s::text[])", cited) + "SELECT event_id FROM chain WHERE event_id = ANY(%s)",
+        (event_ids, candidates),
+    )
+    return {event_id for (event_id,) in txn.rows()}

@@ -1,0 +1,243 @@
+"""`Persister`: the one writer of events. All that wait are committed together, in the order in which they came.
+
+Theory of operation. There is one queue and one batch under way. While a batch is being committed, requests gather; they
+are the next batch. A batch is planned (`persist_plan`), written in one transaction of one round trip (`persist_rows`), and
+then announced. If the transaction hits a primary key, something of it is there already: a request that was sent again
+after its answer was lost, or the batch itself, committed by a connection that broke before it could say so. What is
+there is looked up, and the batch is planned anew with that knowledge. Killed at any moment, the process loses nothing
+that it has answered and leaves nothing half done.
+
+Only the main process has one, since it alone holds the lease on writing.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from psycopg2.errors import UniqueViolation
+from twisted.internet.defer import Deferred
+
+from synapse.api.errors import Codes, MatrixError
+from synapse.storage.event_txns import TxnKey
+from synapse.storage.persist_events import Outcome, Persisted, Request
+from synapse.storage.persist_plan import BatchPlan, Planned, Positions, Stale
+from synapse.storage.persist_rows import Rows
+from synapse.storage.persist_state import BatchState, GroupIds
+
+if TYPE_CHECKING:
+    from synapse.state.store import StateReader
+    from synapse.storage.database import Database, Transaction
+    from synapse.storage.event_txns import EventTxnsStore
+    from synapse.storage.events import EventsStore
+    from synapse.storage.persist_room import RoomEnds
+    from synapse.storage.state import StateStore
+    from synapse.util.caches import LruCache
+
+logger = logging.getLogger(__name__)
+
+MAX_BATCH: Final = 100
+"""Requests that are committed together at most."""
+
+Announce = Callable[[int, Sequence[Planned]], None]
+"""Is told the position that the events stream has reached, and the events that brought it there."""
+
+
+class Stores(NamedTuple):
+    """What the writer reads from when memory does not know."""
+
+    ends: RoomEnds
+    reader: StateReader
+    states: StateStore
+    events: EventsStore
+    txns: EventTxnsStore
+
+
+class _Waiting(NamedTuple):
+    request: Request
+    answer: Deferred[Outcome]
+
+
+class Persister:
+    """Writes events.
+
+    :param positions: hands out positions of the events stream.
+    :param groups: hands out ids of state groups.
+    :param announce: called after each commit, before anybody is answered.
+    :param now: the time in milliseconds.
+    :param recent: remembers what was written a moment ago, by transaction id and event id.
+    """
+
+    def __init__(
+        self,
+        db: Database,
+        stores: Stores,
+        positions: Positions,
+        groups: GroupIds,
+        server_name: str,
+        announce: Announce,
+        now: Callable[[], int],
+        recent: LruCache[TxnKey | str, Persisted],
+    ) -> None:
+        self._db = db
+        self._stores = stores
+        self._positions = positions
+        self._groups = groups
+        self._server_name = server_name
+        self._announce = announce
+        self._now = now
+        self._recent = recent
+        self._queue: list[_Waiting] = []
+        self._busy = False
+        self._position = 0
+
+    async def persist(self, request: Request) -> Outcome:
+        """Write the events of a request, and answer when they are committed and announced.
+
+        A request that comes a second time (same event ids, or same transaction id) is answered like the first. Raises a
+        MatrixError where the room's present state does not allow the events, or an alias is taken.
+        """
+        waiting = _Waiting(request, Deferred())
+        self._queue.append(waiting)
+        if not self._busy:
+            self._busy = True
+            Deferred.fromCoroutine(self._work())
+        return await waiting.answer
+
+    async def _work(self) -> None:
+        while self._queue:
+            batch, self._queue = self._queue[:MAX_BATCH], self._queue[MAX_BATCH:]
+            try:
+                await self._write(batch)
+            except Exception as error:
+                await self._write_singly(batch, error)
+        self._busy = False
+
+    async def _write_singly(self, batch: list[_Waiting], error: Exception) -> None:
+        """The batch could not be written. One request must not take others down with it."""
+        for waiting in batch:
+            self._stores.ends.forget(waiting.request.room_id)
+        unanswered = [waiting for waiting in batch if not waiting.answer.called]
+        if len(unanswered) == 1:
+            unanswered[0].answer.errback(_as_told(error))
+            return
+        logger.warning("Events could not be written together and are now written one by one: %s", error)
+        for waiting in unanswered:
+            try:
+                await self._write([waiting])
+            except Exception as own:
+                self._stores.ends.forget(waiting.request.room_id)
+                if not waiting.answer.called:
+                    waiting.answer.errback(_as_told(own))
+
+    async def _write(self, batch: list[_Waiting]) -> None:
+        for _attempt in range(3):
+            plan, outcomes = await self._plan(batch)
+            if not plan.planned:
+                break
+            try:
+                await self._db.write_idempotent("events.persist", _write_rows, plan.rows)
+            except UniqueViolation:
+                if not await self._look_up(plan):
+                    raise
+                if not self._is_ours(plan):
+                    continue
+            self._commit(plan)
+            break
+        else:
+            raise RuntimeError("events could not be told from those that are stored")
+        for waiting, outcome in zip(batch, outcomes, strict=True):
+            if isinstance(outcome, Outcome):
+                waiting.answer.callback(outcome)
+            else:
+                waiting.answer.errback(outcome)
+
+    async def _plan(self, batch: Sequence[_Waiting]) -> tuple[BatchPlan, list[Outcome | Exception]]:
+        state = BatchState(self._groups, self._stores.states, self._stores.events)
+        plan = BatchPlan(self._positions, self._stores.ends, state, self._stores.reader, self._server_name, self._now())
+        known: dict[TxnKey | str, Persisted] = {}
+        outcomes: list[Outcome | Exception] = []
+        for waiting in batch:
+            try:
+                outcomes.append(await self._plan_one(plan, waiting.request, known))
+            except Stale:
+                outcomes.append(Outcome((), max(self._position, plan.position), stale=True))
+            except MatrixError as error:
+                outcomes.append(error)
+            except Exception as error:
+                logger.exception("An event for %s could not be prepared for writing", waiting.request.room_id)
+                outcomes.append(error)
+        return plan, outcomes
+
+    async def _plan_one(self, plan: BatchPlan, request: Request, known: dict[TxnKey | str, Persisted]) -> Outcome:
+        earlier = self._earlier(request, known)
+        if earlier is not None:
+            return earlier
+        persisted = await plan.add(request)
+        for new, done in zip(request.events, persisted, strict=True):
+            known[done.event_id] = done
+            if new.txn is not None:
+                known[new.txn] = done
+        return Outcome(tuple(persisted), persisted[-1].stream_ordering)
+
+    def _earlier(self, request: Request, known: dict[TxnKey | str, Persisted]) -> Outcome | None:
+        """The answer to a request whose events have been written before, as far as memory knows."""
+        found: list[Persisted] = []
+        for new in request.events:
+            for key in (new.txn, new.event.event_id):
+                done = None if key is None else known.get(key) or self._recent.get(key)
+                if done is not None:
+                    found.append(done)
+                    break
+        if len(found) < len(request.events):
+            return None
+        return Outcome(tuple(found), max(done.stream_ordering for done in found))
+
+    def _commit(self, plan: BatchPlan) -> None:
+        for end in plan.ends.values():
+            self._stores.ends.commit(end)
+        for step in plan.planned:
+            done = Persisted(step.new.event.event_id, step.stream_ordering)
+            self._recent.set(done.event_id, done)
+            if step.new.txn is not None:
+                self._recent.set(step.new.txn, done)
+        self._position = plan.position
+        self._announce(plan.position, plan.planned)
+
+    # -- what is there already ---------------------------------------------------------------------------------
+
+    async def _look_up(self, plan: BatchPlan) -> bool:
+        """Remember which of the planned events, or of their transaction ids, are stored. False if none is."""
+        keys = [step.new.txn for step in plan.planned if step.new.txn is not None]
+        sent = await self._stores.txns.get_many(keys)
+        ids = {step.new.event.event_id for step in plan.planned}
+        stored = await self._db.read("events.positions", _positions, list(ids.union(sent.values())))
+        for event_id, position in stored.items():
+            self._recent.set(event_id, Persisted(event_id, position))
+        for key, event_id in sent.items():
+            self._recent.set(key, Persisted(event_id, stored[event_id]))
+        for end in plan.ends:
+            self._stores.ends.forget(end)
+        return bool(stored)
+
+    def _is_ours(self, plan: BatchPlan) -> bool:
+        """Whether it is this very plan that is stored: its COMMIT was done, and its answer lost."""
+        first = plan.planned[0]
+        event_id = first.new.event.event_id
+        return self._recent.get(event_id) == Persisted(event_id, first.stream_ordering)
+
+
+def _write_rows(txn: Transaction, rows: Rows) -> None:
+    rows.write(txn)
+
+
+def _positions(txn: Transaction, event_ids: list[str]) -> dict[str, int]:
+    txn.execute("SELECT event_id, stream_ordering FROM events WHERE event_id = ANY(%s)", (event_ids,))
+    return dict(txn.rows())
+
+
+def _as_told(error: Exception) -> Exception:
+    if isinstance(error, UniqueViolation) and error.diag.constraint_name == "room_aliases_pkey":
+        return MatrixError(400, Codes.ROOM_IN_USE, "The room alias is taken already.")
+    return error

@@ -1,0 +1,110 @@
+"""What follows from an event for the tables beside it: rows, from plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from synapse.api.constants import EventTypes, Membership
+from synapse.api.identifiers import domain_of
+from synapse.events.event import Event, StateKey
+from synapse.storage.persist_events import NewEvent, Replaced
+from synapse.storage.persist_rows import STATS_OF_STATE, Rows
+from synapse.storage.relations import relation_of
+
+_COUNTED = {Membership.JOIN: "joined_members", Membership.INVITE: "invited_members"}
+
+
+class Change(NamedTuple):
+    """A change of a room's present state: from which entry (None: there was none) to which event (None: it is gone)."""
+
+    key: StateKey
+    old: Replaced
+    new: Event | None
+
+
+def write_event(rows: Rows, new: NewEvent, position: int, group: int, now: int) -> None:
+    """The event itself, its transaction id, its auth events (of state events alone), and whom it concerns."""
+    event = new.event
+    content = event.content
+    relation = relation_of(content) if "m.relates_to" in content else None
+    rows.events.append(
+        (
+            position,
+            event.event_id,
+            event.room_id,
+            event.depth,
+            event.type,
+            event.state_key,
+            event.sender,
+            event.origin_server_ts,
+            now,
+            group,
+            isinstance(content.get("url"), str),
+            None if relation is None else relation.event_id,
+            None if relation is None else relation.rel_type,
+            event.json.decode(),
+        )
+    )
+    if new.txn is not None:
+        rows.txns[new.txn] = (*new.txn, event.event_id, now)
+    if event.is_state():
+        rows.event_auth += [(event.event_id, cited) for cited in dict.fromkeys(event.auth_event_ids)]
+        if event.type == EventTypes.MEMBER:
+            rows.memberships.append(_membership_row(event, position))
+    place = (event.room_id, position, event.event_id, new.thread_id)
+    rows.push_actions += [(p.user_id, *place, p.notify, p.highlight, p.actions) for p in new.push]
+
+
+def write_changes(rows: Rows, room_id: str, changes: Iterable[Change], position: int, server_name: str) -> None:
+    """The room's present state, the history of its changes, and what is derived from it."""
+    for key, old, new in changes:
+        place = (room_id, *key)
+        event_id = None if new is None else new.event_id
+        membership = None if new is None else new.membership
+        rows.current[place] = None if new is None else (*place, event_id, membership, position)
+        rows.deltas[position, *place] = (position, *place, event_id, old.event_id)
+        rows.change_stats(room_id, _stats_change(key, old, new))
+        if new is not None and membership is not None and domain_of(key[1]) == server_name:
+            local = (key[1], room_id, membership, new.sender, new.event_id, position)
+            rows.local_memberships[key[1], room_id] = local
+
+
+def write_redaction(rows: Rows, room_id: str, redaction: str, target_id: str, present: Event | None) -> None:
+    """A redaction comes into force. `present` is the room's present state where the target would stand."""
+    rows.redactions.setdefault(target_id, (redaction, room_id))
+    if present is not None and present.event_id == target_id:
+        rows.change_stats(room_id, _stats_change(present.key, Replaced(target_id), present.redacted()))
+
+
+def _stats_change(key: StateKey, old: Replaced, new: Event | None) -> dict[str, Any]:
+    if key[0] == EventTypes.MEMBER:
+        changes: dict[str, Any] = {}
+        for membership, step in ((old.membership, -1), (None if new is None else new.membership, 1)):
+            column = _COUNTED.get(membership or "")
+            if column is not None:
+                changes[column] = changes.get(column, 0) + step
+        return {column: step for column, step in changes.items() if step}
+    column, name = STATS_OF_STATE.get(key[0], (None, "")) if key[1] == "" else (None, "")
+    if column is None:
+        return {}
+    return {column: None if new is None else _text(new.content.get(name))}
+
+
+def _membership_row(event: Event, position: int) -> tuple[Any, ...]:
+    content = event.content
+    return (
+        event.event_id,
+        event.room_id,
+        event.state_key,
+        event.sender,
+        event.membership or "",
+        _text(content.get("displayname")),
+        _text(content.get("avatar_url")),
+        position,
+    )
+
+
+def _text(value: Any) -> str | None:
+    """A text of an event as a column can hold it; events may have anything where the specification has a text."""
+    return value.replace("\x00", "") if isinstance(value, str) else None

@@ -1,0 +1,184 @@
+"""The rows that a batch of new events consists of, and their one transaction.
+
+`Rows` is filled by `synapse.storage.persist_plan`, which knows what the events mean; here it is only known how they are
+stored. All statements of a batch travel in a single round trip, one statement a table however many events there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from synapse.storage.event_txns import TxnKey
+
+if TYPE_CHECKING:
+    from synapse.storage.database import Transaction
+
+Params = tuple[Any, ...]
+
+STATS_OF_STATE: Final = {
+    "m.room.name": ("name", "name"),
+    "m.room.topic": ("topic", "topic"),
+    "m.room.canonical_alias": ("canonical_alias", "alias"),
+    "m.room.avatar": ("avatar_url", "url"),
+    "m.room.join_rules": ("join_rules", "join_rule"),
+    "m.room.history_visibility": ("history_visibility", "history_visibility"),
+    "m.room.guest_access": ("guest_access", "guest_access"),
+    "m.room.encryption": ("encryption", "algorithm"),
+    "m.room.create": ("room_type", "type"),
+}
+"""Which column of room_stats each state event with an empty state key fills, and from which key of its content."""
+
+
+class HeadChange(NamedTuple):
+    """A row of room_heads."""
+
+    room_id: str
+    event_ids: list[str]
+    state_group: int
+    state_ordering: int
+    stream_ordering: int
+
+
+class Rows:
+    """What one transaction writes. Where a row may change several times within a batch, only its last form is kept."""
+
+    def __init__(self) -> None:
+        self.events: list[Params] = []
+        self.txns: dict[TxnKey, Params] = {}
+        self.rooms: list[Params] = []
+        self.aliases: list[Params] = []
+        self.event_auth: list[Params] = []
+        self.state_groups: list[Params] = []
+        self.group_entries: list[Params] = []
+        self.current: dict[tuple[str, str, str], Params | None] = {}  # None: the entry is gone
+        self.deltas: dict[Params, Params] = {}
+        self.memberships: list[Params] = []
+        self.local_memberships: dict[tuple[str, str], Params] = {}
+        self.stats: dict[str, dict[str, Any]] = {}
+        self.heads: dict[str, HeadChange] = {}
+        self.push_actions: list[Params] = []
+        self.redactions: dict[str, tuple[str, str]] = {}  # target: (redaction, room)
+
+    def add(self, other: Rows) -> None:
+        """Take over the rows of an event that comes after those that are here."""
+        for name, mine in vars(self).items():
+            theirs = getattr(other, name)
+            if name == "stats":
+                for room_id, changes in theirs.items():
+                    self.change_stats(room_id, changes)
+            elif isinstance(mine, list):
+                mine.extend(theirs)
+            else:
+                mine.update(theirs)
+
+    def change_stats(self, room_id: str, changes: dict[str, Any]) -> None:
+        """Columns of room_stats: texts replace what is there, numbers of members are added to it."""
+        if not changes:
+            return
+        stats = self.stats.setdefault(room_id, {})
+        for column, value in changes.items():
+            stats[column] = stats.get(column, 0) + value if column in _COUNTED else value
+
+    def write(self, txn: Transaction) -> None:
+        """All of it, to be sent with the COMMIT."""
+        for sql, rows in (
+            (_EVENTS, self.events),
+            (_TXNS, self.txns.values()),
+            (_ROOMS, self.rooms),
+            (_ALIASES, self.aliases),
+            (_EVENT_AUTH, self.event_auth),
+            (_STATE_GROUPS, self.state_groups),
+            (_GROUP_ENTRIES, self.group_entries),
+            (_CURRENT, [row for row in self.current.values() if row is not None]),
+            (_DELTAS, self.deltas.values()),
+            (_MEMBERSHIPS, self.memberships),
+            (_LOCAL_MEMBERSHIPS, self.local_memberships.values()),
+            (_HEADS, self.heads.values()),
+            (_PUSH_ACTIONS, self.push_actions),
+        ):
+            _later(txn, sql, rows)
+        gone = [key for key, row in self.current.items() if row is None]
+        if gone:
+            txn.later(_CURRENT_GONE, [list(column) for column in zip(*gone, strict=True)])
+        self._write_stats(txn)
+        if self.redactions:
+            changed = [(target, redaction, room_id) for target, (redaction, room_id) in self.redactions.items()]
+            txn.later(_REDACTIONS, [list(column) for column in zip(*changed, strict=True)])
+
+    def _write_stats(self, txn: Transaction) -> None:
+        by_columns: dict[tuple[str, ...], list[Params]] = {}
+        for room_id, stats in self.stats.items():
+            columns = tuple(sorted(stats))
+            by_columns.setdefault(columns, []).append((room_id, *(stats[column] for column in columns)))
+        for columns, rows in by_columns.items():
+            changes = ", ".join(
+                f"{column} = room_stats.{column} + excluded.{column}"
+                if column in _COUNTED
+                else f"{column} = excluded.{column}"
+                for column in columns
+            )
+            _later(
+                txn,
+                f"INSERT INTO room_stats (room_id, {', '.join(columns)}) VALUES %s "
+                f"ON CONFLICT (room_id) DO UPDATE SET {changes}",
+                rows,
+            )
+
+
+def _later(txn: Transaction, sql: str, rows: Iterable[Params]) -> None:
+    txn.values(sql, rows, later=True)
+
+
+_COUNTED: Final = frozenset({"joined_members", "invited_members"})
+
+_EVENTS: Final = """
+    INSERT INTO events (stream_ordering, event_id, room_id, depth, type, state_key, sender, origin_server_ts, received_ts,
+        state_group, contains_url, relates_to, relation_type, json) VALUES %s
+"""
+_TXNS: Final = "INSERT INTO event_txns (user_id, device_id, room_id, txn_id, event_id, sent_ts) VALUES %s"
+_ROOMS: Final = "INSERT INTO rooms (room_id, creator, room_version, is_public, created_ts) VALUES %s"
+_ALIASES: Final = "INSERT INTO room_aliases (alias, room_id, creator) VALUES %s"
+_EVENT_AUTH: Final = "INSERT INTO event_auth (event_id, auth_event_id) VALUES %s"
+_STATE_GROUPS: Final = "INSERT INTO state_groups (id, room_id, prev_group, base_group, number) VALUES %s"
+_GROUP_ENTRIES: Final = "INSERT INTO state_group_entries (state_group, type, state_key, event_id) VALUES %s"
+_CURRENT: Final = """
+    INSERT INTO current_state (room_id, type, state_key, event_id, membership, stream_ordering) VALUES %s
+    ON CONFLICT (room_id, type, state_key) DO UPDATE
+    SET event_id = excluded.event_id, membership = excluded.membership, stream_ordering = excluded.stream_ordering
+"""
+_CURRENT_GONE: Final = """
+    DELETE FROM current_state USING unnest(%s::text[], %s::text[], %s::text[]) AS gone (room_id, type, state_key)
+    WHERE (current_state.room_id, current_state.type, current_state.state_key) = (gone.room_id, gone.type, gone.state_key)
+"""
+_DELTAS: Final = """
+    INSERT INTO current_state_deltas (stream_ordering, room_id, type, state_key, event_id, prev_event_id) VALUES %s
+"""
+_MEMBERSHIPS: Final = """
+    INSERT INTO memberships (event_id, room_id, user_id, sender, membership, display_name, avatar_url, stream_ordering)
+    VALUES %s
+"""
+# A room that was forgotten stays so until its user enters or is asked in again.
+_LOCAL_MEMBERSHIPS: Final = """
+    INSERT INTO local_memberships (user_id, room_id, membership, sender, event_id, stream_ordering) VALUES %s
+    ON CONFLICT (user_id, room_id) DO UPDATE
+    SET membership = excluded.membership, sender = excluded.sender, event_id = excluded.event_id,
+        stream_ordering = excluded.stream_ordering,
+        forgotten = local_memberships.forgotten AND excluded.membership IN ('leave', 'ban')
+"""
+_HEADS: Final = """
+    INSERT INTO room_heads (room_id, event_ids, state_group, state_ordering, stream_ordering) VALUES %s
+    ON CONFLICT (room_id) DO UPDATE
+    SET event_ids = excluded.event_ids, state_group = excluded.state_group,
+        state_ordering = excluded.state_ordering, stream_ordering = excluded.stream_ordering
+"""
+_PUSH_ACTIONS: Final = """
+    INSERT INTO push_actions (user_id, room_id, stream_ordering, event_id, thread_id, notify, highlight, actions)
+    VALUES %s
+"""
+# The first redaction stays the one in force.
+_REDACTIONS: Final = """
+    UPDATE events SET redacted_by = new.redaction
+    FROM unnest(%s::text[], %s::text[], %s::text[]) AS new (target, redaction, room_id)
+    WHERE events.event_id = new.target AND events.room_id = new.room_id AND events.redacted_by IS NULL
+"""

@@ -1,0 +1,63 @@
+"""How an event relates to another one (`m.relates_to`): what is kept of it beside the event, and questions about it.
+
+Client-server API, "Forming relationships between events".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from synapse.api.constants import RelationTypes
+
+if TYPE_CHECKING:
+    from synapse.storage.database import Database, Transaction
+
+
+class Relation(NamedTuple):
+    """`event_id` is the event related to; `rel_type` is None for a rich reply, which has no type."""
+
+    event_id: str
+    rel_type: str | None
+    key: str | None = None
+
+
+def relation_of(content: Mapping[str, Any]) -> Relation | None:
+    """The relation that an event's content declares, if it is a well-formed one."""
+    relates_to = content.get("m.relates_to")
+    if not isinstance(relates_to, dict):
+        return None
+    event_id, rel_type, key = relates_to.get("event_id"), relates_to.get("rel_type"), relates_to.get("key")
+    if isinstance(event_id, str) and isinstance(rel_type, str):
+        return _checked(Relation(event_id, rel_type, key if isinstance(key, str) else None))
+    reply = relates_to.get("m.in_reply_to")
+    replied = reply.get("event_id") if isinstance(reply, dict) else None
+    return _checked(Relation(replied, None)) if isinstance(replied, str) else None
+
+
+def _checked(relation: Relation) -> Relation | None:
+    # Foreign servers may send anything; what no event can be named or PostgreSQL cannot hold is no relation.
+    fine = len(relation.event_id) <= 255 and len(relation.rel_type or "") <= 255
+    return relation if fine and "\x00" not in relation.event_id + (relation.rel_type or "") else None
+
+
+class RelationsStore:
+    """Asks for relations, in any process."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    async def has_annotation(self, sender: str, event_type: str, event_id: str, key: str) -> bool:
+        """Whether `sender` has annotated the event with this very key already, and not taken it back. One statement."""
+        return await self._db.read("relations.has_annotation", _has_annotation, sender, event_type, event_id, key)
+
+
+def _has_annotation(txn: Transaction, sender: str, event_type: str, event_id: str, key: str) -> bool:
+    txn.execute(
+        """
+        SELECT 1 FROM events WHERE relates_to = %s AND relation_type = %s AND sender = %s AND type = %s
+            AND redacted_by IS NULL AND json::jsonb #>> '{content,m.relates_to,key}' = %s LIMIT 1
+        """,
+        (event_id, RelationTypes.ANNOTATION, sender, event_type, key),
+    )
+    return txn.one_or_none() is not None
