@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from synapse.storage.database import Database, Transaction
 
 
@@ -78,22 +80,19 @@ class MediaStore:
         """Announces an upload; False if the user has `limit` announced ones already that have not expired."""
         return await self._db.write("media.reserve", _reserve, media_id, user_id, now, expires_ts, limit)
 
-    async def add_local(self, upload: Upload) -> None:
-        await self._db.write("media.add_local", _add_local, upload)
+    async def add_local(self, upload: Upload, place: Callable[[], None]) -> bool:
+        """Writes a new upload down, and has `place` put the file where it belongs before that is final. Always True."""
+        return await self._db.write("media.add_local", _add_local, upload, place)
 
-    async def fill(self, upload: Upload) -> bool:
-        """Completes an announced upload; False if somebody completed it first."""
-        return await self._db.write("media.fill", _fill, upload)
+    async def fill(self, upload: Upload, place: Callable[[], None]) -> bool:
+        """Completes an announced upload like `add_local`; False, and no file placed, if somebody completed it first."""
+        return await self._db.write("media.fill", _fill, upload, place)
 
     async def thumbnail(self, media_id: str, width: int, height: int, method: str) -> Thumbnail | None:
         return await self._db.read("media.thumbnail", _thumbnail, media_id, width, height, method)
 
     async def add_thumbnail(self, thumbnail: Thumbnail) -> None:
         await self._db.write("media.add_thumbnail", _add_thumbnail, thumbnail)
-
-    async def touch_local(self, media_ids: list[str], now: int) -> None:
-        """Notes that these files were fetched."""
-        await self._db.write("media.touch_local", _touch_local, media_ids, now)
 
     async def get_remote(self, origin: str, media_id: str) -> RemoteMedia | None:
         return await self._db.read("media.get_remote", _get_remote, origin, media_id)
@@ -109,12 +108,6 @@ class MediaStore:
     async def quarantine(self, media: list[tuple[str, str]], server_name: str, admin: str) -> int:
         """Quarantines files, given as (origin, media id), and returns how many were not before."""
         return await self._db.write("media.quarantine", _quarantine, media, server_name, admin)
-
-    async def unquarantine(self, origin: str, media_id: str, server_name: str) -> None:
-        await self._db.write("media.unquarantine", _unquarantine, origin, media_id, server_name)
-
-    async def quarantine_of_user(self, user_id: str, admin: str) -> int:
-        return await self._db.write("media.quarantine_of_user", _quarantine_of_user, user_id, admin)
 
     async def events_with_urls(self, room_id: str) -> list[str]:
         """The JSON of the room's events that speak of a URL, for whoever looks for media in them."""
@@ -147,7 +140,7 @@ def _reserve(txn: Transaction, media_id: str, user_id: str, now: int, expires_ts
     return True
 
 
-def _add_local(txn: Transaction, upload: Upload) -> None:
+def _add_local(txn: Transaction, upload: Upload, place: Callable[[], None]) -> bool:
     txn.execute(
         """
         INSERT INTO local_media (media_id, user_id, media_type, media_length, upload_name, created_ts, sha256)
@@ -155,9 +148,12 @@ def _add_local(txn: Transaction, upload: Upload) -> None:
         """,
         upload,
     )
+    place()
+    return True
 
 
-def _fill(txn: Transaction, upload: Upload) -> bool:
+def _fill(txn: Transaction, upload: Upload, place: Callable[[], None]) -> bool:
+    """Of two that upload at the same time, the other waits for the row, so the file is that of the one who gets it."""
     txn.execute(
         """
         UPDATE local_media SET media_type = %s, media_length = %s, upload_name = %s, sha256 = %s
@@ -172,7 +168,10 @@ def _fill(txn: Transaction, upload: Upload) -> bool:
             upload.user_id,
         ),
     )
-    return txn.one_or_none() is not None
+    if txn.one_or_none() is None:
+        return False
+    place()
+    return True
 
 
 def _thumbnail(txn: Transaction, media_id: str, width: int, height: int, method: str) -> Thumbnail | None:
@@ -195,10 +194,6 @@ def _add_thumbnail(txn: Transaction, thumbnail: Thumbnail) -> None:
         """,
         thumbnail,
     )
-
-
-def _touch_local(txn: Transaction, media_ids: list[str], now: int) -> None:
-    txn.execute("UPDATE local_media SET last_access_ts = %s WHERE media_id = ANY(%s)", (now, media_ids))
 
 
 def _get_remote(txn: Transaction, origin: str, media_id: str) -> RemoteMedia | None:
@@ -240,26 +235,6 @@ def _quarantine(txn: Transaction, media: list[tuple[str, str]], server_name: str
         )
         count += len(txn.rows())
     return count
-
-
-def _unquarantine(txn: Transaction, origin: str, media_id: str, server_name: str) -> None:
-    if origin == server_name:
-        txn.execute("UPDATE local_media SET quarantined_by = NULL WHERE media_id = %s", (media_id,))
-    else:
-        txn.execute(
-            "UPDATE remote_media SET quarantined_by = NULL WHERE origin = %s AND media_id = %s", (origin, media_id)
-        )
-
-
-def _quarantine_of_user(txn: Transaction, user_id: str, admin: str) -> int:
-    txn.execute(
-        """
-        UPDATE local_media SET quarantined_by = %s
-        WHERE user_id = %s AND quarantined_by IS NULL AND NOT safe_from_quarantine RETURNING 1
-        """,
-        (admin, user_id),
-    )
-    return len(txn.rows())
 
 
 def _events_with_urls(txn: Transaction, room_id: str) -> list[str]:
