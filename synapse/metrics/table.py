@@ -59,7 +59,7 @@ CALL_SECONDS = Histogram(
     "synapse_http_client_seconds", "How long HTTP requests to other processes of this server took."
 )
 CALL_CONNECTIONS = Gauge(
-    "synapse_http_client_connections", "Open connections to other processes of this server.", ("state",)
+    "synapse_http_client_connections", "Open connections to other processes of this server.", ("address", "state")
 )
 
 # -- the database --------------------------------------------------------------------------------------------------
