@@ -4,9 +4,9 @@
     await db.snapshot("sync.rooms", fn, …)       # read only, all statements see the same moment
     await db.write("rooms.create", fn, …)        # one REPEATABLE READ transaction
 
-`fn(txn, *args)` gets a `Transaction`. It may be called again from the start, when the database could not serialize it, found a
-deadlock, or lost the connection, so it has no effect but through `txn`; what is to happen once goes to `txn.after_commit`.
-Which server to talk to, and in which shape it is, is the business of `synapse.storage.prepare`.
+`fn(txn, *args)` gets a `Transaction`. It may be called again from the start, when the database could not serialize
+it, found a deadlock, or lost the connection, so it has no effect but through `txn`; what is to happen once goes to
+`txn.after_commit`. Which server to talk to, and in which shape it is, is the business of `synapse.storage.prepare`.
 """
 
 from __future__ import annotations
@@ -30,9 +30,8 @@ from synapse.storage.transaction import BEGIN, BEGIN_READ_ONLY, Row, Transaction
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
-    from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
 
-    class _Reactor(IReactorTime, IReactorFromThreads): ...
+    from synapse.util.reactor import ThreadReactor
 
 
 __all__ = ["Counts", "Database", "PoolSettings", "Row", "Transaction"]
@@ -105,7 +104,7 @@ class Database:
     """
 
     def __init__(
-        self, reactor: _Reactor, settings: PoolSettings, costs: Callable[[], Costs | None] = lambda: None
+        self, reactor: ThreadReactor, settings: PoolSettings, costs: Callable[[], Costs | None] = lambda: None
     ) -> None:
         self._reactor = reactor
         self._costs = costs
@@ -113,7 +112,9 @@ class Database:
         self.pool = ConnectionPool(reactor, settings)
         self.usage: dict[str, Usage] = {}
 
-    async def read(self, name: str, fn: Callable[Concatenate[Transaction, P], R], /, *args: P.args, **kw: P.kwargs) -> R:
+    async def read(
+        self, name: str, fn: Callable[Concatenate[Transaction, P], R], /, *args: P.args, **kw: P.kwargs
+    ) -> R:
         """Runs statements that change nothing; each sees what is committed when it begins."""
         return await self._run(name, None, False, fn, args, kw)
 
@@ -132,7 +133,10 @@ class Database:
     async def write_idempotent(
         self, name: str, fn: Callable[Concatenate[Transaction, P], R], /, *args: P.args, **kw: P.kwargs
     ) -> R:
-        """Like `write`, for transactions that may be done twice: they are retried also when the COMMIT got no answer."""
+        """Like `write`, for transactions that may be done twice:
+
+        They are retried also when the COMMIT got no answer.
+        """
         return await self._run(name, BEGIN, True, fn, args, kw)
 
     @contextmanager

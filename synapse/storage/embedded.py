@@ -4,9 +4,9 @@
     settings = connection_of(directory)          # workers
     stop(directory)                              # synctl, the demo
 
-It is a server like any other: it runs by itself, outlives the process that started it, and the next process that asks for it
-finds it running. It listens on a unix socket in its directory only, and lets in the user that runs the homeserver, and root
-(peer authentication: there is no password to keep).
+It is a server like any other: it runs by itself, outlives the process that started it, and the next process that asks
+for it finds it running. It listens on a unix socket in its directory only, and lets in the user that runs the
+homeserver, and root (peer authentication: there is no password to keep).
 
     directory/
       server.json     where the server is; workers connect with it
@@ -153,9 +153,7 @@ def _locked(directory: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
     except PermissionError as error:
-        raise DatabaseProblem(
-            f"The embedded database in {directory} belongs to another user; run the homeserver as the user that made it."
-        ) from error
+        raise _foreign(directory) from error
 
 
 def _read_location(directory: Path) -> Location | None:
@@ -165,11 +163,15 @@ def _read_location(directory: Path) -> Location | None:
     except FileNotFoundError:
         return None
     except PermissionError as error:
-        raise DatabaseProblem(
-            f"The embedded database in {directory} belongs to another user; run the homeserver as the user that made it."
-        ) from error
+        raise _foreign(directory) from error
     except (ValueError, TypeError, AttributeError) as error:
         raise DatabaseProblem(f"{directory}/server.json is damaged; remove it to have it written anew.") from error
+
+
+def _foreign(directory: Path) -> DatabaseProblem:
+    return DatabaseProblem(
+        f"The embedded database in {directory} belongs to another user; run the homeserver as the one that made it."
+    )
 
 
 def _locate(directory: Path, user: ServerUser) -> Location:
@@ -206,7 +208,16 @@ def _initialise(location: Location, programs: Programs, user: ServerUser) -> Non
     if (data / "PG_VERSION").exists():
         return
     done = programs.run(
-        user, "initdb", "-D", str(data), "-U", ROLE, "--auth=peer", "--encoding=UTF8", "--no-locale", "--no-instructions"
+        user,
+        "initdb",
+        "-D",
+        str(data),
+        "-U",
+        ROLE,
+        "--auth=peer",
+        "--encoding=UTF8",
+        "--no-locale",
+        "--no-instructions",
     )
     if done.returncode:
         raise DatabaseProblem(f"The embedded database could not be made in {data}: {_last_line(done)}.")

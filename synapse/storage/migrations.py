@@ -1,11 +1,13 @@
 """Bringing a database into the shape that this release needs.
 
-A new database gets `schema/full.sql` at once. An older one gets the numbered files of `schema/migrations/` that it has not
-seen, `0002_what_it_does.sql`, each in a transaction of its own together with its entry in `schema_version`. What
-takes long on a large database is a background update (`synapse.storage.background_updates`), which a migration puts in its table.
+A new database gets `schema/full.sql` at once. An older one gets the numbered files of `schema/migrations/` that it
+has not seen, `0002_what_it_does.sql`, each in a transaction of its own together with its entry in `schema_version`.
+What takes long on a large database is a background update (`synapse.storage.background_updates`), which a migration
+puts in its table.
 
-When the schema changes: add a migration, bring full.sql to the same shape (a test compares), raise `SCHEMA_VERSION`; and raise
-`COMPAT_VERSION` to the oldest schema version whose code works on the new shape, so that processes of neighbouring releases may run at once.
+When the schema changes: add a migration, bring full.sql to the same shape (a test compares), raise `SCHEMA_VERSION`;
+and raise `COMPAT_VERSION` to the oldest schema version whose code works on the new shape, so that processes of
+neighbouring releases may run at once.
 """
 
 from __future__ import annotations
@@ -56,14 +58,19 @@ def migrations(directory: Path = _SCHEMA / "migrations") -> list[Migration]:
 
 
 def read_versions(cursor: Cursor) -> Versions | None:
-    """The versions of the database; None where it holds no schema. Raises `DatabaseProblem` where it holds another's."""
+    """The versions of the database;
+
+    None where it holds no schema. Raises `DatabaseProblem` where it holds another's.
+    """
     cursor.execute("SELECT to_regclass('schema_version') IS NOT NULL")
     if not _first(cursor)[0]:
-        cursor.execute("SELECT relname FROM pg_class WHERE relnamespace = current_schema()::regnamespace AND relkind = 'r'")
+        cursor.execute(
+            "SELECT relname FROM pg_class WHERE relnamespace = current_schema()::regnamespace AND relkind = 'r'"
+        )
         others = sorted(str(name) for (name,) in cursor.fetchall())
         if others:
             raise DatabaseProblem(
-                f"The database holds tables that are not this server's ({', '.join(others[:3])}…); give it an empty one."
+                f"The database holds tables that are not ours ({', '.join(others[:3])}…); give us an empty one."
             )
         return None
     cursor.execute("SELECT version, compat_version FROM schema_version ORDER BY version DESC LIMIT 1")
@@ -94,7 +101,9 @@ def migrate(connection: Connection, versions: Versions, steps: list[Migration], 
         logger.info("Bringing the database to version %d: %s", step.version, step.path.stem)
         with connection.cursor() as cursor:
             cursor.execute(f"BEGIN;\n{step.path.read_text()}")
-            cursor.execute("INSERT INTO schema_version (version, compat_version) VALUES (%s, %s)", (step.version, compat))
+            cursor.execute(
+                "INSERT INTO schema_version (version, compat_version) VALUES (%s, %s)", (step.version, compat)
+            )
             cursor.execute("COMMIT")
         version = step.version
     return version
@@ -104,8 +113,8 @@ def check_compatible(versions: Versions, *, version: int = SCHEMA_VERSION) -> No
     """Raises `DatabaseProblem` where the database is too new for this release's code."""
     if versions.compat > version:
         raise DatabaseProblem(
-            f"The database was brought to version {versions.version} by a newer release, which version {version} of this "
-            f"release cannot work with (it takes {versions.compat} or later); upgrade this process."
+            f"The database was brought to version {versions.version} by a newer release, which version {version} of "
+            f"this release cannot work with (it takes {versions.compat} or later); upgrade this process."
         )
 
 

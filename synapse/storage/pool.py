@@ -3,8 +3,8 @@
 A job is a function of one connection. The thread that was idle last gets the next job, so that few connections stay
 warm and the others may go away. Nothing here knows what a transaction is.
 
-Everything but `_Worker.run` happens in the reactor's thread. Results come back through one queue, with one wake-up of the
-reactor for all that are ready.
+Everything but `_Worker.run` happens in the reactor's thread. Results come back through one queue, with one wake-up of
+the reactor for all that are ready.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from twisted.python.failure import Failure
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
-    from twisted.internet.interfaces import IReactorFromThreads
+
+    from synapse.util.reactor import ThreadReactor
 
 # JSON columns are handed out as text: most are passed on as they are, the others decode with orjson.
 extensions.register_type(extensions.new_type((114, 3802), "JSON_TEXT", lambda value, _cursor: value))
@@ -48,7 +49,7 @@ class _Task(NamedTuple):
 class ConnectionPool:
     """Runs jobs on threads with a connection of their own."""
 
-    def __init__(self, reactor: IReactorFromThreads, settings: PoolSettings) -> None:
+    def __init__(self, reactor: ThreadReactor, settings: PoolSettings) -> None:
         self._reactor = reactor
         self.settings = settings
         self._workers: set[_Worker] = set()
@@ -69,7 +70,10 @@ class ConnectionPool:
         return len(self._waiting)
 
     def run(self, job: Job) -> Deferred[Any]:
-        """Runs `job` on some thread. Fails with what the job raises; with `psycopg2.OperationalError` without a connection."""
+        """Runs `job` on some thread.
+
+        Fails with what the job raises; with `psycopg2.OperationalError` without a connection.
+        """
         if self._closed:
             raise RuntimeError("the database pool is closed")
         task = _Task(Deferred(), job)
@@ -128,7 +132,10 @@ class ConnectionPool:
             self._idle.append(worker)
 
     def was_idle_long(self, worker: _Worker) -> None:
-        """A thread waited for work for a while: it ends if there are more than need be, unless it got work meanwhile."""
+        """A thread waited for work for a while:
+
+        It ends if there are more than need be, unless it got work meanwhile.
+        """
         if worker in self._idle and len(self._workers) > self.settings.minimum:
             self._idle.remove(worker)
             worker.inbox.put(None)
@@ -170,8 +177,8 @@ class _Worker:
         try:
             result = task.job(self._connected())
         except BaseException:
-            failure = Failure()
-            failure.cleanFailure()
+            failure: Failure = Failure()  # type: ignore[no-untyped-call]  # Twisted's is not annotated
+            failure.cleanFailure()  # type: ignore[no-untyped-call]  # as above
             self._drop_if_broken()
             self._pool.post(lambda: task.deferred.errback(failure))
         else:
@@ -194,7 +201,9 @@ class _Worker:
 
 def connect(settings: PoolSettings) -> Connection:
     """A new connection in autocommit mode. Raises `psycopg2.OperationalError`."""
-    connection: Connection = psycopg2.connect(**{"application_name": "synapse", "connect_timeout": 10, **settings.connection})
+    connection: Connection = psycopg2.connect(
+        **{"application_name": "synapse", "connect_timeout": 10, **settings.connection}
+    )
     connection.autocommit = True
     if connection.encoding != "UTF8":
         connection.set_client_encoding("UTF8")

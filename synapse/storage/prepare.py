@@ -2,9 +2,9 @@
 
     settings = prepare(config.database, config.server.server_name, main=config.is_main)
 
-The main process starts the embedded server, makes the schema or migrates it, under a lock, so that two of them cannot do it at once. A
-worker only looks, and waits a while for a main process that is at it. Blocking, before the reactor runs; whatever is wrong is a
-`DatabaseProblem`: one sentence with its remedy.
+The main process starts the embedded server, makes the schema or migrates it, under a lock, so that two of them cannot
+do it at once. A worker only looks, and waits a while for a main process that is at it. Blocking, before the reactor
+runs; whatever is wrong is a `DatabaseProblem`: one sentence with its remedy.
 """
 
 from __future__ import annotations
@@ -110,7 +110,9 @@ def _check_server(connection: Connection, allow_unsafe_locale: bool) -> None:
     if encoding != "UTF8":
         raise DatabaseProblem(f"The database {name} has the encoding {encoding}, and it must be UTF8; {advice}.")
     if not {collate, ctype} <= {"C", "POSIX"}:
-        problem = f"The database {name} has the collation {collate} and the character type {ctype}, and both should be C"
+        problem = (
+            f"The database {name} has the collation {collate} and the character type {ctype}, and both should be C"
+        )
         if not allow_unsafe_locale:
             raise DatabaseProblem(f"{problem}; {advice}, or set `database.allow_unsafe_locale` to take the risk.")
         logger.warning("%s: its indexes break when the system's locale data changes.", problem)
@@ -168,8 +170,9 @@ def _check_identity(connection: Connection, server_name: str) -> None:
         cursor.execute("SELECT server_name FROM server_identity")
         row = cursor.fetchone()
     if row is None or row[0] != server_name:
+        other = "of no name" if row is None else row[0]
         raise DatabaseProblem(
-            f"The database belongs to the server {'of no name' if row is None else row[0]}, and `server_name` is {server_name}; "
+            f"The database belongs to the server {other}, and `server_name` is {server_name}; "
             "a server's name cannot be changed, so set it back or use another database."
         )
 

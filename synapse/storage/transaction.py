@@ -39,7 +39,10 @@ class Transaction:
         self.sent: list[str] | None = [] if keep_sql else None
 
     def execute(self, sql: str, params: Params | None = None) -> None:
-        """Runs one statement. `params` replace `%s`; without them, the SQL is sent as it is (a `%` needs no doubling)."""
+        """Runs one statement.
+
+        `params` replace `%s`; without them, the SQL is sent as it is (a `%` needs no doubling).
+        """
         self._count(sql)
         self.round_trips += 1
         if self._pending:

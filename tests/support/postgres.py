@@ -1,17 +1,20 @@
 """A PostgreSQL server for the whole test run, and an empty database of our schema for each test that asks for one.
 
-The server is the one that `$SYNAPSE_TEST_POSTGRES` names (a libpq connection string of a role that may create databases) or an
-embedded one in a temporary directory, which does not sync to disk. Databases are copied from a template.
+The server is the one that `$SYNAPSE_TEST_POSTGRES` names (a libpq connection string of a role that may create
+databases) or an embedded one in a temporary directory, which does not sync to disk. Databases are copied from a
+template.
 """
 
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,6 +26,8 @@ from synapse.storage.pool import connect
 from tests.support.reactor import real_reactor
 
 SERVER_NAME = "test"
+_PREFIX = "synapse-tests-"
+_ROOM = 1 << 30
 _numbers = count(1)
 
 
@@ -35,7 +40,7 @@ class PostgresServer:
         self._prefix = f"synapse_test_{os.getpid()}"
         self._template: str | None = None
         version = self._admin.server_version
-        self._strategy = "STRATEGY file_copy" if version >= 150000 else ""
+        self._strategy = "STRATEGY wal_log" if version >= 150000 else ""
 
     def settings(self, database: str) -> PoolSettings:
         return PoolSettings({**self.args, "dbname": database}, 1, 4)
@@ -82,15 +87,13 @@ def postgres() -> Iterator[PostgresServer]:
     if given is not None:
         args: dict[str, Any] = dict(parse_dsn(given))
     else:
-        directory = tempfile.mkdtemp(prefix="synapse-tests-")
-        os.chmod(directory, 0o755)
+        directory = _directory()
         args = embedded.ensure_running(directory, fsync=False)
     server = PostgresServer(args)
     yield server
     server.close()
     if directory is not None:
-        embedded.stop(directory)
-        shutil.rmtree(directory, ignore_errors=True)
+        _remove(directory)
 
 
 @pytest.fixture
@@ -113,3 +116,26 @@ def database(database_settings: PoolSettings) -> Iterator[Database]:
 def dsn(settings: PoolSettings) -> str:
     """The settings as one string."""
     return str(make_dsn(**settings.connection))
+
+
+def _directory() -> Path:
+    """A new directory, in memory if there is room; what runs that were killed have left is removed on the way."""
+    memory = Path("/dev/shm")
+    roomy = memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > _ROOM
+    base = memory if roomy else Path(tempfile.gettempdir())
+    for left in base.glob(f"{_PREFIX}*"):
+        pid = left.name.removeprefix(_PREFIX).partition("-")[0]
+        if pid.isdigit() and left.owner() == _my_name() and not Path("/proc", pid).exists():
+            _remove(left)
+    directory = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=base))
+    directory.chmod(0o755)
+    return directory
+
+
+def _my_name() -> str:
+    return pwd.getpwuid(os.getuid()).pw_name
+
+
+def _remove(directory: Path) -> None:
+    embedded.stop(directory)
+    shutil.rmtree(directory, ignore_errors=True)

@@ -1,7 +1,8 @@
 """The event loop of tests: the real one for threads and sockets, with a clock that the test holds.
 
-`HeldReactor` is what to hand to code that both waits (for a thread, a socket) and times (retries, time-outs): everything comes from
-the real reactor but `seconds`, `callLater` and `getDelayedCalls`, which are a `Clock`'s. Tests call `advance`.
+`HeldReactor` is what to hand to code that both waits (for a thread, a socket) and times (retries, time-outs):
+everything comes from the real reactor but `seconds`, `callLater` and `getDelayedCalls`, which are a `Clock`'s. Tests
+call `advance`.
 """
 
 from __future__ import annotations
