@@ -114,7 +114,11 @@ class Actions:
         failed = self._stop_all(self._cluster.workers)
         if self._cluster.main is not None:
             failed = self._stop_all([self._cluster.main]) or failed
-            self._mention_orphans()
+            others = [found for found in running.running_processes() if found.belongs_to(self._cluster.file)]
+            if others:
+                self._say(f"{len(others)} workers of this server still run; stop them with synctl -a DIRECTORY stop.")
+            else:
+                self._stop_database()
         return 1 if failed else 0
 
     def _stop_all(self, processes: Sequence[Process]) -> bool:
@@ -143,10 +147,14 @@ class Actions:
         running.remove_stale_pid_file(process)
         return True
 
-    def _mention_orphans(self) -> None:
-        others = [f for f in running.running_processes() if f.belongs_to(self._cluster.file)]
-        if others:
-            self._say(f"{len(others)} workers of this server still run; stop them with synctl -a DIRECTORY stop.")
+    def _stop_database(self) -> None:
+        """The embedded database has nobody left to serve."""
+        database = self._cluster.shared.database
+        if database.is_embedded and database.data_directory:
+            from synapse.storage import embedded
+
+            if embedded.stop(database.data_directory):
+                self._say("  the embedded PostgreSQL has stopped")
 
     # -- restart
 

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from synapse.config import ConfigError
+from synapse.storage.errors import DatabaseProblem
 
 _DEFAULT_CONFIG = "homeserver.yaml"
 _PROCESS_ACTIONS = ("start", "stop", "restart", "status")
@@ -48,7 +49,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         _go_to_config(options)
         return _proxy(options) if options.action in _PROXY_ACTIONS else _act(options)
-    except (ConfigError, ValueError) as error:
+    except (ConfigError, DatabaseProblem, ValueError) as error:
         print(f"synctl: {error}", file=sys.stderr)
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
