@@ -112,8 +112,8 @@ CREATE TABLE push_rules (
     user_id text NOT NULL,
     kind text NOT NULL,
     rule_id text NOT NULL,
-    position integer NOT NULL DEFAULT 0, -- order among the user's own rules of that kind, first wins
-    conditions jsonb,                    -- NULL for a changed default rule
+    position integer NOT NULL DEFAULT 0, -- order among the user's own rules of that kind, the highest wins
+    conditions jsonb,                    -- the pattern of a content rule; NULL for a changed default rule
     actions jsonb,                       -- NULL: the default's
     enabled boolean,                     -- NULL: the default's
     is_default boolean NOT NULL DEFAULT false,
