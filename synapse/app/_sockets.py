@@ -1,11 +1,12 @@
 """Sockets of listeners: bound by ourselves, because a new process must be able to bind beside the one that it replaces.
 
-    sockets = bind(listener, beside=False)   # refuses a port that somebody listens on
-    queue(socket)                            # from here on the kernel keeps connections for us
-    port = accept(reactor, socket, factory)  # and from here on we take them
+    (bound,) = bind(listener, beside=False)  # refuses a port that somebody listens on
+    bound.queue()                            # from here on the kernel keeps connections for us
+    port = accept(reactor, bound, factory)   # and from here on we take them
 
 All TCP sockets have SO_REUSEPORT, so that during a restart the old and the new process can both hold the port; which of
-them gets a new connection is then for `steer_to_newest` to say. A unix socket is bound under a new name that replaces the old one.
+them gets a new connection is then for `steer_to_newest` to say. A unix socket is bound under a new name that replaces
+the old one.
 """
 
 from __future__ import annotations

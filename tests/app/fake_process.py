@@ -1,0 +1,84 @@
+"""A process as `synapse.app._start` starts it, with services that need no database; for the tests beside it.
+
+    python -m tests.app.fake_process -c homeserver.yaml
+
+It serves /_matrix/client/versions, and under /fake: /fake/now, /fake/slow (answers when the file `go` exists), /fake/poll (answers
+when the process leaves). `$FAKE_LEASE` is a directory whose file `main` is the lease `main`; `$FAKE_STOPPED` is a file that
+says that `stop` was called.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+from synapse.app import _start
+from synapse.config import Config
+from synapse.storage.errors import DatabaseProblem
+
+
+class FakeServices:
+    def __init__(self, config: Config, reactor: Any) -> None:
+        from synapse.http.drain import Drain
+        from synapse.http.router import Router
+
+        self.reactor = reactor
+        self.drain = Drain(reactor)
+        self.router = Router(self.drain)
+        self.router.mount_prefix("/fake/", "client", "fake", self._answer)
+        self._lease = os.environ.get("FAKE_LEASE")
+        self._polls: list[Any] = []
+        self.drain.on_begin(self._wake)
+
+    async def _answer(self, request: Any) -> dict[str, Any]:
+        from twisted.internet.defer import Deferred
+        from twisted.internet.task import deferLater
+
+        what = request.raw.target.rpartition("/")[2]
+        if what == "slow":
+            while not os.path.exists(os.environ["FAKE_GO"]):
+                await deferLater(self.reactor, 0.02)
+        if what == "poll":
+            waiting: Deferred[None] = Deferred()
+            self._polls.append(waiting)
+            await waiting
+        return {"pid": os.getpid()}
+
+    def _wake(self) -> None:
+        for waiting in self._polls:
+            waiting.callback(None)
+
+    async def join(self, *, wait: bool) -> None:
+        from twisted.internet.task import deferLater
+
+        while self._lease is not None:
+            try:
+                os.close(os.open(self._lease, os.O_CREAT | os.O_EXCL))
+                return
+            except FileExistsError:
+                if not wait:
+                    raise DatabaseProblem("Another main process is running; stop it first.") from None
+            await deferLater(self.reactor, 0.02)
+
+    def factory_for(self, listener: Any) -> Any:
+        from synapse.http.site import build_site
+
+        return build_site(self.router, listener, self.reactor)
+
+    async def start_duties(self) -> None: ...
+
+    async def stop(self) -> None:
+        if self._lease is not None:
+            os.unlink(self._lease)
+
+
+def _ready(_: Config) -> None:
+    if "FAKE_DATABASE_PROBLEM" in os.environ:
+        raise DatabaseProblem(os.environ["FAKE_DATABASE_PROBLEM"])
+
+
+if __name__ == "__main__":
+    _start._prepare_database = _ready
+    _start._services = FakeServices  # type: ignore[assignment]  # the same calls
+    sys.exit(_start.main(sys.argv[1:]))
