@@ -10,6 +10,7 @@ import signal
 import time
 from collections.abc import Sequence
 
+from synapse.app import _notify
 from synapse.config import ConfigError
 from synapse.synctl import running
 from synapse.synctl.cluster import Cluster, Process
@@ -27,6 +28,7 @@ NOT_RUNNING = 3  # what `status` commands return for services that are not runni
 
 _STOP_SECONDS = 45.0
 _EARLY_SECONDS = 3.0
+_FOREGROUND_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
 
 
 class Actions:
@@ -204,18 +206,30 @@ class Actions:
     # -- in the foreground
 
     def run_in_foreground(self) -> int:
-        """Start everything attached to this terminal, and stop it all on SIGINT or SIGTERM or when one process ends."""
-        wanted = (signal.SIGINT, signal.SIGTERM)
-        signal.pthread_sigmask(signal.SIG_BLOCK, (*wanted, signal.SIGCHLD))
+        """Start everything attached to this terminal, and stop it all on SIGINT or SIGTERM or when one process ends.
+
+        A service manager that waits for word (`$NOTIFY_SOCKET`) gets it when all serve. SIGHUP is passed on.
+        """
+        signal.pthread_sigmask(signal.SIG_BLOCK, _FOREGROUND_SIGNALS)
         with Launcher(foreground=True) as launcher:
             failed = any(self._start(launcher, group) for group in self._groups())
-            received = None if failed else signal.sigwait((*wanted, signal.SIGCHLD))
-        if received in wanted:
-            return self.stop()
-        if not failed:
+            if not failed:
+                _notify.notify(_notify.READY)
+            received = None if failed else self._await_signal()
+        _notify.notify(_notify.STOPPING)
+        if received == signal.SIGCHLD:
             self._say("A process has ended; stopping the others.")
-        self.stop()
-        return 1
+        stopped = self.stop()
+        return stopped if received in (signal.SIGINT, signal.SIGTERM) else 1
+
+    def _await_signal(self) -> int:
+        """The signal that ends it all."""
+        while (received := signal.sigwait(_FOREGROUND_SIGNALS)) == signal.SIGHUP:
+            for process in self._cluster.processes:
+                found = running.find(process)
+                if found is not None:
+                    running.Handle(found).signal(signal.SIGHUP)
+        return received
 
     def _groups(self) -> list[Sequence[Process]]:
         return [group for group in ([self._cluster.main] if self._cluster.main else [], self._cluster.workers) if group]

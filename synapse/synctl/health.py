@@ -11,8 +11,8 @@ _SECONDS = 2.0
 
 
 def serves(process: Process) -> bool | None:
-    """Whether /health is answered on a listener of the process; None where it has no http listener to ask."""
-    listeners = [listener for listener in process.config.listeners if listener.type == "http"]
+    """Whether /health is answered on a listener of the process; None where it has no listener to ask."""
+    listeners = [listener for listener in process.config.listeners if listener.type in ("http", "metrics")]
     if not listeners:
         return None
     return any(_is_healthy(listener) for listener in listeners[:1])
