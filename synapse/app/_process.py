@@ -90,6 +90,12 @@ class Process:
             self._pid_file.check()
         self._listeners.bind()
 
+    def close(self) -> None:
+        """Leave nothing behind of what `check` and `run` made."""
+        self._listeners.drain()
+        if self._pid_file is not None:
+            self._pid_file.remove()
+
     def run(self, build: Callable[[Any], Services], ready: Callable[[], None]) -> int:
         """Start, serve, and return the exit status in the end.
 
@@ -184,8 +190,6 @@ class Process:
             self._end()
 
     def _end(self) -> None:
-        if self._pid_file is not None:
-            self._pid_file.remove()
         if self._reactor.running:
             self._reactor.stop()
 

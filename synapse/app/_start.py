@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import argparse
     from typing import Any
 
-    from synapse.app._process import Services
+    from synapse.app._process import Process, Services
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +103,14 @@ def _run(config: Config, background: bool) -> int:
 
     _raise_file_limit(config.server.soft_file_limit)
     process = Process(config, replaces=replaced_process())
-    process.check()  # before going to the background, while the terminal is certainly there
+    try:
+        process.check()  # before going to the background, where nobody may be listening to us
+        return _serve(process, config, background)
+    finally:
+        process.close()
+
+
+def _serve(process: Process, config: Config, background: bool) -> int:
     daemon = daemonize() if background else None
     _name_process(config)
     _set_up_logging(config)

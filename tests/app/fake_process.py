@@ -2,15 +2,15 @@
 
     python -m tests.app.fake_process -c homeserver.yaml
 
-It serves /_matrix/client/versions, and under /fake: /fake/now, /fake/slow (answers when the file `go` exists), /fake/poll (answers
-when the process leaves). `$FAKE_LEASE` is a directory whose file `main` is the lease `main`; `$FAKE_STOPPED` is a file that
-says that `stop` was called.
+Under /fake it serves now, flight (how many other requests there are), slow (answers when the file `$FAKE_GO` exists)
+and poll (answers when the process leaves). `$FAKE_LEASE` is a file that stands for the lease `main`.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 from synapse.app import _start
@@ -28,6 +28,7 @@ class FakeServices:
         self.router = Router(self.drain)
         self.router.mount_prefix("/fake/", "client", "fake", self._answer)
         self._lease = os.environ.get("FAKE_LEASE")
+        self._go = Path(os.environ.get("FAKE_GO", "/"))
         self._polls: list[Any] = []
         self.drain.on_begin(self._wake)
 
@@ -37,13 +38,13 @@ class FakeServices:
 
         what = request.raw.target.rpartition("/")[2]
         if what == "slow":
-            while not os.path.exists(os.environ["FAKE_GO"]):
+            while not self._go.exists():
                 await deferLater(self.reactor, 0.02)
         if what == "poll":
             waiting: Deferred[None] = Deferred()
             self._polls.append(waiting)
             await waiting
-        return {"pid": os.getpid()}
+        return {"pid": os.getpid(), "others": self.drain.in_flight - 1}
 
     def _wake(self) -> None:
         for waiting in self._polls:
@@ -73,12 +74,12 @@ class FakeServices:
             os.unlink(self._lease)
 
 
-def _ready(_: Config) -> None:
+def _ready(config: Config) -> None:
     if "FAKE_DATABASE_PROBLEM" in os.environ:
         raise DatabaseProblem(os.environ["FAKE_DATABASE_PROBLEM"])
 
 
 if __name__ == "__main__":
     _start._prepare_database = _ready
-    _start._services = FakeServices  # type: ignore[assignment]  # the same calls
+    _start._services = FakeServices
     sys.exit(_start.main(sys.argv[1:]))
