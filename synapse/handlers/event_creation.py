@@ -1,0 +1,269 @@
+"""`EventCreation`: what a user of this server wants to say in a room becomes an event: checked, built, signed, written.
+
+Works in any process. What is known of the room (`RoomHeads`, `StateReader`) may lag behind the writer by a moment; then the
+writer says so and the event is built again. Before somebody is refused on the word of memory that may lag, the database
+is asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+
+from synapse.api.constants import EventTypes
+from synapse.api.errors import AuthError, MatrixError, forbidden
+from synapse.api.room_versions import EventFormat
+from synapse.events import auth
+from synapse.events.builder import build
+from synapse.events.event import Event, StateKey
+from synapse.events.hashes import reference_hash
+from synapse.events.power_levels import PowerLevels
+from synapse.handlers.event_content import check_content
+from synapse.storage.event_txns import TxnKey
+from synapse.storage.persist_events import NewEvent, Outcome, Persisted, PushAction, Replaced, Request
+
+if TYPE_CHECKING:
+    from signedjson.types import SigningKey
+
+    from synapse.handlers.room_locks import RoomLocks
+    from synapse.http.request import Requester
+    from synapse.state.heads import Head, RoomHeads
+    from synapse.state.store import StateReader
+    from synapse.storage.event_txns import EventTxnsStore
+    from synapse.storage.events import EventsStore, StoredEvent
+    from synapse.util.caches import LruCache
+
+ATTEMPTS: Final = 6
+"""How often an event is built anew because the room has moved on, before it becomes a branch of the room."""
+
+State = Mapping[StateKey, "StoredEvent"]
+
+
+class Draft(NamedTuple):
+    """An event to be: what its sender decides about."""
+
+    room_id: str
+    sender: str
+    type: str
+    content: dict[str, Any]
+    state_key: str | None = None
+    redacts: str | None = None
+    txn: TxnKey | None = None
+
+    @property
+    def key(self) -> StateKey | None:
+        """Where a state event will stand."""
+        return None if self.state_key is None else (self.type, self.state_key)
+
+
+class Signer(NamedTuple):
+    """In whose name events are made."""
+
+    server_name: str
+    key: SigningKey
+
+
+class Audience(Protocol):
+    """Says whom an event concerns; see `synapse.push.bulk`."""
+
+    async def __call__(self, event: Event, state: State) -> tuple[str, Collection[PushAction]]:
+        """The event's thread ("main" for none), and the local users to tell. `state` is the room's, as far as the event's
+        authorisation needed it."""
+
+
+class Rules(Protocol):
+    """Further checks of an event by its type; raises MatrixError. `state` as for `Audience`."""
+
+    async def __call__(self, draft: Draft, state: State) -> None: ...
+
+
+class EventCreation:
+    """Creates events.
+
+    :param writer: writes events: the queue itself, or a call to the main process.
+    :param caught_up: waits until what is known here includes that position of the events stream.
+    :param is_exact: True in the main process, where memory never lags.
+    """
+
+    def __init__(
+        self,
+        signer: Signer,
+        heads: RoomHeads,
+        state: StateReader,
+        events: EventsStore,
+        txns: EventTxnsStore,
+        writer: Callable[[Request], Awaitable[Outcome]],
+        audience: Audience,
+        rules: Rules,
+        locks: RoomLocks,
+        recent: LruCache[TxnKey, Persisted],
+        caught_up: Callable[[int], Awaitable[None]],
+        now: Callable[[], int],
+        is_exact: bool,
+    ) -> None:
+        self._signer = signer
+        self._heads = heads
+        self._state = state
+        self._events = events
+        self._txns = txns
+        self._writer = writer
+        self._audience = audience
+        self._rules = rules
+        self._locks = locks
+        self._recent = recent
+        self._caught_up = caught_up
+        self._now = now
+        self._is_exact = is_exact
+
+    async def create(
+        self,
+        requester: Requester,
+        room_id: str,
+        event_type: str,
+        content: dict[str, Any],
+        *,
+        state_key: str | None = None,
+        txn_id: str | None = None,
+        redacts: str | None = None,
+    ) -> Persisted:
+        """Send an event as the requester; answers when it is written, and known in this process.
+
+        The same transaction id of the same device in the same room answers with the event of the first time. State that
+        is as wanted already stays as it is. Raises 403 M_FORBIDDEN where the room does not allow the event, 400 M_BAD_JSON and
+        413 M_TOO_LARGE for events that cannot be.
+        """
+        txn = None
+        if txn_id is not None:
+            txn = TxnKey(requester.user_id, requester.device_id or "", room_id, txn_id)
+        return await self.send(Draft(room_id, requester.user_id, event_type, content, state_key, redacts, txn))
+
+    async def send(self, draft: Draft) -> Persisted:
+        """The same for a draft."""
+        if draft.txn is not None:
+            earlier = self._recent.get(draft.txn)
+            if earlier is not None:
+                return earlier
+        check_content(draft.type, draft.state_key, draft.content)
+        if draft.state_key is None:
+            persisted = await self._send(draft)
+        else:
+            async with self._locks.held(draft.room_id):
+                persisted = await self._send(draft)
+        if draft.txn is not None:
+            self._recent.set(draft.txn, persisted)
+        return persisted
+
+    async def _send(self, draft: Draft) -> Persisted:
+        fresh = self._is_exact
+        for attempt in range(ATTEMPTS):
+            try:
+                outcome = await self._try(draft, may_fork=attempt == ATTEMPTS - 1)
+            except MatrixError as error:
+                if draft.txn is not None and (earlier := await self._sent_before(draft.txn)) is not None:
+                    return earlier
+                if fresh or error.code != 403:
+                    raise
+                fresh = True
+                await self._refresh(draft.room_id)
+                continue
+            await self._caught_up(outcome.position)
+            if not outcome.stale:
+                return outcome.events[0]
+        raise RuntimeError("an event that may fork was called stale")
+
+    async def _try(self, draft: Draft, may_fork: bool) -> Outcome:
+        head, state = await self._present(draft)
+        if draft.key is not None:
+            existing = state.get(draft.key)
+            if existing is not None and _says_the_same(existing.shown, draft):
+                persisted = Persisted(existing.event.event_id, existing.stream_ordering)
+                return Outcome((persisted,), existing.stream_ordering)
+        event = await self._build(draft, head, state)
+        auth.check(event, {key: stored.event for key, stored in state.items()})
+        await self._rules(draft, state)
+        redacts = await self._redacted(event, state)
+        thread_id, push = await self._audience(event, state)
+        new = NewEvent(event, draft.txn, tuple(push), thread_id, _replaced(draft, state), redacts)
+        return await self._writer(Request(draft.room_id, (new,), head.state_ordering, may_fork=may_fork))
+
+    async def _present(self, draft: Draft) -> tuple[Head, State]:
+        """The room's head, and the state that decides about the event, of one and the same moment."""
+        head = await self._head(draft.room_id)
+        keys = auth.auth_types_for(head.version, draft.type, draft.sender, draft.state_key, draft.content)
+        if draft.key is not None and draft.key not in keys:
+            keys.append(draft.key)
+        while True:
+            state = await self._state.current(draft.room_id, keys)
+            later = await self._head(draft.room_id)
+            if later.state_ordering == head.state_ordering:
+                return later, state
+            head = later
+
+    async def _head(self, room_id: str) -> Head:
+        head = await self._heads.get(room_id)
+        if head is None:
+            raise forbidden("You are not in that room, or there is no such room.")
+        return head
+
+    async def _build(self, draft: Draft, head: Head, state: State) -> Event:
+        version = head.version
+        cited = auth.cited_types_for(version, draft.type, draft.sender, draft.state_key, draft.content)
+        auth_events = [state[key].event.event_id for key in cited if key in state]
+        prev_events = head.prev_events
+        hashes = None
+        if version.event_format is EventFormat.V1:
+            known = await self._events.get_many([*prev_events, *auth_events])
+            hashes = {event_id: reference_hash(stored.event.raw, version) for event_id, stored in known.items()}
+        return build(
+            version,
+            room_id=draft.room_id,
+            sender=draft.sender,
+            type=draft.type,
+            content=draft.content,
+            prev_events=prev_events,
+            auth_events=auth_events,
+            depth=head.next_depth,
+            origin_server_ts=self._now(),
+            server_name=self._signer.server_name,
+            signing_key=self._signer.key,
+            state_key=draft.state_key,
+            redacts=draft.redacts,
+            reference_hashes=hashes,
+        )
+
+    async def _redacted(self, event: Event, state: State) -> str | None:
+        """The event that a redaction takes effect on. Raises 403, and 404 where there is none in the room.
+
+        The auth rules let a server redact all events of its users; that it is the same user is ours to check.
+        """
+        if event.type != EventTypes.REDACTION or event.redacts is None:
+            return None
+        target = await self._events.get(event.redacts)
+        if target is None or target.event.room_id != event.room_id:
+            raise MatrixError(404, "M_NOT_FOUND", "There is no such event in this room to be redacted.")
+        levels = PowerLevels.of_state({key: stored.event for key, stored in state.items()}, event.room_version)
+        if target.event.sender != event.sender and levels.user(event.sender) < levels.redact:
+            raise AuthError(f"To redact events of others you need power level {levels.redact}.")
+        return event.redacts
+
+    # -- when memory lags --------------------------------------------------------------------------------------
+
+    async def _sent_before(self, txn: TxnKey) -> Persisted | None:
+        event_id = await self._txns.get(txn)
+        stored = None if event_id is None else await self._events.get(event_id)
+        return None if stored is None else Persisted(stored.event.event_id, stored.stream_ordering)
+
+    async def _refresh(self, room_id: str) -> None:
+        self._state.forget(room_id)
+        await self._heads.reload(room_id)
+
+
+def _says_the_same(existing: Event, draft: Draft) -> bool:
+    return existing.sender == draft.sender and existing.content == draft.content
+
+
+def _replaced(draft: Draft, state: State) -> Replaced | None:
+    if draft.key is None:
+        return None
+    existing = state.get(draft.key)
+    return Replaced(None) if existing is None else Replaced(existing.event.event_id, existing.event.membership)

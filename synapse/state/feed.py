@@ -1,0 +1,81 @@
+"""What the rows of the events stream say to a process that creates events: heads, states, members and events stay true."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from synapse.api.constants import EventTypes
+from synapse.api.room_versions import room_version
+from synapse.events.event import Event
+from synapse.state.heads import Growth
+from synapse.storage.event_rows import EventRow, Row, StateRow
+from synapse.storage.events import StoredEvent
+
+if TYPE_CHECKING:
+    from synapse.state.heads import RoomHeads
+    from synapse.state.store import StateReader
+    from synapse.storage.events import EventsStore
+
+
+class MembersFeed(Protocol):
+    """Who is in which room; see `synapse.push.bulk.RoomMembers`."""
+
+    def learn(self, room_id: str, user_id: str, event: Event | None) -> None: ...
+
+    def learn_new_room(self, room_id: str) -> None: ...
+
+    def forget(self, room_id: str) -> None: ...
+
+    def forget_all(self) -> None: ...
+
+
+class RoomFeed:
+    """Takes in rows, in the order of the stream, before anybody else hears of them."""
+
+    def __init__(self, heads: RoomHeads, state: StateReader, events: EventsStore, members: MembersFeed) -> None:
+        self._heads = heads
+        self._state = state
+        self._events = events
+        self._members = members
+
+    def learn(self, rows: Sequence[Row]) -> None:
+        """Rows of the events stream, as they come."""
+        changed = {(row.room_id, row.stream_ordering) for row in rows if isinstance(row, StateRow)}
+        members: dict[str, Event] = {}
+        for row in rows:
+            if isinstance(row, EventRow):
+                self._learn_event(row, (row.room_id, row.stream_ordering) in changed, members)
+            else:
+                self._learn_state(row, members)
+
+    def _learn_event(self, row: EventRow, changes_state: bool, members: dict[str, Event]) -> None:
+        growth = Growth(row.stream_ordering, row.event_id, row.prev_event_ids, row.depth, changes_state)
+        if row.type == EventTypes.CREATE and not row.prev_event_ids:
+            self._heads.learn_new_room(row.room_id, row.room_version, growth)
+            self._state.learn_new_room(row.room_id)
+            self._members.learn_new_room(row.room_id)
+        else:
+            self._heads.learn(row.room_id, (growth,))
+        if row.state_key is not None and row.json is not None:
+            event = Event.from_json(row.json, room_version(row.room_version), event_id=row.event_id)
+            self._events.learn(StoredEvent(event, row.stream_ordering, row.state_group, row.received_ts))
+            if row.type == EventTypes.MEMBER:
+                members[row.event_id] = event
+        if row.redacts is not None:
+            self._events.learn_redaction(row.redacts, row.event_id)
+
+    def _learn_state(self, row: StateRow, members: dict[str, Event]) -> None:
+        self._state.learn(row.room_id, {(row.type, row.state_key): row.event_id})
+        if row.type != EventTypes.MEMBER:
+            return
+        if row.event_id is not None and row.event_id not in members:
+            self._members.forget(row.room_id)  # an older event is current again, or a long one has come
+        else:
+            self._members.learn(row.room_id, row.state_key, members.get(row.event_id or ""))
+
+    def forget_all(self) -> None:
+        """Rows may have been missed."""
+        self._heads.forget_all()
+        self._state.forget_all()
+        self._members.forget_all()

@@ -1,0 +1,107 @@
+"""Who stands where in which room: questions about memberships, and forgetting rooms.
+
+Memberships are written with the events that they come from (`synapse.storage.persist_rows`); forgetting is the one thing
+that a user does to a membership without an event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING, NamedTuple
+
+from synapse.api.constants import Membership
+
+if TYPE_CHECKING:
+    from synapse.storage.database import Database, Transaction
+
+
+class LocalMembership(NamedTuple):
+    """Where a user of this server stands with a room."""
+
+    room_id: str
+    membership: str
+    sender: str
+    event_id: str
+    stream_ordering: int
+    forgotten: bool
+
+
+class MembershipsStore:
+    """Reads memberships, in any process. One statement each."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    async def of_user(self, user_id: str, room_id: str) -> LocalMembership | None:
+        """Where a user of this server stands with a room."""
+        return await self._db.read("memberships.of_user", _of_user, user_id, room_id)
+
+    async def rooms_of(self, user_id: str, memberships: Collection[str]) -> list[LocalMembership]:
+        """The rooms in which a user of this server has one of these memberships, and which it has not forgotten."""
+        return await self._db.read("memberships.rooms_of", _rooms_of, user_id, memberships)
+
+    async def joined_any(self, user_id: str, room_ids: Collection[str]) -> bool:
+        """Whether a user of this server has joined any of the rooms."""
+        return await self._db.read("memberships.joined_any", _joined_any, user_id, list(room_ids))
+
+    async def joined_local(self, room_id: str) -> tuple[dict[str, str | None], int]:
+        """The room's joined members of this server, with their display names there; and how many there are in all."""
+        return await self._db.read("memberships.joined_local", _joined_local, room_id)
+
+    async def forget(self, user_id: str, room_id: str) -> bool:
+        """The user wants to hear no more of a room. False, and nothing happens, unless it has left or is banned."""
+        return await self._db.write_idempotent("memberships.forget", _forget, user_id, room_id)
+
+
+_COLUMNS = "room_id, membership, sender, event_id, stream_ordering, forgotten"
+
+
+def _of_user(txn: Transaction, user_id: str, room_id: str) -> LocalMembership | None:
+    txn.execute(f"SELECT {_COLUMNS} FROM local_memberships WHERE user_id = %s AND room_id = %s", (user_id, room_id))
+    row = txn.one_or_none()
+    return None if row is None else LocalMembership(*row)
+
+
+def _rooms_of(txn: Transaction, user_id: str, memberships: Collection[str]) -> list[LocalMembership]:
+    txn.execute(
+        f"""
+        SELECT {_COLUMNS} FROM local_memberships
+        WHERE user_id = %s AND membership = ANY(%s) AND NOT forgotten ORDER BY stream_ordering
+        """,
+        (user_id, list(memberships)),
+    )
+    return [LocalMembership(*row) for row in txn.rows()]
+
+
+def _joined_any(txn: Transaction, user_id: str, room_ids: list[str]) -> bool:
+    txn.execute(
+        "SELECT 1 FROM local_memberships WHERE user_id = %s AND membership = %s AND room_id = ANY(%s) LIMIT 1",
+        (user_id, Membership.JOIN, room_ids),
+    )
+    return txn.one_or_none() is not None
+
+
+def _joined_local(txn: Transaction, room_id: str) -> tuple[dict[str, str | None], int]:
+    txn.execute(
+        """
+        SELECT l.user_id, m.display_name, s.joined_members FROM room_stats s
+        LEFT JOIN local_memberships l ON l.room_id = s.room_id AND l.membership = 'join'
+        LEFT JOIN memberships m ON m.event_id = l.event_id
+        WHERE s.room_id = %s
+        """,
+        (room_id,),
+    )
+    rows = txn.rows()
+    local = {user_id: display_name for user_id, display_name, _count in rows if user_id is not None}
+    return local, rows[0][2] if rows else 0
+
+
+def _forget(txn: Transaction, user_id: str, room_id: str) -> bool:
+    txn.execute(
+        """
+        UPDATE local_memberships SET forgotten = true
+        WHERE user_id = %s AND room_id = %s AND membership IN ('leave', 'ban')
+        """,
+        (user_id, room_id),
+    )
+    return txn.affected > 0

@@ -1,0 +1,128 @@
+"""Rooms as the server's directory knows them: whether they are listed, and what lists show of them.
+
+The rows are made with the rooms, and room_stats is kept while events are written (`synapse.storage.persist_derived`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from synapse.storage.database import Database, Transaction
+
+
+class Room(NamedTuple):
+    """A room that this server knows."""
+
+    room_id: str
+    creator: str | None
+    room_version: str
+    is_public: bool
+
+
+class ListedRoom(NamedTuple):
+    """What a list of rooms shows of one."""
+
+    room_id: str
+    name: str | None
+    topic: str | None
+    canonical_alias: str | None
+    avatar_url: str | None
+    join_rules: str | None
+    history_visibility: str | None
+    guest_access: str | None
+    room_type: str | None
+    joined_members: int
+
+
+class Search(NamedTuple):
+    """Which listed rooms are wanted: all whose name, topic or alias contains `term`, ignoring case; of these types (None
+    among them being rooms without a type), if any are named."""
+
+    term: str | None = None
+    room_types: Collection[str | None] | None = None
+
+
+class Place(NamedTuple):
+    """A place in the list of rooms, which begins with the largest: that of the room of this id and number of members."""
+
+    joined_members: int
+    room_id: str
+
+
+class RoomsStore:
+    """Reads and lists rooms, in any process. One statement each."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    async def get(self, room_id: str) -> Room | None:
+        """The room, if the server knows it."""
+        return await self._db.read("rooms.get", _get, room_id)
+
+    async def set_public(self, room_id: str, is_public: bool) -> None:
+        """List the room in the directory, or no longer."""
+        await self._db.write_idempotent("rooms.set_public", _set_public, room_id, is_public)
+
+    async def listed(
+        self, search: Search, limit: int, *, after: Place | None = None, before: Place | None = None
+    ) -> list[ListedRoom]:
+        """Listed rooms, the largest first: at most `limit`, the first after a place or the last before one."""
+        return await self._db.read("rooms.listed", _listed, search, limit, after, before)
+
+    async def count_listed(self, search: Search) -> int:
+        """How many there are in all."""
+        return await self._db.read("rooms.count_listed", _count_listed, search)
+
+
+def _get(txn: Transaction, room_id: str) -> Room | None:
+    txn.execute("SELECT room_id, creator, room_version, is_public FROM rooms WHERE room_id = %s", (room_id,))
+    row = txn.one_or_none()
+    return None if row is None else Room(*row)
+
+
+def _set_public(txn: Transaction, room_id: str, is_public: bool) -> None:
+    txn.execute("UPDATE rooms SET is_public = %s WHERE room_id = %s", (is_public, room_id))
+
+
+def _conditions(search: Search) -> tuple[str, list[object]]:
+    sql = "r.is_public"
+    params: list[object] = []
+    if search.term:
+        pattern = "%" + search.term.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
+        sql += " AND (s.name ILIKE %s OR s.topic ILIKE %s OR s.canonical_alias ILIKE %s)"
+        params += [pattern] * 3
+    if search.room_types is not None:
+        sql += " AND (s.room_type = ANY(%s) OR (s.room_type IS NULL AND %s))"
+        params += [[kind for kind in search.room_types if kind is not None], None in search.room_types]
+    return sql, params
+
+
+def _listed(
+    txn: Transaction, search: Search, limit: int, after: Place | None, before: Place | None
+) -> list[ListedRoom]:
+    condition, params = _conditions(search)
+    for place, comparison in ((after, "<"), (before, ">")):
+        if place is not None:
+            condition += f" AND (s.joined_members, s.room_id) {comparison} (%s, %s)"
+            params += place
+    order = "DESC" if before is None else "ASC"
+    txn.execute(
+        f"""
+        SELECT s.room_id, s.name, s.topic, s.canonical_alias, s.avatar_url, s.join_rules, s.history_visibility,
+            s.guest_access, s.room_type, s.joined_members
+        FROM rooms r JOIN room_stats s USING (room_id) WHERE {condition}
+        ORDER BY s.joined_members {order}, s.room_id {order} LIMIT %s
+        """,
+        [*params, limit],
+    )
+    rooms = [ListedRoom(*row) for row in txn.rows()]
+    return rooms if before is None else rooms[::-1]
+
+
+def _count_listed(txn: Transaction, search: Search) -> int:
+    condition, params = _conditions(search)
+    txn.execute(f"SELECT count(*) FROM rooms r JOIN room_stats s USING (room_id) WHERE {condition}", params)
+    count: int = txn.one()[0]
+    return count
