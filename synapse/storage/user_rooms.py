@@ -46,16 +46,6 @@ class UserRoomStore:
         """How the user's membership of these rooms went, oldest first. One statement."""
         return await self._db.read("user_rooms.steps", _steps, user_id, list(room_ids)) if room_ids else []
 
-    async def sharing(self, user_ids: Sequence[str], room_ids: Sequence[str]) -> set[str]:
-        """Those of the users who are joined to at least one of the rooms. One statement."""
-        if not user_ids or not room_ids:
-            return set()
-        return await self._db.read("user_rooms.sharing", _sharing, list(user_ids), list(room_ids))
-
-    async def members_of(self, room_ids: Sequence[str]) -> set[str]:
-        """Everybody joined to at least one of the rooms. One statement."""
-        return await self._db.read("user_rooms.members_of", _members_of, list(room_ids)) if room_ids else set()
-
 
 def _of_user(txn: Transaction, user_id: str) -> list[RoomMembership]:
     txn.execute(
@@ -77,27 +67,3 @@ def _steps(txn: Transaction, user_id: str, room_ids: list[str]) -> list[Step]:
         (user_id, room_ids),
     )
     return [Step._make(row) for row in txn.rows()]
-
-
-def _sharing(txn: Transaction, user_ids: list[str], room_ids: list[str]) -> set[str]:
-    txn.execute(
-        """
-        SELECT u.user_id FROM unnest(%s::text[]) AS u (user_id) WHERE EXISTS (
-            SELECT FROM current_state cs WHERE cs.state_key = u.user_id AND cs.type = 'm.room.member'
-            AND cs.membership = 'join' AND cs.room_id = ANY(%s)
-        )
-        """,
-        (user_ids, room_ids),
-    )
-    return {user_id for (user_id,) in txn.rows()}
-
-
-def _members_of(txn: Transaction, room_ids: list[str]) -> set[str]:
-    txn.execute(
-        """
-        SELECT DISTINCT state_key FROM current_state
-        WHERE room_id = ANY(%s) AND type = 'm.room.member' AND membership = 'join'
-        """,
-        (room_ids,),
-    )
-    return {user_id for (user_id,) in txn.rows()}

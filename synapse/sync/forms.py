@@ -18,12 +18,13 @@ import orjson
 from msgspec import UNSET, Raw, UnsetType
 
 from synapse.api.constants import EventTypes
+from synapse.api.filters import Path, only_fields
 from synapse.api.room_versions import RoomVersion, room_version
 from synapse.events.redaction import redact
 from synapse.storage.timeline import Annotation, TimelineRow, TimelineStore
 
-Fields = tuple[tuple[str, ...], ...]
-"""`event_fields` of a filter: each a path of keys."""
+Fields = tuple[Path, ...]
+"""`event_fields` of a filter."""
 
 
 class _Stored(msgspec.Struct, gc=False):
@@ -221,20 +222,4 @@ def _federation_form(row: TimelineRow, notes: Notes) -> bytes:
 
 
 def _select(form: bytes, fields: Fields) -> bytes:
-    event = orjson.loads(form)
-    selected: dict[str, Any] = {}
-    for path in fields:
-        _copy(event, selected, path)
-    return orjson.dumps(selected)
-
-
-def _copy(source: Any, target: dict[str, Any], path: tuple[str, ...]) -> None:
-    for name in path[:-1]:
-        source = source.get(name) if isinstance(source, dict) else None
-        if not isinstance(source, dict):
-            return
-    if not isinstance(source, dict) or path[-1] not in source:
-        return
-    for name in path[:-1]:
-        target = target.setdefault(name, {})
-    target[path[-1]] = source[path[-1]]
+    return orjson.dumps(only_fields(orjson.loads(form), fields))

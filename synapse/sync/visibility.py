@@ -12,15 +12,18 @@ The rules are in `synapse.events.visibility`; who may look at a room in the firs
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections import OrderedDict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from synapse.api.constants import EventTypes, HistoryVisibility, Membership
 from synapse.events.visibility import allows, visibility_of
 from synapse.storage.timeline import TimelineRow
 from synapse.storage.user_rooms import Step, UserRoomStore
 from synapse.storage.visibility_facts import GroupFacts, VisibilityFactStore
+from synapse.util.caches import Cache, LruCache
+
+HISTORIES: Final = "visibility_history"
+GROUPS: Final = "visibility_groups"
 
 _OPEN = frozenset({HistoryVisibility.SHARED, HistoryVisibility.WORLD_READABLE})
 
@@ -60,25 +63,21 @@ class History:
 class VisibilityFilter:
     """Answers for one process; remembers the histories of rooms and what state groups said.
 
-    `invalidate` is called when a room's visibility changes.
+    :param histories: invalidated by room id when a room's visibility changes.
+    :param groups: by group and user; what a state group says never changes.
     """
 
-    def __init__(self, facts: VisibilityFactStore, user_rooms: UserRoomStore, size: int = 10_000) -> None:
+    def __init__(
+        self,
+        facts: VisibilityFactStore,
+        user_rooms: UserRoomStore,
+        histories: Cache[str, History],
+        groups: LruCache[tuple[int, str], GroupFacts],
+    ) -> None:
         self._facts = facts
         self._user_rooms = user_rooms
-        self._size = size
-        self._histories: OrderedDict[str, History] = OrderedDict()
-        self._groups: OrderedDict[tuple[int, str], GroupFacts] = OrderedDict()  # group and user: never changes
-        self._changes = 0
-
-    def invalidate(self, room_id: str) -> None:
-        self._changes += 1
-        self._histories.pop(room_id, None)
-
-    def clear(self) -> None:
-        """Forgets everything: changes may have been missed."""
-        self._changes += 1
-        self._histories.clear()
+        self.histories = histories
+        self._groups = groups
 
     async def visible(
         self,
@@ -114,21 +113,14 @@ class VisibilityFilter:
             return False
         return all(value in _OPEN for value in history.during(first, last))
 
-    async def _histories_of(self, room_ids: Sequence[str]) -> Mapping[str, History]:
-        cache = self._histories
-        missing = [room_id for room_id in room_ids if room_id not in cache]
-        if not missing:
-            return cache
-        changes = self._changes
-        found = {room_id: History() for room_id in missing}
-        for room_id, stream, content in await self._facts.history(missing):
+    async def _histories_of(self, room_ids: list[str]) -> dict[str, History]:
+        return await self.histories.fetch_many(room_ids, self._load_histories)
+
+    async def _load_histories(self, room_ids: list[str]) -> dict[str, History]:
+        found = {room_id: History() for room_id in room_ids}
+        for room_id, stream, content in await self._facts.history(room_ids):
             found[room_id].streams.append(stream)
             found[room_id].values.append(visibility_of(content))
-        found.update((room_id, cache[room_id]) for room_id in room_ids if room_id in cache)
-        if changes == self._changes:
-            cache.update(found)
-            while len(cache) > self._size:
-                cache.popitem(last=False)
         return found
 
     async def _steps(
@@ -143,7 +135,7 @@ class VisibilityFilter:
     ) -> dict[str, list[Seen]]:
         rows = [row for room in timelines.values() for row in room]
         facts = await self._at_groups({row.state_group for row in rows if row.state_group is not None}, user_id)
-        turns = {row.state_group for row in rows if row.state_group is not None and _is_turn(row, user_id)}
+        turns = {row.state_group for row in rows if row.state_group is not None and _is_turn(row)}
         before = await self._facts.groups_before(list(turns))
         earlier = await self._at_groups(before.values(), user_id)
         seen: dict[str, list[Seen]] = {}
@@ -151,20 +143,24 @@ class VisibilityFilter:
             seen[room_id] = room_seen = []
             for row in room_rows:
                 at = facts.get(row.state_group or 0)
-                was = earlier.get(before.get(row.state_group or 0, 0)) if _is_turn(row, user_id) else None
-                if _may_see(row, at, was, access[room_id]):
+                was = earlier.get(before.get(row.state_group or 0, 0)) if _is_turn(row) else None
+                if _is_about(row, user_id) or _may_see(row, at, was, access[room_id]):
                     room_seen.append(Seen(row, (at and at.membership) or Membership.LEAVE))
         return seen
 
     async def _at_groups(self, groups: Iterable[int], user_id: str) -> dict[int, GroupFacts]:
-        cache = self._groups
-        found = {group: cache[group, user_id] for group in groups if (group, user_id) in cache}
-        missing = [group for group in groups if group not in found]
-        read = await self._facts.at_groups(missing, user_id)
-        cache.update(((group, user_id), facts) for group, facts in read.items())
-        while len(cache) > self._size:
-            cache.popitem(last=False)
-        return found | read
+        found: dict[int, GroupFacts] = {}
+        missing: list[int] = []
+        for group in groups:
+            facts = self._groups.get((group, user_id))
+            if facts is None:
+                missing.append(group)
+            else:
+                found[group] = facts
+        for group, facts in (await self._facts.at_groups(missing, user_id)).items():
+            found[group] = facts
+            self._groups.set((group, user_id), facts)
+        return found
 
 
 class _Steps:
@@ -192,10 +188,13 @@ def _is_ignored(row: TimelineRow, ignored: frozenset[str]) -> bool:
     return row.state_key is None and row.sender in ignored
 
 
-def _is_turn(row: TimelineRow, user_id: str) -> bool:
+def _is_about(row: TimelineRow, user_id: str) -> bool:
+    """Whether the event is the user's own membership: they learn of it, whatever it is."""
+    return row.type == EventTypes.MEMBER and row.state_key == user_id
+
+
+def _is_turn(row: TimelineRow) -> bool:
     """Whether the event itself changes what decides about it, so that before and after count."""
-    if row.type == EventTypes.MEMBER:
-        return row.state_key == user_id
     return row.type == EventTypes.HISTORY_VISIBILITY and row.state_key == ""
 
 

@@ -1,0 +1,97 @@
+"""Reading who shares rooms with whom: for presence, and for the device lists that encryption needs.
+
+Questions of the form "which of these users…" over the members of rooms, each in one statement. Nothing is kept about
+pairs of users: the present members of rooms say it all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import TYPE_CHECKING, NamedTuple
+
+from synapse.storage.past_state import Delta
+
+if TYPE_CHECKING:
+    from synapse.storage.database import Database, Transaction
+
+
+class Turn(NamedTuple):
+    """A change of a membership in an encrypted room; None where there was or is none."""
+
+    user_id: str
+    before: str | None
+    after: str | None
+
+
+class SharedRoomStore:
+    """Reads the members that users have in common, in any process."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    async def sharing(self, user_ids: Collection[str], room_ids: Collection[str]) -> set[str]:
+        """Those of the users who are joined to at least one of the rooms."""
+        return await self._ask("shared_rooms.sharing", _SHARING, user_ids, room_ids)
+
+    async def sharing_encrypted(self, user_ids: Collection[str], room_ids: Collection[str]) -> set[str]:
+        """Those of the users who are joined to at least one of the rooms that is encrypted."""
+        return await self._ask("shared_rooms.sharing_encrypted", _SHARING_ENCRYPTED, user_ids, room_ids)
+
+    async def members_of_encrypted(self, room_ids: Collection[str]) -> set[str]:
+        """Everybody joined to at least one of these rooms that is encrypted."""
+        if not room_ids:
+            return set()
+        return await self._db.read("shared_rooms.members_of_encrypted", _users, _MEMBERS_OF_ENCRYPTED, list(room_ids))
+
+    async def turns(self, deltas: Iterable[Delta]) -> list[Turn]:
+        """What these changed membership entries changed, of those in encrypted rooms."""
+        changes = [(delta.room_id, delta.state_key, delta.prev_event_id, delta.event_id) for delta in deltas]
+        return await self._db.read("shared_rooms.turns", _turns, changes) if changes else []
+
+    async def changed_device_lists(self, after: int, until: int) -> set[str]:
+        """All users whose devices or keys changed at positions `after` < p ≤ `until`."""
+        return await self._db.read("shared_rooms.changed_device_lists", _users, _CHANGED_LISTS, after, until)
+
+    async def _ask(self, name: str, sql: str, user_ids: Collection[str], room_ids: Collection[str]) -> set[str]:
+        if not user_ids or not room_ids:
+            return set()
+        return await self._db.read(name, _users, sql, list(user_ids), list(room_ids))
+
+
+_SHARING = """
+    SELECT u.user_id FROM unnest(%s::text[]) AS u (user_id) WHERE EXISTS (
+        SELECT FROM current_state cs WHERE cs.type = 'm.room.member' AND cs.state_key = u.user_id
+        AND cs.membership = 'join' AND cs.room_id = ANY(%s)
+    )
+"""
+_SHARING_ENCRYPTED = """
+    SELECT u.user_id FROM unnest(%s::text[]) AS u (user_id) WHERE EXISTS (
+        SELECT FROM current_state cs JOIN room_stats s USING (room_id)
+        WHERE cs.type = 'm.room.member' AND cs.state_key = u.user_id AND cs.membership = 'join'
+          AND cs.room_id = ANY(%s) AND s.encryption IS NOT NULL
+    )
+"""
+_MEMBERS_OF_ENCRYPTED = """
+    SELECT DISTINCT cs.state_key FROM current_state cs JOIN room_stats s USING (room_id)
+    WHERE cs.room_id = ANY(%s) AND cs.type = 'm.room.member' AND cs.membership = 'join' AND s.encryption IS NOT NULL
+"""
+_CHANGED_LISTS = "SELECT DISTINCT user_id FROM device_lists_stream WHERE stream_id > %s AND stream_id <= %s"
+
+
+def _users(txn: Transaction, sql: str, *params: object) -> set[str]:
+    txn.execute(sql, params)
+    return {user_id for (user_id,) in txn.rows()}
+
+
+def _turns(txn: Transaction, changes: list[tuple[str, str, str | None, str | None]]) -> list[Turn]:
+    txn.execute(
+        """
+        SELECT c.user_id, before.membership, after.membership
+        FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[]) AS c (room_id, user_id, prev_event_id, event_id)
+        JOIN room_stats s ON s.room_id = c.room_id AND s.encryption IS NOT NULL
+        LEFT JOIN memberships before ON before.event_id = c.prev_event_id
+        LEFT JOIN memberships after ON after.event_id = c.event_id
+        """,
+        tuple(map(list, zip(*changes, strict=True))),
+    )
+    return [Turn._make(row) for row in txn.rows()]

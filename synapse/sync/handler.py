@@ -1,0 +1,175 @@
+"""/sync: from a question to the bytes of its answer.
+
+A sync is planned (which rooms is it about?), told section by section, and written out. One without news waits: until
+something concerns the user or a room of theirs, until the client's timeout, or until this process leaves. What the
+sections need is mostly in memory, so waking up in vain costs next to nothing.
+
+Client-server API, "Syncing".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple, Protocol
+
+from synapse.api.filters import Filter
+from synapse.sync.answer import encode
+from synapse.sync.context import Section, SyncContext
+from synapse.sync.forms import Forms
+from synapse.sync.ignored import IgnoredUsers
+from synapse.sync.lazy_members import LazyMembers
+from synapse.sync.memberships import Memberships
+from synapse.sync.plan import Planner
+from synapse.sync.shared import SharedWork
+from synapse.sync.tokens import StreamToken
+from synapse.util.clock import Clock
+
+MAX_TIMEOUT: Final = 10 * 60 * 1000
+"""Milliseconds that a client may wait at most."""
+
+_CATCH_UP: Final = 5.0  # seconds to wait for this process to have seen what the client has seen
+_MAX_KEPT: Final = 256 * 1024  # bytes of an answer that is worth keeping for a retry
+
+
+@dataclass(frozen=True, slots=True)
+class SyncRequest:
+    """What a client asks for; `timeout` in milliseconds. Equal requests have equal answers."""
+
+    user_id: str
+    device_id: str | None
+    filter: Filter
+    since: StreamToken | None = None
+    timeout: int = 0
+    full_state: bool = False
+    state_after: bool = False
+
+
+class SyncAnswer(NamedTuple):
+    """`body` is JSON; `empty` says that it tells nothing new."""
+
+    body: bytes
+    empty: bool
+
+
+class Present(Protocol):
+    """How far this process has seen the streams, and waiting for more."""
+
+    def token(self) -> StreamToken:
+        """Everything up to here has been seen, and is in the database."""
+
+    async def catch_up(self, token: StreamToken, seconds: float) -> None:
+        """Returns when `token()` covers this one, or after that time."""
+
+    async def wait(self, user_id: str, room_ids: frozenset[str], seconds: float) -> bool:
+        """Waits for something that concerns the user or one of the rooms; False if the time is over (or the process
+        leaves).
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """What syncs are made from."""
+
+    present: Present
+    memberships: Memberships
+    ignored: IgnoredUsers
+    planner: Planner
+    lazy_members: LazyMembers
+    sections: Sequence[Section]  # in their order: later ones look at what earlier ones found
+
+
+class SyncHandler:
+    """Answers syncs.
+
+    :param clock: its seconds are those of the epoch.
+    """
+
+    def __init__(self, sources: Sources, clock: Clock) -> None:
+        self._sources = sources
+        self._clock = clock
+        self._shared: SharedWork[SyncAnswer] = SharedWork(clock, _is_worth_keeping)
+
+    async def sync(self, request: SyncRequest) -> bytes:
+        """The answer, after waiting for news if the request says so. Raises nothing that a client could cause."""
+        return (await self._shared.do(request, lambda: self._answer(request))).body
+
+    async def context(self, request: SyncRequest, since: StreamToken | None) -> SyncContext:
+        """What is to be told now, told."""
+        sources = self._sources
+        rooms, joined = await sources.memberships.of(request.user_id)
+        ignored = await sources.ignored.of(request.user_id)
+        newest = next(reversed(rooms.values())).stream if rooms else 0
+        if newest > sources.present.token().events:  # the database is ahead of what we have been told
+            await sources.present.catch_up(StreamToken(newest), _CATCH_UP)
+        now = sources.present.token()
+        if since is not None:
+            since = since.at_most(now)
+        ctx = self._new_context(request, since, now, self._filtered(request.filter, joined), ignored)
+        if since is None:
+            await sources.planner.initial(ctx, rooms)
+            for section in sources.sections:
+                await section.initial(ctx)
+        else:
+            await sources.planner.incremental(ctx, rooms, since, now)
+            for section in sources.sections:
+                await section.incremental(ctx, since, now)
+        return ctx
+
+    async def _answer(self, request: SyncRequest) -> SyncAnswer:
+        since = request.since
+        if since is None:
+            return self._finish(request, await self.context(request, None))
+        present = self._sources.present
+        if not present.token().covers(since):
+            await present.catch_up(since, _CATCH_UP)
+        deadline = self._clock.seconds() + request.timeout / 1000
+        while True:
+            ctx = await self.context(request, since)
+            left = deadline - self._clock.seconds()
+            if not ctx.is_empty or request.full_state or left <= 0:
+                return self._finish(request, ctx)
+            since = ctx.next
+            # What came while we looked is not waited for.
+            if present.token() == ctx.now and not await present.wait(request.user_id, ctx.joined, left):
+                return self._finish(request, ctx)
+
+    def _finish(self, request: SyncRequest, ctx: SyncContext) -> SyncAnswer:
+        if request.filter.room.state.lazy_load_members:
+            self._sources.lazy_members.told(request.user_id, request.device_id, ctx.next)
+        return SyncAnswer(encode(ctx), ctx.is_empty or request.since is None)
+
+    def _new_context(
+        self,
+        request: SyncRequest,
+        since: StreamToken | None,
+        now: StreamToken,
+        joined: frozenset[str],
+        ignored: frozenset[str],
+    ) -> SyncContext:
+        milliseconds = int(self._clock.seconds() * 1000)
+        federation, fields = request.filter.federation_format, request.filter.event_fields
+        return SyncContext(
+            user_id=request.user_id,
+            device_id=request.device_id,
+            filter=request.filter,
+            since=since,
+            now=now,
+            next=now,
+            forms=Forms(milliseconds, room_ids=False, federation=federation, fields=fields),
+            joined=joined,
+            ignored=ignored,
+            full_state=request.full_state,
+            state_after=request.state_after,
+        )
+
+    def _filtered(self, sync_filter: Filter, joined: frozenset[str]) -> frozenset[str]:
+        room = sync_filter.room
+        if room.rooms is None and not room.not_rooms:
+            return joined
+        return frozenset(filter(room.room_matches, joined))
+
+
+def _is_worth_keeping(answer: SyncAnswer) -> bool:
+    """An answer without news is soon wrong; a first sync is large, and not often asked for twice."""
+    return not answer.empty and len(answer.body) <= _MAX_KEPT

@@ -1,0 +1,35 @@
+"""Whom each user ignores: the account data m.ignored_user_list, from memory. Client-server API, "Ignoring Users"."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import orjson
+
+from synapse.api.constants import AccountDataTypes
+from synapse.storage.account_data import AccountDataStore
+from synapse.util.caches import Cache
+
+CACHE: Final = "ignored_users"
+NOBODY: Final[frozenset[str]] = frozenset()
+
+
+class IgnoredUsers:
+    """Remembers the lists of those who sync; `cache` is invalidated when a user's global account data changes."""
+
+    def __init__(self, store: AccountDataStore, cache: Cache[str, frozenset[str]]) -> None:
+        self._store = store
+        self.cache = cache
+
+    async def of(self, user_id: str) -> frozenset[str]:
+        known = self.cache.get(user_id)
+        return known if known is not None else await self.cache.fetch(user_id, self._load)
+
+    async def _load(self, user_id: str) -> frozenset[str]:
+        return _parse(await self._store.get(user_id, "", AccountDataTypes.IGNORED_USER_LIST), user_id)
+
+
+def _parse(content: str | None, user_id: str) -> frozenset[str]:
+    """The users of the list. Clients may store anything, and ignoring oneself would hide one's own messages."""
+    ignored = None if content is None else orjson.loads(content).get("ignored_users")
+    return frozenset(ignored) - {user_id} if isinstance(ignored, dict) else NOBODY

@@ -1,0 +1,65 @@
+"""`device_lists`: whose devices or keys changed, and with whom the user does not share an encrypted room any more.
+
+`changed` are those whose keys changed and who share a room with the user (or are the user), and those who have come
+to share an encrypted room with them; `left` those with whom no encrypted room is shared any longer.
+
+Client-server API, "End-to-end encryption: Extensions to /sync".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from synapse.api.constants import EventTypes, Membership
+from synapse.storage.past_state import Delta
+from synapse.storage.shared_rooms import SharedRoomStore
+from synapse.sync.changes import Changes
+from synapse.sync.context import SyncContext
+from synapse.sync.tokens import StreamToken
+
+
+class DeviceListSection:
+    """Comes after the timelines, which say whose membership changed. First syncs have no such part."""
+
+    def __init__(self, shared: SharedRoomStore, changes: Changes) -> None:
+        self._shared = shared
+        self._changes = changes
+
+    async def initial(self, ctx: SyncContext) -> None:
+        pass
+
+    async def incremental(self, ctx: SyncContext, since: StreamToken, now: StreamToken) -> None:
+        changed = await self._with_new_keys(ctx, since.device_lists, now.device_lists)
+        come, gone = await self._came_and_went(ctx)
+        changed |= come
+        left = gone - await self._shared.sharing_encrypted(gone, ctx.joined)
+        if changed or left:
+            ctx.body["device_lists"] = {"changed": sorted(changed), "left": sorted(left - changed)}
+
+    async def _with_new_keys(self, ctx: SyncContext, after: int, until: int) -> set[str]:
+        if not self._changes.any_device_list(after):
+            return set()
+        users = await self._shared.changed_device_lists(after, until)
+        others = users - {ctx.user_id}
+        return (users & {ctx.user_id}) | await self._shared.sharing(others, ctx.joined)
+
+    async def _came_and_went(self, ctx: SyncContext) -> tuple[set[str], set[str]]:
+        """Who began and who ceased to share an encrypted room with the user."""
+        come: set[str] = set()
+        gone: set[str] = set()
+        for turn in await self._shared.turns(_member_deltas(ctx)):
+            if turn.user_id == ctx.user_id:
+                continue
+            if turn.after == Membership.JOIN and turn.before != Membership.JOIN:
+                come.add(turn.user_id)
+            elif turn.before == Membership.JOIN and turn.after != Membership.JOIN:
+                gone.add(turn.user_id)
+        come |= await self._shared.members_of_encrypted(ctx.new_rooms())
+        gone |= await self._shared.members_of_encrypted([w.room_id for w in ctx.windows.values() if w.left])
+        return come - gone - {ctx.user_id}, gone - {ctx.user_id}
+
+
+def _member_deltas(ctx: SyncContext) -> Iterable[Delta]:
+    for room_id, deltas in ctx.deltas.items():
+        if not ctx.windows[room_id].left:
+            yield from (delta for delta in deltas if delta.type == EventTypes.MEMBER)

@@ -1,0 +1,65 @@
+"""`presence`: who in the user's rooms is online, idle or gone. Client-server API, "Presence"."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from synapse.api.constants import EduTypes, Presence
+from synapse.storage.presence import PresenceState, PresenceStore
+from synapse.sync.changes import Changes
+from synapse.sync.context import SyncContext
+from synapse.sync.tokens import StreamToken
+from synapse.util.clock import Clock
+
+
+class PresenceSection:
+    """Where presence is switched off, there is no such part.
+
+    :param clock: its seconds are those of the epoch, as `last_active_ts` counts.
+    """
+
+    def __init__(self, store: PresenceStore, changes: Changes, clock: Clock) -> None:
+        self._store = store
+        self._changes = changes
+        self._clock = clock
+
+    async def initial(self, ctx: SyncContext) -> None:
+        states = await self._store.in_rooms(list(ctx.joined), ctx.now.presence)
+        self._tell(ctx, (state for state in states if state.state != Presence.OFFLINE))
+
+    async def incremental(self, ctx: SyncContext, since: StreamToken, now: StreamToken) -> None:
+        told: dict[str, PresenceState] = {}
+        if new := ctx.new_rooms():
+            states = await self._store.in_rooms(new, now.presence)
+            told.update((state.user_id, state) for state in states if state.state != Presence.OFFLINE)
+        if self._changes.any_presence(since.presence):
+            changed = await self._store.visible_to(ctx.user_id, since.presence, now.presence)
+            told.update((state.user_id, state) for state in changed)
+        self._tell(ctx, told.values())
+
+    def _tell(self, ctx: SyncContext, states: Iterable[PresenceState]) -> None:
+        wanted = ctx.filter.presence
+        now = int(self._clock.seconds() * 1000)
+        events = [
+            presence_event(state, now)
+            for state in states
+            if wanted.wants(EduTypes.PRESENCE, state.user_id) and state.user_id not in ctx.ignored
+        ]
+        if events:
+            ctx.body["presence"] = {"events": events}
+
+
+def presence_event(state: PresenceState, now: int) -> dict[str, Any]:
+    """An m.presence event; `now` in milliseconds."""
+    return {"type": EduTypes.PRESENCE, "sender": state.user_id, "content": presence_content(state, now)}
+
+
+def presence_content(state: PresenceState, now: int) -> dict[str, Any]:
+    """What m.presence and GET /presence/…/status have in common."""
+    content: dict[str, Any] = {"presence": state.state, "last_active_ago": max(0, now - state.last_active_ts)}
+    if state.status_msg is not None:
+        content["status_msg"] = state.status_msg
+    if state.state == Presence.ONLINE:
+        content["currently_active"] = state.currently_active
+    return content

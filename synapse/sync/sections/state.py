@@ -1,0 +1,199 @@
+"""`state` and `state_after` of joined and left rooms: what the timeline alone does not tell of a room's state.
+
+Two forms. `state_after` is the state (or what changed of it) at the end of the timeline. The classic `state` is the
+state at its start, to which the client adds the state events of the timeline; where that would miss the truth,
+because an entry changed without its event in this timeline (a filter hid it, or the resolution of a fork chose anew),
+the entry goes there as well.
+
+State is by position: the present state with later changes undone, see `synapse.storage.past_state`. With
+`lazy_load_members`, members are told when they speak; `LazyMembers` remembers whom a device knows already.
+
+Client-server API, "Syncing" and "Lazy-loading room members".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import orjson
+
+from synapse.api.constants import EventTypes
+from synapse.storage.past_state import ALL_MEMBERS, Delta, Entry, Members, PastStateStore
+from synapse.storage.timeline import NEWEST, TimelineRow
+from synapse.sync.context import RoomWindow, SyncContext, Timeline
+from synapse.sync.forms import Annotator
+from synapse.sync.lazy_members import LazyMembers
+from synapse.sync.tokens import StreamToken
+
+Key = tuple[str, str]
+"""(event type, state key)."""
+
+Ids = dict[Key, str]
+"""Event ids of a state, or of what changed of it."""
+
+
+class StateSection:
+    """Writes the state of `ctx.windows`; comes after the timelines and the summaries."""
+
+    def __init__(self, store: PastStateStore, annotator: Annotator, lazy_members: LazyMembers) -> None:
+        self._store = store
+        self._annotator = annotator
+        self._lazy_members = lazy_members
+
+    async def initial(self, ctx: SyncContext) -> None:
+        if ctx.filter.room.state.lazy_load_members:
+            self._lazy_members.forget(ctx.user_id, ctx.device_id)  # a client that starts anew knows nobody
+        await self._tell(ctx)
+
+    async def incremental(self, ctx: SyncContext, since: StreamToken, now: StreamToken) -> None:
+        if ctx.filter.room.state.lazy_load_members:
+            self._lazy_members.check(ctx.user_id, ctx.device_id, since)
+        await self._tell(ctx)
+
+    async def _tell(self, ctx: SyncContext) -> None:
+        if not ctx.windows:
+            return
+        ids: dict[str, Ids] = {}
+        rows: dict[str, TimelineRow] = {}
+        for window in ctx.windows.values():
+            if not window.whole:
+                ids[window.room_id] = _changed(ctx, window)
+        await self._read_whole(ctx, ids, rows)
+        await self._read_speakers(ctx, ids, rows)
+        await self._write(ctx, ids, rows)
+
+    async def _read_whole(self, ctx: SyncContext, ids: dict[str, Ids], rows: dict[str, TimelineRow]) -> None:
+        """The full state of the rooms that the client does not know (or wants anew)."""
+        for room_id in ctx.windows.keys() - ids:
+            ids[room_id] = {}
+        # Who was never joined is told of their own membership, and nothing of the room.
+        whole = [window for window in ctx.windows.values() if window.whole and window.access.joined is not None]
+        if not whole:
+            return
+        members = ALL_MEMBERS
+        if ctx.filter.room.state.lazy_load_members:
+            members = Members([(w.room_id, user) for w in whole for user in self._wanted(ctx, w)])
+        room_ids = [window.room_id for window in whole]
+        for _since, row in await self._store.current(room_ids, members):
+            ids[row.room_id][row.type, row.state_key or ""] = row.event_id
+            rows[row.event_id] = row
+        positions = {w.room_id: _position(ctx, w) for w in whole}
+        later = await self._store.deltas(positions, NEWEST)
+        lazily = None if members.of is None else set(members.of)
+        for window in whole:
+            changes = [delta for delta in later if delta.room_id == window.room_id]
+            _undo(ids[window.room_id], changes, lazily)
+            if not ctx.state_after:
+                _add_untold(ids[window.room_id], changes, ctx.timelines[window.room_id], window.until)
+
+    async def _read_speakers(self, ctx: SyncContext, ids: dict[str, Ids], rows: dict[str, TimelineRow]) -> None:
+        """With lazy loading, the members who speak in the timelines and whom the device does not know."""
+        if not ctx.filter.room.state.lazy_load_members:
+            return
+        unchanged: list[Entry] = []
+        for window in ctx.windows.values():
+            if not window.whole:
+                unchanged += self._speakers(ctx, window, ids[window.room_id])
+        for (room_id, event_type, user_id), row in (await self._store.entries(unchanged)).items():
+            ids[room_id][event_type, user_id] = row.event_id
+            rows[row.event_id] = row
+
+    def _speakers(self, ctx: SyncContext, window: RoomWindow, state: Ids) -> list[Entry]:
+        """Adds the members whose events we know to the state; returns the entries that are to be read."""
+        start = ctx.timelines[window.room_id].start
+        before = {d.state_key: d.prev_event_id for d in reversed(ctx.deltas[window.room_id]) if _is_later(d, start)}
+        unchanged: list[Entry] = []
+        for user_id in self._wanted(ctx, window):
+            key = (EventTypes.MEMBER, user_id)
+            if key in state:
+                continue
+            if user_id not in before:
+                unchanged.append((window.room_id, *key))
+            elif (event_id := before[user_id]) is not None:
+                state[key] = event_id
+        return unchanged
+
+    def _wanted(self, ctx: SyncContext, window: RoomWindow) -> list[str]:
+        """Whose membership the client needs for this room, its own included where the room is new."""
+        users = {seen.row.sender for seen in ctx.timelines[window.room_id].seen}
+        if window.whole:
+            users.add(ctx.user_id)
+            users.update(self._heroes(ctx, window.room_id))
+        if ctx.filter.room.state.include_redundant_members:
+            return sorted(users)
+        return sorted(users - self._lazy_members.known(ctx.user_id, ctx.device_id, window.room_id))
+
+    def _heroes(self, ctx: SyncContext, room_id: str) -> Iterable[str]:
+        room = ctx.rooms.get(room_id)
+        return () if room is None or room.summary is None else room.summary.get("m.heroes", ())
+
+    async def _write(self, ctx: SyncContext, ids: dict[str, Ids], rows: dict[str, TimelineRow]) -> None:
+        for timeline in ctx.timelines.values():
+            rows.update((seen.row.event_id, seen.row) for seen in timeline.seen)
+        missing = [event_id for state in ids.values() for event_id in state.values() if event_id not in rows]
+        rows.update(await self._store.events(missing))
+        told = {
+            room_id: [rows[e] for e in state.values() if e in rows and ctx.filter.room.state.matches(rows[e])]
+            for room_id, state in ids.items()
+        }
+        notes = await self._annotator.versions(row for state in told.values() for row in state)
+        form = ctx.forms.form
+        for room_id, state in told.items():
+            ctx.states[room_id] = state
+            if state:
+                ctx.room(room_id).state = [orjson.Fragment(form(row, notes)) for row in state]
+            self._remember(ctx, room_id, state)
+
+    def _remember(self, ctx: SyncContext, room_id: str, state: Sequence[TimelineRow]) -> None:
+        if ctx.filter.room.state.lazy_load_members:
+            told = [*state, *(seen.row for seen in ctx.timelines[room_id].seen)]
+            members = [row.state_key for row in told if row.type == EventTypes.MEMBER and row.state_key is not None]
+            self._lazy_members.add(ctx.user_id, ctx.device_id, room_id, members)
+
+
+def _is_later(delta: Delta, start: int) -> bool:
+    return delta.type == EventTypes.MEMBER and delta.stream > start
+
+
+def _position(ctx: SyncContext, window: RoomWindow) -> int:
+    """As of which position the full state is told."""
+    position = window.until if ctx.state_after else ctx.timelines[window.room_id].start
+    return position if window.access.until is None else min(position, window.access.until)
+
+
+def _undo(state: Ids, later: Iterable[Delta], members: set[tuple[str, str]] | None) -> None:
+    """Brings the state back to before the changes `later`; of members only these, where only these were read."""
+    seen: set[Key] = set()
+    for delta in later:
+        key = (delta.type, delta.state_key)
+        if key in seen:
+            continue
+        seen.add(key)
+        if members is not None and delta.type == EventTypes.MEMBER and (delta.room_id, delta.state_key) not in members:
+            continue
+        if delta.prev_event_id is None:
+            state.pop(key, None)
+        else:
+            state[key] = delta.prev_event_id
+
+
+def _changed(ctx: SyncContext, window: RoomWindow) -> Ids:
+    """What is to be told of the changed state of a room that the client knows."""
+    deltas = ctx.deltas[window.room_id]
+    timeline = ctx.timelines[window.room_id]
+    if ctx.state_after:
+        changed: dict[Key, str | None] = {(d.type, d.state_key): d.event_id for d in deltas}
+        return {key: event_id for key, event_id in changed.items() if event_id is not None}
+    changed = {(d.type, d.state_key): d.event_id for d in deltas if d.stream <= timeline.start}
+    state = {key: event_id for key, event_id in changed.items() if event_id is not None}
+    _add_untold(state, [d for d in deltas if d.stream > timeline.start], timeline, window.until)
+    return state
+
+
+def _add_untold(state: Ids, later: Iterable[Delta], timeline: Timeline, until: int) -> None:
+    """Adds the entries that changed after the start of the timeline and whose event is not in it."""
+    last = {(delta.type, delta.state_key): delta.event_id for delta in later if delta.stream <= until}
+    told = {seen.row.event_id for seen in timeline.seen}
+    for key, event_id in last.items():
+        if event_id is not None and event_id not in told:
+            state[key] = event_id
