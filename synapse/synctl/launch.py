@@ -28,9 +28,9 @@ def preload() -> None:
     global _loaded
     if _loaded:
         return
-    from synapse.app import _start
+    from synapse.app._start import preload as load_common_modules
 
-    _start.preload()
+    load_common_modules()
     if "twisted.internet.reactor" in sys.modules:
         raise RuntimeError("a reactor was loaded before the fork; the processes would share its file descriptors")
     gc.collect()
@@ -128,10 +128,10 @@ class Launcher:
                 os.setsid()
                 _redirect(process.output_file)
             os.closerange(3, os.sysconf("SC_OPEN_MAX") if os.sysconf("SC_OPEN_MAX") < 65536 else 65536)
-            from synapse.app import _start
+            from synapse.app._start import main
 
             arguments = [argument for file in process.files for argument in ("-c", file)]
-            status = _start.main(["--no-daemonize", *arguments])
+            status = main(["--no-daemonize", *arguments])
         except SystemExit as leaving:
             status = leaving.code if isinstance(leaving.code, int) else 1
         except BaseException:

@@ -17,7 +17,9 @@ from dataclasses import dataclass
 
 from synapse.synctl.cluster import Process
 
-_APP = re.compile(r"(?:^|[ /])python[0-9.]* (?:-\S+ )*-m (?P<app>synapse\.app\.\w+)(?P<arguments>(?: .*)?)$", re.DOTALL)
+_APP = re.compile(
+    r"(?:\S*/)?python[0-9.]* (?:-\S+ (?:[^-]\S* )?)*?-m (?P<app>synapse\.app\.\w+)(?P<arguments>(?: .*)?)$", re.DOTALL
+)
 _CONFIG = re.compile(r" (?:-c|--config-path)[ =](?P<file>.*?)(?= -|$)", re.DOTALL)
 
 
@@ -69,11 +71,17 @@ def inspect(pid: int) -> Running | None:
             command = file.read().rstrip(b"\0").replace(b"\0", b" ").decode(errors="surrogateescape")
     except OSError:
         return None
-    match = _APP.search(command)
-    if match is None or os.geteuid() not in (0, owner) or _is_zombie(pid):
+    parsed = parse_command(command)
+    if parsed is None or os.geteuid() not in (0, owner) or _is_zombie(pid):
         return None
-    files = tuple(_absolute(pid, file["file"]) for file in _CONFIG.finditer(match["arguments"]))
-    return Running(pid, match["app"], files, _start_time(pid))
+    app, files = parsed
+    return Running(pid, app, tuple(_absolute(pid, file) for file in files), _start_time(pid))
+
+
+def parse_command(command: str) -> tuple[str, tuple[str, ...]] | None:
+    """The application and the configuration files of a command line, None if it is no process of this software."""
+    match = _APP.match(command)
+    return match and (match["app"], tuple(found["file"] for found in _CONFIG.finditer(match["arguments"])))
 
 
 def _stat_fields(pid: int) -> list[str]:
