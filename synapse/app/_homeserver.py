@@ -14,6 +14,11 @@ if TYPE_CHECKING:
 
     from synapse.app.applications import Application
     from synapse.config import Config
+    from synapse.config.listeners import Listener
+    from synapse.http.drain import Drain
+    from synapse.http.ratelimit import RateLimits
+    from synapse.http.server import Router
+    from synapse.http.site import Site
 
 
 class Homeserver:
@@ -39,6 +44,41 @@ class Homeserver:
     # -- replication ---------------------------------------------------------------------------------------------
 
     # -- http ----------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def drain(self) -> Drain:
+        """The requests in flight, and the end of them."""
+        from synapse.http.drain import Drain
+
+        return Drain(self.reactor)
+
+    @cached_property
+    def ratelimits(self) -> RateLimits:
+        """How often somebody may do something."""
+        from synapse.http.ratelimit import RateLimits
+
+        return RateLimits(self.config.ratelimiting.by_name, self.reactor)
+
+    @cached_property
+    def router(self) -> Router:
+        """Every endpoint that this process serves, over whichever listener."""
+        from synapse.api.errors import unknown
+        from synapse.http.server import Router
+        from synapse.rest.registry import mount
+        from synapse.storage.errors import DatabaseUnavailable
+
+        router = Router(self.drain, self.authenticator, self.ratelimits)
+        router.translate(
+            DatabaseUnavailable, lambda _: unknown("The server's database is not available. Please try again.", 503)
+        )
+        mount(router, self, self.application.endpoints)
+        return router
+
+    def site(self, listener: Listener) -> Site:
+        """What serves the connections of an http or metrics listener."""
+        from synapse.http.site import build_site
+
+        return build_site(self.router, listener, self.reactor)
 
     # -- accounts, devices, keys, media, directory -------------------------------------------------------------
 

@@ -79,7 +79,7 @@ class RateLimits:
         self._buckets: dict[str, Buckets | None] = {}
 
     def check(self, limit: str, key: str) -> None:
-        """Counts one action of `key`. Raises MatrixError (M_LIMIT_EXCEEDED), without counting, when it is one too many."""
+        """Counts one action of `key`. Raises MatrixError (M_LIMIT_EXCEEDED), and counts nothing, if it is too many."""
         self.require(limit, key)
         self.count(limit, key)
 

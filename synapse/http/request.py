@@ -12,6 +12,7 @@ from urllib.parse import parse_qs
 
 from synapse.api.errors import invalid_param, missing_param
 from synapse.http import body as json_body
+from synapse.http.upload import BytesBody
 
 if TYPE_CHECKING:
     from synapse.api.routes import Endpoint
@@ -127,7 +128,8 @@ class Request:
     def stream(self) -> BodyStream:
         """The body of an endpoint that reads it as it comes."""
         if self.raw.stream is None:
-            raise RuntimeError(f"the endpoint {self.name} does not stream its body")
+            # There was none, or it came at once.
+            self.raw.stream = BytesBody(self.raw.body)
         return self.raw.stream
 
     # -- the body ---------------------------------------------------------------------------------------------------

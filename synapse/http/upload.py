@@ -112,3 +112,21 @@ class ChannelBody:
             self._hold(False)
         if self._reader is not None and not self._reader.called:
             self._reader.errback(error)
+
+
+class BytesBody:
+    """A body that is there already, for whoever wants to read it as a stream."""
+
+    def __init__(self, body: bytes) -> None:
+        self.length: int | None = len(body)
+        self._body = body
+
+    def limit(self, length: int) -> None:
+        """See `BodyStream.limit`."""
+        if len(self._body) > length:
+            raise too_large(f"The body of the request may have at most {length} bytes.")
+
+    async def read(self) -> bytes:
+        """See `BodyStream.read`."""
+        body, self._body = self._body, b""
+        return body

@@ -7,9 +7,8 @@ _C = "/_matrix/client/{version}"
 
 ENDPOINTS = (
     # --- discovery
-    Endpoint(
-        "versions", "/_matrix/client/versions", ("GET",), routes=(workers.VERSIONS,), auth=Auth.OPTIONAL, guests=True
-    ),
+    # Clients may send a token along; there is nothing here that depends on it.
+    Endpoint("versions", "/_matrix/client/versions", ("GET",), routes=(workers.VERSIONS,), auth=Auth.NONE),
     Endpoint("well_known_client", "/.well-known/matrix/client", ("GET",), auth=Auth.NONE),
     Endpoint("capabilities", f"{_C}/capabilities", ("GET",), CLIENT, guests=True),
     Endpoint("turn_server", f"{_C}/voip/turnServer", ("GET",), CLASSIC, (workers.TURN_SERVER,)),
@@ -86,7 +85,12 @@ ENDPOINTS = (
     # --- account data, filters
     Endpoint("account_data_get", f"{_C}/user/{{user_id}}/account_data/{{data_type}}", ("GET",), CLIENT, guests=True),
     Endpoint(
-        "account_data_set", f"{_C}/user/{{user_id}}/account_data/{{data_type}}", ("PUT",), CLIENT, guests=True, max_body=MIB
+        "account_data_set",
+        f"{_C}/user/{{user_id}}/account_data/{{data_type}}",
+        ("PUT",),
+        CLIENT,
+        guests=True,
+        max_body=MIB,
     ),
     Endpoint(
         "room_account_data_get",
