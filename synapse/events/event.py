@@ -10,7 +10,7 @@ all fields are filled at once.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from synapse.api.constants import EventTypes
 from synapse.api.identifiers import room_id_of_create
@@ -150,12 +150,14 @@ class Event:
         """The same event, same id, with only what a redaction leaves."""
         return Event.from_json(redact(self.raw, self.room_version), self.room_version, event_id=self.event_id)
 
-    def __getattr__(self, name: str) -> Any:
-        # Called only for slots that are not filled: the first look at any field parses the JSON and fills them all.
-        if name not in _FIELDS:
-            raise AttributeError(f"'Event' object has no attribute '{name}'")
-        self._fill(self.raw)
-        return object.__getattribute__(self, name)
+    if not TYPE_CHECKING:  # or misspelt attributes would pass the type checker
+
+        def __getattr__(self, name: str) -> Any:
+            # Called only for slots that are not filled: the first look at any field fills them all.
+            if name not in _FIELDS:
+                raise AttributeError(f"'Event' object has no attribute '{name}'")
+            self._fill(self.raw)
+            return object.__getattribute__(self, name)
 
     def _fill(self, raw: Mapping[str, Any]) -> None:
         version = self.room_version
