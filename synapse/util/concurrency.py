@@ -1,0 +1,108 @@
+"""Doing things at the same time, and one after another, in the reactor's thread."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterator, Coroutine, Hashable, Iterable
+from contextlib import asynccontextmanager
+from typing import Any, Generic, TypeVar
+
+from twisted.internet.defer import Deferred
+
+T = TypeVar("T")
+K = TypeVar("K", bound=Hashable)
+
+
+def spawn(coroutine: Coroutine[Any, Any, T]) -> Deferred[T]:
+    """Lets a coroutine run by itself. Whoever calls it looks after its failure."""
+    return Deferred.fromCoroutine(coroutine)
+
+
+async def gather(awaitables: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Runs coroutines at the same time; their results, in order. When all are done, the first failure is raised."""
+    running = [Deferred.fromCoroutine(each) for each in awaitables]
+    results: list[T] = []
+    problem: Exception | None = None
+    for each in running:
+        try:
+            results.append(await each)
+        except Exception as error:
+            problem = problem or error
+    if problem is not None:
+        raise problem
+    return results
+
+
+class Linearizer(Generic[K]):
+    """One at a time for each key, in the order of asking.
+
+    async with linearizer.queue(room_id):
+        ...
+    """
+
+    def __init__(self) -> None:
+        self._waiting: dict[K, deque[Deferred[None]]] = {}
+
+    def is_busy(self, key: K) -> bool:
+        return key in self._waiting
+
+    @asynccontextmanager
+    async def queue(self, key: K) -> AsyncIterator[None]:
+        """Waits for those who asked for the same key earlier. One who is cancelled while waiting leaves the queue."""
+        queue = self._waiting.get(key)
+        if queue is None:
+            self._waiting[key] = deque()
+        else:
+            turn: Deferred[None] = Deferred()
+            queue.append(turn)
+            try:
+                await turn
+            except BaseException:
+                if turn in queue:
+                    queue.remove(turn)
+                raise
+        try:
+            yield
+        finally:
+            self._next(key)
+
+    def _next(self, key: K) -> None:
+        queue = self._waiting[key]
+        while queue:
+            turn = queue.popleft()
+            if not turn.called:
+                turn.callback(None)
+                return
+        del self._waiting[key]
+
+
+class QueueFull(Exception):
+    """A bounded queue has no room."""
+
+
+class BoundedQueue(Generic[T]):
+    """A first-in-first-out queue of at most `size` items, for one reader."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._items: deque[T] = deque()
+        self._reader: Deferred[None] | None = None
+
+    def put(self, item: T) -> None:
+        """Raises `QueueFull`: what to do then is for the caller to say, since dropping in silence is not an answer."""
+        if len(self._items) >= self.size:
+            raise QueueFull(f"{self.size} items wait already")
+        self._items.append(item)
+        if self._reader is not None:
+            reader, self._reader = self._reader, None
+            reader.callback(None)
+
+    async def get(self) -> T:
+        """The oldest item, waiting for one if need be."""
+        while not self._items:
+            self._reader = Deferred()
+            await self._reader
+        return self._items.popleft()
+
+    def __len__(self) -> int:
+        return len(self._items)

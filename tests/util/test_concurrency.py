@@ -1,0 +1,89 @@
+"""Queues by key, bounded queues, and doing things at the same time."""
+
+from __future__ import annotations
+
+import pytest
+from pytest_twisted import ensureDeferred
+from twisted.internet.defer import CancelledError, Deferred
+
+from synapse.util.concurrency import BoundedQueue, Linearizer, QueueFull, gather, spawn
+
+
+@ensureDeferred
+async def test_one_at_a_time_for_each_key() -> None:
+    linearizer: Linearizer[str] = Linearizer()
+    log: list[str] = []
+    gates = {name: Deferred[None]() for name in "abc"}
+
+    async def work(name: str, key: str) -> None:
+        async with linearizer.queue(key):
+            log.append(name)
+            await gates[name]
+
+    running = [spawn(work("a", "x")), spawn(work("b", "x")), spawn(work("c", "y"))]
+    assert log == ["a", "c"]
+    gates["a"].callback(None)
+    assert log == ["a", "c", "b"]
+    gates["b"].callback(None)
+    gates["c"].callback(None)
+    for each in running:
+        await each
+    assert not linearizer.is_busy("x")
+
+
+@ensureDeferred
+async def test_one_who_gives_up_leaves_the_queue() -> None:
+    linearizer: Linearizer[str] = Linearizer()
+    gate: Deferred[None] = Deferred()
+
+    async def work(wait: Deferred[None] | None) -> str:
+        async with linearizer.queue("x"):
+            if wait is not None:
+                await wait
+            return "done"
+
+    first, second, third = spawn(work(gate)), spawn(work(None)), spawn(work(None))
+    second.cancel()
+    with pytest.raises(CancelledError):
+        await second
+    gate.callback(None)
+    assert (await first, await third) == ("done", "done")
+    assert not linearizer.is_busy("x")
+
+
+@ensureDeferred
+async def test_a_failure_lets_the_next_one_in() -> None:
+    linearizer: Linearizer[str] = Linearizer()
+    with pytest.raises(ZeroDivisionError):
+        async with linearizer.queue("x"):
+            raise ZeroDivisionError
+    assert not linearizer.is_busy("x")
+
+
+@ensureDeferred
+async def test_gather_waits_for_all_and_raises_the_first_failure() -> None:
+    done: list[int] = []
+
+    async def work(number: int) -> int:
+        if number == 1:
+            raise ValueError(number)
+        done.append(number)
+        return number
+
+    with pytest.raises(ValueError, match="1"):
+        await gather(work(n) for n in range(3))
+    assert done == [0, 2]
+    assert await gather(work(n) for n in (5, 6)) == [5, 6]
+
+
+@ensureDeferred
+async def test_a_full_queue_says_so() -> None:
+    queue: BoundedQueue[int] = BoundedQueue(2)
+    waiting = spawn(queue.get())
+    queue.put(1)
+    assert await waiting == 1
+    queue.put(2)
+    queue.put(3)
+    with pytest.raises(QueueFull):
+        queue.put(4)
+    assert [await queue.get(), await queue.get()] == [2, 3]
