@@ -119,7 +119,7 @@ _READ = (workers.PUSH_RULES,)
 
 PUSH = (
     # Reading may be anybody's work, changing is the main process's.
-    Endpoint("push_rules", f"{_C}/pushrules[/]", ("GET",), CLASSIC, _READ, guests=True),
+    Endpoint("push_rules", f"{_C}/pushrules/", ("GET",), CLASSIC, _READ, guests=True),
     Endpoint("push_rules_global", f"{_C}/pushrules/global[/]", ("GET",), CLASSIC, _READ, guests=True),
     Endpoint("push_rule_get", _RULE, ("GET",), CLASSIC, _READ),
     Endpoint("push_rule_set", _RULE, ("PUT",), CLASSIC),
