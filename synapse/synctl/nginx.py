@@ -176,8 +176,8 @@ def complete(body: str, *, directory: str, temporary: str, user: str | None = No
     inner = "".join(f"    {line}".rstrip() + "\n" for line in body.splitlines())
     return (
         (f"user {user};\n" if user else "")
-        + "worker_processes auto;\n"
+        + "worker_processes auto;\nworker_rlimit_nofile 8192;\npcre_jit on;\n"
         + f"pid {directory}/nginx.pid;\nerror_log {directory}/nginx.error.log;\n"
         + "events {\n    worker_connections 4096;\n}\n"
-        + f"http {{\n    access_log {directory}/nginx.access.log;\n{paths}\n{inner}}}\n"
+        + f"http {{\n    access_log {directory}/nginx.access.log combined buffer=32k flush=5s;\n{paths}\n{inner}}}\n"
     )
