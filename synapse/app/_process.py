@@ -23,6 +23,7 @@ from synapse.app import _notify, _reactor
 from synapse.app._daemon import PidFile
 from synapse.app._errors import as_sentence
 from synapse.app._listeners import Listeners
+from synapse.metrics import table
 
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
@@ -180,7 +181,8 @@ class Process:
         logger.info("Leaving: answering what is in flight")
         self._listeners.drain()
         self._services.drain.begin()
-        await self._sleep(GRACE)
+        if table.HTTP_CONNECTIONS.child().value:
+            await self._sleep(GRACE)
         if not await self._services.drain.idle(PATIENCE):
             logger.warning("Leaving with %d requests unanswered", self._services.drain.in_flight)
         self._reactor.callLater(CLOSING, self._end)  # should something hang

@@ -237,6 +237,8 @@ def _contents(config: Config, listener: Listener, option: str, place: Place) -> 
             "offers replication, which only the main process does",
             "move it to `listeners` of the main configuration",
         )
+    if listener.type == "manhole" and config.server.manhole_password is None:
+        _fail(place, "manhole_password", f"is missing, but {option} is a manhole", "set it, or remove the listener")
     if listener.tls and listener.type != "http":
         _fail(place, f"{option}.tls", f"has no meaning for a listener of type {listener.type}", "remove it")
     for name in ("tls_certificate_path", "tls_private_key_path") if listener.tls else ():

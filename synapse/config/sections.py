@@ -58,6 +58,9 @@ class ServerConfig(Section, frozen=True, kw_only=True):
             ],
         ),
     ] = ()
+    manhole_password: Annotated[
+        Secret | None, Doc("The password of listeners of type `manhole`; the user is `synapse`.")
+    ] = None
     use_presence: Annotated[bool, Doc("Whether it is tracked, and told to others, who is online.")] = True
     presence: Annotated[
         PresenceOptions | None,

@@ -139,3 +139,31 @@ class Started:
         """Exit status and stderr, once it ends."""
         _, errors = self.process.communicate(timeout=PATIENCE)
         return self.process.returncode, errors
+
+
+async def read_until(port: int, end: bytes) -> bytes:
+    """What a server on this machine says first, up to `end`."""
+    from twisted.internet.defer import Deferred
+    from twisted.internet.protocol import ClientFactory, Protocol
+
+    from tests.support.reactor import real_reactor
+
+    done: Deferred[bytes] = Deferred()
+
+    class Reader(Protocol):
+        received = b""
+
+        def dataReceived(self, data: bytes) -> None:
+            self.received += data
+            if end in self.received:
+                self.stop()
+
+        def stop(self) -> None:
+            transport: Any = self.transport
+            transport.loseConnection()
+
+        def connectionLost(self, reason: object = None) -> None:
+            done.callback(self.received)
+
+    real_reactor().connectTCP("127.0.0.1", port, ClientFactory.forProtocol(Reader))
+    return await done

@@ -107,11 +107,12 @@ MAIN: list[tuple[dict[str, Any], str, str, str]] = [
         "127.0.0.1",
     ),
     (
-        {"listeners": [{"type": "manhole", "port": 9, "bind_address": "0.0.0.0"}]},
+        {"listeners": [{"type": "manhole", "port": 9, "bind_address": "0.0.0.0"}], "manhole_password": "x"},
         "listeners[0].bind_address",
         "manhole",
         "127.0.0.1",
     ),
+    ({"listeners": [{"type": "manhole", "port": 9}]}, "manhole_password", "listeners[0] is a manhole", "set it"),
     (
         {"listeners": [HTTP, HTTP | {"bind_addresses": ["127.0.0.1"]}]},
         "listeners[1].port",
