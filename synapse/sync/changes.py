@@ -7,36 +7,39 @@ Each stream's rows pass through here as they arrive. Thanks to this, a sync with
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Final
 
 from synapse.util.caches import StreamChangeCache
+
+_BY_ROOM: Final = "receipts"
+_BY_USER: Final = ("account_data", "push_rules", "to_device", "device_lists", "presence")
 
 
 class Changes:
     """What the streams said lately, other than that of events (`synapse.sync.recent`) and typing."""
 
     def __init__(self, size: int = 10_000) -> None:
-        self.by_room = {name: StreamChangeCache(name, size) for name in ("receipts",)}
-        names = ("account_data", "push_rules", "to_device", "device_lists", "presence")
-        self.by_user = {name: StreamChangeCache(name, size) for name in names}
+        self.by_stream = {name: StreamChangeCache(name, size) for name in (_BY_ROOM, *_BY_USER)}
 
     def receipts(self, rooms: Collection[str], after: int) -> Collection[str]:
         """Those of the rooms with new receipts."""
-        return self.by_room["receipts"].changed_of(rooms, after)
+        cache = self.by_stream[_BY_ROOM]
+        return cache.changed_of(rooms, after) if cache.any_changed(after) else ()
 
     def account_data(self, user_id: str, after: int) -> bool:
-        return self.by_user["account_data"].has_changed(user_id, after)
+        return self.by_stream["account_data"].changed(user_id, after)
 
     def push_rules(self, user_id: str, after: int) -> bool:
-        return self.by_user["push_rules"].has_changed(user_id, after)
+        return self.by_stream["push_rules"].changed(user_id, after)
 
     def to_device(self, user_id: str, after: int) -> bool:
         """Whether there may be messages for a device of the user."""
-        return self.by_user["to_device"].has_changed(user_id, after)
+        return self.by_stream["to_device"].changed(user_id, after)
 
     def any_device_list(self, after: int) -> bool:
         """Whether anybody's devices changed."""
-        return self.by_user["device_lists"].any_changed(after)
+        return self.by_stream["device_lists"].any_changed(after)
 
     def any_presence(self, after: int) -> bool:
         """Whether anybody's presence changed."""
-        return self.by_user["presence"].any_changed(after)
+        return self.by_stream["presence"].any_changed(after)
