@@ -17,10 +17,10 @@ from synapse.storage.access_tokens import NewSession
 if TYPE_CHECKING:
     from synapse.handlers.auth import Authenticator
     from synapse.handlers.passwords import Passwords
+    from synapse.http.ratelimit import RateLimits
     from synapse.storage.access_tokens import AccessTokenStore
     from synapse.storage.users import User, UserStore
     from synapse.util.clock import Clock
-    from synapse.util.ratelimit import RateLimiter
 
 _MAX_NAME: Final = 255
 
@@ -28,8 +28,7 @@ _MAX_NAME: Final = 255
 class Login:
     """Checks passwords and makes sessions.
 
-    :param failed: limits failed attempts, by account.
-    :param attempts: limits all attempts, by account.
+    :param limits: `rc_login.account` for all attempts at an account, `rc_login.failed_attempts` for failed ones.
     """
 
     def __init__(
@@ -42,8 +41,7 @@ class Login:
         server_name: str,
         *,
         passwords_enabled: bool,
-        attempts: RateLimiter,
-        failed: RateLimiter,
+        limits: RateLimits,
     ) -> None:
         self._users = users
         self._tokens = tokens
@@ -52,8 +50,7 @@ class Login:
         self._clock = clock
         self._server_name = server_name
         self._passwords_enabled = passwords_enabled
-        self._attempts = attempts
-        self._failed = failed
+        self._limits = limits
 
     def flows(self) -> list[str]:
         """The login types that this server takes."""
@@ -80,11 +77,11 @@ class Login:
         password = body.get("password")
         if not isinstance(password, str):
             raise missing_param("password") if password is None else bad_json("The key 'password' must be a string.")
-        self._attempts.take(user_id)
-        self._failed.check(user_id)
+        self._limits.check("rc_login.account", user_id)
+        self._limits.require("rc_login.failed_attempts", user_id)
         user = await self._users.get(user_id) if "\x00" not in user_id else None
         if not await self._passwords.matches(password, None if user is None else user.password_hash) or user is None:
-            self._failed.take(user_id)
+            self._limits.count("rc_login.failed_attempts", user_id)
             raise forbidden("The user name or the password is wrong.")
         if user.deactivated:
             raise MatrixError(403, Codes.USER_DEACTIVATED, "This account has been deactivated.")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from synapse.api.errors import Codes, MatrixError, forbidden, invalid_param
+from synapse.api.errors import Codes, MatrixError, forbidden, guest_access_forbidden, invalid_param
 from synapse.api.identifiers import check_new_user_id, new_device_id, random_letters
 from synapse.handlers.tokens import hash_token, make_token
 from synapse.replication.calls import Call
@@ -40,6 +40,7 @@ class NewAccount(msgspec.Struct, frozen=True, kw_only=True):
     token_hash: bytes | None = None
     device_id: str | None = None
     device_name: str | None = None
+    is_guest: bool = False
 
 
 class DeviceRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,6 +66,7 @@ class Registration:
     """Makes accounts, from any process.
 
     :param enabled: whether anybody may register; the shared secret works regardless.
+    :param guests: whether anybody may have a guest's account.
     """
 
     def __init__(
@@ -74,7 +76,9 @@ class Registration:
         main: MainProcess,
         clock: Clock,
         server_name: str,
+        *,
         enabled: bool,
+        guests: bool,
     ) -> None:
         self._users = users
         self._passwords = passwords
@@ -82,6 +86,7 @@ class Registration:
         self._clock = clock
         self._server_name = server_name
         self._enabled = enabled
+        self._guests = guests
         main.expose(CREATE_ACCOUNT, self._create)
 
     def check_enabled(self) -> None:
@@ -131,6 +136,18 @@ class Registration:
             if user_id is not None:
                 raise in_use()
 
+    async def register_guest(self, device_name: str | None) -> LoggedIn:
+        """An account without a password, with the rights of a guest. Raises 403 M_GUEST_ACCESS_FORBIDDEN."""
+        if not self._guests:
+            raise guest_access_forbidden("This server has no guest accounts.")
+        device = DeviceRequest(initial_device_display_name=device_name)
+        while True:
+            user_id = self._made_up()
+            token = make_token(user_id)
+            account = with_device(NewAccount(user_id=user_id, password_hash=None, is_guest=True), device, token)
+            if await self._main(CREATE_ACCOUNT, account):
+                return self._answer(account, token)
+
     def _made_up(self) -> str:
         return f"@{random_letters(10, _ALPHABET)}:{self._server_name}"
 
@@ -156,6 +173,7 @@ class Registration:
                 account.admin,
                 account.user_type,
                 session,
+                account.is_guest,
             )
         )
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+import orjson
+
 if TYPE_CHECKING:
     from synapse.storage.database import Database, Transaction
 
@@ -18,6 +20,10 @@ class AccountDatum(NamedTuple):
     room_id: str
     type: str
     content: str
+
+
+class TooManyTags(Exception):
+    """A room has as many tags as it may have."""
 
 
 class AccountDataStore:
@@ -42,7 +48,16 @@ class AccountDataStore:
         return await self._db.read("account_data.max_stream_id", _max_stream_id)
 
     async def put(self, user_id: str, datum: AccountDatum, stream_id: int) -> None:
-        await self._db.write("account_data.put", put, user_id, datum, stream_id)
+        await self._db.write_idempotent("account_data.put", put, user_id, datum, stream_id)
+
+    async def put_tag(
+        self, user_id: str, room_id: str, tag: str, content: str | None, limit: int, stream_id: int
+    ) -> bool:
+        """Sets one tag of a room, or takes it away (None); False if that changes nothing.
+
+        Raises `TooManyTags` for one more than `limit`.
+        """
+        return await self._db.write("account_data.put_tag", _put_tag, user_id, room_id, tag, content, limit, stream_id)
 
 
 def _get(txn: Transaction, user_id: str, room_id: str, data_type: str) -> str | None:
@@ -79,3 +94,21 @@ def put(txn: Transaction, user_id: str, datum: AccountDatum, stream_id: int) -> 
         """,
         (user_id, datum.room_id, datum.type, datum.content, stream_id),
     )
+
+
+def _put_tag(
+    txn: Transaction, user_id: str, room_id: str, tag: str, content: str | None, limit: int, stream_id: int
+) -> bool:
+    # Of two changes at the same time one sees the other: both write the row, so one of them is done again.
+    before = _get(txn, user_id, room_id, "m.tag")
+    tags = {} if before is None else orjson.loads(before).get("tags")
+    tags = tags if isinstance(tags, dict) else {}
+    after = {name: value for name, value in tags.items() if name != tag}
+    if content is not None:
+        if len(after) >= limit:
+            raise TooManyTags
+        after[tag] = orjson.loads(content)
+    if after == tags:
+        return False
+    put(txn, user_id, AccountDatum(room_id, "m.tag", orjson.dumps({"tags": after}).decode()), stream_id)
+    return True

@@ -88,9 +88,9 @@ class KeyStore:
         """Takes one one-time key for each, or the fallback key where there is none; what has neither is missing."""
         return await self._db.write("keys.claim", _claim, wanted) if wanted else []
 
-    async def record_change(self, user_id: str, device_ids: list[str], stream_ids: list[int]) -> None:
-        """Writes that these devices changed (a name, or gone with their keys), one position for each."""
-        await self._db.write("keys.record_change", _record_changes, user_id, device_ids, stream_ids)
+    async def record_change(self, user_id: str, device_id: str | None, stream_id: int) -> None:
+        """Writes that this device (None: several) got another name, or went away with its keys."""
+        await self._db.write("keys.record_change", _record_change, user_id, device_id, stream_id)
 
     async def changed_users(self, user_ids: Iterable[str], after: int, until: int) -> set[str]:
         """Those of `user_ids` whose devices changed at a position `after` < p ≤ `until`."""
@@ -129,9 +129,11 @@ def _put_device_keys(txn: Transaction, user_id: str, device_id: str, json: str, 
     )
 
 
-def _record_changes(txn: Transaction, user_id: str, device_ids: list[str], stream_ids: list[int]) -> None:
-    rows = [(stream_id, user_id, device_id) for stream_id, device_id in zip(stream_ids, device_ids, strict=True)]
-    txn.values("INSERT INTO device_lists_stream (stream_id, user_id, device_id) VALUES %s", rows)
+def _record_change(txn: Transaction, user_id: str, device_id: str | None, stream_id: int) -> None:
+    txn.execute(
+        "INSERT INTO device_lists_stream (stream_id, user_id, device_id) VALUES (%s, %s, %s)",
+        (stream_id, user_id, device_id),
+    )
 
 
 def _add_keys(

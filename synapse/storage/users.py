@@ -42,6 +42,7 @@ class NewUser(NamedTuple):
     admin: bool = False
     user_type: str | None = None
     session: NewSession | None = None
+    is_guest: bool = False
 
 
 _COLUMNS = (
@@ -85,14 +86,23 @@ def _create(txn: Transaction, user: NewUser) -> bool:
     txn.execute(
         """
         WITH made AS (
-            INSERT INTO users (user_id, password_hash, created_ts, admin, user_type) VALUES (%s, %s, %s, %s, %s)
+            INSERT INTO users (user_id, password_hash, created_ts, admin, user_type, is_guest)
+            VALUES (%s, %s, %s, %s, %s, %s)
             ON CONFLICT (user_id) DO NOTHING RETURNING user_id
         )
         INSERT INTO profiles (user_id, display_name) SELECT user_id, %s FROM made
         ON CONFLICT (user_id) DO UPDATE SET display_name = EXCLUDED.display_name
         RETURNING user_id
         """,
-        (user.user_id, user.password_hash, user.created_ts, user.admin, user.user_type, user.display_name),
+        (
+            user.user_id,
+            user.password_hash,
+            user.created_ts,
+            user.admin,
+            user.user_type,
+            user.is_guest,
+            user.display_name,
+        ),
     )
     if txn.one_or_none() is None:
         return user.session is not None and _is_ours(txn, user.session)

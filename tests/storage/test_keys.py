@@ -60,7 +60,8 @@ async def test_device_keys_and_their_changes(database: Database) -> None:
     keys = KeyStore(database)
     await keys.put_device_keys(ALICE, "D", '{"v":1}', 1, 10)
     await keys.put_device_keys(ALICE, "D", '{"v":2}', 2, 11)
-    await keys.record_change(ALICE, ["E", "F"], [12, 13])
+    await keys.record_change(ALICE, "E", 12)
+    await keys.record_change(ALICE, None, 13)
     assert await keys.device_keys(ALICE, "D") == '{"v":2}'
     assert await keys.device_keys(ALICE, "E") is None
     assert [tuple(row) for row in await keys.device_keys_of([ALICE])] == [(ALICE, "D", '{"v":2}', None)]

@@ -1,0 +1,92 @@
+"""Who asks: from the access token of a request to its requester, from a cache when warm.
+
+Tokens are looked up by their hash. Whatever revokes one calls `forget`, which has every process drop what it knows of
+it: this one before the revocation is acknowledged, the others as the stream `caches` reaches them.
+
+Client-server API, "Client Authentication".
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from synapse.api.errors import Codes, MatrixError, unknown_token
+from synapse.handlers.tokens import hash_token, is_plausible
+from synapse.http.server import Requester
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable
+
+    from synapse.handlers.user_ips import UserIps
+    from synapse.http.server import Request
+    from synapse.storage.access_tokens import AccessTokenStore, TokenOwner
+    from synapse.util.caches import Cache
+    from synapse.util.clock import Clock
+
+CACHE: Final = "access_token"
+CACHE_SIZE: Final = 10_000
+
+
+class Known(NamedTuple):
+    """What is remembered of a good token."""
+
+    requester: Requester
+    expires_ts: int | None
+
+
+class Authenticator:
+    """Turns tokens into requesters.
+
+    :param cache: by token hash in hexadecimal, as invalidations name it.
+    :param invalidate: has every process forget keys of a cache, this one at once.
+    :param sightings: is told who was seen from where.
+    """
+
+    def __init__(
+        self,
+        tokens: AccessTokenStore,
+        cache: Cache[str, Known],
+        invalidate: Callable[[str, Iterable[str]], Awaitable[None]],
+        sightings: UserIps,
+        clock: Clock,
+    ) -> None:
+        self._tokens = tokens
+        self._cache = cache
+        self._invalidate = invalidate
+        self._sightings = sightings
+        self._clock = clock
+
+    async def authenticate(self, token: str, request: Request) -> Requester:
+        """Raises 401 M_UNKNOWN_TOKEN or M_USER_LOCKED."""
+        if not is_plausible(token):
+            raise unknown_token()
+        requester, expires_ts = await self._cache.fetch(hash_token(token).hex(), self._load)
+        if expires_ts is not None and expires_ts <= self._clock.seconds() * 1000:
+            raise unknown_token(soft_logout=True)
+        self._sightings.note(requester.user_id, requester.device_id, request.client_ip, request.user_agent)
+        return requester
+
+    async def forget(self, token_hashes: Iterable[bytes]) -> None:
+        """These tokens were revoked, or something about their owner changed."""
+        keys = [token_hash.hex() for token_hash in token_hashes]
+        if keys:
+            await self._invalidate(CACHE, keys)
+
+    async def _load(self, key: str) -> Known:
+        owner = await self._tokens.lookup(bytes.fromhex(key))
+        if owner is None or owner.deactivated:
+            raise unknown_token()
+        if owner.locked:
+            # The device stays logged in, and may go on when the account is unlocked.
+            raise MatrixError(401, Codes.USER_LOCKED, "This account is locked.", soft_logout=True)
+        return Known(_requester(owner), owner.expires_ts)
+
+
+def _requester(owner: TokenOwner) -> Requester:
+    return Requester(
+        owner.user_id,
+        owner.device_id,
+        owner.token_id,
+        is_guest=owner.is_guest,
+        is_admin=owner.admin,
+    )

@@ -1,0 +1,93 @@
+"""Telling that devices or keys changed: to syncs by the stream `device_lists`, to caches by the stream `caches`.
+
+Written by the main process; other processes ask it to. What changed is not told, only whose: whoever wants to know asks
+for the keys again.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from synapse.replication.calls import Call
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable
+
+    from synapse.handlers.positions import StreamWriter
+    from synapse.replication.calls import MainProcess
+    from synapse.storage.keys import KeyStore
+    from synapse.util.clock import Clock
+
+KEYS_LEFT_CACHE: Final = "keys_left"
+"""What a device has left of one-time keys; the keys of this cache are user id and device id with a space between."""
+
+
+class NewKeys(msgspec.Struct, frozen=True):
+    """Identity keys that a device has published, as JSON text."""
+
+    user_id: str
+    device_id: str
+    keys: str
+
+
+class Changed(msgspec.Struct, frozen=True):
+    """Devices that got another name, or went away with their keys."""
+
+    user_id: str
+    device_ids: list[str]
+
+
+PUBLISH: Final = Call("device_keys.publish", NewKeys, type(None))
+CHANGE: Final = Call("devices.changed", Changed, type(None))
+
+
+class DeviceChanges:
+    """Writes and tells changes, from any process.
+
+    :param invalidate: has every process forget keys of a cache.
+    """
+
+    def __init__(
+        self,
+        store: KeyStore,
+        stream: StreamWriter,
+        main: MainProcess,
+        invalidate: Callable[[str, Iterable[str]], Awaitable[None]],
+        clock: Clock,
+    ) -> None:
+        self._store = store
+        self._stream = stream
+        self._main = main
+        self._invalidate = invalidate
+        self._clock = clock
+        main.expose(PUBLISH, self._publish)
+        main.expose(CHANGE, self._change)
+
+    async def keys_uploaded(self, user_id: str, device_id: str, keys: str) -> None:
+        """Stores a device's identity keys and tells of them."""
+        await self._main(PUBLISH, NewKeys(user_id, device_id, keys))
+
+    async def devices_changed(self, user_id: str, device_ids: list[str]) -> None:
+        await self._main(CHANGE, Changed(user_id, device_ids))
+
+    async def counts_changed(self, devices: Iterable[tuple[str, str]]) -> None:
+        """These devices' one-time keys have become more or fewer."""
+        keys = {f"{user_id} {device_id}" for user_id, device_id in devices}
+        if keys:
+            await self._invalidate(KEYS_LEFT_CACHE, keys)
+
+    async def _publish(self, new: NewKeys) -> None:
+        now = int(self._clock.seconds() * 1000)
+        await self._stream.append(
+            lambda position: self._store.put_device_keys(new.user_id, new.device_id, new.keys, now, position),
+            lambda _: [new.user_id],
+        )
+
+    async def _change(self, changed: Changed) -> None:
+        device_id = changed.device_ids[0] if len(changed.device_ids) == 1 else None
+        await self._stream.append(
+            lambda position: self._store.record_change(changed.user_id, device_id, position),
+            lambda _: [changed.user_id],
+        )

@@ -1,0 +1,79 @@
+"""Users' devices as their owner sees them: listing, naming, and logging them out.
+
+Deleting a device revokes its tokens in every process at once, and everybody who may have its keys is told. That the
+owner is asked for the password first is the endpoint's doing.
+
+Client-server API, "Device management".
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from synapse.api.errors import not_found
+from synapse.handlers.registration import MAX_DEVICE_ID, checked_device_name
+
+if TYPE_CHECKING:
+    from synapse.handlers.auth import Authenticator
+    from synapse.handlers.device_changes import DeviceChanges
+    from synapse.storage.devices import Device, DeviceStore
+    from synapse.storage.keys import KeyStore
+
+
+class Devices:
+    """The devices of a user."""
+
+    def __init__(
+        self, store: DeviceStore, keys: KeyStore, authenticator: Authenticator, changes: DeviceChanges
+    ) -> None:
+        self._store = store
+        self._keys = keys
+        self._authenticator = authenticator
+        self._changes = changes
+
+    async def of_user(self, user_id: str) -> list[dict[str, Any]]:
+        return [_shown(device) for device in await self._store.of_user(user_id)]
+
+    async def get(self, user_id: str, device_id: str) -> dict[str, Any]:
+        """Raises 404 M_NOT_FOUND."""
+        device = await self._store.get(user_id, device_id) if _can_exist(device_id) else None
+        if device is None:
+            raise no_such_device()
+        return _shown(device)
+
+    async def rename(self, user_id: str, device_id: str, name: str | None) -> None:
+        """None leaves the name as it is. Raises 404 M_NOT_FOUND, 400 M_INVALID_PARAM."""
+        device = await self.get(user_id, device_id)
+        name = checked_device_name(name)
+        if name is None or name == device.get("display_name"):
+            return
+        if not await self._store.rename(user_id, device_id, name):
+            raise no_such_device()
+        if await self._keys.device_keys(user_id, device_id) is not None:
+            await self._changes.devices_changed(user_id, [device_id])
+
+    async def delete(self, user_id: str, device_ids: list[str] | None) -> None:
+        """Deletes devices and all their sessions; None: all of the user's. Those that do not exist are passed over."""
+        wanted = None if device_ids is None else [device_id for device_id in device_ids if _can_exist(device_id)]
+        gone = await self._store.delete(user_id, wanted)
+        await self._authenticator.forget(gone.tokens)
+        if gone.with_keys:
+            await self._changes.devices_changed(user_id, gone.with_keys)
+
+
+def no_such_device() -> Exception:
+    return not_found("You have no device of that ID.")
+
+
+def _can_exist(device_id: str) -> bool:
+    return "\x00" not in device_id and len(device_id.encode("utf-8", "replace")) <= MAX_DEVICE_ID
+
+
+def _shown(device: Device) -> dict[str, Any]:
+    shown = {
+        "device_id": device.device_id,
+        "display_name": device.display_name,
+        "last_seen_ts": device.last_seen_ts,
+        "last_seen_ip": device.last_seen_ip,
+    }
+    return {name: value for name, value in shown.items() if value is not None}

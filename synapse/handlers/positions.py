@@ -1,0 +1,19 @@
+"""What a handler of the main process needs of a stream: a position for what it writes, and telling everybody of it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, Protocol, TypeVar
+
+T = TypeVar("T")
+
+
+class StreamWriter(Protocol):
+    """The writing end of one stream; it exists in the main process only."""
+
+    async def append(self, write: Callable[[int], Awaitable[T]], rows: Callable[[T], Iterable[Any]]) -> T:
+        """Calls `write` with a new position; when that is committed, and all before it, tells its rows.
+
+        `rows` makes the stream's rows of what `write` returned. What `write` raises is raised here, and the position
+        stays empty.
+        """

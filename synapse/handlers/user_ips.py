@@ -1,0 +1,70 @@
+"""From where and when devices were last seen: remembered for a moment, and written in batches.
+
+A request costs a look into a table in memory. The main process writes what it and the workers have gathered once a
+minute; workers hand theirs over on the replication connection. What a crash loses is at most that minute.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from synapse.storage.user_ips import Seen
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from synapse.util.clock import Clock
+
+FRESH_MS: Final = 120_000
+"""A sighting of the same device, address and agent is not news for so long."""
+
+FLUSH_SECONDS: Final = 60.0
+MAX_WAITING: Final = 20_000
+MAX_AGENT: Final = 300  # characters
+
+
+class UserIps:
+    """Gathers sightings.
+
+    :param deliver: takes a batch: writes it (main process) or sends it there (workers).
+    """
+
+    def __init__(self, deliver: Callable[[list[Seen]], Awaitable[None]], clock: Clock) -> None:
+        self._deliver = deliver
+        self._clock = clock
+        self._told: dict[tuple[str, str, str, str], int] = {}
+        self._waiting: dict[tuple[str, str, str, str], int] = {}
+
+    def note(self, user_id: str, device_id: str | None, ip: str, user_agent: str) -> None:
+        """A device was seen just now."""
+        now = int(self._clock.seconds() * 1000)
+        key = (user_id, device_id or "", ip, user_agent)
+        if self._told.get(key, 0) + FRESH_MS > now or len(self._waiting) >= MAX_WAITING:
+            return
+        self._told[key] = self._waiting[key] = now
+
+    def add(self, sightings: list[Seen]) -> None:
+        """Sightings that a worker has handed over."""
+        for user_id, device_id, ip, agent, at in sightings:
+            self._waiting[user_id, device_id, ip, agent] = at
+
+    async def flush(self) -> None:
+        """Delivers what waits. If that fails, it waits for the next time."""
+        batch = [Seen(*key[:3], _storable(key[3]), at) for key, at in self._waiting.items()]
+        self._waiting = {}
+        self._forget_old()
+        if not batch:
+            return
+        try:
+            await self._deliver(batch)
+        except Exception:
+            self.add(batch)
+            raise
+
+    def _forget_old(self) -> None:
+        oldest = int(self._clock.seconds() * 1000) - FRESH_MS
+        self._told = {key: at for key, at in self._told.items() if at > oldest}
+
+
+def _storable(agent: str) -> str:
+    return agent.replace("\x00", "")[:MAX_AGENT]

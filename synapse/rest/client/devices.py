@@ -1,0 +1,72 @@
+"""Endpoints for a user's devices. Taking one away asks for the password.
+
+Client-server API, "Device management".
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from synapse.api.constants import LoginTypes
+from synapse.handlers.devices import Devices
+from synapse.handlers.ui_auth import Operation, UiAuth
+from synapse.http.body import convert
+from synapse.http.server import Request, serves
+
+_FLOWS: Final = [[LoginTypes.PASSWORD]]
+
+
+class DeviceUpdate(msgspec.Struct, frozen=True):
+    """The body of `PUT /devices/{deviceId}`."""
+
+    display_name: str | None = None
+
+
+class DevicesToDelete(msgspec.Struct, frozen=True):
+    """The body of `POST /delete_devices`, without `auth`."""
+
+    devices: list[str]
+
+
+class DeviceEndpoints:
+    """`/devices` and `/delete_devices`."""
+
+    def __init__(self, devices: Devices, ui_auth: UiAuth) -> None:
+        self._devices = devices
+        self._ui_auth = ui_auth
+
+    @serves("devices")
+    async def list(self, request: Request) -> dict[str, Any]:
+        return {"devices": await self._devices.of_user(request.user.user_id)}
+
+    @serves("device_get")
+    async def get(self, request: Request, device_id: str) -> dict[str, Any]:
+        return await self._devices.get(request.user.user_id, device_id)
+
+    @serves("device_update")
+    async def update(self, request: Request, device_id: str) -> dict[str, Any]:
+        body = request.body_as(DeviceUpdate, allow_empty=True)
+        await self._devices.rename(request.user.user_id, device_id, body.display_name)
+        return {}
+
+    @serves("device_delete")
+    async def delete(self, request: Request, device_id: str) -> dict[str, Any]:
+        # The device is part of the operation: who confirmed the deletion of one has not confirmed that of another.
+        body = {**request.json_object(allow_empty=True), "devices": [device_id]}
+        await self._delete(request, body, f"device_delete {device_id}", "delete a device")
+        return {}
+
+    @serves("delete_devices")
+    async def delete_many(self, request: Request) -> dict[str, Any]:
+        body = request.json_object()
+        convert(body, DevicesToDelete)
+        await self._delete(request, body, "delete_devices", "delete devices")
+        return {}
+
+    async def _delete(self, request: Request, body: dict[str, Any], endpoint: str, description: str) -> None:
+        user_id = request.user.user_id
+        operation = Operation(request.method, endpoint, description, user_id)
+        wanted = convert(await self._ui_auth.check(operation, body, _FLOWS), DevicesToDelete)
+        await self._devices.delete(user_id, wanted.devices)
