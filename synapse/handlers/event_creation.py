@@ -164,20 +164,25 @@ class EventCreation:
                 if fresh or error.code != 403:
                     raise
                 fresh = True
-                await self._refresh(draft.room_id)
+                await self.refresh(draft.room_id)
+                continue
+            if isinstance(outcome, Persisted):  # nothing would change
+                if fresh:
+                    return outcome
+                fresh = True
+                await self.refresh(draft.room_id)
                 continue
             await self._caught_up(outcome.position)
             if not outcome.stale:
                 return outcome.events[0]
         raise RuntimeError("an event that may fork was called stale")
 
-    async def _try(self, draft: Draft, may_fork: bool) -> Outcome:
+    async def _try(self, draft: Draft, may_fork: bool) -> Outcome | Persisted:
         head, state = await self._present(draft)
         if draft.key is not None:
             existing = state.get(draft.key)
             if existing is not None and _says_the_same(existing.shown, draft):
-                persisted = Persisted(existing.event.event_id, existing.stream_ordering)
-                return Outcome((persisted,), existing.stream_ordering)
+                return Persisted(existing.event.event_id, existing.stream_ordering)
         event = await self._build(draft, head, state)
         auth.check(event, {key: stored.event for key, stored in state.items()})
         await self._rules(draft, state)
@@ -253,7 +258,11 @@ class EventCreation:
         stored = None if event_id is None else await self._events.get(event_id)
         return None if stored is None else Persisted(stored.event.event_id, stored.stream_ordering)
 
-    async def _refresh(self, room_id: str) -> None:
+    async def refresh(self, room_id: str) -> None:
+        """Ask the database about the room, before somebody is refused, or told that nothing is to do, on the word of
+        memory that may lag. Nothing in the main process, where it never does."""
+        if self._is_exact:
+            return
         self._state.forget(room_id)
         await self._heads.reload(room_id)
 

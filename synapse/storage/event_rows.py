@@ -19,7 +19,7 @@ MAX_JSON: Final = 16_384
 """Characters of JSON that travel with a row; longer events are read by those who need them."""
 
 
-class EventRow(msgspec.Struct, frozen=True, array_like=True, tag="event"):
+class EventRow(msgspec.Struct, frozen=True, array_like=True, tag_field="kind", tag="event"):
     """An event. `redacts` is the event on which it takes effect as a redaction; `json` is None where it is long."""
 
     stream_ordering: int
@@ -37,7 +37,7 @@ class EventRow(msgspec.Struct, frozen=True, array_like=True, tag="event"):
     json: str | None
 
 
-class StateRow(msgspec.Struct, frozen=True, array_like=True, tag="state"):
+class StateRow(msgspec.Struct, frozen=True, array_like=True, tag_field="kind", tag="state"):
     """An entry of a room's present state: `event_id` (None: nothing) takes the place of `prev_event_id`.
 
     `membership` is that of the new event, where it is an m.room.member.

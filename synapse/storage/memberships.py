@@ -6,7 +6,7 @@ that a user does to a membership without an event.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 from synapse.api.constants import Membership
@@ -40,7 +40,7 @@ class MembershipsStore:
         """The rooms in which a user of this server has one of these memberships, and which it has not forgotten."""
         return await self._db.read("memberships.rooms_of", _rooms_of, user_id, memberships)
 
-    async def joined_any(self, user_id: str, room_ids: Collection[str]) -> bool:
+    async def joined_any(self, user_id: str, room_ids: Iterable[str]) -> bool:
         """Whether a user of this server has joined any of the rooms."""
         return await self._db.read("memberships.joined_any", _joined_any, user_id, list(room_ids))
 

@@ -1,292 +1,197 @@
-"""Rooms made by hand: rows as the writer of events would leave them, for tests of what reads them.
-
-`World` puts events into the tables one after another, each at the next stream position and in a state group of its
-own where it is state, and keeps current state, memberships and statistics in step. It signs nothing and checks
-nothing.
+"""Processes that create and write events, with neither HTTP nor replication between them: what the writer announces reaches
+every process at once, or when the test lets it (`RoomProcess.lag`, `catch_up`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from itertools import count
 from typing import Any
 
-import orjson
+from signedjson.key import decode_signing_key_base64
+from twisted.internet.defer import Deferred
 
+from synapse.handlers.aliases import Aliases
+from synapse.handlers.event_creation import EventCreation, Signer
+from synapse.handlers.event_rules import EventRules
+from synapse.handlers.membership import Memberships
+from synapse.handlers.public_rooms import PublicRooms
+from synapse.handlers.redaction import Redactions
+from synapse.handlers.room_creation import CreateRoom, RoomCreation
+from synapse.handlers.room_locks import RoomLocks
+from synapse.http.request import Requester
+from synapse.push.bulk import BulkPush, PushPrograms, RoomMembers
+from synapse.state.feed import RoomFeed
+from synapse.state.heads import RoomHeads
+from synapse.state.store import StateReader
+from synapse.storage.aliases import AliasesStore
+from synapse.storage.current_state import CurrentStateStore
 from synapse.storage.database import Database, Transaction
-from synapse.storage.past_state import Delta
-from synapse.storage.timeline import TimelineRow
+from synapse.storage.event_rows import Row, rows_of
+from synapse.storage.event_txns import EventTxnsStore
+from synapse.storage.events import EventsStore
+from synapse.storage.extremities import ExtremitiesStore
+from synapse.storage.memberships import MembershipsStore
+from synapse.storage.persist import Persister, Stores
+from synapse.storage.persist_events import Outcome, Request
+from synapse.storage.persist_plan import Planned
+from synapse.storage.persist_room import RoomEnds
+from synapse.storage.persist_state import GroupIds
+from synapse.storage.profiles import ProfileStore
+from synapse.storage.push_rules import PushRuleStore
+from synapse.storage.relations import RelationsStore
+from synapse.storage.rooms import RoomsStore
+from synapse.storage.state import StateStore
+from synapse.util.caches import Cache, LruCache
 
 SERVER = "test"
-START_TS = 1_600_000_000_000
-
-Key = tuple[str, str]
-
-
-@dataclass
-class Room:
-    """A room's head as the builder knows it."""
-
-    room_id: str
-    version: str
-    depth: int = 0
-    prev: list[str] = field(default_factory=list)
-    group: int | None = None
-    number: int = -1
-    state: dict[Key, str] = field(default_factory=dict)
-    memberships: dict[str, str] = field(default_factory=dict)
+SIGNER = Signer(SERVER, decode_signing_key_base64("ed25519", "1", "YJDBA9Xnr2sVqXD9Vj7XVUnmFZcZrlw8Md7kMW+3XA1"))
+ALICE, BOB, CAROL, DAVE = (Requester(f"@{name}:{SERVER}", "DEVICE") for name in ("alice", "bob", "carol", "dave"))
 
 
-@dataclass
-class World:
-    """The server's rooms. `on_event` is called with each new row and its delta, as the events stream would tell them."""
+class RoomProcess:
+    """What a process that creates events is made of. `write` hands requests to the writer."""
 
-    db: Database
-    stream: int = 0
-    groups: int = 0
-    ids: int = 0
-    rooms: dict[str, Room] = field(default_factory=dict)
-    on_event: list[Callable[[TimelineRow, Delta | None], None]] = field(default_factory=list)
+    def __init__(self, db: Database, write: Any, now: Any, *, is_main: bool) -> None:
+        self.db = db
+        self.lagging = False
+        self.position = 0
+        self._late: list[tuple[int, Sequence[Row]]] = []
+        self._waiting: list[tuple[int, Deferred[None]]] = []
+        self.events = EventsStore(db, LruCache("events", 1000))
+        self.state = StateReader(CurrentStateStore(db), StateStore(db), self.events, LruCache("state", 100))
+        self.heads = RoomHeads(ExtremitiesStore(db), LruCache("heads", 100))
+        self.members = RoomMembers(MembershipsStore(db), SERVER, LruCache("members", 100))
+        self.feed = RoomFeed(self.heads, self.state, self.events, self.members)
+        programs = PushPrograms(PushRuleStore(db), Cache("push_rules", 1000))
+        self.push = BulkPush(self.members, programs, self.events, SERVER)
+        self.creation = EventCreation(
+            SIGNER,
+            self.heads,
+            self.state,
+            self.events,
+            EventTxnsStore(db),
+            write,
+            self.push,
+            EventRules(AliasesStore(db), RelationsStore(db), self.events, SERVER),
+            RoomLocks(),
+            LruCache("sent", 100),
+            self.caught_up,
+            now,
+            is_main,
+        )
+        profiles = ProfileStore(db)
+        self.rooms = RoomCreation(SIGNER, profiles, self.push, write, self.caught_up, now, "12")
+        self.aliases = Aliases(AliasesStore(db), RoomsStore(db), self.state, self.creation, SERVER)
+        self.directory = PublicRooms(RoomsStore(db), SERVER)
+        self.redactions = Redactions(self.creation)
+        self.memberships = Memberships(
+            self.creation,
+            self.heads,
+            self.state,
+            self.members,
+            MembershipsStore(db),
+            profiles,
+            self.aliases,
+            SERVER,
+        )
 
-    def event_id(self) -> str:
-        self.ids += 1
-        return f"${self.ids:043d}"
+    def hear(self, position: int, rows: Sequence[Row]) -> None:
+        """Rows of the events stream arrive, unless this process lags."""
+        self._late.append((position, rows))
+        if not self.lagging:
+            self.catch_up()
 
-    async def room(
-        self,
-        creator: str = "@alice:test",
-        *,
-        visibility: str | None = None,
-        version: str = "12",
-        **state: dict[str, Any],
+    def catch_up(self) -> None:
+        late, self._late = self._late, []
+        for position, rows in late:
+            self.feed.learn(rows)
+            self.position = position
+        waiting, self._waiting = self._waiting, []
+        for position, waiter in waiting:
+            if position <= self.position:
+                waiter.callback(None)
+            else:
+                self._waiting.append((position, waiter))
+
+    async def caught_up(self, position: int) -> None:
+        if self.position < position:
+            waiter: Deferred[None] = Deferred()
+            self._waiting.append((position, waiter))
+            await waiter
+
+    # -- short hand ------------------------------------------------------------------------------------------------
+
+    async def room(self, creator: Requester = ALICE, *, joined: Sequence[Requester] = (), **wish: Any) -> str:
+        """A new room, public unless it is said otherwise, that these have joined."""
+        room_id = (await self.rooms.create(creator, CreateRoom(**{"preset": "public_chat", **wish}))).room_id
+        for requester in joined:
+            await self.memberships.join(requester, room_id)
+        return room_id
+
+    async def say(self, requester: Requester, room_id: str, body: str = "hi", txn_id: str | None = None) -> str:
+        content = {"msgtype": "m.text", "body": body}
+        return (await self.creation.create(requester, room_id, "m.room.message", content, txn_id=txn_id)).event_id
+
+    async def set(
+        self, requester: Requester, room_id: str, event_type: str, content: dict[str, Any], state_key: str = ""
     ) -> str:
-        """A room with its creator joined; `state` is content by type, dots written as two underscores."""
-        room = Room(f"!{len(self.rooms) + 1:043d}", version)
-        self.rooms[room.room_id] = room
-        await self.db.write("world.room", _insert_room, room, creator)
-        await self.state(room.room_id, creator, "m.room.create", {"room_version": version})
-        await self.member(room.room_id, creator)
-        await self.state(room.room_id, creator, "m.room.power_levels", {"users": {}})
-        await self.state(room.room_id, creator, "m.room.join_rules", {"join_rule": "public"})
-        if visibility is not None:
-            await self.state(room.room_id, creator, "m.room.history_visibility", {"history_visibility": visibility})
-        for name, content in state.items():
-            await self.state(room.room_id, creator, name.replace("__", "."), content)
-        return room.room_id
-
-    async def member(
-        self, room_id: str, user_id: str, membership: str = "join", sender: str | None = None, **content: Any
-    ) -> TimelineRow:
-        content = {"membership": membership, **content}
-        return await self.event(room_id, sender or user_id, "m.room.member", content, user_id)
-
-    async def state(
-        self, room_id: str, sender: str, event_type: str, content: dict[str, Any], state_key: str = ""
-    ) -> TimelineRow:
-        return await self.event(room_id, sender, event_type, content, state_key)
-
-    async def message(self, room_id: str, sender: str, body: str = "hello", **content: Any) -> TimelineRow:
-        return await self.event(room_id, sender, "m.room.message", {"msgtype": "m.text", "body": body, **content})
-
-    async def event(
-        self,
-        room_id: str,
-        sender: str,
-        event_type: str,
-        content: dict[str, Any],
-        state_key: str | None = None,
-        **columns: Any,
-    ) -> TimelineRow:
-        """Any event. `columns` override those of the events table, and `depth`."""
-        room = self.rooms[room_id]
-        self.stream += 1
-        room.depth = columns.pop("depth", room.depth + 1)
-        event_id = columns.pop("event_id", None) or self.event_id()
-        raw: dict[str, Any] = {
-            "auth_events": [],
-            "content": content,
-            "depth": room.depth,
-            "hashes": {"sha256": ""},
-            "origin_server_ts": columns.pop("origin_server_ts", START_TS + self.stream),
-            "prev_events": room.prev,
-            "room_id": room_id,
-            "sender": sender,
-            "signatures": {},
-            "type": event_type,
-            **columns.pop("extra", {}),
-        }
-        if state_key is not None:
-            raw["state_key"] = state_key
-        stream = columns.pop("stream", self.stream)
-        json = orjson.dumps(raw, option=orjson.OPT_SORT_KEYS).decode()
-        prev_state = room.state.get((event_type, state_key or ""))
-        prev_group = room.group
-        is_current = state_key is not None and not columns.get("outlier") and not columns.get("soft_failed")
-        if is_current:
-            self.groups += 1
-            room.group, room.number = self.groups, room.number + 1
-        relation = content.get("m.relates_to", {})
-        row = TimelineRow(
-            stream,
-            room_id,
-            event_id,
-            room.depth,
-            event_type,
-            state_key,
-            sender,
-            raw["origin_server_ts"],
-            room.group,
-            columns.get("redacted_by"),
-            "url" in content,
-            json,
-        )
-        hidden = {name: columns.get(name) for name in ("outlier", "soft_failed", "rejected")}
-        await self.db.write("world.event", _insert_event, row, hidden, relation, prev_group, room.number, is_current)
-        delta = None
-        if is_current and state_key is not None:
-            await self.db.write("world.state", _insert_state, row, content, prev_state, SERVER)
-            room.state[event_type, state_key] = event_id
-            delta = Delta(stream, room_id, event_type, state_key, event_id, prev_state)
-        room.prev = [event_id]
-        for tell in self.on_event:
-            tell(row, delta)
-        return row
-
-    async def redact(self, row: TimelineRow, sender: str, reason: str = "because") -> TimelineRow:
-        redaction = await self.event(
-            row.room_id, sender, "m.room.redaction", {"redacts": row.event_id, "reason": reason}
-        )
-        sql = "UPDATE events SET redacted_by = %s WHERE event_id = %s"
-        await self.sql(sql, redaction.event_id, row.event_id)
-        return redaction
-
-    async def push_action(
-        self, user_id: str, row: TimelineRow, *, highlight: bool = False, thread_id: str = "main"
-    ) -> None:
-        await self.sql(
-            "INSERT INTO push_actions VALUES (%s, %s, %s, %s, %s, true, %s, '[]')",
-            user_id,
-            row.room_id,
-            row.stream,
-            row.event_id,
-            thread_id,
-            highlight,
-        )
-
-    async def sql(self, sql: str, *params: Any) -> None:
-        await self.db.write("world.sql", lambda txn: txn.execute(sql, params))
+        return (await self.creation.create(requester, room_id, event_type, content, state_key=state_key)).event_id
 
 
-def _insert_room(txn: Transaction, room: Room, creator: str) -> None:
-    txn.execute(
-        "INSERT INTO rooms (room_id, creator, room_version, created_ts) VALUES (%s, %s, %s, %s)",
-        (room.room_id, creator, room.version, START_TS),
+class Cluster:
+    """The writer, in its main process, and workers that hear from it."""
+
+    def __init__(self, db: Database, workers: int) -> None:
+        self.db = db
+        clock = count(1_700_000_000_000)
+        self.now = lambda: next(clock)
+        self.main = RoomProcess(db, self.write, self.now, is_main=True)
+        self.workers = [RoomProcess(db, self.write, self.now, is_main=False) for _ in range(workers)]
+        self.requests: list[Request] = []
+        self.announced: list[Planned] = []
+        self.persister: Persister | None = None
+
+    async def write(self, request: Request) -> Outcome:
+        assert self.persister is not None
+        self.requests.append(request)
+        return await self.persister.persist(request)
+
+    def announce(self, position: int, planned: Sequence[Planned]) -> None:
+        self.announced += planned
+        rows = rows_of(planned, 0)
+        for process in (self.main, *self.workers):
+            process.hear(position, rows)
+
+
+async def start(db: Database, workers: int = 0) -> Cluster:
+    """A cluster on a database, which may have been another one's before."""
+    cluster = Cluster(db, workers)
+    main = cluster.main
+    position, group = await db.read("where we were", _where_we_were)
+    ends = RoomEnds(ExtremitiesStore(db), main.events, LruCache("ends", 100))
+    stores = Stores(ends, main.state, StateStore(db), main.events, EventTxnsStore(db))
+    recent: LruCache[Any, Any] = LruCache("recent", 1000)
+    cluster.persister = Persister(
+        db, stores, Counter(position), GroupIds(group), SERVER, cluster.announce, cluster.now, recent
     )
-    txn.execute("INSERT INTO room_stats (room_id) VALUES (%s)", (room.room_id,))
+    return cluster
 
 
-def _insert_event(
-    txn: Transaction,
-    row: TimelineRow,
-    hidden: dict[str, Any],
-    relation: dict[str, Any],
-    prev_group: int | None,
-    number: int,
-    is_current: bool,
-) -> None:
+class Counter:
+    """Hands out positions."""
+
+    def __init__(self, last: int) -> None:
+        self.last = last
+
+    def next(self) -> int:
+        self.last += 1
+        return self.last
+
+
+def _where_we_were(txn: Transaction) -> tuple[int, int]:
     txn.execute(
-        """
-        INSERT INTO events (stream_ordering, event_id, room_id, depth, type, state_key, sender, origin_server_ts,
-            received_ts, state_group, outlier, soft_failed, rejected, redacted_by, contains_url, relates_to,
-            relation_type, json)
-        VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
-        """,
-        (
-            row.stream,
-            row.event_id,
-            row.room_id,
-            row.depth,
-            row.type,
-            row.state_key,
-            row.sender,
-            row.origin_server_ts,
-            row.origin_server_ts,
-            None if hidden["outlier"] else row.state_group,
-            bool(hidden["outlier"]),
-            bool(hidden["soft_failed"]),
-            hidden["rejected"],
-            row.redacted_by,
-            row.contains_url,
-            relation.get("event_id"),
-            relation.get("rel_type"),
-            row.json,
-        ),
+        "SELECT (SELECT coalesce(max(stream_ordering), 0) FROM events), (SELECT coalesce(max(id), 0) FROM state_groups)"
     )
-    if is_current:
-        txn.execute(
-            "INSERT INTO state_groups (id, room_id, prev_group, base_group, number) VALUES (%s, %s, %s, %s, %s)",
-            (row.state_group, row.room_id, prev_group, prev_group, number),
-        )
-        txn.execute(
-            "INSERT INTO state_group_entries VALUES (%s, %s, %s, %s)",
-            (row.state_group, row.type, row.state_key, row.event_id),
-        )
-
-
-def _insert_state(
-    txn: Transaction, row: TimelineRow, content: dict[str, Any], prev_event_id: str | None, server: str
-) -> None:
-    membership = content.get("membership") if row.type == "m.room.member" else None
-    txn.execute(
-        """
-        INSERT INTO current_state VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT (room_id, type, state_key) DO UPDATE
-        SET event_id = EXCLUDED.event_id, membership = EXCLUDED.membership, stream_ordering = EXCLUDED.stream_ordering
-        """,
-        (row.room_id, row.type, row.state_key, row.event_id, membership, row.stream),
-    )
-    txn.execute(
-        "INSERT INTO current_state_deltas VALUES (%s, %s, %s, %s, %s, %s)",
-        (row.stream, row.room_id, row.type, row.state_key, row.event_id, prev_event_id),
-    )
-    if membership is not None:
-        _insert_membership(txn, row, content, server)
-    columns = {"m.room.name": ("name", "name"), "m.room.canonical_alias": ("canonical_alias", "alias")}
-    columns |= {"m.room.encryption": ("encryption", "algorithm")}
-    if row.type in columns:
-        column, key = columns[row.type]
-        txn.execute(f"UPDATE room_stats SET {column} = %s WHERE room_id = %s", (content.get(key), row.room_id))
-
-
-def _insert_membership(txn: Transaction, row: TimelineRow, content: dict[str, Any], server: str) -> None:
-    membership, user_id = content["membership"], row.state_key
-    txn.execute(
-        "INSERT INTO memberships VALUES (%s, %s, %s, %s, %s, %s, %s, %s)",
-        (
-            row.event_id,
-            row.room_id,
-            user_id,
-            row.sender,
-            membership,
-            content.get("displayname"),
-            content.get("avatar_url"),
-            row.stream,
-        ),
-    )
-    if user_id is not None and user_id.endswith(f":{server}"):
-        txn.execute(
-            """
-            INSERT INTO local_memberships VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT (user_id, room_id) DO UPDATE
-            SET membership = EXCLUDED.membership, sender = EXCLUDED.sender, event_id = EXCLUDED.event_id,
-                stream_ordering = EXCLUDED.stream_ordering, forgotten = false
-            """,
-            (user_id, row.room_id, membership, row.sender, row.event_id, row.stream),
-        )
-    txn.execute(
-        """
-        UPDATE room_stats SET (joined_members, invited_members) = (
-            SELECT COUNT(*) FILTER (WHERE membership = 'join'), COUNT(*) FILTER (WHERE membership = 'invite')
-            FROM current_state WHERE room_id = %s AND type = 'm.room.member'
-        ) WHERE room_id = %s
-        """,
-        (row.room_id, row.room_id),
-    )
+    position, group = txn.one()
+    return position, group

@@ -1,0 +1,67 @@
+"""Checks of our own users' events that need to know more than the event: aliases that must exist, relations that must make
+sense. They protect users from mistakes; the room's authorisation rules are asked elsewhere.
+
+Client-server API, "m.room.canonical_alias", "Annotations", "Threading".
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from synapse.api.constants import EventTypes, RelationTypes
+from synapse.api.errors import Codes, MatrixError, unknown
+from synapse.api.identifiers import domain_of
+from synapse.handlers.event_content import aliases_in
+from synapse.storage.relations import Relation, relation_of
+
+if TYPE_CHECKING:
+    from synapse.handlers.event_creation import Draft, State
+    from synapse.storage.aliases import AliasesStore
+    from synapse.storage.events import EventsStore
+    from synapse.storage.relations import RelationsStore
+
+
+class EventRules:
+    """Called with each event before it is written; raises MatrixError."""
+
+    def __init__(self, aliases: AliasesStore, relations: RelationsStore, events: EventsStore, server_name: str) -> None:
+        self._aliases = aliases
+        self._relations = relations
+        self._events = events
+        self._server_name = server_name
+
+    async def __call__(self, draft: Draft, state: State) -> None:
+        if draft.type == EventTypes.CANONICAL_ALIAS and draft.key is not None:
+            await self._check_aliases(draft, state)
+        relation = relation_of(draft.content) if "m.relates_to" in draft.content else None
+        if relation is not None and draft.state_key is None:
+            await self._check_relation(draft, relation)
+
+    async def _check_aliases(self, draft: Draft, state: State) -> None:
+        """Aliases that were not there before must exist and lead to this room."""
+        assert draft.key is not None
+        existing = state.get(draft.key)
+        before = aliases_in(existing.event.content) if existing is not None and _is_sane(existing.event.content) else []
+        added = [alias for alias in aliases_in(draft.content) if alias not in before]
+        found = await self._aliases.get_many([alias for alias in added if domain_of(alias) == self._server_name])
+        for alias in added:
+            if alias not in found or found[alias].room_id != draft.room_id:
+                raise MatrixError(400, Codes.BAD_ALIAS, f"The room alias {alias} does not lead to this room.")
+
+    async def _check_relation(self, draft: Draft, relation: Relation) -> None:
+        if relation.rel_type == RelationTypes.ANNOTATION and relation.key is not None:
+            if await self._relations.has_annotation(draft.sender, draft.type, relation.event_id, relation.key):
+                raise MatrixError(400, Codes.DUPLICATE_ANNOTATION, "You have sent this very reaction already.")
+        elif relation.rel_type == RelationTypes.THREAD:
+            root = await self._events.get(relation.event_id)
+            own = None if root is None else relation_of(root.shown.content)
+            if own is not None and own.rel_type is not None:
+                raise unknown("A thread cannot begin with an event that relates to another one.")
+
+
+def _is_sane(content: dict[str, object]) -> bool:
+    try:
+        aliases_in(content)
+    except MatrixError:
+        return False
+    return True
