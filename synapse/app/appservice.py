@@ -1,6 +1,6 @@
 """Sends events to application services. One is active; others stand by.
 
-    python -m synapse.app.appservice -c homeserver.yaml -c workers/appservice.yaml
+python -m synapse.app.appservice -c homeserver.yaml -c workers/appservice.yaml
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Serves what clients only read, logins and registrations.
 
-    python -m synapse.app.client_reader -c homeserver.yaml -c workers/client_reader.yaml
+python -m synapse.app.client_reader -c homeserver.yaml -c workers/client_reader.yaml
 """
 
 from __future__ import annotations

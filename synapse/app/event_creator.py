@@ -1,6 +1,6 @@
 """Creates events of local users and hands them to the main process to be written.
 
-    python -m synapse.app.event_creator -c homeserver.yaml -c workers/event_creator.yaml
+python -m synapse.app.event_creator -c homeserver.yaml -c workers/event_creator.yaml
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Serves what other servers ask of this one.
 
-    python -m synapse.app.federation_reader -c homeserver.yaml -c workers/federation_reader.yaml
+python -m synapse.app.federation_reader -c homeserver.yaml -c workers/federation_reader.yaml
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Sends events to other servers. One is active; others stand by.
 
-    python -m synapse.app.federation_sender -c homeserver.yaml -c workers/federation_sender.yaml
+python -m synapse.app.federation_sender -c homeserver.yaml -c workers/federation_sender.yaml
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Takes frequent client requests from the main process and passes on what it cannot answer.
 
-    python -m synapse.app.frontend_proxy -c homeserver.yaml -c workers/frontend_proxy.yaml
+python -m synapse.app.frontend_proxy -c homeserver.yaml -c workers/frontend_proxy.yaml
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A worker of any mix: serves what its listeners name and does the duties that `worker_duties` lists.
 
-    python -m synapse.app.generic_worker -c homeserver.yaml -c workers/generic_worker.yaml
+python -m synapse.app.generic_worker -c homeserver.yaml -c workers/generic_worker.yaml
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The main process: it writes the streams, serves every endpoint, and does each duty that no worker has.
 
-    python -m synapse.app.homeserver -c homeserver.yaml
+python -m synapse.app.homeserver -c homeserver.yaml
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Keeps, serves and cleans up media.
 
-    python -m synapse.app.media_repository -c homeserver.yaml -c workers/media_repository.yaml
+python -m synapse.app.media_repository -c homeserver.yaml -c workers/media_repository.yaml
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Sends push notifications. One is active; others stand by.
 
-    python -m synapse.app.pusher -c homeserver.yaml -c workers/pusher.yaml
+python -m synapse.app.pusher -c homeserver.yaml -c workers/pusher.yaml
 """
 
 from __future__ import annotations

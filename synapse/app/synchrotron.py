@@ -1,6 +1,6 @@
 """Serves `sync` requests of clients. Several may run; it is best if one user's requests all go to one of them.
 
-    python -m synapse.app.synchrotron -c homeserver.yaml -c workers/synchrotron.yaml
+python -m synapse.app.synchrotron -c homeserver.yaml -c workers/synchrotron.yaml
 """
 
 from __future__ import annotations

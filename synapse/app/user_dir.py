@@ -1,6 +1,6 @@
 """Keeps the user directory, and serves searches in it.
 
-    python -m synapse.app.user_dir -c homeserver.yaml -c workers/user_dir.yaml
+python -m synapse.app.user_dir -c homeserver.yaml -c workers/user_dir.yaml
 """
 
 from __future__ import annotations
