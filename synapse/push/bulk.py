@@ -114,18 +114,14 @@ class BulkPush:
         self._server_name = server_name
         self._described: dict[int, tuple[Actions, str, bool]] = {}
 
-    async def __call__(
-        self, event: Event, state: Mapping[StateKey, StoredEvent]
-    ) -> tuple[str, Collection[PushAction]]:
+    async def __call__(self, event: Event, state: Mapping[StateKey, StoredEvent]) -> tuple[str, Collection[PushAction]]:
         """The event's thread, and the local users to be told, with how. `state` is the room's before the event; its create
         and power levels events are enough."""
         members = await self._members.get(event.room_id)
         levels = PowerLevels.of_state({key: stored.event for key, stored in state.items()}, event.room_version)
         return await self.evaluate(event, members, levels)
 
-    async def evaluate(
-        self, event: Event, members: Members, levels: PowerLevels
-    ) -> tuple[str, Collection[PushAction]]:
+    async def evaluate(self, event: Event, members: Members, levels: PowerLevels) -> tuple[str, Collection[PushAction]]:
         """The same with the members and power levels at hand."""
         names = members.local
         invited = self._invited(event)

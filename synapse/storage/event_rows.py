@@ -99,7 +99,7 @@ def read_rows(txn: Transaction, after: int, until: int, limit: int) -> tuple[lis
         """,
         (MAX_JSON, after, until, limit),
     )
-    events = [EventRow(*row[:7], tuple(row[7]), *row[8:]) for row in txn.rows()]
+    events = [msgspec.convert(row, EventRow) for row in (("event", *row) for row in txn.rows())]
     reached = events[-1].stream_ordering if len(events) == limit else until
     txn.execute(
         """

@@ -24,6 +24,7 @@ MEMBERSHIP = (
     Endpoint(
         "room_join", f"{_ROOM}/join", _POST, CLASSIC, (workers.MEMBERSHIP,), guests=True, ratelimit="rc_joins.local"
     ),
+    Endpoint("knock", f"{_C}/knock/{{room_id_or_alias}}", _POST, CLIENT, ratelimit="rc_joins.local"),
     Endpoint(
         "room_invite", f"{_ROOM}/invite", _POST, CLASSIC, (workers.MEMBERSHIP,), ratelimit="rc_invites.per_issuer"
     ),
