@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import gc
 import logging
-import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
@@ -20,6 +19,7 @@ from synapse.app import _arguments
 from synapse.app._daemon import daemonize, replaced_process
 from synapse.app._errors import as_sentence
 from synapse.app._notify import notify_status
+from synapse.app._title import set_title
 from synapse.config import Config, ConfigError, load
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def _run(config: Config, background: bool) -> int:
 
 def _serve(process: Process, config: Config, background: bool) -> int:
     daemon = daemonize() if background else None
-    _name_process(config)
+    set_title(config.app, config.files)
     _set_up_logging(config)
     for warning in config.warnings:
         logger.warning("%s", warning)
@@ -147,16 +147,6 @@ def _raise_file_limit(wanted: int) -> None:
     if wanted and (hard == resource.RLIM_INFINITY or wanted <= hard):
         hard = wanted
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
-
-
-def _name_process(config: Config) -> None:
-    """Be called what `ps` and synctl know us by, whoever forked us."""
-    try:
-        from setproctitle import setproctitle
-    except ImportError:  # not on this platform; started singly, the name is right anyway
-        return
-    files = " ".join(f"-c {os.path.abspath(file)}" for file in config.files)
-    setproctitle(f"python -m {config.app} {files}")
 
 
 def _set_up_logging(config: Config) -> None:

@@ -37,6 +37,9 @@ status returns 3 if a process does not run or does not serve.
 
 def console() -> None:
     """The console script."""
+    from synapse.app._title import make_room
+
+    make_room()  # for the names of the processes that are forked from this one
     sys.exit(main(sys.argv[1:]))
 
 
