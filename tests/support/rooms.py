@@ -22,6 +22,7 @@ from synapse.handlers.room_locks import RoomLocks
 from synapse.http.request import Requester
 from synapse.push.bulk import BulkPush, PushPrograms, RoomMembers
 from synapse.state.feed import RoomFeed
+from synapse.state.filters import StateFilter
 from synapse.state.heads import RoomHeads
 from synapse.state.store import StateReader
 from synapse.storage.aliases import AliasesStore
@@ -195,3 +196,50 @@ def _where_we_were(txn: Transaction) -> tuple[int, int]:
     )
     position, group = txn.one()
     return position, group
+
+
+async def check_invariants(cluster: Cluster, db: Database) -> None:
+    """What must be true of the database whatever happened, and of each process's memory once it has caught up."""
+    for room_id in await db.read("rooms", _room_ids):
+        head = await ExtremitiesStore(db).head(room_id)
+        assert head is not None, room_id
+        current = await CurrentStateStore(db).ids(room_id)
+        assert (await StateStore(db).ids([head.state_group]))[head.state_group] == current
+        tables = await db.read("tables", _derived, room_id)
+        assert tables["stats"] == tables["counted"], room_id
+        assert tables["local"] == tables["members"], room_id
+        assert tables["deltas"] == {key: event_id for key, event_id in current.items()}
+        for process in (cluster.main, *cluster.workers):
+            known = await process.heads.get(room_id)
+            assert known is not None
+            assert known.extremities == {e: extremity.depth for e, extremity in head.extremities.items()}
+            assert known.state_ordering == head.state_ordering
+            assert await process.state.current_ids(room_id, StateFilter.keys(current)) == current
+            members = await process.members.get(room_id)
+            assert (set(members.local), members.count) == (tables["joined"], len(tables["joined"]))
+
+
+def _room_ids(txn: Transaction) -> list[str]:
+    txn.execute("SELECT room_id FROM rooms")
+    return [room_id for (room_id,) in txn.rows()]
+
+
+def _derived(txn: Transaction, room_id: str) -> dict[str, Any]:
+    def rows(sql: str) -> list[Any]:
+        txn.execute(sql, [room_id] * sql.count("%s"))
+        return txn.rows()
+
+    members = rows("SELECT state_key, membership, event_id FROM current_state WHERE room_id = %s AND type='m.room.member'")
+    memberships = [membership for _user, membership, _event in members]
+    latest = rows(
+        "SELECT DISTINCT ON (type, state_key) type, state_key, event_id FROM current_state_deltas WHERE room_id = %s "
+        "ORDER BY type, state_key, stream_ordering DESC"
+    )
+    return {
+        "stats": rows("SELECT joined_members, invited_members FROM room_stats WHERE room_id = %s")[0],
+        "counted": (memberships.count("join"), memberships.count("invite")),
+        "members": set(members),
+        "local": set(rows("SELECT user_id, membership, event_id FROM local_memberships WHERE room_id = %s")),
+        "joined": {user_id for user_id, membership, _event in members if membership == "join"},
+        "deltas": {(t, k): event_id for t, k, event_id in latest if event_id is not None},
+    }
