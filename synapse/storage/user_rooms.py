@@ -46,6 +46,10 @@ class UserRoomStore:
         """How the user's membership of these rooms went, oldest first. One statement."""
         return await self._db.read("user_rooms.steps", _steps, user_id, list(room_ids)) if room_ids else []
 
+    async def joined_members(self, room_id: str) -> list[tuple[str, str | None, str | None]]:
+        """(user, display name, avatar) of everybody joined. One statement."""
+        return await self._db.read("user_rooms.joined_members", _joined_members, room_id)
+
 
 def _of_user(txn: Transaction, user_id: str) -> list[RoomMembership]:
     txn.execute(
@@ -67,3 +71,14 @@ def _steps(txn: Transaction, user_id: str, room_ids: list[str]) -> list[Step]:
         (user_id, room_ids),
     )
     return [Step._make(row) for row in txn.rows()]
+
+
+def _joined_members(txn: Transaction, room_id: str) -> list[tuple[str, str | None, str | None]]:
+    txn.execute(
+        """
+        SELECT cs.state_key, m.display_name, m.avatar_url FROM current_state cs LEFT JOIN memberships m USING (event_id)
+        WHERE cs.room_id = %s AND cs.type = 'm.room.member' AND cs.membership = 'join'
+        """,
+        (room_id,),
+    )
+    return [(user_id, display_name, avatar_url) for user_id, display_name, avatar_url in txn.rows()]

@@ -8,8 +8,8 @@ A *room token* (`prev_batch`, `from`, `to`, `end`) is a point in the timeline of
 is a position in the order of arrival. Its long form `t<depth>-<stream>` is a point in the order in which history is
 shown, just after the event of that depth and stream ordering. Paging back from a point of arrival shows exactly the
 events that had arrived by then, in the order of history; so that the following pages know it too, they carry it
-along: `t<depth>-<stream>~<events>`. Without that, an event of a fork that arrived before the point but belongs after
-it would be in no page.
+along: `t<depth>-<stream>~<events>`, and `t<depth>-<stream>.<events>` when paging onwards. Without that, an event of a
+fork that arrived before the point but belongs after it would be in no page.
 
 Tokens are numbers only, so they mean the same on every process and after every restart. Nothing here asks a database.
 """
@@ -23,7 +23,7 @@ from synapse.api.errors import MatrixError, invalid_param
 
 _MAX: Final = 2**62
 _STREAM: Final = re.compile(r"s(-?\d{1,19}(?:_\d{1,19})*)", re.ASCII)
-_TOPOLOGICAL: Final = re.compile(r"t(\d{1,19})-(-?\d{1,19})(?:~(-?\d{1,19}))?", re.ASCII)
+_TOPOLOGICAL: Final = re.compile(r"t(\d{1,19})-(-?\d{1,19})(?:~(-?\d{1,19})|\.(-?\d{1,19}))?", re.ASCII)
 
 
 class StreamToken(NamedTuple):
@@ -63,17 +63,19 @@ class RoomToken(NamedTuple):
     """A point in a room's timeline.
 
     `stream` with `depth` None is a point in the order of arrival. With a depth it is one in the order of history, and
-    `arrived` then bounds what pages back from here show.
+    pages back from here show only what arrived at `until` or before, pages onwards only what arrived after `after`.
     """
 
     depth: int | None
     stream: int
-    arrived: int | None = None
+    until: int | None = None
+    after: int | None = None
 
     def __str__(self) -> str:
         if self.depth is None:
             return f"s{self.stream}"
-        return f"t{self.depth}-{self.stream}" + ("" if self.arrived is None else f"~{self.arrived}")
+        bound = f"~{self.until}" if self.until is not None else f".{self.after}" if self.after is not None else ""
+        return f"t{self.depth}-{self.stream}{bound}"
 
     @classmethod
     def parse(cls, text: str, parameter: str = "from") -> RoomToken:
@@ -81,9 +83,9 @@ class RoomToken(NamedTuple):
         if match := _TOPOLOGICAL.fullmatch(text):
             numbers = [None if part is None else int(part) for part in match.groups()]
             if all(number is None or abs(number) <= _MAX for number in numbers):
-                depth, stream, arrived = numbers
+                depth, stream, until, after = numbers
                 assert stream is not None
-                return cls(depth, stream, arrived)
+                return cls(depth, stream, until, after)
         elif match := _STREAM.fullmatch(text):
             stream = int(match[1].split("_")[0])
             if abs(stream) <= _MAX:

@@ -79,6 +79,10 @@ class VisibilityFilter:
         self.histories = histories
         self._groups = groups
 
+    async def now(self, room_id: str) -> str:
+        """The room's present history visibility."""
+        return (await self._histories_of([room_id]))[room_id].values[-1]
+
     async def visible(
         self,
         timelines: Mapping[str, Sequence[TimelineRow]],

@@ -24,19 +24,21 @@ class KeysLeft(NamedTuple):
 
 
 class KeysLeftCache:
-    """What each device has left; invalidated by (user, device), in every process, when keys are uploaded or claimed."""
+    """What each device has left; invalidated by "user device", in every process, when keys are uploaded or claimed."""
 
-    def __init__(self, store: KeyStore, cache: Cache[tuple[str, str], KeysLeft]) -> None:
+    def __init__(self, store: KeyStore, cache: Cache[str, KeysLeft]) -> None:
         self._store = store
         self.cache = cache
 
     async def get(self, user_id: str, device_id: str) -> KeysLeft:
-        device = (user_id, device_id)
+        device = f"{user_id} {device_id}"
         known = self.cache.get(device)
         return known if known is not None else await self.cache.fetch(device, self._load)
 
-    async def _load(self, device: tuple[str, str]) -> KeysLeft:
-        return KeysLeft(await self._store.counts(*device), await self._store.unused_fallback(*device))
+    async def _load(self, device: str) -> KeysLeft:
+        user_id, _, device_id = device.partition(" ")
+        counts = await self._store.counts(user_id, device_id)
+        return KeysLeft(counts, await self._store.unused_fallback(user_id, device_id))
 
 
 class DeviceKeySection:

@@ -1,0 +1,152 @@
+"""Paging through a room's history: `GET /rooms/{roomId}/messages`.
+
+In the order of history (depth, then arrival), bounded by what had arrived at the point where the client began: so
+pages meet the timelines of /sync without gap or overlap, however the room forks. See `synapse.sync.tokens` for the
+tokens.
+
+Client-server API, "Getting events for a room".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+
+from synapse.api.filters import RoomEventFilter
+from synapse.handlers.visibility import RoomDoor
+from synapse.storage.past_state import Members, PastStateStore
+from synapse.storage.timeline import NEWEST, OLDEST, Page, TimelineRow, TimelineStore
+from synapse.sync.conditions import condition
+from synapse.sync.forms import Annotator, Forms, Notes
+from synapse.sync.ignored import IgnoredUsers
+from synapse.sync.state_at import state_at
+from synapse.sync.tokens import RoomToken
+from synapse.sync.visibility import Access, Seen, VisibilityFilter
+from synapse.util.clock import Clock
+
+DEFAULT_LIMIT: Final = 10
+MAX_LIMIT: Final = 1_000
+_DEEPEST: Final = 2**62
+
+EVERYTHING: Final = RoomEventFilter()
+
+
+@dataclass(frozen=True, slots=True)
+class PageRequest:
+    """What a client asks for; `start` None is the present end of the room backwards, its beginning onwards."""
+
+    user_id: str
+    device_id: str | None
+    room_id: str
+    backwards: bool
+    start: RoomToken | None = None
+    end: RoomToken | None = None
+    limit: int = DEFAULT_LIMIT
+    filter: RoomEventFilter = EVERYTHING
+
+
+class Pagination:
+    """Reads pages, in any process.
+
+    :param now: the present position of the events stream.
+    :param clock: its seconds are those of the epoch.
+    """
+
+    def __init__(
+        self,
+        door: RoomDoor,
+        timeline: TimelineStore,
+        states: PastStateStore,
+        visibility: VisibilityFilter,
+        annotator: Annotator,
+        ignored: IgnoredUsers,
+        now: Callable[[], int],
+        clock: Clock,
+    ) -> None:
+        self._door = door
+        self._timeline = timeline
+        self._states = states
+        self._visibility = visibility
+        self._annotator = annotator
+        self._ignored = ignored
+        self._now = now
+        self._clock = clock
+
+    async def messages(self, request: PageRequest) -> bytes:
+        """The body of the answer. Raises 403. Three statements for a member, less when there is less to tell."""
+        standing = await self._door.standing(request.user_id, request.room_id)
+        access = standing.access
+        newest = self._now() if access.until is None else access.until
+        start = request.start or (RoomToken(None, newest) if request.backwards else RoomToken(0, 0))
+        rows, more = await self.page(request, start, newest)
+        answer: dict[str, Any] = {"start": str(start)}
+        if more:
+            answer["end"] = str(_next_token(start, rows[-1], request.backwards))
+        seen = await self.seen(request.user_id, request.room_id, rows, access)
+        answer["chunk"] = await self._written(request, seen)
+        if request.filter.lazy_load_members:
+            answer["state"] = await self._members(request.room_id, seen, access)
+        return orjson.dumps(answer)
+
+    async def page(self, request: PageRequest, start: RoomToken, newest: int) -> tuple[list[TimelineRow], bool]:
+        """The rows of a page, and whether there are more after them."""
+        page = _page(request, start, newest)
+        if not request.filter.room_matches(request.room_id) or request.filter.is_closed:
+            return [], False
+        rows = await self._timeline.page(page, condition(request.filter))
+        return rows[: request.limit], len(rows) > request.limit
+
+    async def seen(self, user_id: str, room_id: str, rows: Sequence[TimelineRow], access: Access) -> list[Seen]:
+        """Those of a room's rows that the user may and wants to see."""
+        ignored = await self._ignored.of(user_id)
+        return (await self._visibility.visible({room_id: rows}, {room_id: access}, user_id, ignored))[room_id]
+
+    async def _written(self, request: PageRequest, seen: Sequence[Seen]) -> list[orjson.Fragment]:
+        notes = await self._annotator.notes([row for row, _ in seen], request.user_id, request.device_id)
+        return self.write(seen, notes)
+
+    def write(self, seen: Sequence[Seen], notes: Notes) -> list[orjson.Fragment]:
+        """The events as clients get them."""
+        form = self._forms().form
+        return [orjson.Fragment(form(row, notes, membership)) for row, membership in seen]
+
+    async def _members(self, room_id: str, seen: Sequence[Seen], access: Access) -> list[orjson.Fragment]:
+        """The membership events of those who speak."""
+        senders = sorted({row.sender for row, _ in seen})
+        if not senders:
+            return []
+        members = Members([(room_id, sender) for sender in senders])
+        rows = list((await state_at(self._states, room_id, access.until, members=members, types=())).values())
+        return self._forms().forms(rows, await self._annotator.versions(rows))
+
+    def _forms(self) -> Forms:
+        return Forms(int(self._clock.seconds() * 1000), room_ids=True)
+
+
+def _page(request: PageRequest, start: RoomToken, newest: int) -> Page:
+    end = request.end
+    after, until = OLDEST, newest
+    if request.backwards:
+        depth, stream = (_DEEPEST, NEWEST) if start.depth is None else (start.depth, start.stream)
+        until = min(until, start.stream if start.depth is None else NEWEST if start.until is None else start.until)
+        if end is not None and end.depth is None:
+            after = end.stream
+    else:
+        depth, stream = (-1, OLDEST) if start.depth is None else (start.depth, start.stream)
+        after = start.stream if start.depth is None else OLDEST if start.after is None else start.after
+        if end is not None and end.depth is None:
+            until = min(until, end.stream)
+    stop = None if end is None or end.depth is None else (end.depth, end.stream)
+    return Page(request.room_id, request.backwards, depth, stream, after, until, stop, request.limit + 1)
+
+
+def _next_token(start: RoomToken, last: TimelineRow, backwards: bool) -> RoomToken:
+    """Where the next page begins: just before the last row of this one, or just after it when going onwards."""
+    if backwards:
+        until = start.stream if start.depth is None else start.until
+        return RoomToken(last.depth, last.stream - 1, until=until)
+    after = start.stream if start.depth is None else start.after
+    return RoomToken(last.depth, last.stream, after=after)

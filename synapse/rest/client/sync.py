@@ -1,0 +1,73 @@
+"""`GET /sync`. Client-server API, "Syncing"."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import orjson
+
+from synapse.api.constants import Presence
+from synapse.api.errors import not_json
+from synapse.api.filters import Filter
+from synapse.http.server import RawJson, Request, Requester, serves
+from synapse.sync.handler import MAX_TIMEOUT, SyncHandler, SyncRequest
+from synapse.sync.tokens import StreamToken
+
+if TYPE_CHECKING:
+    from synapse.handlers.filters import Filters
+    from synapse.handlers.syncing_users import SyncingUsers
+    from synapse.util.caches import LruCache
+
+_NO_FILTER: Final = Filter()
+_PRESENCES: Final = (Presence.ONLINE, Presence.UNAVAILABLE, Presence.OFFLINE)
+
+
+class SyncEndpoint:
+    """Parses the question; filters that were uploaded are remembered, as they never change.
+
+    :param syncing: is told who syncs, which makes them seem online.
+    """
+
+    def __init__(
+        self, syncs: SyncHandler, filters: Filters, cache: LruCache[str, Filter], syncing: SyncingUsers
+    ) -> None:
+        self._syncs = syncs
+        self._filters = filters
+        self._cache = cache
+        self._syncing = syncing
+
+    @serves("sync")
+    async def sync(self, request: Request) -> RawJson:
+        user = request.user
+        since = request.arg("since")
+        question = SyncRequest(
+            user_id=user.user_id,
+            device_id=user.device_id,
+            filter=await self._filter(user, request.arg("filter")),
+            since=StreamToken.parse(since) if since else None,
+            timeout=request.int_arg("timeout", 0, 0, MAX_TIMEOUT),
+            full_state=request.bool_arg("full_state"),
+            state_after=request.bool_arg("use_state_after"),
+        )
+        presence = request.choice_arg("set_presence", _PRESENCES, Presence.ONLINE)
+        with self._syncing.syncing(user.user_id, user.device_id, presence):
+            return RawJson(await self._syncs.sync(question))
+
+    async def _filter(self, user: Requester, text: str | None) -> Filter:
+        """Inline JSON or the id of an uploaded filter. Raises 400 M_NOT_JSON, M_INVALID_PARAM, 404."""
+        if not text:
+            return _NO_FILTER
+        key = text if text.startswith("{") else f"{user.user_id} {text}"
+        known = self._cache.get(key)
+        if known is None:
+            known = Filter.parse(await self._definition(user.user_id, text))
+            self._cache.set(key, known)
+        return known
+
+    async def _definition(self, user_id: str, text: str) -> object:
+        if not text.startswith("{"):
+            return await self._filters.get(user_id, text)
+        try:
+            return orjson.loads(text)
+        except orjson.JSONDecodeError:
+            raise not_json("The parameter 'filter' is not valid JSON.") from None
