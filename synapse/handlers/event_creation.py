@@ -198,7 +198,7 @@ class EventCreation:
         if draft.key is not None and draft.key not in keys:
             keys.append(draft.key)
         while True:
-            state = await self._state.current(draft.room_id, keys)
+            state = await self._state.current(draft.room_id, keys, as_of=head.state_ordering)
             later = await self._head(draft.room_id)
             if later.state_ordering == head.state_ordering:
                 return later, state

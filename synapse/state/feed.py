@@ -66,7 +66,7 @@ class RoomFeed:
             self._events.learn_redaction(row.redacts, row.event_id)
 
     def _learn_state(self, row: StateRow, members: dict[str, Event]) -> None:
-        self._state.learn(row.room_id, {(row.type, row.state_key): row.event_id})
+        self._state.learn(row.room_id, (row.type, row.state_key), row.event_id, row.stream_ordering)
         if row.type != EventTypes.MEMBER:
             return
         if row.event_id is not None and row.event_id not in members:

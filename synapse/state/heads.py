@@ -86,9 +86,10 @@ class RoomHeads:
         try:
             row = await self._store.head(room_id)
         finally:
-            readings.remove(meanwhile)
+            # Not `remove`, which compares by value: two lists of the same growths are equal.
+            readings[:] = [other for other in readings if other is not meanwhile]
             if not readings:
-                del self._reading[room_id]
+                self._reading.pop(room_id, None)
         if row is None:
             return None
         head = _head_of(row)

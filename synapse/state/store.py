@@ -22,20 +22,35 @@ MAX_REMEMBERED: Final = 10_000
 
 
 class RoomEntries:
-    """What is remembered of one room's present state: event ids, None where it is known that there is nothing.
+    """What is remembered of one room's present state.
 
-    `complete`: an entry that is not here does not exist.
+    `entries` are event ids (None where it is known that there is nothing), each with the position of the events stream as
+    of which it was read or announced; `heard` is the position of the last change that the stream has told. An entry is true
+    as of the later of the two. `complete`: an entry that is not here does not exist.
     """
 
-    __slots__ = ("complete", "entries")
+    __slots__ = ("complete", "entries", "heard")
 
     def __init__(self, complete: bool = False) -> None:
-        self.entries: dict[StateKey, str | None] = {}
+        self.entries: dict[StateKey, tuple[str | None, int]] = {}
         self.complete = complete
+        self.heard = 0
 
-    def unknown(self, keys: Iterable[StateKey]) -> list[StateKey]:
-        """Those of the keys of which nothing is known."""
-        return [] if self.complete else [key for key in keys if key not in self.entries]
+    def unknown(self, keys: Iterable[StateKey], as_of: int) -> list[StateKey]:
+        """Those of the keys of which nothing is known, or nothing as of that position."""
+        if self.heard >= as_of:
+            return [] if self.complete else [key for key in keys if key not in self.entries]
+        return [key for key in keys if key not in self.entries or self.entries[key][1] < as_of]
+
+    def set(self, key: StateKey, event_id: str | None, position: int) -> None:
+        """An entry as of a position; nothing changes if a later one is known."""
+        known = self.entries.get(key)
+        if known is None or known[1] <= position:
+            self.entries[key] = (event_id, position)
+
+    def get(self, key: StateKey) -> str | None:
+        """The event id, None where there is none, or nothing is known."""
+        return self.entries.get(key, (None, 0))[0]
 
 
 class StateReader:
@@ -53,18 +68,20 @@ class StateReader:
         self._events = events
         self._cache = cache
 
-    async def current(self, room_id: str, wanted: StateFilter | Collection[StateKey]) -> dict[StateKey, StoredEvent]:
-        """The room's present state, as far as the filter wants it (or those entries). No statement where it is
-        remembered, one where it is not, two if it is remembered but its events have been forgotten."""
+    async def current(
+        self, room_id: str, wanted: StateFilter | Collection[StateKey], as_of: int = 0
+    ) -> dict[StateKey, StoredEvent]:
+        """The room's present state, as far as the filter wants it (or those entries), as of a position of the events stream
+        or later. No statement where it is remembered, one where it is not, two if its events have been forgotten."""
         keys = wanted.exact() if isinstance(wanted, StateFilter) else wanted
         if keys is None:
             assert isinstance(wanted, StateFilter)
-            return {stored.event.key: stored for stored in await self._current.events(room_id, wanted)}
+            return {stored.event.key: stored for stored in (await self._current.events(room_id, wanted)).events}
         room = self._room(room_id)
-        unknown = room.unknown(keys)
+        unknown = room.unknown(keys, as_of)
         if unknown:
             await self._read(room_id, room, unknown)
-        ids = {key: event_id for key in keys if (event_id := room.entries.get(key)) is not None}
+        ids = {key: event_id for key in keys if (event_id := room.get(key)) is not None}
         return await self._with_events(ids)
 
     async def current_ids(self, room_id: str, wanted: StateFilter = ALL) -> dict[StateKey, str]:
@@ -99,12 +116,12 @@ class StateReader:
 
     # -- fed by the events stream ------------------------------------------------------------------------------
 
-    def learn(self, room_id: str, changes: Mapping[StateKey, str | None]) -> None:
-        """Take in changes of a room's present state, in the order of the stream."""
+    def learn(self, room_id: str, key: StateKey, event_id: str | None, position: int) -> None:
+        """Take in a change of a room's present state, in the order of the stream."""
         room = self._cache.get(room_id)
         if room is not None:
-            # Into the very entries that a read under way will complete: what is here is never overwritten by it.
-            room.entries.update(changes)
+            room.set(key, event_id, position)
+            room.heard = position
 
     def learn_new_room(self, room_id: str) -> None:
         """A room begins: whatever is not announced of it from now on does not exist."""
@@ -129,10 +146,10 @@ class StateReader:
 
     async def _read(self, room_id: str, room: RoomEntries, keys: list[StateKey]) -> None:
         reading = self._current.events(room_id, StateFilter.keys(keys))
-        found = {stored.event.key: stored.event.event_id for stored in await self._events.guarded(reading)}
+        (_events, position), known = await self._events.guarded(reading, lambda snapshot: snapshot.events)
+        found = {stored.event.key: stored.event.event_id for stored in known}
         for key in keys:
-            # What the stream has said meanwhile is newer than, or the same as, what was read.
-            room.entries.setdefault(key, found.get(key))
+            room.set(key, found.get(key), position)
 
     async def _with_events(self, ids: Mapping[StateKey, str]) -> dict[StateKey, StoredEvent]:
         events = await self._events.get_many(ids.values())

@@ -4,8 +4,8 @@ what may happen in a room. Timelines are read by `synapse.storage.timeline`; eve
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Collection
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable, Collection, Iterable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from synapse.api.room_versions import room_version
 from synapse.events.event import Event
@@ -13,6 +13,8 @@ from synapse.events.event import Event
 if TYPE_CHECKING:
     from synapse.storage.database import Database, Transaction
     from synapse.util.caches import LruCache
+
+T = TypeVar("T")
 
 
 class StoredEvent:
@@ -133,27 +135,31 @@ class EventsStore:
             else:
                 found[event_id] = cached
         if missing:
-            for stored in await self.guarded(self._db.read("events.get", _get, missing)):
-                found[stored.event.event_id] = stored
+            _rows, events = await self.guarded(self._db.read("events.get", _get, missing), iter)
+            found.update((stored.event.event_id, stored) for stored in events)
         return found
 
-    async def guarded(self, reading: Awaitable[Collection[StoredEvent]]) -> list[StoredEvent]:
-        """The events that a statement under way will find, remembered for the next time.
+    async def guarded(
+        self, reading: Awaitable[T], events_in: Callable[[T], Iterable[StoredEvent]]
+    ) -> tuple[T, list[StoredEvent]]:
+        """What a statement under way finds, and the events in it, which are remembered for the next time.
 
-        A redaction may be announced while the statement runs, which saw the event before it.
+        A redaction may be announced while the statement runs, which saw the event before it: the events know of it.
         """
         self._reading += 1
         try:
-            events = await reading
+            found = await reading
             late = self._redacted_meanwhile
-            known = [s.with_redaction(late[s.event.event_id]) if s.event.event_id in late else s for s in events]
+            known = [
+                s.with_redaction(late[s.event.event_id]) if s.event.event_id in late else s for s in events_in(found)
+            ]
         finally:
             self._reading -= 1
             if not self._reading:
                 self._redacted_meanwhile.clear()
         for stored in known:
             self._cache.set(stored.event.event_id, stored)
-        return known
+        return found, known
 
     async def with_auth_chains(self, event_ids: Collection[str]) -> dict[str, StoredEvent]:
         """The events and all in their auth chains. One statement."""
