@@ -21,25 +21,25 @@ class AccountDataEndpoints:
         self._account_data = account_data
 
     @serves("account_data_get")
-    async def get(self, request: Request, user_id: str, type: str) -> RawJson:
+    async def get(self, request: Request, user_id: str, data_type: str) -> RawJson:
         check_owner(request.user.user_id, user_id)
-        return RawJson(await self._account_data.get(user_id, "", type))
+        return RawJson(await self._account_data.get(user_id, "", data_type))
 
     @serves("account_data_set")
-    async def set(self, request: Request, user_id: str, type: str) -> dict[str, Any]:
+    async def set(self, request: Request, user_id: str, data_type: str) -> dict[str, Any]:
         check_owner(request.user.user_id, user_id)
-        await self._account_data.set(user_id, "", type, request.json_object())
+        await self._account_data.set(user_id, "", data_type, request.json_object())
         return {}
 
     @serves("room_account_data_get")
-    async def get_of_room(self, request: Request, user_id: str, room_id: str, type: str) -> RawJson:
+    async def get_of_room(self, request: Request, user_id: str, room_id: str, data_type: str) -> RawJson:
         check_owner(request.user.user_id, user_id)
-        return RawJson(await self._account_data.get(user_id, parse_room_id(room_id), type))
+        return RawJson(await self._account_data.get(user_id, parse_room_id(room_id), data_type))
 
     @serves("room_account_data_set")
-    async def set_of_room(self, request: Request, user_id: str, room_id: str, type: str) -> dict[str, Any]:
+    async def set_of_room(self, request: Request, user_id: str, room_id: str, data_type: str) -> dict[str, Any]:
         check_owner(request.user.user_id, user_id)
-        await self._account_data.set(user_id, parse_room_id(room_id), type, request.json_object())
+        await self._account_data.set(user_id, parse_room_id(room_id), data_type, request.json_object())
         return {}
 
     @serves("room_tags")

@@ -1,0 +1,194 @@
+"""Encryption keys and to-device messages through their endpoints."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+import pytest_twisted
+from twisted.internet.defer import Deferred, gatherResults
+
+from tests.rest.accounts import Server, error
+
+ALICE, BOB = "@alice:test", "@bob:test"
+
+
+def identity(user: str = ALICE, device: str = "DEVICE", **more: Any) -> dict[str, Any]:
+    return {
+        "user_id": user,
+        "device_id": device,
+        "algorithms": ["m.olm.v1.curve25519-aes-sha2"],
+        "keys": {f"ed25519:{device}": "key"},
+        "signatures": {user: {f"ed25519:{device}": "signature"}},
+        **more,
+    }
+
+
+@pytest_twisted.ensureDeferred
+async def test_keys_are_uploaded_counted_and_queried(server: Server) -> None:
+    alice, bob = await server.register("alice"), await server.register("bob")
+    one_time = {"signed_curve25519:A": {"key": "a", "signatures": {}}, "signed_curve25519:B": {"key": "b"}, "x:A": "c"}
+    body = {"device_keys": identity(), "one_time_keys": one_time}
+    reply = await server.call("POST", "/keys/upload", body, alice)
+    assert reply.json == {"one_time_key_counts": {"signed_curve25519": 2, "x": 1}}
+    assert server.streams["device_lists"].told == [ALICE]
+    assert ("keys_left", f"{ALICE} DEVICE") in server.forgotten
+    again = await server.call("POST", "/keys/upload/DEVICE", body, alice)
+    assert again.json == reply.json
+    assert server.streams["device_lists"].told == [ALICE], "the same keys are no news"
+    for wanted in ([], ["DEVICE"]):
+        found = (await server.call("POST", "/keys/query", {"device_keys": {ALICE: wanted}}, bob)).json
+        assert found["device_keys"] == {ALICE: {"DEVICE": {**identity(), "unsigned": {}}}}
+        assert found["failures"] == {}
+    empty = (await server.call("POST", "/keys/query", {"device_keys": {ALICE: ["X"], BOB: []}}, bob)).json
+    assert empty["device_keys"] == {ALICE: {}, BOB: {}}
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_upload_of_nothing_new_writes_nothing(server: Server) -> None:
+    token = await server.register("alice")
+    await server.call("POST", "/keys/upload", {"device_keys": identity()}, token)
+    with server.database.counted() as counts:
+        for body in ({}, {"device_keys": identity()}):
+            assert (await server.call("POST", "/keys/upload", body, token)).json == {"one_time_key_counts": {}}
+    assert counts.statements_written == 0
+    assert counts.statements_read == 3
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_devices_name_goes_with_its_keys(server: Server) -> None:
+    token = await server.register("alice")
+    await server.call("POST", "/keys/upload", {"device_keys": identity(unsigned={"x": 1})}, token)
+    await server.call("PUT", "/devices/DEVICE", {"display_name": "phone"}, token)
+    assert server.streams["device_lists"].told == [ALICE, ALICE]
+    found = (await server.call("POST", "/keys/query", {"device_keys": {ALICE: []}}, token)).json
+    assert found["device_keys"][ALICE]["DEVICE"]["unsigned"] == {"device_display_name": "phone"}
+    await server.call("POST", "/logout", user=token)
+    assert server.streams["device_lists"].told == [ALICE] * 3
+
+
+@pytest_twisted.ensureDeferred
+async def test_keys_are_claimed_once_each(server: Server) -> None:
+    token = await server.register("alice")
+    keys = {f"signed_curve25519:{n:02}": {"key": str(n)} for n in range(10)}
+    fallback = {"signed_curve25519:F": {"key": "f", "fallback": True}}
+    await server.call("POST", "/keys/upload", {"one_time_keys": keys, "fallback_keys": fallback}, token)
+    body = {"one_time_keys": {ALICE: {"DEVICE": "signed_curve25519", "NONE": "x"}, "@b:far": {"D": "x"}}}
+    calls = [Deferred.fromCoroutine(server.call("POST", "/keys/claim", body, token)) for _ in range(12)]
+    replies = [reply.json for reply in await gatherResults(calls)]
+    given = [next(iter(reply["one_time_keys"][ALICE]["DEVICE"].items())) for reply in replies]
+    assert sorted(given, key=str) == sorted([*keys.items(), *fallback.items(), *fallback.items()], key=str)
+    assert all(set(reply["failures"]) == {"far"} for reply in replies)
+    assert (await server.call("POST", "/keys/upload", {}, token)).json == {"one_time_key_counts": {}}
+
+
+@pytest.mark.parametrize(
+    ("body", "errcode"),
+    [
+        ({"device_keys": 5}, "M_BAD_JSON"),
+        ({"device_keys": {}}, "M_INVALID_PARAM"),
+        ({"device_keys": identity(user=BOB)}, "M_INVALID_PARAM"),
+        ({"device_keys": identity(device="X")}, "M_INVALID_PARAM"),
+        ({"device_keys": identity(algorithms="x")}, "M_BAD_JSON"),
+        ({"device_keys": identity(algorithms=[5])}, "M_BAD_JSON"),
+        ({"device_keys": identity(keys=[])}, "M_BAD_JSON"),
+        ({"device_keys": identity(keys={"a": 5})}, "M_BAD_JSON"),
+        ({"device_keys": identity(signatures=5)}, "M_BAD_JSON"),
+        ({"device_keys": identity(more="x" * 70_000)}, "M_INVALID_PARAM"),
+        ({"device_keys": identity(more="\x00")}, "M_INVALID_PARAM"),
+        ({"one_time_keys": []}, "M_BAD_JSON"),
+        ({"one_time_keys": {"nocolon": "x"}}, "M_INVALID_PARAM"),
+        ({"one_time_keys": {":x": "x"}}, "M_INVALID_PARAM"),
+        ({"one_time_keys": {"x:": "x"}}, "M_INVALID_PARAM"),
+        ({"one_time_keys": {"x:\x00": "x"}}, "M_INVALID_PARAM"),
+        ({"one_time_keys": {"x:" + "y" * 300: "x"}}, "M_INVALID_PARAM"),
+        ({"one_time_keys": {"x:y": 5}}, "M_BAD_JSON"),
+        ({"one_time_keys": {"x:y": None}}, "M_BAD_JSON"),
+        ({"one_time_keys": {"x:y": {"no": "key"}}}, "M_BAD_JSON"),
+        ({"one_time_keys": {"x:y": "\x00"}}, "M_INVALID_PARAM"),
+        ({"one_time_keys": {"x:taken": "other"}}, "M_INVALID_PARAM"),
+        ({"fallback_keys": {"x:1": "a", "x:2": "b"}}, "M_INVALID_PARAM"),
+        ({"fallback_keys": "x"}, "M_BAD_JSON"),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_uploads_that_are_refused(server: Server, body: dict[str, Any], errcode: str) -> None:
+    token = await server.register("alice")
+    await server.call("POST", "/keys/upload", {"one_time_keys": {"x:taken": "key"}}, token)
+    assert error(await server.call("POST", "/keys/upload", body, token)) == (400, errcode)
+    assert (await server.call("POST", "/keys/upload", {}, token)).json == {"one_time_key_counts": {"x": 1}}
+
+
+@pytest_twisted.ensureDeferred
+async def test_keys_of_another_device_cannot_be_uploaded(server: Server) -> None:
+    token = await server.register("alice")
+    assert error(await server.call("POST", "/keys/upload/OTHER", {}, token)) == (400, "M_INVALID_PARAM")
+
+
+@pytest.mark.parametrize("path", ["/keys/query", "/keys/claim"])
+@pytest_twisted.ensureDeferred
+async def test_questions_that_are_not_understood(server: Server, path: str) -> None:
+    token = await server.register("alice")
+    name = "device_keys" if path == "/keys/query" else "one_time_keys"
+    assert error(await server.call("POST", path, {}, token)) == (400, "M_MISSING_PARAM")
+    for value in (5, [], {"alice": []}, {ALICE: 5}, {ALICE: "x"}, {ALICE: [5]}, {ALICE: {"D": 5}}):
+        reply = await server.call("POST", path, {name: value}, token)
+        assert reply.code == 400, value
+        assert reply.errcode in ("M_BAD_JSON", "M_INVALID_PARAM")
+    odd = {ALICE: ["\x00"]} if path == "/keys/query" else {ALICE: {"\x00": "x"}}
+    assert (await server.call("POST", path, {name: odd}, token)).code < 500
+    many = {f"@u{n}:test": [] if path == "/keys/query" else {} for n in range(10_001)}
+    assert error(await server.call("POST", path, {name: many}, token)) == (400, "M_UNKNOWN")
+
+
+# -- to-device messages ------------------------------------------------------------------------------------------------
+
+
+async def waiting(server: Server, user: str, device: str) -> list[Any]:
+    messages = await server.to_device_store.waiting(user, device, 0, 100, 100)
+    return [orjson.loads(message) for _, message in messages]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_message_is_stored_once_for_each_device(server: Server) -> None:
+    alice, bob = await server.register("alice"), await server.register("bob", device="B1")
+    await server.login("bob", device_id="B2")
+    body = {"messages": {BOB: {"*": {"n": 1}}, ALICE: {"NONE": {}}}}
+    for _ in range(2):
+        assert (await server.call("PUT", "/sendToDevice/m.x/1", body, alice)).json == {}
+    expected = [{"type": "m.x", "sender": ALICE, "content": {"n": 1}}]
+    assert await waiting(server, BOB, "B1") == await waiting(server, BOB, "B2") == expected
+    assert await waiting(server, ALICE, "NONE") == []
+    assert server.streams["to_device"].told == [BOB]
+    await server.call("PUT", "/sendToDevice/m.x/1", {"messages": {BOB: {"B1": {}}}}, bob)
+    assert len(await waiting(server, BOB, "B1")) == 2, "another sender's transaction"
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ({}, (400, "M_MISSING_PARAM")),
+        ({"messages": 5}, (400, "M_BAD_JSON")),
+        ({"messages": {"bob": {}}}, (400, "M_INVALID_PARAM")),
+        ({"messages": {BOB: 5}}, (400, "M_BAD_JSON")),
+        ({"messages": {BOB: {"D": 5}}}, (400, "M_BAD_JSON")),
+        ({"messages": {BOB: {"D\x00": {}}}}, (400, "M_INVALID_PARAM")),
+        ({"messages": {BOB: {"D": {"x": "y" * 70_000}}}}, (413, "M_TOO_LARGE")),
+        ({"messages": {BOB: {str(n): {} for n in range(10_001)}}}, (413, "M_TOO_LARGE")),
+        ({"messages": {"@b:far": {"D": {}}}}, (403, "M_FORBIDDEN")),
+        ([], (400, "M_BAD_JSON")),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_messages_that_are_refused(server: Server, body: Any, expected: tuple[int, str]) -> None:
+    token = await server.register("alice")
+    assert error(await server.call("PUT", "/sendToDevice/m.x/1", body, token)) == expected
+
+
+@pytest_twisted.ensureDeferred
+async def test_names_of_messages_are_bounded(server: Server) -> None:
+    token = await server.register("alice")
+    for path in (f"/sendToDevice/{'x' * 256}/1", f"/sendToDevice/m.x/{'1' * 256}"):
+        assert error(await server.call("PUT", path, {"messages": {}}, token)) == (400, "M_INVALID_PARAM")
+    assert (await server.call("PUT", "/sendToDevice/m.x/1", {"messages": {}}, token)).json == {}
