@@ -29,10 +29,11 @@ class PresenceStore:
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    async def put(self, states: Sequence[tuple[int, PresenceState]]) -> None:
-        """Each state with its stream position. One statement."""
-        if states:
-            await self._db.write_idempotent("presence.put", _put, states)
+    async def put(self, state: PresenceState, stream_id: int, keep_status: bool = False) -> None:
+        """Writes a state at its stream position; `keep_status` leaves the status message that is there. One
+        statement.
+        """
+        await self._db.write_idempotent("presence.put", _put, state, stream_id, keep_status)
 
     async def get(self, user_ids: Sequence[str]) -> dict[str, PresenceState]:
         """One statement; users without presence are missing."""
@@ -67,15 +68,17 @@ class PresenceStore:
 _COLUMNS = "p.user_id, p.state, p.status_msg, p.last_active_ts, p.currently_active"
 
 
-def _put(txn: Transaction, states: Sequence[tuple[int, PresenceState]]) -> None:
-    txn.values(
+def _put(txn: Transaction, state: PresenceState, stream_id: int, keep_status: bool) -> None:
+    txn.execute(
         """
-        INSERT INTO presence (stream_id, user_id, state, status_msg, last_active_ts, currently_active) VALUES %s
+        INSERT INTO presence AS p (user_id, state, status_msg, last_active_ts, currently_active, stream_id)
+        VALUES (%s, %s, %s, %s, %s, %s)
         ON CONFLICT (user_id) DO UPDATE SET
-            stream_id = EXCLUDED.stream_id, state = EXCLUDED.state, status_msg = EXCLUDED.status_msg,
-            last_active_ts = EXCLUDED.last_active_ts, currently_active = EXCLUDED.currently_active
+            state = EXCLUDED.state, status_msg = CASE WHEN %s THEN p.status_msg ELSE EXCLUDED.status_msg END,
+            last_active_ts = EXCLUDED.last_active_ts, currently_active = EXCLUDED.currently_active,
+            stream_id = EXCLUDED.stream_id
         """,
-        [(stream_id, *state) for stream_id, state in states],
+        (*state, stream_id, keep_status),
     )
 
 

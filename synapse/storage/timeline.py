@@ -108,6 +108,12 @@ class TimelineStore:
         """Events of one room in the order of history. One statement."""
         return await self._db.read("timeline.page", _page, page, condition)
 
+    async def since(self, room_ids: Sequence[str], after: int, until: int, limit: int) -> list[TimelineRow]:
+        """The first `limit` events of all these rooms together, `after` < stream ≤ `until`, in order. One statement."""
+        if not room_ids:
+            return []
+        return await self._db.read("timeline.since", _since, list(room_ids), after, until, limit)
+
     async def get(self, event_ids: Sequence[str]) -> dict[str, TimelineRow]:
         """Those of the events that clients may be shown at all, by id. One statement."""
         return await self._db.read("timeline.get", _get, list(event_ids)) if event_ids else {}
@@ -125,6 +131,10 @@ class TimelineStore:
         if not (states or redacted or own):
             return []
         return await self._db.read("timeline.annotations", _annotations, states, redacted, own, user_id, device_id)
+
+    async def published(self, room_ids: Sequence[str]) -> set[str]:
+        """Those of the rooms that stand in the room directory."""
+        return await self._db.read("timeline.published", _published, list(room_ids)) if room_ids else set()
 
     async def room_versions(self, room_ids: Sequence[str]) -> dict[str, str]:
         """The version of each room that the server knows."""
@@ -166,6 +176,20 @@ def _page(txn: Transaction, page: Page, condition: Condition) -> list[TimelineRo
         ORDER BY e.depth {order}, e.stream_ordering {order} LIMIT %s
         """,
         (page.room_id, page.depth, page.stream, *end, page.after, page.until, *condition.params, page.limit),
+    )
+    return [TimelineRow._make(row) for row in txn.rows()]
+
+
+def _since(txn: Transaction, room_ids: list[str], after: int, until: int, limit: int) -> list[TimelineRow]:
+    txn.execute(
+        f"""
+        SELECT {_COLUMNS} FROM unnest(%s::text[]) AS r (room_id) CROSS JOIN LATERAL (
+            SELECT * FROM events e
+            WHERE e.room_id = r.room_id AND e.stream_ordering > %s AND e.stream_ordering <= %s AND {_SHOWN}
+            ORDER BY e.stream_ordering LIMIT %s
+        ) e ORDER BY e.stream_ordering LIMIT %s
+        """,
+        (room_ids, after, until, limit, limit),
     )
     return [TimelineRow._make(row) for row in txn.rows()]
 
@@ -215,6 +239,11 @@ def _annotations(
         params += (own, user_id, device_id)
     txn.execute(" UNION ALL ".join(parts), tuple(params))
     return [Annotation._make(row) for row in txn.rows()]
+
+
+def _published(txn: Transaction, room_ids: list[str]) -> set[str]:
+    txn.execute("SELECT room_id FROM rooms WHERE room_id = ANY(%s) AND is_public", (room_ids,))
+    return {room_id for (room_id,) in txn.rows()}
 
 
 def _room_versions(txn: Transaction, room_ids: list[str]) -> dict[str, str]:

@@ -43,6 +43,7 @@ class SyncRequest:
     timeout: int = 0
     full_state: bool = False
     state_after: bool = False
+    room_ids: bool = False  # events carry their room's id, for the endpoints before /sync
 
 
 class SyncAnswer(NamedTuple):
@@ -156,7 +157,7 @@ class SyncHandler:
             since=since,
             now=now,
             next=now,
-            forms=Forms(milliseconds, room_ids=False, federation=federation, fields=fields),
+            forms=Forms(milliseconds, room_ids=request.room_ids, federation=federation, fields=fields),
             joined=joined,
             ignored=ignored,
             full_state=request.full_state,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 import orjson
 
 from synapse.api.constants import Presence
-from synapse.api.errors import not_json
+from synapse.api.errors import MatrixError, invalid_param, not_json
 from synapse.api.filters import Filter
 from synapse.http.server import RawJson, Request, Requester, serves
 from synapse.sync.handler import MAX_TIMEOUT, SyncHandler, SyncRequest
@@ -66,7 +66,10 @@ class SyncEndpoint:
 
     async def _definition(self, user_id: str, text: str) -> object:
         if not text.startswith("{"):
-            return await self._filters.get(user_id, text)
+            try:
+                return await self._filters.get(user_id, text)
+            except MatrixError:
+                raise invalid_param("The parameter 'filter' names no filter that you have uploaded.") from None
         try:
             return orjson.loads(text)
         except orjson.JSONDecodeError:

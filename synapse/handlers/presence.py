@@ -1,0 +1,272 @@
+"""Who is online: kept by the main process from who syncs where, who does something, and what people say of
+themselves.
+
+A user is as present as the most present of their devices. Somebody who is online but has done nothing for a while is
+idle (`unavailable`); somebody whose devices have stopped syncing is gone (`offline`). Only changes are written, so a
+room full of people who do nothing costs nothing. Times are those of the clock; a restart takes up what the table says
+and gives everybody a moment to come back.
+
+Client-server API, "Presence".
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+from twisted.internet.defer import Deferred
+
+from synapse.api.constants import Presence
+from synapse.api.errors import bad_json, forbidden, invalid_param, missing_param, not_found
+from synapse.replication.calls import Call
+from synapse.storage.presence import PresenceState
+from synapse.sync.sections.presence import presence_content
+
+if TYPE_CHECKING:
+    from synapse.handlers.positions import StreamWriter
+    from synapse.handlers.syncing_users import SyncingDevice
+    from synapse.replication.calls import MainProcess
+    from synapse.storage.presence import PresenceStore
+    from synapse.util.clock import Clock
+
+logger = logging.getLogger(__name__)
+
+SYNC_GRACE: Final = 30.0
+"""Seconds after the last sync until a device is gone."""
+IDLE_AFTER: Final = 5 * 60.0
+"""Seconds without activity until an online user is idle."""
+CURRENTLY_ACTIVE: Final = 60.0
+"""Seconds after an activity during which a user counts as currently active."""
+MAX_STATUS: Final = 512  # characters
+_SWEEP: Final = 5.0
+
+_RANK: Final = {Presence.OFFLINE: 0, Presence.UNAVAILABLE: 1, Presence.ONLINE: 2}
+
+
+class SetPresence(msgspec.Struct, frozen=True):
+    """What a user says of themselves; `status_msg` None leaves no message."""
+
+    user_id: str
+    presence: str
+    status_msg: str | None
+
+
+SET: Final = Call("presence.set", SetPresence, type(None))
+
+
+@dataclass(slots=True)
+class _Device:
+    presence: str
+    until: float | None  # None while it syncs; else when it is gone
+
+
+@dataclass(slots=True)
+class _User:
+    """What is known of a user who is not offline."""
+
+    state: PresenceState
+    last_active: float
+    said: str | None = None  # what the user said last; until they sync or do something
+    knows_status: bool = False  # else the status message in the table holds
+    devices: dict[object, _Device] = field(default_factory=dict)
+
+
+class PresenceKeeper:
+    """Keeps presence; for the main process.
+
+    :param clock: its seconds are those of the epoch.
+    """
+
+    def __init__(self, store: PresenceStore, stream: StreamWriter, main: MainProcess, clock: Clock) -> None:
+        self._store = store
+        self._stream = stream
+        self._clock = clock
+        self._users: dict[str, _User] = {}
+        self._dirty: dict[str, tuple[PresenceState, bool]] = {}
+        self._writing = False
+        self._sweeping = False
+        main.expose(SET, self._set)
+
+    async def start(self) -> None:
+        """Takes up what the last main process left."""
+        until = self._clock.seconds() + SYNC_GRACE
+        for state in await self._store.not_offline():
+            user = _User(state, state.last_active_ts / 1000, knows_status=True)
+            user = self._users.setdefault(state.user_id, user)
+            user.devices.setdefault(None, _Device(state.state, until))
+        self._keep_sweeping()
+
+    def device_syncs(self, process: str, device: SyncingDevice, presence: str, there: bool) -> None:
+        """A device began to sync on a process, or has stopped to."""
+        user = self._user(device.user_id)
+        key = (process, device.device_id)
+        if there:
+            if presence == Presence.ONLINE:
+                user.said = None
+                if user.state.state == Presence.OFFLINE:
+                    user.last_active = self._clock.seconds()
+            user.devices[key] = _Device(presence, None)
+        elif key in user.devices:
+            user.devices[key].until = self._clock.seconds() + SYNC_GRACE
+        self._settle(device.user_id, user)
+
+    def process_gone(self, process: str) -> None:
+        """Nothing will be heard of the devices that synced there, until they sync elsewhere."""
+        until = self._clock.seconds() + SYNC_GRACE
+        for user in self._users.values():
+            for key, device in user.devices.items():
+                if isinstance(key, tuple) and key[0] == process and device.until is None:
+                    device.until = until
+
+    def active(self, user_id: str) -> None:
+        """The user did something, such as sending a message. Users who are seen by nobody stay so."""
+        user = self._users.get(user_id)
+        if user is not None:
+            user.last_active = self._clock.seconds()
+            if user.said == Presence.UNAVAILABLE:
+                user.said = None
+            self._settle(user_id, user)
+
+    async def _set(self, setting: SetPresence) -> None:
+        user = self._user(setting.user_id)
+        now = self._clock.seconds()
+        user.said = setting.presence
+        if setting.presence == Presence.ONLINE:
+            user.last_active = now
+        # Who only ever says so, without syncing, is believed for as long as somebody idle.
+        user.devices[""] = _Device(setting.presence, now + IDLE_AFTER)
+        user.knows_status = True
+        state = user.state._replace(status_msg=setting.status_msg)
+        self._settle(setting.user_id, user, state)
+
+    def last_active_ts(self, user_id: str) -> int | None:
+        """Milliseconds; None for whoever is offline. The table knows it only as of the last change."""
+        user = self._users.get(user_id)
+        return None if user is None else int(user.last_active * 1000)
+
+    # ------------------------------------------------------------------------------------------------------------
+
+    def _user(self, user_id: str) -> _User:
+        user = self._users.get(user_id)
+        if user is None:
+            state = PresenceState(user_id, Presence.OFFLINE, None, int(self._clock.seconds() * 1000), False)
+            user = self._users[user_id] = _User(state, self._clock.seconds())
+        self._keep_sweeping()
+        return user
+
+    def _settle(self, user_id: str, user: _User, state: PresenceState | None = None) -> None:
+        """Works out how present the user is, and has it written if that changed."""
+        now = self._clock.seconds()
+        user.devices = {k: d for k, d in user.devices.items() if d.until is None or d.until > now}
+        presence = max((d.presence for d in user.devices.values()), key=_RANK.__getitem__, default=Presence.OFFLINE)
+        if user.said is not None and user.devices:
+            presence = user.said
+        if presence == Presence.ONLINE and now - user.last_active >= IDLE_AFTER:
+            presence = Presence.UNAVAILABLE
+        active = presence == Presence.ONLINE and now - user.last_active < CURRENTLY_ACTIVE
+        state = (state or user.state)._replace(state=presence, currently_active=active)
+        if state != user.state:
+            user.state = state._replace(last_active_ts=int(user.last_active * 1000))
+            self._dirty[user_id] = (user.state, not user.knows_status)
+            self._write_soon()
+        if presence == Presence.OFFLINE and not user.devices:
+            self._users.pop(user_id, None)
+
+    def _keep_sweeping(self) -> None:
+        if self._users and not self._sweeping:
+            self._sweeping = True
+            self._clock.callLater(_SWEEP, self._sweep)
+
+    def _sweep(self) -> None:
+        for user_id, user in list(self._users.items()):
+            self._settle(user_id, user)
+        self._sweeping = False
+        self._keep_sweeping()
+
+    def _write_soon(self) -> None:
+        if not self._writing:
+            self._writing = True
+            Deferred.fromCoroutine(self._write())
+
+    async def _write(self) -> None:
+        """Writes what changed, one after another; what changes meanwhile comes at the end."""
+        try:
+            while self._dirty:
+                user_id = next(iter(self._dirty))
+                state, keep_status = self._dirty.pop(user_id)
+                try:
+                    await self._append(state, keep_status)
+                except Exception:
+                    logger.exception("The presence of %s could not be written", user_id)
+        finally:
+            self._writing = False
+
+    async def _append(self, state: PresenceState, keep_status: bool) -> None:
+        await self._stream.append(
+            lambda position: self._store.put(state, position, keep_status), lambda _: [state.user_id]
+        )
+
+
+class PresenceReading:
+    """Reads and sets presence, in any process.
+
+    :param exists: whether there is such a local user.
+    :param last_active: what the keeper knows better than the table, in the main process.
+    """
+
+    def __init__(
+        self,
+        store: PresenceStore,
+        main: MainProcess,
+        exists: Callable[[str], Awaitable[bool]],
+        clock: Clock,
+        enabled: bool,
+        last_active: Callable[[str], int | None] = lambda user_id: None,
+    ) -> None:
+        self._store = store
+        self._main = main
+        self._exists = exists
+        self._clock = clock
+        self._enabled = enabled
+        self._last_active = last_active
+
+    async def get(self, requester: str, user_id: str) -> dict[str, Any]:
+        """`GET /presence/{userId}/status`. Raises 403, 404."""
+        state = None
+        if self._enabled:
+            if requester != user_id and not await self._store.share_room(requester, user_id):
+                raise forbidden("You are not in a room with this user.")
+            state = (await self._store.get([user_id])).get(user_id)
+        if state is None:
+            if not await self._exists(user_id):
+                raise not_found("There is no such user.")
+            return {"presence": Presence.OFFLINE}
+        last_active = self._last_active(user_id)
+        if last_active is not None:
+            state = state._replace(last_active_ts=max(last_active, state.last_active_ts))
+        return presence_content(state, int(self._clock.seconds() * 1000))
+
+    async def set(self, requester: str, user_id: str, body: dict[str, Any]) -> None:
+        """`PUT /presence/{userId}/status`; changes nothing where presence is switched off. Raises 400, 403."""
+        if requester != user_id:
+            raise forbidden("You can only set your own presence.")
+        setting = _parse(user_id, body)
+        if self._enabled:
+            await self._main(SET, setting)
+
+
+def _parse(user_id: str, body: dict[str, Any]) -> SetPresence:
+    presence = body.get("presence")
+    if presence is None:
+        raise missing_param("presence")
+    if not isinstance(presence, str) or presence not in Presence.ALL:
+        raise invalid_param(f"'presence' must be one of {', '.join(sorted(Presence.ALL))}.")
+    status = body.get("status_msg")
+    if status is not None and not isinstance(status, str):
+        raise bad_json("'status_msg' must be a string.")
+    if status is not None and (len(status) > MAX_STATUS or "\x00" in status):
+        raise invalid_param(f"'status_msg' may have {MAX_STATUS} characters at most, and no NUL.")
+    return SetPresence(user_id, presence, status)
