@@ -16,6 +16,7 @@ from synapse.handlers.auth import CACHE, Authenticator, Known
 from synapse.handlers.device_changes import DeviceChanges
 from synapse.handlers.devices import Devices
 from synapse.handlers.filters import Filters
+from synapse.handlers.key_changes import KeyChanges
 from synapse.handlers.keys import Keys
 from synapse.handlers.login import Login
 from synapse.handlers.passwords import Passwords
@@ -46,12 +47,15 @@ from synapse.storage.database import Database
 from synapse.storage.devices import DeviceStore
 from synapse.storage.filters import FilterStore
 from synapse.storage.keys import KeyStore
+from synapse.storage.past_state import PastStateStore
 from synapse.storage.profiles import ProfileStore
 from synapse.storage.push_rules import PushRuleStore
+from synapse.storage.shared_rooms import SharedRoomStore
 from synapse.storage.to_device import ToDeviceStore
 from synapse.storage.ui_auth import UiAuthStore
 from synapse.storage.user_directory import UserDirectoryStore
 from synapse.storage.user_ips import Seen, UserIpStore
+from synapse.storage.user_rooms import UserRoomStore
 from synapse.storage.users import UserStore
 from synapse.util.caches import Cache
 from tests.rest.driver import Driver, Reply
@@ -138,7 +142,10 @@ class Server:
             FilterEndpoints(Filters(FilterStore(db), Filter.parse)),
             PushRuleEndpoints(self.push_rules),
             PusherEndpoints(),
-            KeyEndpoints(Keys(key_store, changes, clock, "test")),
+            KeyEndpoints(
+                Keys(key_store, changes, clock, "test"),
+                KeyChanges(UserRoomStore(db), PastStateStore(db), SharedRoomStore(db)),
+            ),
             ToDeviceEndpoints(to_device),
             Capabilities("12"),
             AccountServices(Turn(voip, clock)),

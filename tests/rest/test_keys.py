@@ -9,6 +9,7 @@ import pytest
 import pytest_twisted
 from twisted.internet.defer import Deferred, gatherResults
 
+from synapse.storage.database import Database, Transaction
 from tests.rest.accounts import Server, error
 
 ALICE, BOB = "@alice:test", "@bob:test"
@@ -140,6 +141,73 @@ async def test_questions_that_are_not_understood(server: Server, path: str) -> N
     assert (await server.call("POST", path, {name: odd}, token)).code < 500
     many = {f"@u{n}:test": [] if path == "/keys/query" else {} for n in range(10_001)}
     assert error(await server.call("POST", path, {name: many}, token)) == (400, "M_UNKNOWN")
+
+
+# -- who changed ----------------------------------------------------------------------------------------------------
+
+ROOM = "!enc:test"
+
+
+def member(txn: Transaction, at: int, user: str, membership: str, before: int | None = None) -> None:
+    """What the writer of events leaves behind of a membership."""
+    prev = None if before is None else f"${before}"
+    txn.execute(
+        "INSERT INTO memberships VALUES (%s, %s, %s, %s, %s, NULL, NULL, %s)",
+        (f"${at}", ROOM, user, user, membership, at),
+    )
+    txn.execute(
+        "INSERT INTO current_state VALUES (%s, 'm.room.member', %s, %s, %s, %s) ON CONFLICT (room_id, type, state_key)"
+        " DO UPDATE SET event_id = EXCLUDED.event_id, membership = EXCLUDED.membership",
+        (ROOM, user, f"${at}", membership, at),
+    )
+    txn.execute(
+        "INSERT INTO current_state_deltas VALUES (%s, %s, 'm.room.member', %s, %s, %s)",
+        (at, ROOM, user, f"${at}", prev),
+    )
+    txn.execute(
+        "INSERT INTO local_memberships VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT (user_id, room_id) DO UPDATE"
+        " SET membership = EXCLUDED.membership, stream_ordering = EXCLUDED.stream_ordering",
+        (user, ROOM, membership, user, f"${at}", at),
+    )
+
+
+def encrypted_room(txn: Transaction) -> None:
+    txn.execute("INSERT INTO room_stats (room_id, encryption) VALUES (%s, 'm.megolm.v1.aes-sha2')", (ROOM,))
+    member(txn, 1, ALICE, "join")
+    member(txn, 2, BOB, "join")
+    member(txn, 3, BOB, "leave", 2)
+    member(txn, 4, BOB, "join", 3)
+
+
+@pytest_twisted.ensureDeferred
+async def test_whose_keys_changed_between_two_syncs(server: Server, database: Database) -> None:
+    alice, bob = await server.register("alice"), await server.register("bob")
+    await server.register("stranger")
+    await database.write("test", encrypted_room)
+
+    async def changes(since: str, until: str | None = None, user: str = alice) -> Any:
+        query = {"from": since} | ({} if until is None else {"to": until})
+        return (await server.call("GET", "/keys/changes", user=user, query=query)).json
+
+    await server.call("POST", "/keys/upload", {"device_keys": identity(BOB)}, bob)
+    assert await changes("s4_0_0_0_0_0_0") == {"changed": [BOB], "left": []}
+    assert await changes("s4_0_0_0_0_0_1") == {"changed": [], "left": []}
+    assert await changes("s4_0_0_0_0_0_0", "s4_0_0_0_0_0_0") == {"changed": [], "left": []}
+    assert await changes("s4_0_0_0_0_0_0", user=bob) == {"changed": [BOB], "left": []}, "one's own, too"
+    assert await changes("s2_0_0_0_0_0_1", "s3_0_0_0_0_0_1") == {"changed": [], "left": []}, "they are back"
+    assert await changes("s3_0_0_0_0_0_1") == {"changed": [BOB], "left": []}
+    assert await changes("s3_0_0_0_0_0_1", user=bob) == {"changed": [ALICE, BOB], "left": []}
+    await database.write("test", member, 5, BOB, "leave", 4)
+    assert await changes("s4_0_0_0_0_0_1") == {"changed": [], "left": [BOB]}
+    assert await changes("s4_0_0_0_0_0_1", user=bob) == {"changed": [], "left": [ALICE]}
+
+
+@pytest_twisted.ensureDeferred
+async def test_changes_are_asked_for_by_tokens(server: Server) -> None:
+    token = await server.register("alice")
+    assert error(await server.call("GET", "/keys/changes", user=token)) == (400, "M_MISSING_PARAM")
+    for query in ({"from": "x"}, {"from": "s1", "to": "x"}, {"from": ""}):
+        assert error(await server.call("GET", "/keys/changes", user=token, query=query)) == (400, "M_INVALID_PARAM")
 
 
 # -- to-device messages ------------------------------------------------------------------------------------------------

@@ -5,16 +5,20 @@ Client-server API, "End-to-end encryption", "Send-to-Device messaging".
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from synapse.api.errors import invalid_param, missing_param, unknown
+from synapse.api.errors import invalid_param, unknown
 from synapse.handlers.keys import Keys, checked_upload
 from synapse.handlers.to_device import ToDevice
 from synapse.http.server import Answer, Request, serves
 from synapse.storage.to_device import Txn
+from synapse.sync.tokens import StreamToken
 
 if TYPE_CHECKING:
     from synapse.handlers.frontend_proxy import FrontendProxy
+    from synapse.handlers.key_changes import KeyChanges
+
+_ALWAYS: Final = StreamToken(*(2**62,) * len(StreamToken._fields))  # later than anything
 
 
 class KeyEndpoints:
@@ -23,8 +27,9 @@ class KeyEndpoints:
     :param proxy: where there is one, uploads of new identity keys are passed on to the main process.
     """
 
-    def __init__(self, keys: Keys, proxy: FrontendProxy | None = None) -> None:
+    def __init__(self, keys: Keys, changes: KeyChanges, proxy: FrontendProxy | None = None) -> None:
         self._keys = keys
+        self._changes = changes
         self._proxy = proxy
 
     @serves("keys_upload")
@@ -43,6 +48,13 @@ class KeyEndpoints:
     @serves("keys_query")
     async def query(self, request: Request) -> dict[str, Any]:
         return await self._keys.query(request.json_object())
+
+    @serves("keys_changes")
+    async def changes(self, request: Request) -> dict[str, list[str]]:
+        since = StreamToken.parse(request.required_arg("from"), "from")
+        to = request.arg("to")
+        until = _ALWAYS if to is None else StreamToken.parse(to, "to")
+        return await self._changes.between(request.user.user_id, since, until)
 
     @serves("keys_claim")
     async def claim(self, request: Request) -> dict[str, Any]:
@@ -68,11 +80,3 @@ def _device_of(request: Request) -> str:
     if request.user.device_id is None:
         raise unknown("This session has no device, and so no keys.")
     return request.user.device_id
-
-
-def required_token(request: Request) -> str:
-    """The parameter `from` of `/keys/changes`."""
-    token = request.arg("from")
-    if token is None:
-        raise missing_param("from")
-    return token
