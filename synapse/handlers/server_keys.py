@@ -1,0 +1,65 @@
+"""The keys that this server signs with, published under its own signature.
+
+Server-server API, "Publishing Keys"; appendices, "Signing JSON".
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from synapse.config.sections import SigningSeed
+    from synapse.util.clock import Clock
+
+VALID_FOR_MS: Final = 24 * 3600 * 1000
+_RENEW_MS: Final = 3600 * 1000
+"""The answer is signed anew when it is so old: others shall keep it for a good while."""
+
+
+class ServerKeys:
+    """Makes the answer to `GET /_matrix/key/v2/server`.
+
+    :param seeds: the private keys, as the configuration reads them.
+    """
+
+    def __init__(self, server_name: str, seeds: Sequence[SigningSeed], clock: Clock) -> None:
+        self._server_name = server_name
+        self._seeds = seeds
+        self._clock = clock
+        self._signed: dict[str, Any] = {}
+        self._signed_at = 0
+
+    def published(self) -> dict[str, Any]:
+        """The signed answer; the same object for an hour."""
+        now = int(self._clock.seconds() * 1000)
+        if not self._signed or now >= self._signed_at + _RENEW_MS:
+            self._signed = self._sign(now)
+            self._signed_at = now
+        return self._signed
+
+    def _sign(self, now: int) -> dict[str, Any]:
+        from signedjson.key import encode_verify_key_base64
+        from signedjson.sign import sign_json
+
+        keys = [_signing_key(seed) for seed in self._seeds]
+        answer: dict[str, Any] = {
+            "server_name": self._server_name,
+            "valid_until_ts": now + VALID_FOR_MS,
+            "verify_keys": {
+                f"{key.alg}:{key.version}": {"key": encode_verify_key_base64(key.verify_key)} for key in keys
+            },
+            "old_verify_keys": {},
+        }
+        for key in keys:
+            answer = sign_json(answer, self._server_name, key)
+        return answer
+
+
+def _signing_key(seed: SigningSeed) -> Any:
+    from nacl.signing import SigningKey
+
+    key: Any = SigningKey(seed.seed)
+    key.alg, key.version = seed.algorithm, seed.version  # as signedjson wants its keys
+    return key

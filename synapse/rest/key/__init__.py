@@ -1,0 +1,1 @@
+"""Endpoints of the key API: the keys that this server signs with."""

@@ -1,0 +1,126 @@
+"""What a frontend_proxy answers by itself, and what it passes through."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+import pytest_twisted
+from twisted.internet.task import Clock
+
+from synapse.handlers.device_changes import DeviceChanges
+from synapse.handlers.frontend_proxy import FrontendProxy
+from synapse.handlers.keys import Keys
+from synapse.http.client import AnswerLate, AnswerLost, ClientAnswer, NotSent
+from synapse.rest.client.frontend_proxy import PresenceStub
+from synapse.rest.client.keys import KeyEndpoints
+from synapse.storage.database import Database
+from synapse.storage.keys import KeyStore
+from tests.rest.accounts import C
+from tests.rest.driver import Driver
+from tests.rest.test_keys import identity
+
+ALICE = "@alice:test"
+
+
+class MainProcess:
+    """Records what reaches the main process's client listener."""
+
+    def __init__(self) -> None:
+        self.requests: list[tuple[str, str, bytes, dict[str, str]]] = []
+        self.answer: ClientAnswer | Exception = ClientAnswer(
+            418, {"content-type": "application/json", "retry-after": "3", "server": "x"}, b'{"from":"main"}'
+        )
+
+    async def request(
+        self, method: str, path: str, body: bytes, headers: tuple[tuple[str, str], ...], **_: Any
+    ) -> ClientAnswer:
+        self.requests.append((method, path, body, dict(headers)))
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+class NoCalls:
+    """A worker that has no way to the main process but HTTP."""
+
+    def expose(self, *_: Any) -> None:
+        pass
+
+    async def __call__(self, *_: Any) -> None:
+        raise AssertionError("no call was expected")
+
+
+class Worker:
+    """A frontend_proxy."""
+
+    def __init__(self, database: Database) -> None:
+        self.main = MainProcess()
+        self.store = KeyStore(database)
+        self.forgotten: list[str] = []
+        calls: Any = NoCalls()
+        changes = DeviceChanges(self.store, calls, calls, self._invalidate, Clock())
+        proxy = FrontendProxy(self.main)  # type: ignore[arg-type]  # it has the one method that is used
+        keys = Keys(self.store, changes, Clock(), "test")
+        self.driver = Driver(KeyEndpoints(keys, calls, proxy), PresenceStub(proxy))
+
+    async def _invalidate(self, _name: str, keys: Any) -> None:
+        self.forgotten += keys
+
+
+@pytest.fixture
+def worker(database: Database) -> Worker:
+    return Worker(database)
+
+
+@pytest_twisted.ensureDeferred
+async def test_uploads_of_one_time_keys_stay_here(worker: Worker) -> None:
+    await worker.store.put_device_keys(ALICE, "DEVICE", '{"known":1}', 1, 1)
+    for body, counts in (({}, {}), ({"one_time_keys": {"x:1": "key"}}, {"x": 1})):
+        reply = await worker.driver.call("POST", f"{C}/keys/upload", body, user=ALICE)
+        assert reply.json == {"one_time_key_counts": counts}
+    assert worker.main.requests == []
+    assert worker.forgotten == [f"{ALICE} DEVICE"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_new_identity_keys_are_passed_on_as_they_came(worker: Worker) -> None:
+    body = b'{"device_keys": ' + orjson.dumps(identity()) + b"  }"
+    headers = {"user-agent": "nio", "connection": "close", "accept-encoding": "gzip", "content-length": "999"}
+    reply = await worker.driver.call("POST", f"{C}/keys/upload", body, user=ALICE, headers=headers, query={"a": "b c"})
+    assert (reply.code, reply.json, reply.headers["retry-after"]) == (418, {"from": "main"}, "3")
+    assert "server" not in reply.headers
+    ((method, path, passed, passed_headers),) = worker.main.requests
+    assert (method, path, passed) == ("POST", f"{C}/keys/upload?a=b+c", body)
+    assert passed_headers == {
+        "authorization": f"Bearer {ALICE}",
+        "user-agent": "nio",
+        "x-forwarded-for": "127.0.0.1",
+    }
+
+
+@pytest.mark.parametrize(("failure", "code"), [(NotSent("x"), 502), (AnswerLost("x"), 502), (AnswerLate("x"), 504)])
+@pytest_twisted.ensureDeferred
+async def test_a_main_process_that_does_not_answer(worker: Worker, failure: Exception, code: int) -> None:
+    worker.main.answer = failure
+    reply = await worker.driver.call("POST", f"{C}/keys/upload", {"device_keys": identity()}, user=ALICE)
+    assert (reply.code, reply.errcode) == (code, "M_UNKNOWN")
+    assert "main process" in reply.json["error"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_bad_upload_does_not_reach_the_main_process(worker: Worker) -> None:
+    reply = await worker.driver.call("POST", f"{C}/keys/upload", {"device_keys": {}}, user=ALICE)
+    assert (reply.code, reply.errcode) == (400, "M_INVALID_PARAM")
+    assert worker.main.requests == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_presence_is_read_through_and_not_set(worker: Worker) -> None:
+    path = f"{C}/presence/{ALICE}/status"
+    assert (await worker.driver.call("GET", path, user=ALICE)).json == {"from": "main"}
+    assert (await worker.driver.call("PUT", path, {"presence": "online"}, user=ALICE)).json == {}
+    assert (await worker.driver.call("PUT", path, {}, user="@bob:test")).errcode == "M_FORBIDDEN"
+    assert (await worker.driver.call("PUT", path, b"x", user=ALICE)).errcode == "M_NOT_JSON"
+    assert len(worker.main.requests) == 1
