@@ -81,7 +81,13 @@ def _get(txn: Transaction, session_id: str) -> UiAuthSession | None:
         return None
     session_id, created_ts, client_dict, uri, method, server_dict, completed = row
     return UiAuthSession(
-        session_id, created_ts, orjson.loads(client_dict), uri, method, orjson.loads(server_dict), orjson.loads(completed)
+        session_id,
+        created_ts,
+        orjson.loads(client_dict),
+        uri,
+        method,
+        orjson.loads(server_dict),
+        orjson.loads(completed),
     )
 
 
