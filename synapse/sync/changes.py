@@ -6,7 +6,7 @@ Each stream's rows pass through here as they arrive. Thanks to this, a sync with
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Hashable
 from typing import Final
 
 from synapse.util.caches import StreamChangeCache
@@ -20,6 +20,14 @@ class Changes:
 
     def __init__(self, size: int = 10_000) -> None:
         self.by_stream = {name: StreamChangeCache(name, size) for name in (_BY_ROOM, *_BY_USER)}
+
+    def start(self, stream: str, position: int) -> None:
+        """Everything after `position` will be told."""
+        self.by_stream[stream].start(position)
+
+    def record(self, stream: str, entity: Hashable, position: int) -> None:
+        """The entity (a room for receipts, else a user) changed."""
+        self.by_stream[stream].record(entity, position)
 
     def receipts(self, rooms: Collection[str], after: int) -> Collection[str]:
         """Those of the rooms with new receipts."""

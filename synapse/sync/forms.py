@@ -74,7 +74,8 @@ class Annotator:
         self._versions: dict[str, RoomVersion] = {}  # of rooms with redacted events; a room never changes its version
 
     async def notes(self, rows: Sequence[TimelineRow], user_id: str, device_id: str | None) -> Notes:
-        """One statement, none where there is nothing to tell; one more for rooms first seen to have redacted events."""
+        """One statement, none where there is nothing to tell; one more for rooms first seen to have redacted events.
+        """
         annotations = await self._timeline.annotations(rows, user_id, device_id)
         redacted = {row.room_id for row in rows if row.redacted_by is not None}
         return Notes(annotations, await self._versions_of(redacted)) if annotations or redacted else NO_NOTES

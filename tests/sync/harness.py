@@ -36,7 +36,7 @@ from synapse.sync.tokens import StreamToken
 from synapse.sync.typing import TypingRooms
 from synapse.sync.visibility import VisibilityFilter
 from synapse.util.caches import Cache, LruCache
-from tests.support.rooms import World
+from tests.support.world import World
 
 NOW = 1_700_000_000.0
 
@@ -45,7 +45,7 @@ NOW = 1_700_000_000.0
 class FakePresent:
     """The streams as a test says they are; waiting ends when the test wakes it."""
 
-    positions: StreamToken = StreamToken()
+    positions: StreamToken = field(default_factory=StreamToken)
     waiting: list[Deferred[bool]] = field(default_factory=list)
     caught_up: list[StreamToken] = field(default_factory=list)
 
@@ -146,7 +146,7 @@ class Harness:
         since: str | None = None,
         *,
         device_id: str | None = "DEV",
-        timeout: int = 0,
+        timeout: int = 0,  # noqa: ASYNC109  # what the client asks for
         full_state: bool = False,
         state_after: bool = False,
         **sync_filter: Any,

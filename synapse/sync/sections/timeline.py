@@ -62,18 +62,23 @@ class TimelineSection:
     async def _rows(self, ctx: SyncContext, windows: Sequence[RoomWindow]) -> dict[str, list[TimelineRow]]:
         found: dict[str, list[TimelineRow]] = {}
         missing: list[Window] = []
-        limit = ctx.filter.room.timeline.limit + 1
+        wanted = ctx.filter.room.timeline
+        limit = wanted.limit + 1
         for window in windows:
-            if window.after is not None and self._recent.knows(window.after):
-                rows = self._recent.rows(window.room_id, window.after, window.until)
-                found[window.room_id] = [row for row in rows if ctx.filter.room.timeline.matches(row)][-limit:]
+            if wanted.is_closed or not wanted.room_matches(window.room_id):
+                found[window.room_id] = []
+            elif window.after is not None and self._recent.knows(window.after):
+                found[window.room_id] = self._recent.rows(window.room_id, window.after, window.until)
             else:
                 after = OLDEST if window.after is None else window.after
                 missing.append(Window(window.room_id, after, window.until))
                 found[window.room_id] = []
+        found = await self._filled(found)
+        if not wanted.allows_all_events:
+            found = {room_id: [row for row in rows if wanted.matches(row)] for room_id, rows in found.items()}
         if missing:
-            found.update(await self._store.last(missing, limit, condition(ctx.filter.room.timeline)))
-        return await self._filled(found)
+            found.update(await self._store.last(missing, limit, condition(wanted)))
+        return {room_id: rows[-limit:] for room_id, rows in found.items()}
 
     async def _filled(self, found: dict[str, list[TimelineRow]]) -> dict[str, list[TimelineRow]]:
         """Reads what was too large to come with the stream, or was redacted since."""

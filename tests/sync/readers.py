@@ -1,0 +1,83 @@
+"""The handlers that read rooms, put together over a sync harness."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from synapse.handlers.context import EventContext
+from synapse.handlers.event_stream import EventStream
+from synapse.handlers.initial_sync import InitialSync
+from synapse.handlers.pagination import Pagination
+from synapse.handlers.room_reading import RoomReading
+from synapse.handlers.visibility import RoomDoor
+from synapse.state.store import StateReader
+from synapse.storage.account_data import AccountDataStore
+from synapse.storage.current_state import CurrentStateStore
+from synapse.storage.events import EventsStore
+from synapse.storage.past_state import PastStateStore
+from synapse.storage.presence import PresenceStore
+from synapse.storage.receipts import ReceiptStore
+from synapse.storage.state import StateStore
+from synapse.storage.timeline import TimelineStore
+from synapse.storage.user_rooms import UserRoomStore
+from synapse.sync.forms import Annotator
+from synapse.sync.ignored import IgnoredUsers
+from synapse.sync.memberships import Memberships
+from synapse.sync.sections.presence import PresenceSection
+from synapse.sync.sections.receipts import ReceiptSection
+from synapse.sync.sections.typing import TypingSection
+from synapse.util.caches import LruCache
+from tests.sync.harness import Harness
+
+
+class Readers:
+    """Each handler by name; they share the harness's caches."""
+
+    def __init__(self, h: Harness) -> None:
+        user_rooms, timeline, states = UserRoomStore(h.db), TimelineStore(h.db), PastStateStore(h.db)
+        memberships = Memberships(user_rooms, h.user_rooms)
+        ignored = IgnoredUsers(AccountDataStore(h.db), h.ignored_lists)
+        annotator = Annotator(timeline)
+        cache: LruCache[Any, Any] = LruCache("events", 100)
+        events = EventsStore(h.db, cache)
+        entries: LruCache[Any, Any] = LruCache("state", 100)
+        state = StateReader(CurrentStateStore(h.db), StateStore(h.db), events, entries)
+        self.door = RoomDoor(memberships, user_rooms, h.visibility)
+        self.pagination = Pagination(
+            self.door, timeline, states, h.visibility, annotator, ignored, lambda: h.present.token().events, h.clock
+        )
+        self.reading = RoomReading(
+            self.door, memberships, user_rooms, states, timeline, annotator, h.visibility, h.clock
+        )
+        self.context = EventContext(self.door, self.reading, self.pagination, states, state, annotator, h.clock)
+        receipts = ReceiptStore(h.db)
+        self.initial = InitialSync(
+            h.handler,
+            h.present,
+            memberships,
+            self.door,
+            self.pagination,
+            timeline,
+            states,
+            receipts,
+            AccountDataStore(h.db),
+            annotator,
+            h.clock,
+        )
+        self.events = EventStream(
+            h.present,
+            memberships,
+            self.door,
+            timeline,
+            states,
+            h.recent,
+            h.visibility,
+            annotator,
+            ignored,
+            (
+                ReceiptSection(receipts, h.changes),
+                TypingSection(h.typing),
+                PresenceSection(PresenceStore(h.db), h.changes, h.clock),
+            ),
+            h.clock,
+        )

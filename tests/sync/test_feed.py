@@ -1,0 +1,128 @@
+"""Rows of the events stream in memory: what they bring, what they take away, and how far back memory reaches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+
+from synapse.storage.event_rows import EventRow, StateRow
+from synapse.storage.past_state import Delta
+from synapse.storage.timeline import TimelineRow
+from synapse.sync.changes import Changes
+from synapse.sync.feed import SyncFeed, timeline_row
+from synapse.sync.recent import RecentEvents
+from synapse.sync.typing import TypingRooms
+from synapse.util.caches import Cache
+
+ROOM = "!room:test"
+
+
+class Holder:
+    """Something with the cache that the feed invalidates."""
+
+    def __init__(self, name: str) -> None:
+        self.cache: Cache[Any, Any] = Cache(name, 10)
+        self.histories = self.cache
+
+
+def event(position: int, json: dict[str, Any] | None, **values: Any) -> EventRow:
+    fields: dict[str, Any] = {
+        "room_id": ROOM,
+        "event_id": f"${position}",
+        "type": "m.room.message",
+        "state_key": None,
+        "sender": "@a:test",
+        "room_version": "12",
+        "prev_event_ids": (),
+        "depth": position,
+        "state_group": 1,
+        "received_ts": 5,
+        "redacts": None,
+        "json": None if json is None else orjson.dumps(json).decode(),
+    }
+    return EventRow(position, **{**fields, **values})
+
+
+def row(position: int, room_id: str = ROOM) -> TimelineRow:
+    return TimelineRow(position, room_id, f"${position}", position, "t", None, "@a:test", 1, 1, None, False, "{}")
+
+
+@pytest.fixture
+def feed() -> tuple[SyncFeed, RecentEvents, Holder, Holder]:
+    recent = RecentEvents()
+    members, others = Holder("members"), Holder("others")
+    made = SyncFeed(recent, Changes(), TypingRooms(), members, others, others)  # type: ignore[arg-type]
+    made.start_events(0)
+    return made, recent, members, others
+
+
+def test_an_event_row_becomes_a_timeline_row() -> None:
+    made = timeline_row(event(3, {"content": {"url": "mxc://x/y"}, "origin_server_ts": 17, "type": "x"}))
+    assert (made.stream, made.origin_server_ts, made.contains_url, made.redacted_by) == (3, 17, True, None)
+    assert timeline_row(event(3, {"content": {}, "origin_server_ts": 17})).contains_url is False
+    assert timeline_row(event(3, None)).json == ""
+
+
+def test_a_redaction_spoils_what_is_kept_of_its_target(feed: Any) -> None:
+    made, recent, _, _ = feed
+    content = {"content": {}, "origin_server_ts": 1}
+    made.events([event(1, content), event(2, content), event(3, content, redacts="$1")])
+    assert [bool(kept.json) for kept in recent.rows(ROOM, 0, 9)] == [False, True, True]
+
+
+def test_memberships_and_visibility_are_forgotten_when_they_change(feed: Any) -> None:
+    made, _, members, others = feed
+    members.cache.set("@b:test", 1)
+    made.events([StateRow(1, ROOM, "m.room.member", "@b:test", "$1", None, "join")])
+    assert "@b:test" not in members.cache
+    members.cache.set("@b:test", 1)
+    made.events([event(2, None, type="m.room.member", state_key="@b:test")])
+    assert "@b:test" not in members.cache
+    others.cache.set(ROOM, 1)
+    made.events([StateRow(1, ROOM, "m.room.history_visibility", "", "$1", None, None)])
+    assert ROOM not in others.cache
+
+
+def test_recent_events_say_when_they_do_not_know() -> None:
+    recent = RecentEvents(size=20)
+    assert recent.changed_rooms(0) is None
+    recent.start(10)
+    assert recent.changed_rooms(10) == []
+    assert recent.changed_rooms(9) is None
+    for position in range(11, 31):
+        recent.add_event(row(position, f"!{position % 2}:test"))
+    assert set(recent.changed_rooms(28) or ()) == {"!1:test", "!0:test"}
+    assert recent.changed_rooms(29) == ["!0:test"]
+    recent.add_event(row(31))
+    assert recent.complete_after == 12  # a tenth was forgotten
+    assert recent.changed_rooms(11) is None
+    assert [kept.stream for kept in recent.rows("!1:test", 12, 20)] == [13, 15, 17, 19]
+    assert not recent.has_changed(["!0:test"], 30)
+    assert recent.has_changed([ROOM], 30)
+
+
+def test_positions_are_forgotten_as_a_whole() -> None:
+    recent = RecentEvents(size=10)
+    recent.start(0)
+    for position in range(1, 6):
+        recent.add_event(row(position))
+        recent.add_delta(Delta(position, ROOM, "t", "", f"${position}", None))
+    recent.add_event(row(6))
+    assert recent.complete_after == 1
+    assert [kept.stream for kept in recent.rows(ROOM, 1, 9)] == [2, 3, 4, 5, 6]
+    assert [kept.stream for kept in recent.deltas(ROOM, 1, 3)] == [2, 3]
+
+
+def test_typing_is_a_snapshot() -> None:
+    typing = TypingRooms(size=2)
+    typing.record("!a", 5, ["@x:test"])
+    typing.record("!b", 6, ["@y:test"])
+    assert typing.changed(5) == {"!b"}
+    assert typing.users("!a") == ("@x:test",)
+    typing.reset(7)
+    assert typing.users("!a") == ()
+    assert typing.changed(6) == {"!a", "!b"}
+    typing.record("!c", 8, [])
+    assert typing.changed(0) == {"!b", "!c"}
