@@ -9,18 +9,29 @@ Client-server API, "User Directory".
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any, Final
+
+from twisted.internet.defer import Deferred
 
 from synapse.api.errors import forbidden, invalid_param
 from synapse.storage.user_directory import Query
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from twisted.python.failure import Failure
+
     from synapse.config.sections import UserDirectoryConfig
     from synapse.storage.user_directory import DirectoryUser, UserDirectoryStore
+    from synapse.util.clock import Clock
+
+logger = logging.getLogger(__name__)
 
 MAX_RESULTS: Final = 50
 MAX_TERM: Final = 512  # characters
 PAGE: Final = 500  # changes that the follower takes in at a time
+DELAY_SECONDS: Final = 1.0  # for more to come, so that they are taken in together
 
 
 class UserDirectory:
@@ -46,17 +57,56 @@ class UserDirectory:
 
 
 class DirectoryFollower:
-    """Keeps other servers' users in the directory; `follow` is called whenever the stream of events moved on."""
+    """Keeps other servers' users in the directory: the duty `user_directory`.
 
-    def __init__(self, store: UserDirectoryStore, server_name: str) -> None:
+    :param present: how far this process has seen the stream of events.
+    """
+
+    def __init__(self, store: UserDirectoryStore, server_name: str, present: Callable[[], int], clock: Clock) -> None:
         self._store = store
         self._server_name = server_name
+        self._present = present
+        self._clock = clock
+        self._position: int | None = None  # None: not on duty
+        self._timer: Any = None
+        self._following = False
 
-    async def follow(self, until: int) -> None:
-        """Takes in what happened up to the position `until`, in pages."""
-        position = await self._store.position()
-        while position < until:
-            position = await self._store.follow(until, self._server_name, PAGE)
+    async def begin(self) -> None:
+        """Takes in what happened while nobody followed, and goes on from there."""
+        self._position = await self._store.position()
+        await self._follow()
+
+    async def end(self) -> None:
+        self._position = None
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+
+    def membership_changed(self) -> None:
+        """To be called for each changed membership of a user of another server; work follows in a moment."""
+        if self._position is not None and (self._timer is None or not self._timer.active()):
+            self._timer = self._clock.callLater(DELAY_SECONDS, self._in_a_moment)
+
+    def _in_a_moment(self) -> None:
+        if self._following:
+            self._timer = self._clock.callLater(DELAY_SECONDS, self._in_a_moment)
+        else:
+            Deferred.fromCoroutine(self._follow()).addErrback(self._failed)
+
+    async def _follow(self) -> None:
+        """In pages, until the present is reached."""
+        self._following = True
+        try:
+            until = self._present()
+            while self._position is not None and self._position < until:
+                reached = await self._store.follow(self._position, until, self._server_name, PAGE)
+                if self._position is not None:
+                    self._position = reached
+        finally:
+            self._following = False
+
+    def _failed(self, failure: Failure) -> None:
+        logger.error("The user directory could not be kept; it is tried again", exc_info=failure.value)
+        self.membership_changed()
 
 
 def _shown(user: DirectoryUser) -> dict[str, str]:

@@ -88,6 +88,10 @@ class MediaStore:
         """Completes an announced upload like `add_local`; False, and no file placed, if somebody completed it first."""
         return await self._db.write("media.fill", _fill, upload, place)
 
+    async def forget_expired(self, now: int) -> None:
+        """Drops announcements of uploads that were never made."""
+        await self._db.write("media.forget_expired", _forget_expired, now)
+
     async def thumbnail(self, media_id: str, width: int, height: int, method: str) -> Thumbnail | None:
         return await self._db.read("media.thumbnail", _thumbnail, media_id, width, height, method)
 
@@ -172,6 +176,10 @@ def _fill(txn: Transaction, upload: Upload, place: Callable[[], None]) -> bool:
         return False
     place()
     return True
+
+
+def _forget_expired(txn: Transaction, now: int) -> None:
+    txn.execute("DELETE FROM local_media WHERE media_length IS NULL AND unused_expires_ts <= %s", (now,))
 
 
 def _thumbnail(txn: Transaction, media_id: str, width: int, height: int, method: str) -> Thumbnail | None:

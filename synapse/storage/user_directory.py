@@ -63,9 +63,9 @@ class UserDirectoryStore:
         """How far the directory follows the events stream."""
         return await self._db.read("user_directory.position", _position)
 
-    async def follow(self, until: int, server_name: str, limit: int) -> int:
-        """Takes in at most `limit` further changes of other servers' users; returns the position reached."""
-        return await self._db.write("user_directory.follow", _follow, until, server_name, limit)
+    async def follow(self, after: int, until: int, server_name: str, limit: int) -> int:
+        """Takes in about `limit` membership changes of other servers' users after a position; returns how far."""
+        return await self._db.write_idempotent("user_directory.follow", _follow, after, until, server_name, limit)
 
 
 # -- words -------------------------------------------------------------------------------------------------------------
@@ -173,9 +173,8 @@ def _position(txn: Transaction) -> int:
     return 0 if row is None else int(row[0])
 
 
-def _follow(txn: Transaction, until: int, server_name: str, limit: int) -> int:
-    position = _position(txn)
-    reached, user_ids = _changed_members(txn, position, until, server_name, limit)
+def _follow(txn: Transaction, after: int, until: int, server_name: str, limit: int) -> int:
+    reached, user_ids = _changed_members(txn, after, until, server_name, limit)
     changes = _standing_of(txn, user_ids) if user_ids else []
     staying = [change.user for change in changes if change.in_rooms]
     if staying:
@@ -186,7 +185,8 @@ def _follow(txn: Transaction, until: int, server_name: str, limit: int) -> int:
     txn.execute(
         """
         INSERT INTO stream_followers (follower, stream, position) VALUES (%s, 'events', %s)
-        ON CONFLICT (follower, stream) DO UPDATE SET position = EXCLUDED.position
+        ON CONFLICT (follower, stream) DO UPDATE
+        SET position = GREATEST(stream_followers.position, EXCLUDED.position)
         """,
         (_FOLLOWER, reached),
     )

@@ -17,6 +17,7 @@ from twisted.internet.threads import deferToThread
 
 from synapse.handlers.media import MAX_RESERVED, RESERVED_FOR_MS, Media
 from synapse.handlers.media_admin import MediaAdmin, media_in
+from synapse.handlers.media_upkeep import MediaUpkeep
 from synapse.media.filestore import FileStore, is_media_id
 from synapse.media.headers import byte_range, checked_name, checked_type, disposition
 from synapse.media.thumbnails import Size, choose
@@ -324,6 +325,26 @@ async def test_old_copies_are_purged(repository: Repository, database: Database)
     reply = await repository.driver.call("POST", path, {}, user=ADMIN, query={"before_ts": 6})
     assert reply.json == {"deleted": 1}
     assert not copy.exists()
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_was_never_finished_is_tidied_away(repository: Repository, database: Database) -> None:
+    media_id = await reserve(repository)
+    done = await repository.upload(b"x")
+    left = repository.root / "incoming" / "left"
+    left.write_bytes(b"half")
+    os.utime(left, (repository.clock.seconds(),) * 2)
+    store = MediaStore(database)
+    upkeep = MediaUpkeep(store, FileStore(str(repository.root)), deferToThread, repository.clock)
+    await upkeep.begin()
+    assert await store.get_local(media_id) is not None
+    assert left.exists()
+    repository.clock.advance(RESERVED_FOR_MS / 1000 + 1)
+    await upkeep.end()
+    await upkeep.tidy()
+    assert await store.get_local(media_id) is None
+    assert not left.exists()
+    assert await store.get_local(done) is not None
 
 
 # -- the parts ---------------------------------------------------------------------------------------------------------

@@ -110,7 +110,7 @@ async def test_only_those_in_shared_or_public_rooms_are_visible(database: Databa
     await add_users(database)
     store = UserDirectoryStore(database)
     await database.write("test", two_rooms)
-    assert await store.follow(3, "test", 100) == 3
+    assert await store.follow(0, 3, "test", 100) == 3
     assert await found(database, query("carol", everybody=False)) == [FAR]
     assert await found(database, query("bob", everybody=False)) == [BOB], "in a public room"
     assert await found(database, query("carol", everybody=False, by=BOB)) == []
@@ -122,14 +122,14 @@ async def test_the_follower_goes_on_where_it_stopped(database: Database) -> None
     store = UserDirectoryStore(database)
     await database.write("test", two_rooms)
     assert await store.position() == 0
-    assert await store.follow(3, "test", 1) == 1
-    assert await store.follow(3, "test", 1) == 2
+    assert await store.follow(0, 3, "test", 1) == 1
+    assert await store.follow(1, 3, "test", 1) == 2
     assert await found(database, query("carol")) == [FAR]
     await database.write("test", join, "!private", FAR, 4, "leave")
-    assert await store.follow(4, "test", 1) == 3
-    assert await store.follow(4, "test", 10) == 4
+    assert await store.follow(2, 4, "test", 1) == 3
+    assert await store.follow(3, 4, "test", 10) == 4
     assert await found(database, query("carol")) == []
-    assert await store.follow(4, "test", 10) == 4
+    assert await store.follow(2, 4, "test", 1) == 3
     assert await store.position() == 4
 
 
@@ -144,6 +144,6 @@ def many_at_once(txn: Transaction) -> None:
 async def test_what_happened_at_one_position_is_taken_in_whole(database: Database) -> None:
     await database.write("test", many_at_once)
     store = UserDirectoryStore(database)
-    assert await store.follow(12, "test", 2) == 10
+    assert await store.follow(0, 12, "test", 2) == 10
     assert len(await found(database, query("@user"))) == 5
-    assert await store.follow(12, "test", 2) == 12
+    assert await store.follow(10, 12, "test", 2) == 12
