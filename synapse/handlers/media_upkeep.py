@@ -1,6 +1,6 @@
 """What the content repository does besides answering: the duty `media_repository`.
 
-Once an hour, what was announced and never uploaded is forgotten, and what a killed process left half-written is deleted.
+Once an hour, what was announced and never uploaded is forgotten, and what a killed process left half-written deleted.
 """
 
 from __future__ import annotations

@@ -339,8 +339,8 @@ async def test_what_was_never_finished_is_tidied_away(repository: Repository, da
     await upkeep.begin()
     assert await store.get_local(media_id) is not None
     assert left.exists()
-    repository.clock.advance(RESERVED_FOR_MS / 1000 + 1)
     await upkeep.end()
+    repository.clock.advance(RESERVED_FOR_MS / 1000 + 1)
     await upkeep.tidy()
     assert await store.get_local(media_id) is None
     assert not left.exists()
