@@ -70,6 +70,9 @@ DB_RETRIES = Counter(
 )
 DB_SECONDS = Counter("synapse_db_seconds_total", "Time spent in transactions, by name.", ("name",))
 
+# -- replication ---------------------------------------------------------------------------------------------------
+LEASES = Gauge("synapse_lease_held", "1 while this process holds the lease of a duty, 0 while it stands by.", ("name",))
+
 ALL: tuple[Counter | Gauge | Histogram, ...] = tuple(
     metric for metric in list(globals().values()) if isinstance(metric, Counter | Gauge | Histogram)
 )

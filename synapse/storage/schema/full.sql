@@ -370,6 +370,12 @@ CREATE TABLE user_directory (
 );
 CREATE INDEX user_directory_words ON user_directory USING gin (words);
 CREATE INDEX user_directory_user_id ON user_directory (lower(user_id) text_pattern_ops);
+-- Up to where the main process may hand out positions; after a crash it goes on behind that, so that no position is
+-- ever handed out twice, although rows may have been deleted.
+CREATE TABLE stream_positions (
+    stream text PRIMARY KEY,
+    reserved bigint NOT NULL
+);
 -- How far a follower of a stream has come, so that a restart goes on where it stopped.
 CREATE TABLE stream_followers (
     follower text NOT NULL,

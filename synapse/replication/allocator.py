@@ -1,0 +1,234 @@
+"""Handing out stream positions, in the one process that writes.
+
+A position is announced when everything up to it is done: committed, or given up. Until then, rows of later positions
+wait, so that whoever is told "the stream has reached N" finds all rows up to N in the database.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
+
+from twisted.internet.defer import Deferred
+
+from synapse.replication.streams import STREAMS, Rows, Stream
+from synapse.storage.errors import OutcomeUnknown
+
+if TYPE_CHECKING:
+    from synapse.storage.database import Database
+    from synapse.storage.transaction import Transaction
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Row = TypeVar("Row")
+Advance = Callable[[str, int, Rows], None]
+
+RESERVE: Final = 100_000
+"""Positions that may be handed out before the database has to be told again."""
+
+
+class StreamIdAllocator:
+    """Positions of one stream, each larger than the one before.
+
+    :param current: the last position that is in use.
+    """
+
+    def __init__(self, current: int) -> None:
+        self._last = current
+        self._current = current
+        self._open: deque[int] = deque()  # handed out and not done, or done behind one that is not; in order
+        self._done: set[int] = set()
+
+    @property
+    def current_token(self) -> int:
+        """The position up to which everything is done."""
+        return self._current
+
+    @property
+    def last(self) -> int:
+        """The last position that was handed out."""
+        return self._last
+
+    def next(self) -> int:
+        """A new position. It must be `finish`ed, whatever becomes of it."""
+        self._last += 1
+        self._open.append(self._last)
+        return self._last
+
+    def next_many(self, count: int) -> list[int]:
+        return [self.next() for _ in range(count)]
+
+    def finish(self, positions: Iterable[int]) -> int:
+        """These positions are committed, or will stay empty; returns `current_token`."""
+        self._done.update(positions)
+        while self._open and self._open[0] in self._done:
+            self._current = self._open.popleft()
+            self._done.discard(self._current)
+        return self._current
+
+    def finish_up_to(self, position: int) -> int:
+        """Everything up to this position is done; for a writer that does one thing after another."""
+        return self.finish(open_ for open_ in list(self._open) if open_ <= position)
+
+
+class StreamWriter(Generic[Row]):
+    """The writing end of one stream.
+
+    :param advance: is told the stream's name, the position it has reached, and the rows that brought it there.
+    """
+
+    def __init__(self, stream: Stream, allocator: StreamIdAllocator, advance: Advance, db: Database) -> None:
+        self._stream = stream
+        self._allocator = allocator
+        self._advance = advance
+        self._db = db
+        self._ready: dict[int, Sequence[Row]] = {}
+        self._waiting: dict[int, Deferred[None]] = {}
+
+    async def append(self, write: Callable[[int], Awaitable[T]], rows: Callable[[T], Iterable[Row]]) -> T:
+        """Calls `write` with a new position; when that is committed, and all before it, tells its rows.
+
+        `rows` makes the stream's rows of what `write` returned. What `write` raises is raised here, and the position
+        stays empty.
+        """
+        position = self._allocator.next()
+        told: Sequence[Row] = ()
+        try:
+            result = await write(position)
+            told = list(rows(result))
+        except OutcomeUnknown:
+            told = await self._as_stored(position)
+            raise
+        finally:
+            self._finish(position, told)
+        if self._allocator.current_token < position:
+            waiting = self._waiting[position] = Deferred()
+            await waiting
+        return result
+
+    def _finish(self, position: int, rows: Sequence[Row]) -> None:
+        self._ready[position] = rows
+        before = self._allocator.current_token
+        current = self._allocator.finish((position,))
+        if current == before:
+            return
+        reached = sorted(each for each in self._ready if each <= current)
+        told = [(each, row) for each in reached for row in self._ready.pop(each)]
+        self._advance(self._stream.name, current, told)
+        for each in reached:
+            waiting = self._waiting.pop(each, None)
+            if waiting is not None:
+                waiting.callback(None)
+
+    async def _as_stored(self, position: int) -> Sequence[Row]:
+        """What was written after all, although the COMMIT got no answer."""
+        assert self._stream.read is not None, "only streams in the database are written this way"
+        try:
+            read = await self._db.read("streams.as_stored", self._stream.read, position - 1, position, 1)
+        except Exception:
+            logger.exception("What was written at position %d of %s is not known", position, self._stream.name)
+            return ()
+        return [row for _, row in read]
+
+
+class Positions:
+    """The allocators of all streams that are kept in the database.
+
+    The highest position in a table is not the highest that was handed out: rows are deleted. So positions are
+    reserved in the table `stream_positions`, many at a time, and after a crash the next process goes on behind the
+    reservation.
+    """
+
+    def __init__(self, db: Database, reserve: int = RESERVE) -> None:
+        self._db = db
+        self._reserve = reserve
+        self._reserved: dict[str, int] = {}
+        self._extending = False
+        self.allocators: dict[str, StreamIdAllocator] = {}
+
+    async def load(self) -> None:
+        """Finds where each stream goes on; once, before anything is written."""
+        found = await self._db.write("streams.load_positions", _load, self._reserve)
+        for name, (current, reserved) in found.items():
+            self.allocators[name] = _Reserving(current, name, self)
+            self._reserved[name] = reserved
+
+    async def release(self) -> None:
+        """Gives back what was reserved and not used; at the end, when nothing is written any more."""
+        used = [(name, allocator.last, self._reserved[name]) for name, allocator in self.allocators.items()]
+        await self._db.write("streams.release_positions", _release, used)
+
+    def check(self, name: str, last: int) -> None:
+        """A position was handed out: reserve more in good time."""
+        left = self._reserved[name] - last
+        if left < 0:
+            raise RuntimeError(f"the positions of the stream {name} are used up; the database took no reservation")
+        if left < self._reserve // 2 and not self._extending:
+            self._extending = True
+            Deferred.fromCoroutine(self._extend()).addErrback(
+                lambda failure: logger.error("Stream positions could not be reserved", exc_info=failure.value)
+            )
+
+    async def _extend(self) -> None:
+        try:
+            wanted = {name: allocator.last + self._reserve for name, allocator in self.allocators.items()}
+            await self._db.write_idempotent("streams.reserve_positions", _reserve, list(wanted.items()))
+            self._reserved.update(wanted)
+        finally:
+            self._extending = False
+
+
+class _Reserving(StreamIdAllocator):
+    """An allocator that keeps within what is reserved."""
+
+    def __init__(self, current: int, name: str, positions: Positions) -> None:
+        super().__init__(current)
+        self._name = name
+        self._positions = positions
+
+    def next(self) -> int:
+        self._positions.check(self._name, self._last + 1)
+        return super().next()
+
+
+def _load(txn: Transaction, reserve: int) -> dict[str, tuple[int, int]]:
+    stored = [stream for stream in STREAMS if stream.in_database]
+    current = "UNION ALL ".join(f"SELECT '{stream.name}', COALESCE(({stream.maximum}), 0) " for stream in stored)
+    txn.execute(
+        f"""
+        WITH current (stream, highest) AS ({current}), known AS (
+            SELECT stream, GREATEST(highest, COALESCE(reserved, 0)) AS position
+            FROM current LEFT JOIN stream_positions USING (stream)
+        ), saved AS (
+            INSERT INTO stream_positions (stream, reserved) SELECT stream, position + %s FROM known
+            ON CONFLICT (stream) DO UPDATE SET reserved = EXCLUDED.reserved
+        )
+        SELECT stream, position FROM known
+        """,
+        (reserve,),
+    )
+    return {name: (position, position + reserve) for name, position in txn.rows()}
+
+
+def _reserve(txn: Transaction, wanted: list[tuple[str, int]]) -> None:
+    txn.values(
+        """
+        INSERT INTO stream_positions (stream, reserved) VALUES %s
+        ON CONFLICT (stream) DO UPDATE SET reserved = GREATEST(stream_positions.reserved, EXCLUDED.reserved)
+        """,
+        wanted,
+    )
+
+
+def _release(txn: Transaction, used: list[tuple[str, int, int]]) -> None:
+    # Only what is still ours: another main process may have taken over meanwhile.
+    txn.values(
+        """
+        UPDATE stream_positions SET reserved = used.last FROM (VALUES %s) AS used (stream, last, ours)
+        WHERE stream_positions.stream = used.stream AND stream_positions.reserved = used.ours
+        """,
+        used,
+    )

@@ -1,0 +1,127 @@
+"""The rows of the events stream: what every process is told of a new event.
+
+An event is one `EventRow`, and one `StateRow` for each entry of its room's present state that it changed. Both carry
+what caches and waiting syncs need, so that they ask the database nothing; an event's JSON comes along when it is
+small. The same rows are made from what the writer has just written and, for a process that was away, from the tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+import orjson
+
+if TYPE_CHECKING:
+    from synapse.storage.persist_plan import Planned
+    from synapse.storage.transaction import Transaction
+
+SMALL: Final = 8 * 1024
+"""Characters of JSON that are sent along; a larger event is read from the database by those who want it."""
+
+
+class EventRow(msgspec.Struct, frozen=True, array_like=True, tag="e"):
+    """A new event. `json` is its federation form, "" where it is too large to be sent along.
+
+    `redacts` names the event that this one redacts, where the redaction is in force.
+    """
+
+    room_id: str
+    event_id: str
+    depth: int
+    type: str
+    state_key: str | None
+    sender: str
+    origin_server_ts: int
+    prev_event_ids: tuple[str, ...]
+    state_group: int | None
+    contains_url: bool
+    redacts: str | None
+    json: str
+
+
+class StateRow(msgspec.Struct, frozen=True, array_like=True, tag="s"):
+    """An entry of a room's present state that changed; `event_id` None: it went away."""
+
+    room_id: str
+    type: str
+    state_key: str
+    event_id: str | None
+    prev_event_id: str | None
+
+
+Row = EventRow | StateRow
+
+
+def rows_of(planned: Iterable[Planned]) -> list[tuple[int, Row]]:
+    """The rows, with their positions, of events that were just written."""
+    rows: list[tuple[int, Row]] = []
+    for each in planned:
+        event = each.new.event
+        rows.append((each.stream_ordering, _event_row(each)))
+        for change in each.changes:
+            new_id = None if change.new is None else change.new.event_id
+            row = StateRow(event.room_id, change.key[0], change.key[1], new_id, change.old.event_id)
+            rows.append((each.stream_ordering, row))
+    return rows
+
+
+def _event_row(planned: Planned) -> EventRow:
+    event = planned.new.event
+    text = event.json.decode()
+    return EventRow(
+        room_id=event.room_id,
+        event_id=event.event_id,
+        depth=event.depth,
+        type=event.type,
+        state_key=event.state_key,
+        sender=event.sender,
+        origin_server_ts=event.origin_server_ts,
+        prev_event_ids=tuple(event.prev_event_ids),
+        state_group=planned.state_group,
+        contains_url=isinstance(event.content.get("url"), str),
+        redacts=planned.new.redacts,
+        json=text if len(text) <= SMALL else "",
+    )
+
+
+def read(txn: Transaction, after: int, until: int, limit: int) -> list[tuple[int, Row]]:
+    """The rows of the positions `after` < p ≤ `until`; the first `limit` events, each with all of its rows."""
+    txn.execute(_EVENTS, (after, until, limit))
+    found = [_from_tables(row) for row in txn.rows()]
+    if len(found) == limit:
+        until = found[-1][0]
+    rows: list[tuple[int, Row]] = list(found)
+    txn.execute(_DELTAS, (after, until))
+    rows += [(position, StateRow(*rest)) for position, *rest in txn.rows()]
+    # The sort keeps the order of equals: an event comes before the changes that it brought.
+    rows.sort(key=lambda row: row[0])
+    return rows
+
+
+# Events that clients never see have no part in the stream: outliers, rejected and soft-failed ones.
+_EVENTS: Final = """
+    SELECT e.stream_ordering, e.room_id, e.event_id, e.depth, e.type, e.state_key, e.sender, e.origin_server_ts,
+        e.state_group, e.contains_url, e.redacted_by, r.event_id, e.json
+    FROM events e LEFT JOIN events r ON e.type = 'm.room.redaction' AND r.redacted_by = e.event_id
+        AND r.event_id = COALESCE(e.json::jsonb #>> '{content,redacts}', e.json::jsonb ->> 'redacts')
+    WHERE e.stream_ordering > %s AND e.stream_ordering <= %s
+        AND NOT e.outlier AND NOT e.soft_failed AND e.rejected IS NULL
+    ORDER BY e.stream_ordering LIMIT %s
+"""
+_DELTAS: Final = """
+    SELECT stream_ordering, room_id, type, state_key, event_id, prev_event_id FROM current_state_deltas
+    WHERE stream_ordering > %s AND stream_ordering <= %s ORDER BY stream_ordering
+"""
+
+
+def _from_tables(row: tuple[Any, ...]) -> tuple[int, EventRow]:
+    position, room_id, event_id, depth, kind, state_key, sender, ts, group, url, redacted_by, redacts, text = row
+    previous = orjson.loads(text)["prev_events"]
+    # In the oldest room versions, references are pairs of an id and its hashes.
+    ids = tuple(each if isinstance(each, str) else each[0] for each in previous)
+    usable = len(text) <= SMALL and redacted_by is None
+    return position, EventRow(
+        room_id, event_id, depth, kind, state_key, sender, ts, ids, group, url, redacts, text if usable else ""
+    )

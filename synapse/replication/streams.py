@@ -1,0 +1,142 @@
+"""The streams: what processes tell one another, declared once.
+
+A stream is a sequence of rows, each at a position; several rows may share one. The main process hands positions out and
+announces them in order. `STREAMS` says for each stream what its rows are, how a process that was away reads what
+it missed from the database, and whom a row concerns. The order of those with `in_token` is that of the fields of a
+sync token.
+
+Two streams are kept in memory. `typing` is a snapshot of what is true now: who was away gets the snapshot, never
+history. `caches` says what to forget: who was away forgets everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import msgspec
+
+from synapse.replication import event_rows
+from synapse.replication.event_rows import EventRow
+
+if TYPE_CHECKING:
+    from synapse.storage.transaction import Transaction
+
+Rows = Sequence[tuple[int, Any]]
+Reader = Callable[["Transaction", int, int, int], Rows]
+
+PAGE: Final = 500
+"""Rows that a process reads at a time to catch up."""
+
+
+class Concerned(NamedTuple):
+    """Whom a row concerns: users, rooms (and thereby who is in them), and users whose rooms' members it concerns."""
+
+    users: tuple[str, ...] = ()
+    rooms: tuple[str, ...] = ()
+    contacts_of: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Stream:
+    """One stream.
+
+    `read(txn, after, until, limit)` returns the rows of positions after < p ≤ until, in order; at least `limit` of
+    them if there are as many, and of each position all. None for a stream that is kept in memory.
+    """
+
+    name: str
+    row: Any  # a type that msgspec reads and writes
+    concerns: Callable[[Any], Concerned]
+    read: Reader | None = None
+    maximum: str = ""  # the SQL expression of the highest position in the tables
+    in_token: bool = True
+
+    @property
+    def in_database(self) -> bool:
+        return self.read is not None
+
+    @cached_property
+    def decode(self) -> Callable[[bytes | str], Any]:
+        """A row from its JSON. Raises `msgspec.DecodeError`."""
+        return msgspec.json.Decoder(self.row).decode
+
+    @cached_property
+    def decode_all(self) -> Callable[[bytes | str], list[Any]]:
+        """Rows from a JSON list of them."""
+        return msgspec.json.Decoder(list[self.row]).decode  # type: ignore[name-defined]  # a type made at run time
+
+
+def _event(row: event_rows.Row) -> Concerned:
+    if isinstance(row, EventRow) and row.type == "m.room.member" and row.state_key is not None:
+        return Concerned(users=(row.state_key,), rooms=(row.room_id,))
+    return Concerned(rooms=(row.room_id,))
+
+
+def _user(user_id: str) -> Concerned:
+    return Concerned(users=(user_id,))
+
+
+def _user_and_contacts(user_id: str) -> Concerned:
+    return Concerned(users=(user_id,), contacts_of=(user_id,))
+
+
+def _room(row: tuple[str, Any]) -> Concerned:
+    return Concerned(rooms=(row[0],))
+
+
+def _nobody(row: object) -> Concerned:
+    return Concerned()
+
+
+def _reader(columns: str, table: str) -> Reader:
+    """Reads a table in which each position has one entry or several, each with its own entity."""
+    # All rows of the last position, however many: a page never ends within one.
+    sql = f"""
+        SELECT DISTINCT stream_id, {columns} FROM {table}
+        WHERE stream_id > %s AND stream_id <= LEAST(%s, COALESCE((
+            SELECT stream_id FROM {table} WHERE stream_id > %s ORDER BY stream_id OFFSET %s LIMIT 1
+        ), %s)) ORDER BY stream_id
+    """
+
+    def read(txn: Transaction, after: int, until: int, limit: int) -> Rows:
+        txn.execute(sql, (after, until, after, limit - 1, until))
+        return [(row[0], row[1] if len(row) == 2 else row[1:]) for row in txn.rows()]
+
+    return read
+
+
+def _of_table(name: str, concerns: Callable[[Any], Concerned], table: str = "", columns: str = "user_id") -> Stream:
+    table = table or name
+    row = str if "," not in columns else tuple[str, str]
+    return Stream(name, row, concerns, _reader(columns, table), f"SELECT MAX(stream_id) FROM {table}")
+
+
+STREAMS: Final[tuple[Stream, ...]] = (
+    Stream("events", event_rows.Row, _event, event_rows.read, "SELECT MAX(stream_ordering) FROM events"),
+    Stream("typing", tuple[str, list[str]], _room),
+    _of_table("presence", _user_and_contacts),
+    _of_table("receipts", _room, columns="room_id, user_id"),
+    _of_table("account_data", _user),
+    _of_table("to_device", _user, table="to_device_messages"),
+    _of_table("device_lists", _user_and_contacts, table="device_lists_stream"),
+    _of_table("push_rules", _user, table="push_rules_stream"),
+    Stream("caches", tuple[str, str | list[str] | None], _nobody, in_token=False),
+)
+BY_NAME: Final = {stream.name: stream for stream in STREAMS}
+TOKEN_FIELDS: Final = tuple(stream.name for stream in STREAMS if stream.in_token)
+
+
+def concerned(stream: Stream, rows: Iterable[tuple[int, Any]]) -> tuple[set[str], set[str], set[str]]:
+    """Whom rows concern, together: users, rooms, users whose contacts."""
+    users: set[str] = set()
+    rooms: set[str] = set()
+    contacts: set[str] = set()
+    for _, row in rows:
+        each = stream.concerns(row)
+        users.update(each.users)
+        rooms.update(each.rooms)
+        contacts.update(each.contacts_of)
+    return users, rooms, contacts
