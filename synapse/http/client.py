@@ -354,6 +354,8 @@ class _Connection(Protocol):
         answer, head = self._taken(), self._head
         if answer is None or head is None:
             return
+        # Put together before the connection goes to the next one who waits for it.
+        result = ClientAnswer(head.status, head.headers, b"".join(self._parts))
         self._head = None
         self.used = True
         if reusable:
@@ -361,7 +363,7 @@ class _Connection(Protocol):
             self._client.released(self)
         elif not self._lost:
             self.transport.loseConnection()
-        answer.callback(ClientAnswer(head.status, head.headers, b"".join(self._parts)))
+        answer.callback(result)
 
     def _fail(self, error: ClientError) -> None:
         answer = self._taken()

@@ -42,7 +42,7 @@ class BodyStream(Protocol):
 
     length: int | None  # as announced; None when it comes in chunks
 
-    def read(self) -> Awaitable[bytes]:
+    async def read(self) -> bytes:
         """The next piece, b"" at the end. Raises MatrixError (M_TOO_LARGE) beyond the limit given with `limit`."""
 
     def limit(self, length: int) -> None:

@@ -158,7 +158,7 @@ class ChunkedBody:
         line = self._line(_MAX_TRAILERS)
         if line is None:
             return False
-        self._trailers += len(line)
+        self._trailers += len(line) + 2
         if self._trailers > _MAX_TRAILERS:
             raise WireError(400, "trailers", "The trailers of the body are too long.")
         if not line:
