@@ -1,0 +1,397 @@
+"""The account services of a process: users, sessions, devices, profiles, settings, keys, media, the user directory.
+
+A part of the composition root (`hs.accounts`), with a module of its own because it is as long as the rest together.
+What it stands on, it names in `Foundation`.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable
+
+    from synapse.config import Config
+    from synapse.handlers.account_data import AccountData
+    from synapse.handlers.auth import Authenticator
+    from synapse.handlers.device_changes import DeviceChanges
+    from synapse.handlers.devices import Devices
+    from synapse.handlers.filters import Filters
+    from synapse.handlers.frontend_proxy import FrontendProxy
+    from synapse.handlers.key_changes import KeyChanges
+    from synapse.handlers.keys import Keys
+    from synapse.handlers.login import Login
+    from synapse.handlers.media import Media
+    from synapse.handlers.media_admin import MediaAdmin
+    from synapse.handlers.media_upkeep import MediaUpkeep
+    from synapse.handlers.passwords import Passwords
+    from synapse.handlers.positions import StreamWriter
+    from synapse.handlers.profile import Profiles
+    from synapse.handlers.push_rules import PushRules
+    from synapse.handlers.registration import Registration
+    from synapse.handlers.server_keys import ServerKeys
+    from synapse.handlers.shared_secret import SharedSecret
+    from synapse.handlers.to_device import ToDevice
+    from synapse.handlers.turn import Turn
+    from synapse.handlers.ui_auth import UiAuth
+    from synapse.handlers.user_directory import DirectoryFollower, UserDirectory
+    from synapse.handlers.user_ips import UserIps
+    from synapse.http.ratelimit import RateLimits
+    from synapse.media.filestore import FileStore
+    from synapse.replication.calls import MainProcess
+    from synapse.storage.access_tokens import AccessTokenStore
+    from synapse.storage.account_data import AccountDataStore
+    from synapse.storage.database import Database
+    from synapse.storage.devices import DeviceStore
+    from synapse.storage.keys import KeyStore
+    from synapse.storage.media import MediaStore
+    from synapse.storage.profiles import ProfileStore
+    from synapse.storage.push_rules import PushRuleStore
+    from synapse.storage.to_device import ToDeviceStore
+    from synapse.storage.user_directory import UserDirectoryStore
+    from synapse.storage.user_ips import Seen, UserIpStore
+    from synapse.storage.users import UserStore
+    from synapse.util.caches import Caches
+    from synapse.util.repeating import Repeating
+
+FLUSH_SECONDS = 60.0
+HOUR_SECONDS = 3600.0
+KEEP_SIGHTINGS_MS = 28 * 24 * 3600 * 1000
+
+
+class Foundation(Protocol):
+    """What the account services stand on: the rest of the composition root."""
+
+    config: Config
+    reactor: Any
+
+    @property
+    def is_main(self) -> bool: ...
+
+    @property
+    def database(self) -> Database: ...
+
+    @property
+    def main(self) -> MainProcess: ...
+
+    @property
+    def caches(self) -> Caches: ...
+
+    @property
+    def ratelimits(self) -> RateLimits: ...
+
+    def stream_writer(self, name: str) -> StreamWriter:
+        """The writing end of a stream; in a worker, one that refuses."""
+
+    async def invalidate(self, cache: str, keys: Iterable[str]) -> None:
+        """Has every process forget keys of a cache, this one before it returns."""
+
+    async def report_sightings(self, batch: list[Seen]) -> None:
+        """Hands sightings over to the main process; for workers."""
+
+    def events_position(self) -> int:
+        """How far this process has seen the stream of events."""
+
+    async def update_profile_in_rooms(self, user_id: str) -> None:
+        """Writes a user's name and picture into their memberships."""
+
+
+def in_thread(function: Callable[..., Any], *args: Any) -> Awaitable[Any]:
+    """Runs a blocking function on a thread of the reactor's pool."""
+    from twisted.internet.threads import deferToThread
+
+    return deferToThread(function, *args)
+
+
+class Accounts:
+    """One lazily built attribute per service."""
+
+    def __init__(self, hs: Foundation) -> None:
+        self._hs = hs
+        self._config = hs.config
+        self._server_name = hs.config.server.server_name
+        self._clock = hs.reactor
+
+    # -- stores ----------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def users(self) -> UserStore:
+        from synapse.storage.users import UserStore
+
+        return UserStore(self._hs.database)
+
+    @cached_property
+    def tokens(self) -> AccessTokenStore:
+        from synapse.storage.access_tokens import AccessTokenStore
+
+        return AccessTokenStore(self._hs.database)
+
+    @cached_property
+    def device_store(self) -> DeviceStore:
+        from synapse.storage.devices import DeviceStore
+
+        return DeviceStore(self._hs.database)
+
+    @cached_property
+    def profile_store(self) -> ProfileStore:
+        from synapse.storage.profiles import ProfileStore
+
+        return ProfileStore(self._hs.database)
+
+    @cached_property
+    def account_data_store(self) -> AccountDataStore:
+        from synapse.storage.account_data import AccountDataStore
+
+        return AccountDataStore(self._hs.database)
+
+    @cached_property
+    def push_rule_store(self) -> PushRuleStore:
+        from synapse.storage.push_rules import PushRuleStore
+
+        return PushRuleStore(self._hs.database)
+
+    @cached_property
+    def key_store(self) -> KeyStore:
+        from synapse.storage.keys import KeyStore
+
+        return KeyStore(self._hs.database)
+
+    @cached_property
+    def to_device_store(self) -> ToDeviceStore:
+        from synapse.storage.to_device import ToDeviceStore
+
+        return ToDeviceStore(self._hs.database)
+
+    @cached_property
+    def media_store(self) -> MediaStore:
+        from synapse.storage.media import MediaStore
+
+        return MediaStore(self._hs.database)
+
+    @cached_property
+    def user_directory_store(self) -> UserDirectoryStore:
+        from synapse.storage.user_directory import UserDirectoryStore
+
+        return UserDirectoryStore(self._hs.database)
+
+    @cached_property
+    def user_ip_store(self) -> UserIpStore:
+        from synapse.storage.user_ips import UserIpStore
+
+        return UserIpStore(self._hs.database)
+
+    # -- sessions --------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def sightings(self) -> UserIps:
+        from synapse.handlers.user_ips import UserIps
+
+        deliver = self.user_ip_store.record if self._hs.is_main else self._hs.report_sightings
+        return UserIps(deliver, self._clock)
+
+    @cached_property
+    def authenticator(self) -> Authenticator:
+        from synapse.handlers.auth import CACHE, CACHE_SIZE, Authenticator
+
+        cache = self._hs.caches.cache(CACHE, CACHE_SIZE)
+        return Authenticator(self.tokens, cache, self._hs.invalidate, self.sightings, self._clock)
+
+    @cached_property
+    def passwords(self) -> Passwords:
+        from synapse.handlers.passwords import Passwords
+
+        registration = self._config.registration
+        return Passwords(registration.password_config.pepper or "", registration.bcrypt_rounds, in_thread)
+
+    @cached_property
+    def registration(self) -> Registration:
+        from synapse.handlers.registration import Registration
+
+        config = self._config.registration
+        return Registration(
+            self.users,
+            self.passwords,
+            self._hs.main,
+            self._clock,
+            self._server_name,
+            enabled=config.enable_registration,
+            guests=config.allow_guest_access,
+        )
+
+    @cached_property
+    def login(self) -> Login:
+        from synapse.handlers.login import Login
+
+        return Login(
+            self.users,
+            self.tokens,
+            self.authenticator,
+            self.passwords,
+            self._clock,
+            self._server_name,
+            passwords_enabled=self._config.registration.password_config.enabled,
+            limits=self._hs.ratelimits,
+        )
+
+    @cached_property
+    def ui_auth(self) -> UiAuth:
+        from synapse.handlers.ui_auth import UiAuth
+        from synapse.storage.ui_auth import UiAuthStore
+
+        return UiAuth(UiAuthStore(self._hs.database), self._clock, self.login.check_stage)
+
+    @cached_property
+    def shared_secret(self) -> SharedSecret:
+        from synapse.handlers.shared_secret import SharedSecret
+
+        return SharedSecret(self._config.registration.registration_shared_secret, self._clock)
+
+    # -- devices and keys ------------------------------------------------------------------------------------------
+
+    @cached_property
+    def device_changes(self) -> DeviceChanges:
+        from synapse.handlers.device_changes import DeviceChanges
+
+        stream = self._hs.stream_writer("device_lists")
+        return DeviceChanges(self.key_store, stream, self._hs.main, self._hs.invalidate, self._clock)
+
+    @cached_property
+    def devices(self) -> Devices:
+        from synapse.handlers.devices import Devices
+
+        return Devices(self.device_store, self.key_store, self.authenticator, self.device_changes)
+
+    @cached_property
+    def keys(self) -> Keys:
+        from synapse.handlers.keys import Keys
+
+        return Keys(self.key_store, self.device_changes, self._clock, self._server_name)
+
+    @cached_property
+    def key_changes(self) -> KeyChanges:
+        from synapse.handlers.key_changes import KeyChanges
+        from synapse.storage.past_state import PastStateStore
+        from synapse.storage.shared_rooms import SharedRoomStore
+        from synapse.storage.user_rooms import UserRoomStore
+
+        db = self._hs.database
+        return KeyChanges(UserRoomStore(db), PastStateStore(db), SharedRoomStore(db))
+
+    @cached_property
+    def to_device(self) -> ToDevice:
+        from synapse.handlers.to_device import ToDevice
+
+        stream = self._hs.stream_writer("to_device")
+        return ToDevice(self.to_device_store, stream, self._hs.main, self._clock, self._server_name)
+
+    @cached_property
+    def frontend_proxy(self) -> FrontendProxy | None:
+        """The way to the main process, in a worker that stands in front of it."""
+        from synapse.handlers.frontend_proxy import FrontendProxy
+        from synapse.http.client import Address, ProcessClient
+
+        uri = self._config.workers.worker_main_http_uri
+        if uri is None or self._hs.is_main:
+            return None
+        return FrontendProxy(ProcessClient(self._hs.reactor, Address.parse(uri)))
+
+    @cached_property
+    def server_keys(self) -> ServerKeys:
+        from synapse.handlers.server_keys import ServerKeys
+
+        return ServerKeys(self._server_name, self._config.keys.read_signing_keys(), self._clock)
+
+    # -- profiles and settings -------------------------------------------------------------------------------------
+
+    @cached_property
+    def profiles(self) -> Profiles:
+        from synapse.handlers.profile import Profiles
+
+        return Profiles(self.profile_store, self._server_name, self._hs.update_profile_in_rooms)
+
+    @cached_property
+    def account_data(self) -> AccountData:
+        from synapse.handlers.account_data import AccountData
+
+        return AccountData(self.account_data_store, self._hs.stream_writer("account_data"), self._hs.main)
+
+    @cached_property
+    def push_rules(self) -> PushRules:
+        from synapse.handlers.push_rules import CACHE_SIZE, PushRules
+
+        cache = self._hs.caches.cache("push_rules", CACHE_SIZE, shared=False)
+        return PushRules(self.push_rule_store, cache, self._hs.stream_writer("push_rules"), self._hs.main)
+
+    @cached_property
+    def filters(self) -> Filters:
+        from synapse.api.filters import Filter
+        from synapse.handlers.filters import Filters
+        from synapse.storage.filters import FilterStore
+
+        return Filters(FilterStore(self._hs.database), Filter.parse)
+
+    @cached_property
+    def turn(self) -> Turn:
+        from synapse.handlers.turn import Turn
+
+        return Turn(self._config.voip, self._clock)
+
+    # -- the user directory ------------------------------------------------------------------------------------------
+
+    @cached_property
+    def user_directory(self) -> UserDirectory:
+        from synapse.handlers.user_directory import UserDirectory
+
+        return UserDirectory(self.user_directory_store, self._config.user_directory, self._server_name)
+
+    @cached_property
+    def directory_follower(self) -> DirectoryFollower:
+        """The duty `user_directory`."""
+        from synapse.handlers.user_directory import DirectoryFollower
+
+        return DirectoryFollower(self.user_directory_store, self._server_name, self._hs.events_position, self._clock)
+
+    # -- media -------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def files(self) -> FileStore:
+        from synapse.media.filestore import FileStore
+
+        return FileStore(self._config.media.media_store_path)
+
+    @cached_property
+    def media(self) -> Media:
+        from synapse.handlers.media import Media
+
+        limit = self._config.media.max_upload_size
+        return Media(self.media_store, self.files, self._clock, in_thread, self._server_name, limit)
+
+    @cached_property
+    def media_admin(self) -> MediaAdmin:
+        from synapse.handlers.media_admin import MediaAdmin
+
+        return MediaAdmin(self.media_store, self.files, in_thread, self._server_name)
+
+    @cached_property
+    def media_upkeep(self) -> MediaUpkeep:
+        """The duty `media_repository`."""
+        from synapse.handlers.media_upkeep import MediaUpkeep
+
+        return MediaUpkeep(self.media_store, self.files, in_thread, self._clock)
+
+    # -- in the background -------------------------------------------------------------------------------------------
+
+    @cached_property
+    def background(self) -> list[Repeating]:
+        """What every process does once in a while, to be started with it."""
+        from synapse.util.repeating import Repeating
+
+        flush = Repeating(self._clock, FLUSH_SECONDS, "Writing who was seen where", self.sightings.flush)
+        if not self._hs.is_main:
+            return [flush]
+        return [flush, Repeating(self._clock, HOUR_SECONDS, "Forgetting what is old", self._forget_old)]
+
+    async def _forget_old(self) -> None:
+        await self.to_device.forget_old_txns()
+        await self.user_ip_store.forget(int(self._clock.seconds() * 1000) - KEEP_SIGHTINGS_MS)
