@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from synapse.http.ratelimit import RateLimits
     from synapse.media.filestore import FileStore
     from synapse.replication.calls import MainProcess
+    from synapse.replication.notifier import Notifier
+    from synapse.replication.streams import Rows
     from synapse.storage.access_tokens import AccessTokenStore
     from synapse.storage.account_data import AccountDataStore
     from synapse.storage.database import Database
@@ -79,6 +81,9 @@ class Foundation(Protocol):
     def caches(self) -> Caches: ...
 
     @property
+    def notifier(self) -> Notifier: ...
+
+    @property
     def ratelimits(self) -> RateLimits: ...
 
     def stream_writer(self, name: str) -> StreamWriter:
@@ -89,9 +94,6 @@ class Foundation(Protocol):
 
     async def report_sightings(self, batch: list[Seen]) -> None:
         """Hands sightings over to the main process; for workers."""
-
-    def events_position(self) -> int:
-        """How far this process has seen the stream of events."""
 
     async def update_profile_in_rooms(self, user_id: str) -> None:
         """Writes a user's name and picture into their memberships."""
@@ -321,6 +323,12 @@ class Accounts:
         from synapse.handlers.push_rules import CACHE_SIZE, PushRules
 
         cache = self._hs.caches.cache("push_rules", CACHE_SIZE, shared=False)
+
+        def changed(_position: int, rows: Rows) -> None:
+            for _, user_id in rows:
+                cache.invalidate(user_id)
+
+        self._hs.notifier.subscribe("push_rules", changed, lambda _: cache.clear())
         return PushRules(self.push_rule_store, cache, self._hs.stream_writer("push_rules"), self._hs.main)
 
     @cached_property
@@ -350,7 +358,12 @@ class Accounts:
         """The duty `user_directory`."""
         from synapse.handlers.user_directory import DirectoryFollower
 
-        return DirectoryFollower(self.user_directory_store, self._server_name, self._hs.events_position, self._clock)
+        notifier = self._hs.notifier
+        follower = DirectoryFollower(
+            self.user_directory_store, self._server_name, lambda: notifier.position("events"), self._clock
+        )
+        notifier.subscribe("events", lambda _, rows: follower.news(row for _, row in rows))
+        return follower
 
     # -- media -------------------------------------------------------------------------------------------------------
 

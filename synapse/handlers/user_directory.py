@@ -14,11 +14,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.defer import Deferred
 
+from synapse.api.constants import EventTypes
 from synapse.api.errors import forbidden, invalid_param
+from synapse.api.identifiers import domain_of
+from synapse.replication.event_rows import StateRow
 from synapse.storage.user_directory import Query
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from twisted.python.failure import Failure
 
@@ -81,8 +84,19 @@ class DirectoryFollower:
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
 
-    def membership_changed(self) -> None:
-        """To be called for each changed membership of a user of another server; work follows in a moment."""
+    def news(self, rows: Iterable[object]) -> None:
+        """Rows of the events stream; work follows in a moment if one is the membership of another server's user."""
+        if any(self._concerns_us(row) for row in rows):
+            self._soon()
+
+    def _concerns_us(self, row: object) -> bool:
+        return (
+            isinstance(row, StateRow)
+            and row.type == EventTypes.MEMBER
+            and domain_of(row.state_key) != self._server_name
+        )
+
+    def _soon(self) -> None:
         if self._position is not None and (self._timer is None or not self._timer.active()):
             self._timer = self._clock.callLater(DELAY_SECONDS, self._in_a_moment)
 
@@ -106,7 +120,7 @@ class DirectoryFollower:
 
     def _failed(self, failure: Failure) -> None:
         logger.error("The user directory could not be kept; it is tried again", exc_info=failure.value)
-        self.membership_changed()
+        self._soon()
 
 
 def _shown(user: DirectoryUser) -> dict[str, str]:

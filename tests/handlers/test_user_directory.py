@@ -6,6 +6,7 @@ import pytest_twisted
 from twisted.internet.task import Clock
 
 from synapse.handlers.user_directory import DELAY_SECONDS, DirectoryFollower
+from synapse.replication.event_rows import StateRow
 from synapse.util.repeating import Repeating
 
 
@@ -44,7 +45,7 @@ class Directory:
 
     def change(self, present: int) -> None:
         self.present = present
-        self.follower.membership_changed()
+        self.follower.news([StateRow("!r", "m.room.member", "@u:far", "$e", None)])
 
 
 @pytest_twisted.ensureDeferred
@@ -63,6 +64,15 @@ async def test_it_catches_up_and_then_waits_for_changes() -> None:
     assert directory.clock.getDelayedCalls() == []
     directory.change(7)
     assert directory.store.stored == 5
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_does_not_concern_it_is_passed_over() -> None:
+    directory = Directory()
+    await directory.follower.begin()
+    own = StateRow("!r", "m.room.member", "@u:test", "$e", None)
+    directory.follower.news([own, StateRow("!r", "m.room.name", "", "$e", None)])
+    assert directory.clock.getDelayedCalls() == []
 
 
 @pytest_twisted.ensureDeferred
