@@ -59,11 +59,11 @@ def serves(*names: str) -> Callable[[F], F]:
     return bind
 
 
-def served_by(owner: object) -> Iterable[tuple[str, Handler]]:
-    """The endpoint names that an object's methods are bound to, with the methods."""
-    for attribute in dir(type(owner)):
-        for name in getattr(getattr(type(owner), attribute, None), "__serves__", ()):
-            yield name, getattr(owner, attribute)
+def served_by(kind: type) -> Iterable[tuple[str, str]]:
+    """The endpoint names that a class's methods are bound to, each with the method's name."""
+    for attribute in dir(kind):
+        for name in getattr(getattr(kind, attribute, None), "__serves__", ()):
+            yield name, attribute
 
 
 class Router:
@@ -95,9 +95,9 @@ class Router:
 
     def mount_object(self, owner: object, only: Collection[str] | None = None) -> None:
         """Mounts what the object's methods serve; of several endpoints those whose names are in `only`."""
-        for name, handler in served_by(owner):
+        for name, method in served_by(type(owner)):
             if only is None or name in only:
-                self.mount(name, handler)
+                self.mount(name, getattr(owner, method))
 
     def mount_prefix(
         self, path: str, resource: str, name: str, handler: Handler, max_body: int = DEFAULT_MAX_BODY
