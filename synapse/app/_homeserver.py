@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
 
+    from synapse.app._accounts import Accounts
     from synapse.app.applications import Application
     from synapse.config import Config
     from synapse.config.listeners import Listener
+    from synapse.handlers.auth import Authenticator
     from synapse.http.drain import Drain
     from synapse.http.ratelimit import RateLimits
     from synapse.http.server import Router
@@ -81,6 +83,18 @@ class Homeserver:
         return build_site(self.router, listener, self.reactor)
 
     # -- accounts, devices, keys, media, directory -------------------------------------------------------------
+
+    @cached_property
+    def accounts(self) -> Accounts:
+        """Users, sessions, devices, profiles, settings, keys, media, the user directory."""
+        from synapse.app._accounts import Accounts
+
+        return Accounts(self)
+
+    @property
+    def authenticator(self) -> Authenticator:
+        """Who asks."""
+        return self.accounts.authenticator
 
     # -- rooms: writing ------------------------------------------------------------------------------------------
 

@@ -64,9 +64,163 @@ def _versions(hs: Homeserver) -> object:
     return Versions(hs.config.client_baseurl)
 
 
+# -- accounts, sessions, devices -------------------------------------------------------------------------------------
+
+
+def _register(hs: Homeserver) -> object:
+    from synapse.rest.client.sessions import Register
+
+    return Register(hs.accounts.registration, hs.accounts.ui_auth)
+
+
+def _sessions(hs: Homeserver) -> object:
+    from synapse.rest.client.sessions import Sessions
+
+    accounts = hs.accounts
+    return Sessions(accounts.login, accounts.devices, accounts.tokens, accounts.authenticator)
+
+
+def _admin_register(hs: Homeserver) -> object:
+    from synapse.rest.admin.register import AdminRegister
+
+    return AdminRegister(hs.accounts.registration, hs.accounts.shared_secret)
+
+
+def _devices(hs: Homeserver) -> object:
+    from synapse.rest.client.devices import DeviceEndpoints
+
+    return DeviceEndpoints(hs.accounts.devices, hs.accounts.ui_auth)
+
+
+def _capabilities(hs: Homeserver) -> object:
+    from synapse.rest.client.discovery import Capabilities
+
+    return Capabilities(hs.config.server.default_room_version)
+
+
+def _account_services(hs: Homeserver) -> object:
+    from synapse.rest.client.discovery import AccountServices
+
+    return AccountServices(hs.accounts.turn)
+
+
+# -- profiles, settings, keys ----------------------------------------------------------------------------------------
+
+
+def _profiles(hs: Homeserver) -> object:
+    from synapse.rest.client.profile import ProfileEndpoints
+
+    return ProfileEndpoints(hs.accounts.profiles)
+
+
+def _user_directory(hs: Homeserver) -> object:
+    from synapse.rest.client.user_directory import UserDirectoryEndpoints
+
+    return UserDirectoryEndpoints(hs.accounts.user_directory)
+
+
+def _account_data(hs: Homeserver) -> object:
+    from synapse.rest.client.account_data import AccountDataEndpoints
+
+    return AccountDataEndpoints(hs.accounts.account_data)
+
+
+def _filters(hs: Homeserver) -> object:
+    from synapse.rest.client.account_data import FilterEndpoints
+
+    return FilterEndpoints(hs.accounts.filters)
+
+
+def _push_rules(hs: Homeserver) -> object:
+    from synapse.rest.client.pushrules import PushRuleEndpoints
+
+    return PushRuleEndpoints(hs.accounts.push_rules)
+
+
+def _pushers(hs: Homeserver) -> object:
+    from synapse.rest.client.pushrules import PusherEndpoints
+
+    return PusherEndpoints()
+
+
+def _keys(hs: Homeserver) -> object:
+    from synapse.rest.client.keys import KeyEndpoints
+
+    return KeyEndpoints(hs.accounts.keys, hs.accounts.key_changes, hs.accounts.frontend_proxy)
+
+
+def _to_device(hs: Homeserver) -> object:
+    from synapse.rest.client.keys import ToDeviceEndpoints
+
+    return ToDeviceEndpoints(hs.accounts.to_device)
+
+
+# -- media, server keys ----------------------------------------------------------------------------------------------
+
+
+def _media(hs: Homeserver) -> object:
+    from synapse.rest.media.content import MediaContent
+
+    return MediaContent(hs.accounts.media)
+
+
+def _admin_media(hs: Homeserver) -> object:
+    from synapse.rest.admin.media import AdminMedia
+
+    return AdminMedia(hs.accounts.media_admin)
+
+
+def _server_keys(hs: Homeserver) -> object:
+    from synapse.rest.key.server import KeyServer
+
+    return KeyServer(hs.accounts.server_keys)
+
+
+def _federation_version(hs: Homeserver) -> object:
+    from synapse.rest.federation.version import FederationVersion
+
+    return FederationVersion()
+
+
 # -- all of them -----------------------------------------------------------------------------------------------------
 
 ROWS: tuple[Row, ...] = (
     Row(("health", "metrics", "welcome"), _operation),
     Row(("versions", "well_known_client"), _versions),
+    Row(("register", "register_available"), _register),
+    Row(("login_flows", "login", "logout", "logout_all", "whoami"), _sessions),
+    Row(("admin_register_nonce", "admin_register"), _admin_register),
+    Row(("devices", "device_get", "device_update", "device_delete", "delete_devices"), _devices),
+    Row(("capabilities",), _capabilities),
+    Row(("turn_server", "threepids"), _account_services),
+    Row(("profile_get", "profile_field_get", "profile_field_set", "profile_field_delete"), _profiles),
+    Row(("user_directory_search",), _user_directory),
+    Row(
+        (
+            *("account_data_get", "account_data_set", "room_account_data_get", "room_account_data_set"),
+            *("room_tags", "room_tag_set", "room_tag_delete"),
+        ),
+        _account_data,
+    ),
+    Row(("filter_create", "filter_get"), _filters),
+    Row(
+        (
+            *("push_rules", "push_rules_global", "push_rule_get", "push_rule_set", "push_rule_delete"),
+            *("push_rule_enabled_get", "push_rule_enabled_set", "push_rule_actions_get", "push_rule_actions_set"),
+        ),
+        _push_rules,
+    ),
+    Row(("pushers", "pusher_set"), _pushers),
+    Row(("keys_upload", "keys_query", "keys_changes", "keys_claim"), _keys),
+    Row(("send_to_device",), _to_device),
+    Row(
+        (
+            *("media_upload", "media_create", "media_upload_to", "media_config", "media_config_authenticated"),
+            *("media_download", "media_download_authenticated", "media_thumbnail", "media_thumbnail_authenticated"),
+        ),
+        _media,
+    ),
+    Row(("admin_purge_media_cache", "admin_room_media", "admin_quarantine_room_media"), _admin_media),
+    Row(("server_keys",), _server_keys),
+    Row(("federation_version",), _federation_version),
 )
