@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from synapse.storage.events import EventsStore, StoredEvent
     from synapse.storage.memberships import MembershipsStore
     from synapse.storage.push_rules import PushRuleStore
-    from synapse.util.caches import Cache, LruCache
+    from synapse.util.caches import Cache
 
 MAX_HOPS: Final = 3
 """How many relations are followed to find the thread of an event."""
@@ -52,35 +52,26 @@ class Members:
 class RoomMembers:
     """Who is in which room, as far as notifying goes."""
 
-    def __init__(self, store: MembershipsStore, server_name: str, cache: LruCache[str, Members]) -> None:
+    def __init__(self, store: MembershipsStore, server_name: str, cache: Cache[str, Members]) -> None:
         self._store = store
         self._server_name = server_name
         self._cache = cache
-        self._reading: dict[str, int] = {}
 
     async def get(self, room_id: str) -> Members:
         """The members of a room. No statement when warm, else one."""
-        members = self._cache.get(room_id)
-        if members is None:
-            self._reading[room_id] = 0
-            local, count = await self._store.joined_local(room_id)
-            members = Members(local, count)
-            # What changed while the statement ran may be missing in its answer, which then serves only once.
-            if self._reading.pop(room_id, 1) == 0:
-                self._cache.set(room_id, members)
-        return members
+        return await self._cache.fetch(room_id, self._load)
+
+    async def _load(self, room_id: str) -> Members:
+        return Members(*await self._store.joined_local(room_id))
 
     # -- fed by the events stream ------------------------------------------------------------------------------
 
     def learn(self, room_id: str, user_id: str, event: Event | None) -> None:
         """A member's entry in the room's present state changes."""
-        if room_id in self._reading:
-            self._reading[room_id] += 1
-        members = self._cache.get(room_id)
-        if members is None:
-            return
-        if domain_of(user_id) != self._server_name:
-            self._cache.pop(room_id)  # whether the number of members changes is not known here
+        members = self._cache.peek(room_id)
+        if members is None or domain_of(user_id) != self._server_name:
+            # Whether a foreign user changes the number of members is not known here.
+            self.forget(room_id)
             return
         members.count -= user_id in members.local
         members.local.pop(user_id, None)
@@ -91,13 +82,13 @@ class RoomMembers:
 
     def learn_new_room(self, room_id: str) -> None:
         """A room begins, without members."""
-        self._cache.set(room_id, Members({}, 0))
+        if self._cache.peek(room_id) is None:
+            self.forget(room_id)
+            self._cache.set(room_id, Members({}, 0))
 
     def forget(self, room_id: str) -> None:
-        """Drop what is known about a room."""
-        if room_id in self._reading:
-            self._reading[room_id] += 1
-        self._cache.pop(room_id)
+        """Drop what is known about a room, and what is being read."""
+        self._cache.invalidate(room_id)
 
     def forget_all(self) -> None:
         """Drop everything: rows of the stream may have been missed."""

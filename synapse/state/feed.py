@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
+import orjson
+
 from synapse.api.constants import EventTypes
-from synapse.api.room_versions import room_version
+from synapse.api.room_versions import ROOM_VERSIONS
 from synapse.events.event import Event
+from synapse.replication.event_rows import EventRow, Row, StateRow
 from synapse.state.heads import Growth
-from synapse.storage.event_rows import EventRow, Row, StateRow
 from synapse.storage.events import StoredEvent
 
 if TYPE_CHECKING:
@@ -39,34 +41,46 @@ class RoomFeed:
         self._events = events
         self._members = members
 
-    def learn(self, rows: Sequence[Row]) -> None:
-        """Rows of the events stream, as they come."""
-        changed = {(row.room_id, row.stream_ordering) for row in rows if isinstance(row, StateRow)}
+    def learn(self, rows: Sequence[tuple[int, Row]]) -> None:
+        """Rows of the events stream with their positions, as they come."""
+        changed = {(row.room_id, position) for position, row in rows if isinstance(row, StateRow)}
         members: dict[str, Event] = {}
-        for row in rows:
+        for position, row in rows:
             if isinstance(row, EventRow):
-                self._learn_event(row, (row.room_id, row.stream_ordering) in changed, members)
+                self._learn_event(position, row, (row.room_id, position) in changed, members)
             else:
-                self._learn_state(row, members)
+                self._learn_state(position, row, members)
 
-    def _learn_event(self, row: EventRow, changes_state: bool, members: dict[str, Event]) -> None:
-        growth = Growth(row.stream_ordering, row.event_id, row.prev_event_ids, row.depth, changes_state)
-        if row.type == EventTypes.CREATE and not row.prev_event_ids:
-            self._heads.learn_new_room(row.room_id, row.room_version, growth)
-            self._state.learn_new_room(row.room_id)
-            self._members.learn_new_room(row.room_id)
+    def _learn_event(self, position: int, row: EventRow, changes_state: bool, members: dict[str, Event]) -> None:
+        growth = Growth(position, row.event_id, row.prev_event_ids, row.depth, changes_state)
+        if row.type == EventTypes.CREATE and not row.prev_event_ids and row.json:
+            self._learn_create(row, growth)
         else:
             self._heads.learn(row.room_id, (growth,))
-        if row.state_key is not None and row.json is not None:
-            event = Event.from_json(row.json, room_version(row.room_version), event_id=row.event_id)
-            self._events.learn(StoredEvent(event, row.stream_ordering, row.state_group, row.received_ts))
-            if row.type == EventTypes.MEMBER:
-                members[row.event_id] = event
+            if row.state_key is not None and row.json:
+                self._learn_state_event(position, row, members)
         if row.redacts is not None:
             self._events.learn_redaction(row.redacts, row.event_id)
 
-    def _learn_state(self, row: StateRow, members: dict[str, Event]) -> None:
-        self._state.learn(row.room_id, (row.type, row.state_key), row.event_id, row.stream_ordering)
+    def _learn_create(self, row: EventRow, growth: Growth) -> None:
+        version = ROOM_VERSIONS[orjson.loads(row.json)["content"].get("room_version", "1")]
+        self._heads.learn_new_room(row.room_id, version, growth)
+        self._state.learn_new_room(row.room_id)
+        self._members.learn_new_room(row.room_id)
+        event = Event.from_json(row.json, version, event_id=row.event_id)
+        self._events.learn(StoredEvent(event, growth.stream_ordering, row.state_group))
+
+    def _learn_state_event(self, position: int, row: EventRow, members: dict[str, Event]) -> None:
+        version = self._heads.version(row.room_id)
+        if version is None:
+            return  # nobody writes to that room here
+        event = Event.from_json(row.json, version, event_id=row.event_id)
+        self._events.learn(StoredEvent(event, position, row.state_group))
+        if row.type == EventTypes.MEMBER:
+            members[row.event_id] = event
+
+    def _learn_state(self, position: int, row: StateRow, members: dict[str, Event]) -> None:
+        self._state.learn(row.room_id, (row.type, row.state_key), row.event_id, position)
         if row.type != EventTypes.MEMBER:
             return
         if row.event_id is not None and row.event_id not in members:

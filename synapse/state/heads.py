@@ -111,11 +111,18 @@ class RoomHeads:
             head = head.grown(growth)
         self._cache.set(room_id, head)
 
-    def learn_new_room(self, room_id: str, version: str, create: Growth) -> None:
+    def version(self, room_id: str) -> RoomVersion | None:
+        """The room's version, if its head is remembered."""
+        head = self._cache.peek(room_id)
+        return None if head is None else head.version
+
+    def learn_new_room(self, room_id: str, version: RoomVersion, create: Growth) -> None:
         """A room begins with this event."""
+        if self._cache.peek(room_id) is not None:
+            return  # it has been read, with all that came after
         extremities = {create.event_id: create.depth}
         position = create.stream_ordering
-        self._cache.set(room_id, Head(room_id, room_version(version), extremities, position, position))
+        self._cache.set(room_id, Head(room_id, version, extremities, position, position))
 
     def forget_all(self) -> None:
         """Drop everything: rows of the stream may have been missed."""

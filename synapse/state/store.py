@@ -125,7 +125,8 @@ class StateReader:
 
     def learn_new_room(self, room_id: str) -> None:
         """A room begins: whatever is not announced of it from now on does not exist."""
-        self._cache.set(room_id, RoomEntries(complete=True))
+        if self._cache.peek(room_id) is None:
+            self._cache.set(room_id, RoomEntries(complete=True))
 
     def forget(self, room_id: str) -> None:
         """Drop what is remembered of a room."""

@@ -28,7 +28,6 @@ class StoredEvent:
         "_shown",
         "event",
         "outlier",
-        "received_ts",
         "redacted_by",
         "rejected",
         "soft_failed",
@@ -41,7 +40,6 @@ class StoredEvent:
         event: Event,
         stream_ordering: int,
         state_group: int | None,
-        received_ts: int,
         *,
         soft_failed: bool = False,
         rejected: str | None = None,
@@ -51,7 +49,6 @@ class StoredEvent:
         self.event = event
         self.stream_ordering = stream_ordering
         self.state_group = state_group
-        self.received_ts = received_ts
         self.soft_failed = soft_failed
         self.rejected = rejected
         self.outlier = outlier
@@ -75,7 +72,6 @@ class StoredEvent:
             self.event,
             self.stream_ordering,
             self.state_group,
-            self.received_ts,
             soft_failed=self.soft_failed,
             rejected=self.rejected,
             outlier=self.outlier,
@@ -87,7 +83,7 @@ class StoredEvent:
 
 
 COLUMNS = (
-    "e.event_id, e.json, e.stream_ordering, e.state_group, e.received_ts, e.soft_failed, e.rejected, e.outlier, "
+    "e.event_id, e.json, e.stream_ordering, e.state_group, e.soft_failed, e.rejected, e.outlier, "
     "e.redacted_by, r.room_version"
 )
 """What `from_row` reads; `e` is events, `r` is rooms."""
@@ -95,14 +91,11 @@ COLUMNS = (
 
 def from_row(row: tuple[Any, ...]) -> StoredEvent:
     """A StoredEvent of a row of `COLUMNS`."""
-    event_id, json, stream_ordering, state_group, received_ts, soft_failed, rejected, outlier, redacted_by, version = (
-        row
-    )
+    event_id, json, stream_ordering, state_group, soft_failed, rejected, outlier, redacted_by, version = row
     return StoredEvent(
         Event.from_json(json, room_version(version), event_id=event_id),
         stream_ordering,
         state_group,
-        received_ts,
         soft_failed=soft_failed,
         rejected=rejected,
         outlier=outlier,

@@ -106,13 +106,15 @@ class Persister:
         return await waiting.answer
 
     async def _work(self) -> None:
-        while self._queue:
-            batch, self._queue = self._queue[:MAX_BATCH], self._queue[MAX_BATCH:]
-            try:
-                await self._write(batch)
-            except Exception as error:
-                await self._write_singly(batch, error)
-        self._busy = False
+        try:
+            while self._queue:
+                batch, self._queue = self._queue[:MAX_BATCH], self._queue[MAX_BATCH:]
+                try:
+                    await self._write(batch)
+                except Exception as error:
+                    await self._write_singly(batch, error)
+        finally:
+            self._busy = False
 
     async def _write_singly(self, batch: list[_Waiting], error: Exception) -> None:
         """The batch could not be written. One request must not take others down with it."""

@@ -21,6 +21,7 @@ from synapse.handlers.room_creation import CreateRoom, RoomCreation
 from synapse.handlers.room_locks import RoomLocks
 from synapse.http.request import Requester
 from synapse.push.bulk import BulkPush, PushPrograms, RoomMembers
+from synapse.replication.event_rows import Row, rows_of
 from synapse.state.feed import RoomFeed
 from synapse.state.filters import StateFilter
 from synapse.state.heads import RoomHeads
@@ -28,7 +29,6 @@ from synapse.state.store import StateReader
 from synapse.storage.aliases import AliasesStore
 from synapse.storage.current_state import CurrentStateStore
 from synapse.storage.database import Database, Transaction
-from synapse.storage.event_rows import Row, rows_of
 from synapse.storage.event_txns import EventTxnsStore
 from synapse.storage.events import EventsStore
 from synapse.storage.extremities import ExtremitiesStore
@@ -57,12 +57,12 @@ class RoomProcess:
         self.db = db
         self.lagging = False
         self.position = 0
-        self._late: list[tuple[int, Sequence[Row]]] = []
+        self._late: list[tuple[int, Sequence[tuple[int, Row]]]] = []
         self._waiting: list[tuple[int, Deferred[None]]] = []
         self.events = EventsStore(db, LruCache("events", 1000))
         self.state = StateReader(CurrentStateStore(db), StateStore(db), self.events, LruCache("state", 100))
         self.heads = RoomHeads(ExtremitiesStore(db), LruCache("heads", 100))
-        self.members = RoomMembers(MembershipsStore(db), SERVER, LruCache("members", 100))
+        self.members = RoomMembers(MembershipsStore(db), SERVER, Cache("members", 100))
         self.feed = RoomFeed(self.heads, self.state, self.events, self.members)
         programs = PushPrograms(PushRuleStore(db), Cache("push_rules", 1000))
         self.push = BulkPush(self.members, programs, self.events, SERVER)
@@ -97,7 +97,7 @@ class RoomProcess:
             SERVER,
         )
 
-    def hear(self, position: int, rows: Sequence[Row]) -> None:
+    def hear(self, position: int, rows: Sequence[tuple[int, Row]]) -> None:
         """Rows of the events stream arrive, unless this process lags."""
         self._late.append((position, rows))
         if not self.lagging:
@@ -140,12 +140,16 @@ class RoomProcess:
         return (await self.creation.create(requester, room_id, event_type, content, state_key=state_key)).event_id
 
 
+# Time goes on where a cluster is started anew: two of the same events at the same time would be one.
+_clocks = (count(start) for start in count(1_700_000_000_000, 1_000_000))
+
+
 class Cluster:
     """The writer, in its main process, and workers that hear from it."""
 
     def __init__(self, db: Database, workers: int) -> None:
         self.db = db
-        clock = count(1_700_000_000_000)
+        clock = next(_clocks)
         self.now = lambda: next(clock)
         self.main = RoomProcess(db, self.write, self.now, is_main=True)
         self.workers = [RoomProcess(db, self.write, self.now, is_main=False) for _ in range(workers)]
@@ -160,7 +164,7 @@ class Cluster:
 
     def announce(self, position: int, planned: Sequence[Planned]) -> None:
         self.announced += planned
-        rows = rows_of(planned, 0)
+        rows = rows_of(planned)
         for process in (self.main, *self.workers):
             process.hear(position, rows)
 
@@ -170,6 +174,8 @@ async def start(db: Database, workers: int = 0) -> Cluster:
     cluster = Cluster(db, workers)
     main = cluster.main
     position, group = await db.read("where we were", _where_we_were)
+    for process in (main, *cluster.workers):
+        process.position = position
     ends = RoomEnds(ExtremitiesStore(db), main.events, LruCache("ends", 100))
     stores = Stores(ends, main.state, StateStore(db), main.events, EventTxnsStore(db))
     recent: LruCache[Any, Any] = LruCache("recent", 1000)
@@ -229,7 +235,9 @@ def _derived(txn: Transaction, room_id: str) -> dict[str, Any]:
         txn.execute(sql, [room_id] * sql.count("%s"))
         return txn.rows()
 
-    members = rows("SELECT state_key, membership, event_id FROM current_state WHERE room_id = %s AND type='m.room.member'")
+    members = rows(
+        "SELECT state_key, membership, event_id FROM current_state WHERE room_id = %s AND type='m.room.member'"
+    )
     memberships = [membership for _user, membership, _event in members]
     latest = rows(
         "SELECT DISTINCT ON (type, state_key) type, state_key, event_id FROM current_state_deltas WHERE room_id = %s "
