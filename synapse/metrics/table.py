@@ -71,6 +71,30 @@ DB_RETRIES = Counter(
 DB_SECONDS = Counter("synapse_db_seconds_total", "Time spent in transactions, by name.", ("name",))
 
 # -- replication ---------------------------------------------------------------------------------------------------
+REPLICATION_CONNECTIONS = Gauge("synapse_replication_connections", "Workers connected to this main process.")
+REPLICATION_CONNECTED = Gauge(
+    "synapse_replication_connected", "1 while this worker follows the main process, 0 while it does not."
+)
+REPLICATION_POSITION = Gauge("synapse_replication_position", "How far this process has heard of a stream.", ("stream",))
+REPLICATION_ROWS_SENT = Counter(
+    "synapse_replication_rows_sent_total", "Rows sent to workers, counted for each that they were sent to.", ("stream",)
+)
+REPLICATION_ROWS = Counter(
+    "synapse_replication_rows_received_total",
+    "Rows that this worker has heard of, live or read from the database to catch up.",
+    ("stream", "how"),
+)
+REPLICATION_SKIPPED = Counter(
+    "synapse_replication_skipped_total",
+    "How often a worker that does not keep up was told a position in place of rows.",
+    ("stream",),
+)
+REPLICATION_COMMANDS = Counter(
+    "synapse_replication_commands_total", "Commands received over replication connections, by name.", ("command",)
+)
+REPLICATION_UNDELIVERED = Gauge(
+    "synapse_replication_undelivered", "Commands of this worker that the main process has not confirmed."
+)
 LEASES = Gauge("synapse_lease_held", "1 while this process holds the lease of a duty, 0 while it stands by.", ("name",))
 
 ALL: tuple[Counter | Gauge | Histogram, ...] = tuple(

@@ -69,6 +69,10 @@ class StreamIdAllocator:
             self._done.discard(self._current)
         return self._current
 
+    def begin(self, current: int) -> None:
+        """Goes on after this position; for an allocator that was made before it was known."""
+        self._last = self._current = current
+
     def finish_up_to(self, position: int) -> int:
         """Everything up to this position is done; for a writer that does one thing after another."""
         return self.finish(open_ for open_ in list(self._open) if open_ <= position)
@@ -147,22 +151,26 @@ class Positions:
         self._reserve = reserve
         self._reserved: dict[str, int] = {}
         self._extending = False
-        self.allocators: dict[str, StreamIdAllocator] = {}
+        self.allocators: dict[str, StreamIdAllocator] = {
+            stream.name: _Reserving(stream.name, self) for stream in STREAMS if stream.in_database
+        }
 
     async def load(self) -> None:
         """Finds where each stream goes on; once, before anything is written."""
         found = await self._db.write("streams.load_positions", _load, self._reserve)
         for name, (current, reserved) in found.items():
-            self.allocators[name] = _Reserving(current, name, self)
+            self.allocators[name].begin(current)
             self._reserved[name] = reserved
 
     async def release(self) -> None:
         """Gives back what was reserved and not used; at the end, when nothing is written any more."""
-        used = [(name, allocator.last, self._reserved[name]) for name, allocator in self.allocators.items()]
+        used = [(name, self.allocators[name].last, reserved) for name, reserved in self._reserved.items()]
         await self._db.write("streams.release_positions", _release, used)
 
     def check(self, name: str, last: int) -> None:
         """A position was handed out: reserve more in good time."""
+        if name not in self._reserved:
+            raise RuntimeError(f"the stream {name} is not started yet, so nothing can be written to it")
         left = self._reserved[name] - last
         if left < 0:
             raise RuntimeError(f"the positions of the stream {name} are used up; the database took no reservation")
@@ -184,8 +192,8 @@ class Positions:
 class _Reserving(StreamIdAllocator):
     """An allocator that keeps within what is reserved."""
 
-    def __init__(self, current: int, name: str, positions: Positions) -> None:
-        super().__init__(current)
+    def __init__(self, name: str, positions: Positions) -> None:
+        super().__init__(0)
         self._name = name
         self._positions = positions
 

@@ -21,7 +21,7 @@ SMALL: Final = 8 * 1024
 """Characters of JSON that are sent along; a larger event is read from the database by those who want it."""
 
 
-class EventRow(msgspec.Struct, frozen=True, array_like=True, tag="e"):
+class EventRow(msgspec.Struct, frozen=True, array_like=True, tag_field="kind", tag="e"):
     """A new event. `json` is its federation form, "" where it is too large to be sent along.
 
     `redacts` names the event that this one redacts, where the redaction is in force.
@@ -41,7 +41,7 @@ class EventRow(msgspec.Struct, frozen=True, array_like=True, tag="e"):
     json: str
 
 
-class StateRow(msgspec.Struct, frozen=True, array_like=True, tag="s"):
+class StateRow(msgspec.Struct, frozen=True, array_like=True, tag_field="kind", tag="s"):
     """An entry of a room's present state that changed; `event_id` None: it went away."""
 
     room_id: str

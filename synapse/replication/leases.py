@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import threading
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
@@ -77,6 +78,7 @@ class Lease:
         socket, self._socket = self._socket, None
         if socket is not None:
             self._reactor.removeReader(socket)
+            socket.close()
             self._gauge.set(0)
         connection, self._connection = self._connection, None
         if connection is not None:
@@ -118,10 +120,16 @@ class _Socket:
     def __init__(self, connection: Connection, ended: Callable[[], None]) -> None:
         self._connection = connection
         self._ended = ended
-        self._fileno = connection.fileno()
+        # A descriptor of our own: libpq closes its one at once when the connection breaks, and the reactor could not
+        # forget a number that is no descriptor any more, or somebody else's by then.
+        self._fileno = os.dup(connection.fileno())
 
     def fileno(self) -> int:
         return self._fileno
+
+    def close(self) -> None:
+        os.close(self._fileno)
+        self._fileno = -1  # for the reactor, which looks again after doRead
 
     def doRead(self) -> None:
         try:
