@@ -65,6 +65,9 @@ class Services(Protocol):
         """End duties, let go of leases, close connections."""
 
 
+Build = Callable[[Any, Callable[[Exception], None]], Services]
+
+
 class Process:
     """One process. `check`, then `run`, once.
 
@@ -97,14 +100,14 @@ class Process:
         if self._pid_file is not None:
             self._pid_file.remove()
 
-    def run(self, build: Callable[[Any], Services], ready: Callable[[], None]) -> int:
+    def run(self, build: Build, ready: Callable[[], None]) -> int:
         """Start, serve, and return the exit status in the end.
 
-        :param build: makes the services on the reactor, which exists only now.
+        :param build: makes the services from the reactor, which exists only now, and what ends the process at once.
         :param ready: is called when the process serves.
         """
         self._reactor = _reactor.install()
-        self._services = build(self._reactor)
+        self._services = build(self._reactor, self._give_up)
         self._tell_ready = ready
         self._reactor.callWhenRunning(self._begin)
         self._reactor.run()
@@ -156,15 +159,24 @@ class Process:
         self._tell_ready()
 
     def _failed(self, failure: Failure) -> None:
-        error: Any = failure.value
+        self._report(failure.value)
+        self._told_to_stop()
+
+    def _give_up(self, error: Exception) -> None:
+        """Nothing more may be done, not even for those who wait."""
+        self._report(error)
+        self._leaving = True
+        _notify.notify(_notify.STOPPING)
+        self._end()
+
+    def _report(self, error: Any) -> None:
         sentence = as_sentence(error)
         if sentence is None:
             traceback.print_exception(error)
         else:
             print(sentence, file=sys.stderr, flush=True)
-        logger.critical("The start failed: %s", sentence or error)
+        logger.critical("%s", sentence or f"The process failed: {error}")
         self._status = 1
-        self._told_to_stop()
 
     # -- the end ---------------------------------------------------------------------------------------------------
 

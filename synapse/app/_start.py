@@ -9,10 +9,11 @@ fork; so nothing here imports it, or anything that does, at module level.
 
 from __future__ import annotations
 
+import functools
 import gc
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from synapse.app import _arguments
@@ -120,7 +121,8 @@ def _serve(process: Process, config: Config, background: bool) -> int:
             print(f"Warning: {warning}", file=sys.stderr)
     _tune_garbage_collection(config)
     _prepare_database(config)
-    return process.run(lambda reactor: _services(config, reactor), daemon.ready if daemon else lambda: None)
+    build = functools.partial(_services, config)
+    return process.run(build, daemon.ready if daemon else lambda: None)
 
 
 def _prepare_database(config: Config) -> None:
@@ -131,12 +133,12 @@ def _prepare_database(config: Config) -> None:
     prepare(config.database, config.server.server_name, main=config.is_main)
 
 
-def _services(config: Config, reactor: Any) -> Services:
+def _services(config: Config, reactor: Any, give_up: Callable[[Exception], None]) -> Services:
     from synapse.app._homeserver import Homeserver
     from synapse.app._services import HomeserverServices
     from synapse.app.applications import application_of
 
-    return HomeserverServices(Homeserver(config, application_of(config), reactor))
+    return HomeserverServices(Homeserver(config, application_of(config), reactor), give_up)
 
 
 def _raise_file_limit(wanted: int) -> None:

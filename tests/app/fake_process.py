@@ -19,7 +19,7 @@ from synapse.storage.errors import DatabaseProblem
 
 
 class FakeServices:
-    def __init__(self, config: Config, reactor: Any) -> None:
+    def __init__(self, config: Config, reactor: Any, give_up: Any) -> None:
         from synapse.http.drain import Drain
         from synapse.http.router import Router
 
