@@ -1,0 +1,1 @@
+"""The real thing: every process, one database, nginx in front, real clients."""

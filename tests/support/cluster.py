@@ -1,0 +1,178 @@
+"""A real server in a directory of its own: every process, an embedded PostgreSQL, nginx in front; as the demo makes it.
+
+What differs from the demo: nothing limits rates, passwords are hashed quickly, and every process has a unix socket for
+its metrics.
+"""
+
+from __future__ import annotations
+
+import http.client
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+
+from synapse.api.routes import find, route_of
+
+ROOT = Path(__file__).parents[2]
+sys.path.append(str(ROOT / "demo"))  # whose modules are scripts, not a package
+
+import front  # noqa: E402  # found through the line above
+import site_files  # noqa: E402
+
+_MANY = {"per_second": 100_000, "burst_count": 100_000}
+_UNLIMITED: dict[str, Any] = {
+    "rc_message": _MANY,
+    "rc_registration": _MANY,
+    "rc_login": {"address": _MANY, "account": _MANY, "failed_attempts": _MANY},
+    "rc_joins": {"local": _MANY, "remote": _MANY},
+    "rc_invites": {"per_room": _MANY, "per_user": _MANY, "per_issuer": _MANY},
+    "bcrypt_rounds": 4,
+    "enable_metrics": True,
+}
+Served = Counter[tuple[str, str, str]]  # (process, endpoint, method): requests
+
+
+@dataclass(frozen=True)
+class Process:
+    """One process of the server."""
+
+    name: str
+    app: str  # without "synapse.app."
+    file: Path
+    pid_file: Path
+    metrics: Path
+
+
+class Cluster:
+    """A server; `workers` False makes it one process without nginx.
+
+    :param data: an existing directory; its path is short, since unix sockets lie in it.
+    """
+
+    def __init__(self, data: Path, *, workers: bool = True) -> None:
+        self.data = data
+        self.workers = workers
+        ports = site_files.prepare(data, running=False)
+        self.url = f"http://127.0.0.1:{ports.front if workers else ports.main}"
+        self._front_port = ports.front
+        self.main = data / "homeserver.yaml"
+        self._configure()
+        self.processes = {process.name: process for process in self._processes()}
+        self.shared_secret = str(yaml.safe_load(self.main.read_text())["registration_shared_secret"])
+
+    def _configure(self) -> None:
+        options = yaml.safe_load(self.main.read_text()) | _UNLIMITED
+        options["listeners"].append(self._metrics_listener("homeserver"))
+        if not self.workers:
+            options |= {name: True for name, value in site_files.SHARED.items() if value is False}
+        self.main.write_text(yaml.safe_dump(options))
+        for file in (self.data / "workers").glob("*.yaml"):
+            if file.stem == "main":
+                continue
+            if not self.workers:
+                file.unlink()
+                continue
+            worker = yaml.safe_load(file.read_text())
+            worker.setdefault("worker_listeners", []).append(self._metrics_listener(file.stem))
+            file.write_text(yaml.safe_dump(worker))
+
+    def _metrics_listener(self, name: str) -> dict[str, Any]:
+        return {"type": "metrics", "path": str(self.data / f"run/{name}.metrics")}
+
+    def _processes(self) -> Iterator[Process]:
+        for file in sorted((self.data / "workers").glob("*.yaml")):
+            app = str(yaml.safe_load(file.read_text())["worker_app"]).removeprefix("synapse.app.")
+            run = self.data / "run"
+            yield Process(file.stem, app, file, run / f"{app}.pid", run / f"{app}.metrics")
+
+    # -- its life --------------------------------------------------------------------------------------------------
+
+    def start(self, name: str | None = None) -> None:
+        """Start everything, or one process."""
+        self._synctl("start", name)
+        if name is None and self.workers:
+            front.start(self.data, self._front_port, Path(sys.executable).with_name("synctl"))
+
+    def stop(self) -> None:
+        """Stop everything."""
+        if self.workers:
+            front.stop(self.data)
+        self._synctl("stop", None)
+
+    def kill(self, name: str) -> None:
+        """Kill a process as `kill -9` does, and wait until it is gone."""
+        pid = self.pid(name)
+        subprocess.run(["kill", "-9", str(pid)], check=True)
+        while Path(f"/proc/{pid}/cmdline").exists() and Path(f"/proc/{pid}/cmdline").read_bytes():
+            time.sleep(0.01)
+
+    def pid(self, name: str) -> int:
+        """The process id."""
+        return int(self.processes[name].pid_file.read_text().split()[0])
+
+    @property
+    def postmaster_pid_file(self) -> Path:
+        """Where PostgreSQL has written its process id."""
+        return next(self.data.rglob("postmaster.pid"))
+
+    def _synctl(self, action: str, name: str | None) -> None:
+        which = ["-a", str(self.data / "workers")] if name is None else ["-w", str(self.processes[name].file)]
+        command = [sys.executable, str(ROOT / "synctl"), *which, action, str(self.main)]
+        done = subprocess.run(command, cwd=self.data, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
+
+    # -- what it has done ------------------------------------------------------------------------------------------
+
+    def requests_served(self) -> Served:
+        """How many requests each process has answered, from its metrics."""
+        served: Served = Counter()
+        for process in self.processes.values():
+            for family in text_string_to_metric_families(_get(process.metrics, "/_synapse/metrics")):
+                for sample in family.samples:
+                    if sample.name == "synapse_http_server_requests_total":
+                        key = (process.name, sample.labels["endpoint"], sample.labels["method"])
+                        served[key] += int(sample.value)
+        return served
+
+    def expected_app(self, endpoint: str, method: str) -> str:
+        """The application that the workers' description gives a request to."""
+        route = route_of(method, find(endpoint).example())
+        return "homeserver" if route is None else route.app.value.removeprefix("synapse.app.")
+
+
+def _get(path: Path, target: str) -> str:
+    connection = http.client.HTTPConnection("localhost")
+    connection.sock = socket.socket(socket.AF_UNIX)
+    connection.sock.connect(str(path))
+    try:
+        connection.request("GET", target)
+        return connection.getresponse().read().decode()
+    finally:
+        connection.close()
+
+
+@contextmanager
+def running_cluster(*, workers: bool = True) -> Iterator[Cluster]:
+    """A server that is started now, and stopped and removed in the end."""
+    data = Path(tempfile.mkdtemp(prefix="synapse-cluster-"))
+    try:
+        cluster = Cluster(data, workers=workers)
+        try:
+            cluster.start()
+            yield cluster
+        finally:
+            cluster.stop()
+    finally:
+        shutil.rmtree(data, ignore_errors=True)
