@@ -120,7 +120,8 @@ class HomeserverServices:
             return self._hs.replication.factory()
         if listener.type == "manhole":
             return manhole_factory(self._hs.config, {"hs": self._hs})
-        return self._hs.site(listener)
+        enabled = self._hs.config.metrics.enable_metrics
+        return self._hs.site(listener if enabled else listener.without("metrics"))
 
     async def start_duties(self) -> None:
         self._duties = list(self._hs.duties)

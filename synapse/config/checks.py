@@ -58,7 +58,7 @@ def check(config: Config, place: Place) -> Iterator[str]:
     yield from _application(config, place)
     yield from _database(config, place)
     _signing_key(config, place)
-    _listeners(config, place)
+    yield from _listeners(config, place)
     _registration(config, place)
     _voip(config, place)
     yield from _duties(config, place)
@@ -173,7 +173,7 @@ def _signing_key(config: Config, place: Place) -> None:
 # -- listeners -------------------------------------------------------------------------------------------------------
 
 
-def _listeners(config: Config, place: Place) -> None:
+def _listeners(config: Config, place: Place) -> Iterator[str]:
     taken: dict[tuple[str, int | str], str] = {}
     for index, listener in enumerate(config.listeners):
         option = f"{config.listeners_option}[{index}]"
@@ -181,6 +181,8 @@ def _listeners(config: Config, place: Place) -> None:
         _contents(config, listener, option, place)
         _privacy(config, listener, option, place)
         _twice(listener, option, place, taken)
+        if "metrics" in listener.names and not config.metrics.enable_metrics:
+            yield f"{place(option)}: `{option}` offers metrics, but none are told as long as `enable_metrics` is false."
 
 
 def _place_of_listener(listener: Listener, option: str, place: Place) -> None:

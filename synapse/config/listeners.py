@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Final, Literal
 
+from msgspec.structs import replace
+
 from synapse.config.options import Doc, Mode, Path, Port, Section
 
 ResourceName = Literal["client", "federation", "media", "keys", "replication", "metrics", "health", "static"]
@@ -73,6 +75,17 @@ class Listener(Section, frozen=True, kw_only=True):
         if self.type == "metrics":
             return frozenset({"metrics"})
         return frozenset(name for resource in self.resources for name in resource.names)
+
+    def without(self, name: str) -> Listener:
+        """The same, but for one resource; what is left of it may be `health` alone."""
+        kept = tuple(replace(resource, names=tuple({*resource.names} - {name})) for resource in self.resources)
+        if self.type == name:
+            kept = (ListenerResource(names=("health",)),)
+        return (
+            replace(self, type="http", resources=tuple(one for one in kept if one.names))
+            if name in self.names
+            else self
+        )
 
     @property
     def compressed(self) -> frozenset[str]:

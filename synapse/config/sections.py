@@ -259,17 +259,14 @@ class LoginLimits(Section, frozen=True, kw_only=True):
 
 
 class JoinLimits(Section, frozen=True, kw_only=True):
-    """Joins, by user."""
+    """Joins."""
 
-    local: Annotated[RateLimit, Doc("Rooms that this server is in.")] = _rate(0.5, 20)
-    remote: Annotated[RateLimit, Doc("Rooms that it has to ask another server for.")] = _rate(0.01, 10)
+    local: Annotated[RateLimit, Doc("By user.")] = _rate(0.5, 20)
 
 
 class InviteLimits(Section, frozen=True, kw_only=True):
     """Invites."""
 
-    per_room: Annotated[RateLimit, Doc("By room.")] = _rate(0.3, 20)
-    per_user: Annotated[RateLimit, Doc("By user that is invited.")] = _rate(0.01, 10)
     per_issuer: Annotated[RateLimit, Doc("By user that invites.")] = _rate(0.3, 20)
 
 
@@ -279,7 +276,7 @@ class RatelimitConfig(Section, frozen=True, kw_only=True):
     rc_message: Annotated[RateLimit, Doc("Events that a user sends.")] = _rate(10.0, 50)
     rc_registration: Annotated[RateLimit, Doc("Registrations, by address of the client.")] = _rate(0.17, 5)
     rc_login: Annotated[LoginLimits, Doc("Logins.")] = LoginLimits()
-    rc_joins: Annotated[JoinLimits, Doc("Joins, by user.")] = JoinLimits()
+    rc_joins: Annotated[JoinLimits, Doc("Joins.")] = JoinLimits()
     rc_invites: Annotated[InviteLimits, Doc("Invites.")] = InviteLimits()
 
     def by_name(self, name: str) -> RateLimit:

@@ -209,8 +209,10 @@ def test_what_serves_a_listener(cluster: Cluster) -> None:
         {"type": "metrics", "port": 3},
         {"type": "manhole", "port": 4},
     ]
-    services, hs = cluster.process(listeners=listeners)
+    services, hs = cluster.process(listeners=listeners, enable_metrics=True)
     client, replication, metrics, manhole = (services.factory_for(listener) for listener in hs.config.listeners)
     assert (client, replication) == ("site http on [::]:1, 0.0.0.0:1", "replication")
     assert metrics == "site metrics on 127.0.0.1:3"
+    without = cluster.process(listeners=listeners, enable_metrics=False)[0]
+    assert without.factory_for(hs.config.listeners[2]) == "site http on [::]:3, 0.0.0.0:3"
     assert manhole.portal is not None

@@ -301,6 +301,13 @@ def test_a_worker_that_cannot_ask_the_main_process_is_pointed_out(
     assert "worker_replication_http_port" in warning
 
 
+def test_metrics_that_are_offered_but_not_enabled(options: dict[str, Any]) -> None:
+    listeners = {"listeners": [{"type": "metrics", "port": 9}]}
+    (warning,) = from_options(options | listeners).warnings
+    assert "`listeners[0]` offers metrics, but none are told as long as `enable_metrics` is false" in warning
+    assert from_options(options | listeners | {"enable_metrics": True}).warnings == ()
+
+
 def test_args_of_an_embedded_database_are_pointed_out(options: dict[str, Any]) -> None:
     database = options["database"] | {"args": {"host": "db", "cp_max": 5}}
     (warning,) = from_options(options | {"database": database}).warnings

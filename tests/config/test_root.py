@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from synapse.config import from_options, load
+from synapse.config.listeners import Listener, ListenerResource
 from synapse.config.options import Secret
 from tests.config.conftest import REPLICATION_LISTENERS, SYNCHROTRON, Write
 
@@ -148,6 +149,14 @@ def test_listeners_that_no_stranger_may_reach_are_on_loopback_by_default(options
     assert (unix.path, unix.mode, unix.compressed) == ("/run/s.sock", 0o660, frozenset({"client"}))
     assert str(unix) == "http on /run/s.sock"
     assert str(metrics) == "metrics on 127.0.0.1:3"
+
+
+def test_a_listener_without_one_of_its_resources() -> None:
+    both = Listener(type="http", port=1, resources=(ListenerResource(names=("client", "metrics")),))
+    assert both.without("metrics").names == {"client"}
+    assert both.without("keys") is both
+    own = Listener(type="metrics", port=1).without("metrics")
+    assert (str(own.type), own.names) == ("http", frozenset({"health"}))
 
 
 def test_signing_keys_are_read(options: dict[str, Any]) -> None:
