@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from synapse.http.ratelimit import RateLimits
     from synapse.http.server import Router
     from synapse.http.site import Site
+    from synapse.metrics.sources import ReactorLag
 
 
 class Homeserver:
@@ -75,6 +76,13 @@ class Homeserver:
         )
         mount(router, self, self.application.endpoints)
         return router
+
+    @cached_property
+    def lag(self) -> ReactorLag:
+        """Measures how busy the reactor is."""
+        from synapse.metrics.sources import ReactorLag
+
+        return ReactorLag(self.reactor)
 
     def site(self, listener: Listener) -> Site:
         """What serves the connections of an http or metrics listener."""

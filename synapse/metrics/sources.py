@@ -7,7 +7,7 @@ them, so that nothing of the layers above is imported.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
 from synapse.metrics import table
@@ -28,8 +28,43 @@ class DatabaseUsage(Protocol):
     seconds: float
 
 
-def watch_database(usage: Mapping[str, DatabaseUsage]) -> None:
-    """Tells of the database, from the usage by name of transaction."""
+class Pool(Protocol):
+    """The threads that talk to the database."""
+
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def waiting(self) -> int: ...
+
+
+class CacheFigures(Protocol):
+    """What a cache keeps of itself."""
+
+    name: str
+    size: int
+    hits: int
+    misses: int
+    evictions: int
+
+    def __len__(self) -> int: ...
+
+
+def watch_caches(caches: Iterable[CacheFigures]) -> None:
+    """Tells of every cache in `caches`, those that join it later included."""
+
+    def read(get: Callable[[CacheFigures], float]) -> Source:
+        return lambda: [((cache.name,), get(cache)) for cache in caches]
+
+    table.CACHE_HITS.read_from(read(lambda cache: cache.hits))
+    table.CACHE_MISSES.read_from(read(lambda cache: cache.misses))
+    table.CACHE_EVICTIONS.read_from(read(lambda cache: cache.evictions))
+    table.CACHE_ENTRIES.read_from(read(len))
+    table.CACHE_SIZE.read_from(read(lambda cache: cache.size))
+
+
+def watch_database(usage: Mapping[str, DatabaseUsage], pool: Pool) -> None:
+    """Tells of the database: the usage by name of transaction, and the pool."""
 
     def read(attribute: str) -> Source:
         get: Callable[[DatabaseUsage], float] = operator.attrgetter(attribute)
@@ -39,6 +74,8 @@ def watch_database(usage: Mapping[str, DatabaseUsage]) -> None:
     table.DB_STATEMENTS.read_from(read("statements"))
     table.DB_RETRIES.read_from(read("retries"))
     table.DB_SECONDS.read_from(read("seconds"))
+    table.DB_THREADS.read_from(lambda: [((), pool.size)])
+    table.DB_WAITING.read_from(lambda: [((), pool.waiting)])
 
 
 def describe_process(app: str, name: str, version: str) -> None:

@@ -69,6 +69,15 @@ DB_RETRIES = Counter(
     "synapse_db_retries_total", "Transactions begun anew after a conflict or a lost connection.", ("name",)
 )
 DB_SECONDS = Counter("synapse_db_seconds_total", "Time spent in transactions, by name.", ("name",))
+DB_THREADS = Gauge("synapse_db_threads", "Threads with a connection to the database of their own.")
+DB_WAITING = Gauge("synapse_db_waiting", "Transactions that wait for a connection.")
+
+# -- caches --------------------------------------------------------------------------------------------------------
+CACHE_HITS = Counter("synapse_cache_hits_total", "Look-ups that a cache could answer.", ("cache",))
+CACHE_MISSES = Counter("synapse_cache_misses_total", "Look-ups that it could not.", ("cache",))
+CACHE_EVICTIONS = Counter("synapse_cache_evictions_total", "Entries dropped for want of room.", ("cache",))
+CACHE_ENTRIES = Gauge("synapse_cache_entries", "Entries in a cache.", ("cache",))
+CACHE_SIZE = Gauge("synapse_cache_max_entries", "Entries that a cache may have.", ("cache",))
 
 # -- replication ---------------------------------------------------------------------------------------------------
 REPLICATION_CONNECTIONS = Gauge("synapse_replication_connections", "Workers connected to this main process.")
