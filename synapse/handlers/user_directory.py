@@ -17,7 +17,7 @@ from twisted.internet.defer import Deferred
 from synapse.api.constants import EventTypes
 from synapse.api.errors import forbidden, invalid_param
 from synapse.api.identifiers import domain_of
-from synapse.storage.event_rows import StateRow
+from synapse.replication.event_rows import StateRow
 from synapse.storage.user_directory import Query
 
 if TYPE_CHECKING:

@@ -149,6 +149,14 @@ def _keys(hs: Homeserver) -> object:
     return KeyEndpoints(hs.accounts.keys, hs.accounts.key_changes, hs.accounts.frontend_proxy)
 
 
+def _presence_stub(hs: Homeserver) -> object:
+    from synapse.rest.client.frontend_proxy import PresenceStub
+
+    proxy = hs.accounts.frontend_proxy
+    assert proxy is not None, "the configuration of a frontend_proxy names worker_main_http_uri"
+    return PresenceStub(proxy)
+
+
 def _to_device(hs: Homeserver) -> object:
     from synapse.rest.client.keys import ToDeviceEndpoints
 
@@ -212,6 +220,7 @@ ROWS: tuple[Row, ...] = (
     ),
     Row(("pushers", "pusher_set"), _pushers),
     Row(("keys_upload", "keys_query", "keys_changes", "keys_claim"), _keys),
+    Row(("presence_get", "presence_set"), _presence_stub, App.FRONTEND_PROXY),
     Row(("send_to_device",), _to_device),
     Row(
         (

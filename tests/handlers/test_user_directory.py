@@ -6,7 +6,7 @@ import pytest_twisted
 from twisted.internet.task import Clock
 
 from synapse.handlers.user_directory import DELAY_SECONDS, DirectoryFollower
-from synapse.storage.event_rows import StateRow
+from synapse.replication.event_rows import StateRow
 from synapse.util.repeating import Repeating
 
 
@@ -45,7 +45,7 @@ class Directory:
 
     def change(self, present: int) -> None:
         self.present = present
-        self.follower.news([StateRow(present, "!r", "m.room.member", "@u:far", "$e", None, "join")])
+        self.follower.news([StateRow("!r", "m.room.member", "@u:far", "$e", None)])
 
 
 @pytest_twisted.ensureDeferred
@@ -70,8 +70,8 @@ async def test_it_catches_up_and_then_waits_for_changes() -> None:
 async def test_what_does_not_concern_it_is_passed_over() -> None:
     directory = Directory()
     await directory.follower.begin()
-    own = StateRow(4, "!r", "m.room.member", "@u:test", "$e", None, "join")
-    directory.follower.news([own, StateRow(4, "!r", "m.room.name", "", "$e", None, None)])
+    own = StateRow("!r", "m.room.member", "@u:test", "$e", None)
+    directory.follower.news([own, StateRow("!r", "m.room.name", "", "$e", None)])
     assert directory.clock.getDelayedCalls() == []
 
 

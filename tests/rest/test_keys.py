@@ -214,7 +214,7 @@ async def test_changes_are_asked_for_by_tokens(server: Server) -> None:
 
 
 async def waiting(server: Server, user: str, device: str) -> list[Any]:
-    messages = await server.to_device_store.waiting(user, device, 0, 100, 100)
+    messages = await server.accounts.to_device_store.waiting(user, device, 0, 100, 100)
     return [orjson.loads(message) for _, message in messages]
 
 

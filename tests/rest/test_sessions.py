@@ -9,7 +9,6 @@ import pytest
 import pytest_twisted
 from twisted.internet.defer import Deferred, gatherResults
 
-from synapse.config.sections import RatelimitConfig
 from synapse.handlers.tokens import hash_token, is_plausible, make_token
 from synapse.handlers.ui_auth import SESSION_LIFETIME_MS
 from synapse.storage.access_tokens import AccessTokenStore, NewSession
@@ -175,7 +174,7 @@ async def test_guests_only_where_they_are_allowed(server: Server, database: Data
     guest = {"query": {"kind": "guest"}}
     assert error(await server.call("POST", "/register", {}, **guest)) == (403, "M_GUEST_ACCESS_FORBIDDEN")
     assert error(await server.call("POST", "/register", {}, query={"kind": "king"})) == (400, "M_INVALID_PARAM")
-    open_server = Server(database, enable_registration=False, allow_guests=True)
+    open_server = Server(database, enable_registration=False, allow_guest_access=True)
     reply = await open_server.call("POST", "/register", {"username": "ignored", "password": 5}, **guest)
     who = await open_server.call("GET", "/account/whoami", user=reply.json["access_token"])
     assert who.json == {"user_id": reply.json["user_id"], "device_id": reply.json["device_id"], "is_guest": True}
@@ -269,7 +268,7 @@ async def test_a_device_that_logs_in_again_keeps_one_session(server: Server) -> 
 
 @pytest_twisted.ensureDeferred
 async def test_failed_attempts_are_limited_by_account(database: Database) -> None:
-    server = Server(database, limits=RatelimitConfig())
+    server = Server(database, limited=True)
     await server.register("alice")
     for _ in range(5):
         assert error(await server.login("alice", "wrong")) == (403, "M_FORBIDDEN")
@@ -400,11 +399,11 @@ async def test_sightings_are_gathered_and_written_in_batches(server: Server) -> 
     for _ in range(3):
         await server.call("GET", "/account/whoami", user=token, headers={"user-agent": "nio"})
     assert await store.of_user(ALICE) == []
-    await server.sightings.flush()
+    await server.accounts.sightings.flush()
     assert [seen[:4] for seen in await store.of_user(ALICE)] == [(ALICE, "DEVICE", "127.0.0.1", "nio")]
     with server.database.counted() as counts:
         await server.call("GET", "/account/whoami", user=token, headers={"user-agent": "nio"})
-        await server.sightings.flush()
+        await server.accounts.sightings.flush()
     assert counts.statements_written == 0, "not news within two minutes"
     device = (await server.call("GET", "/devices/DEVICE", user=token)).json
     assert device["last_seen_ip"] == "127.0.0.1"

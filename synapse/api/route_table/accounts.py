@@ -11,7 +11,7 @@ ENDPOINTS = (
     Endpoint("versions", "/_matrix/client/versions", ("GET",), routes=(workers.VERSIONS,), auth=Auth.NONE),
     Endpoint("well_known_client", "/.well-known/matrix/client", ("GET",), auth=Auth.NONE),
     Endpoint("capabilities", f"{_C}/capabilities", ("GET",), CLIENT, guests=True),
-    Endpoint("turn_server", f"{_C}/voip/turnServer", ("GET",), CLASSIC, (workers.TURN_SERVER,)),
+    Endpoint("turn_server", f"{_C}/voip/turnServer", ("GET",), CLASSIC, (workers.TURN_SERVER,), guests=True),
     # --- sessions
     Endpoint(
         "register",
