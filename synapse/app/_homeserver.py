@@ -7,21 +7,30 @@ need in their constructor; only the app layer (and the factories in `synapse.res
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from twisted.internet.interfaces import IReactorTime
+    from collections.abc import Iterable
 
     from synapse.app._accounts import Accounts
+    from synapse.app._replication import Replication
+    from synapse.app._rooms import Rooms
     from synapse.app.applications import Application
     from synapse.config import Config
     from synapse.config.listeners import Listener
     from synapse.handlers.auth import Authenticator
+    from synapse.handlers.positions import StreamWriter
     from synapse.http.drain import Drain
     from synapse.http.ratelimit import RateLimits
     from synapse.http.server import Router
     from synapse.http.site import Site
     from synapse.metrics.sources import ReactorLag
+    from synapse.replication.calls import MainProcess
+    from synapse.replication.notifier import Notifier
+    from synapse.replication.writing import MainStreams, NoStreams
+    from synapse.storage.database import Database
+    from synapse.storage.user_ips import Seen
+    from synapse.util.caches import Caches
 
 
 class Homeserver:
@@ -32,7 +41,7 @@ class Homeserver:
     :param reactor: the event loop; tests pass one whose clock they hold.
     """
 
-    def __init__(self, config: Config, application: Application, reactor: IReactorTime) -> None:
+    def __init__(self, config: Config, application: Application, reactor: Any) -> None:
         self.config = config
         self.application = application
         self.reactor = reactor
@@ -44,7 +53,69 @@ class Homeserver:
 
     # -- storage: infrastructure -------------------------------------------------------------------------------
 
+    @cached_property
+    def database(self) -> Database:
+        """The one way to the database; it is prepared before there is a Homeserver."""
+        from synapse.logging.context import request_costs
+        from synapse.metrics.sources import watch_database
+        from synapse.storage.database import Database
+        from synapse.storage.prepare import pool_settings
+
+        database = Database(self.reactor, pool_settings(self.config.database, start=False), request_costs)
+        watch_database(database.usage, database.pool)
+        return database
+
+    @cached_property
+    def caches(self) -> Caches:
+        """Every cache of this process, by name."""
+        from synapse.metrics.sources import watch_caches
+        from synapse.util.caches import Caches
+
+        caches = Caches(self.config.caches.size)
+        watch_caches(caches)
+        return caches
+
     # -- replication ---------------------------------------------------------------------------------------------
+
+    @cached_property
+    def notifier(self) -> Notifier:
+        """The streams as this process has heard of them."""
+        from synapse.replication.contacts import RoomsOfUsers
+        from synapse.replication.notifier import Notifier
+
+        rooms_of_users = RoomsOfUsers(self.database, self.caches.cache("rooms_of_users", 5_000, shared=False))
+        notifier = Notifier(self.reactor, rooms_of_users)
+        rooms_of_users.follow(notifier)
+        return notifier
+
+    @cached_property
+    def replication(self) -> Replication:
+        """This process's place among the others."""
+        from synapse.app._replication import MainReplication, WorkerReplication
+
+        return MainReplication(self) if self.is_main else WorkerReplication(self)
+
+    @property
+    def main(self) -> MainProcess:
+        """Calls to the main process; plain calls within it."""
+        return self.replication.main
+
+    @property
+    def streams(self) -> MainStreams | NoStreams:
+        """The writing ends of the streams; in a worker, ends that refuse."""
+        return self.replication.streams
+
+    def stream_writer(self, name: str) -> StreamWriter:
+        """The writing end of a stream; in a worker, one that refuses."""
+        return self.streams.writer(name)
+
+    async def invalidate(self, cache: str, keys: Iterable[str]) -> None:
+        """Has every process forget keys of a cache, this one before it returns."""
+        await self.replication.invalidate(cache, keys)
+
+    async def report_sightings(self, batch: list[Seen]) -> None:
+        """Hands sightings over to the main process; for workers."""
+        await self.replication.report_sightings(batch)
 
     # -- http ----------------------------------------------------------------------------------------------------
 
@@ -75,6 +146,7 @@ class Homeserver:
             DatabaseUnavailable, lambda _: unknown("The server's database is not available. Please try again.", 503)
         )
         mount(router, self, self.application.endpoints)
+        self.replication.mount(router)
         return router
 
     @cached_property
@@ -105,5 +177,16 @@ class Homeserver:
         return self.accounts.authenticator
 
     # -- rooms: writing ------------------------------------------------------------------------------------------
+
+    @cached_property
+    def rooms(self) -> Rooms:
+        """Events, memberships, aliases, the room directory; in the main process, the writer of events."""
+        from synapse.app._rooms import Rooms
+
+        return Rooms(self)
+
+    async def update_profile_in_rooms(self, user_id: str) -> None:
+        """Writes a user's name and picture into their memberships."""
+        await self.rooms.memberships.update_profile(user_id)
 
     # -- rooms: reading and sync ---------------------------------------------------------------------------------

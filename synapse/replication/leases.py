@@ -34,8 +34,10 @@ logger = logging.getLogger(__name__)
 POLL: Final = 2.0  # seconds between the attempts of one who stands by
 # A peer that has vanished is given up after about ten seconds; then its lock is free, and ours is lost.
 _KEEPALIVES: Final = {"keepalives_idle": 4, "keepalives_interval": 2, "keepalives_count": 3, "tcp_user_timeout": 10_000}
-# The lock must outlive idleness, whatever the database's defaults are.
-_SESSION: Final = "SET idle_session_timeout = 0"
+# The lock must outlive idleness, whatever the database's defaults are; and the server must notice that we have
+# vanished, a little later than we notice that it has. (On a unix socket, the keepalives have no effect.)
+_SESSION: Final = "SET tcp_keepalives_idle = 8; SET tcp_keepalives_interval = 3; SET tcp_keepalives_count = 3"
+_SESSION_SINCE_14: Final = "SET idle_session_timeout = 0"
 
 
 class Lease:
@@ -94,7 +96,8 @@ class Lease:
         try:
             connection = self._lock()
         except BaseException as error:
-            self._reactor.callFromThread(result.errback, Failure(error))
+            failure: Failure = Failure(error)  # type: ignore[no-untyped-call]  # Twisted's is not annotated
+            self._reactor.callFromThread(result.errback, failure)
         else:
             self._reactor.callFromThread(result.callback, connection)
 
@@ -103,8 +106,9 @@ class Lease:
         locked = False
         try:
             with connection.cursor() as cursor:
+                cursor.execute(_SESSION)
                 if connection.server_version >= 140000:
-                    cursor.execute(_SESSION)
+                    cursor.execute(_SESSION_SINCE_14)
                 cursor.execute("SELECT pg_try_advisory_lock(%s)", (_key(self.name),))
                 row = cursor.fetchone()
                 locked = bool(row and row[0])
@@ -141,7 +145,7 @@ class _Socket:
             self._ended()
 
     def connectionLost(self, reason: Failure) -> None:
-        if not reason.check(ConnectionDone):
+        if not isinstance(reason.value, ConnectionDone):
             self._ended()
 
     def logPrefix(self) -> str:

@@ -35,7 +35,7 @@ SILENCE_SECONDS: Final = 30.0
 """A connection on which nothing was heard for so long is ended."""
 INTRODUCTION_SECONDS: Final = 10.0
 
-Snapshot = Callable[[], Rows]
+Snapshot = Callable[[], list[Any]]
 
 
 class WorkerCommands(Protocol):
@@ -198,7 +198,7 @@ class Connection(TwistedProtocol):
             self._send(protocol.Position(name, position))
             return
         self._send(protocol.Snapshot(name, position))
-        self.transport.write(encode_rows(name, position, [(position, row) for _, row in snapshot()]))
+        self.transport.write(encode_rows(name, position, [(position, row) for row in snapshot()]))
 
     def _send(self, command: Command) -> None:
         self.transport.write(f"{command.line()}\n".encode())

@@ -53,6 +53,7 @@ class Stream:
     read: Reader | None = None
     maximum: str = ""  # the SQL expression of the highest position in the tables
     in_token: bool = True
+    has_snapshot: bool = False  # in memory, and who joins is told what is true now
 
     @property
     def in_database(self) -> bool:
@@ -116,7 +117,7 @@ def _of_table(name: str, concerns: Callable[[Any], Concerned], table: str = "", 
 
 STREAMS: Final[tuple[Stream, ...]] = (
     Stream("events", event_rows.Row, _event, event_rows.read, "SELECT MAX(stream_ordering) FROM events"),
-    Stream("typing", tuple[str, list[str]], _room),
+    Stream("typing", tuple[str, list[str]], _room, has_snapshot=True),
     _of_table("presence", _user_and_contacts),
     _of_table("receipts", _room, columns="room_id, user_id"),
     _of_table("account_data", _user),

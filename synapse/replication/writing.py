@@ -29,13 +29,15 @@ T = TypeVar("T")
 class MemoryWriter:
     """The writing end of a stream that is kept in memory.
 
-    Its positions are milliseconds since the epoch, or one more than the last: so they go on across restarts.
+    Its positions are milliseconds since the epoch, or one more than the last: so they go on across restarts. Of rows
+    that are pairs of a key and its present value, the last of each key makes up the snapshot; no value, no row.
     """
 
     def __init__(self, name: str, notifier: Notifier, clock: Clock) -> None:
         self._name = name
         self._notifier = notifier
         self._clock = clock
+        self._now: dict[Any, Any] | None = {} if BY_NAME[name].has_snapshot else None
 
     def next_position(self) -> int:
         return max(int(self._clock.seconds() * 1000), self._notifier.position(self._name) + 1)
@@ -43,8 +45,17 @@ class MemoryWriter:
     def tell(self, *rows: Any) -> int:
         """Tells everybody of rows, at a new position, which is returned."""
         position = self.next_position()
+        if self._now is not None:
+            for row in rows:
+                self._now.pop(row[0], None)
+                if row[1]:
+                    self._now[row[0]] = row
         self._notifier.on_advance(self._name, position, [(position, row) for row in rows])
         return position
+
+    def snapshot(self) -> list[Any]:
+        """The rows that are true now."""
+        return list((self._now or {}).values())
 
 
 class MainStreams:
@@ -77,6 +88,10 @@ class MainStreams:
         """The writing end of a stream in memory."""
         return self._memory[name]
 
+    def snapshots(self) -> dict[str, Callable[[], list[Any]]]:
+        """For the replication server: what is true now of each stream of which that is told."""
+        return {name: memory.snapshot for name, memory in self._memory.items() if BY_NAME[name].has_snapshot}
+
     def events_written(self, position: int, rows: Rows) -> None:
         """The writer of events, which does one batch after another, has committed everything up to `position`."""
         allocator = self.positions.allocators["events"]
@@ -88,6 +103,8 @@ class NoStreams:
 
     def writer(self, name: str) -> NoWriter:
         return NoWriter(BY_NAME[name].name)
+
+    memory = writer
 
 
 class NoWriter:

@@ -1,0 +1,214 @@
+"""The process's place among the others: the streams, calls to the main process, cache invalidation.
+
+A part of the composition root. `MainReplication` is that of the main process, which writes the streams and tells them;
+`WorkerReplication` that of a worker, which follows them. To services, both look alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+
+import msgspec
+
+from synapse import __version__
+from synapse.api.errors import unknown
+from synapse.replication import invalidation, protocol
+from synapse.replication.calls import (
+    MAX_BODY,
+    PREFIX,
+    A,
+    Call,
+    CallServer,
+    Handle,
+    LocalMain,
+    MainProcess,
+    R,
+    RemoteMain,
+)
+
+if TYPE_CHECKING:
+    from synapse.config import Config
+    from synapse.http.router import Router
+    from synapse.replication.client import ReplicationClient
+    from synapse.replication.commands import MainCommands
+    from synapse.replication.notifier import Notifier
+    from synapse.replication.server import ReplicationServer
+    from synapse.replication.writing import MainStreams, NoStreams
+    from synapse.storage.database import Database
+    from synapse.storage.user_ips import Seen
+    from synapse.util.caches import Caches
+
+
+class Foundation(Protocol):
+    """What replication stands on: the rest of the composition root."""
+
+    config: Config
+    reactor: Any
+
+    @property
+    def database(self) -> Database: ...
+
+    @property
+    def notifier(self) -> Notifier: ...
+
+    @property
+    def caches(self) -> Caches: ...
+
+
+class MainReplication:
+    """The main process's."""
+
+    def __init__(self, hs: Foundation) -> None:
+        self._hs = hs
+        self._secret = hs.config.workers.worker_replication_secret
+
+    @cached_property
+    def streams(self) -> MainStreams:
+        from synapse.replication.writing import MainStreams
+
+        return MainStreams(self._hs.database, self._hs.notifier, self._hs.reactor)
+
+    @cached_property
+    def main(self) -> LocalMain:
+        return LocalMain()
+
+    @cached_property
+    def invalidate(self) -> invalidation.MainInvalidator:
+        return invalidation.MainInvalidator(self.streams.memory("caches"))
+
+    @cached_property
+    def commands(self) -> MainCommands:
+        """What workers ask for; services take what is for them."""
+        from synapse.replication.commands import MainCommands
+
+        return MainCommands(self.invalidate)
+
+    @cached_property
+    def server(self) -> ReplicationServer:
+        from synapse.replication.server import ReplicationServer
+
+        hs = self._hs
+        name, snapshots = hs.config.server.server_name, self.streams.snapshots()
+        return ReplicationServer(hs.reactor, hs.notifier, self.commands, name, __version__, self._secret, snapshots)
+
+    def mount(self, router: Router) -> None:
+        """Has the router answer calls of workers."""
+        server = CallServer(self.main, self._hs.reactor, self._secret)
+        router.mount_prefix(PREFIX, "replication", "replication", server.serve, MAX_BODY)
+
+    async def begin(self) -> None:
+        invalidation.follow(self._hs.notifier, self._hs.caches)
+        await self.streams.start()
+
+    async def stop(self) -> None:
+        self._hs.notifier.leave()
+        self.server.close()
+        await self.streams.stop()
+
+    def factory(self) -> ReplicationServer:
+        return self.server
+
+    def report_syncing(self, user_id: str, device_id: str | None, presence: str, syncing: bool) -> None:
+        """Tells whoever keeps presence, in this process, that a device syncs here."""
+        self.commands.user_sync("main", user_id, device_id, presence, syncing)
+
+    async def report_sightings(self, batch: list[Seen]) -> None:
+        for seen in batch:
+            self.commands.user_ip(*seen)
+
+
+class WorkerReplication:
+    """A worker's."""
+
+    def __init__(self, hs: Foundation) -> None:
+        self._hs = hs
+        self._workers = hs.config.workers
+        self.present: Callable[[], Iterable[protocol.Command]] = tuple
+        """The commands that tell who syncs here, for a new connection; see `user_sync`."""
+
+    @cached_property
+    def streams(self) -> NoStreams:
+        from synapse.replication.writing import NoStreams
+
+        return NoStreams()
+
+    @cached_property
+    def main(self) -> MainProcess:
+        from synapse.http.client import Address, ProcessClient
+
+        port = self._workers.worker_replication_http_port
+        if port is None:
+            return NoMain()
+        address = Address(self._workers.worker_replication_host or "127.0.0.1", port)
+        client = ProcessClient(self._hs.reactor, address)
+        return RemoteMain(client, self._hs.reactor, self._workers.worker_replication_secret)
+
+    @cached_property
+    def invalidate(self) -> invalidation.WorkerInvalidator:
+        return invalidation.WorkerInvalidator(self.client, self._hs.caches, self._hs.reactor)
+
+    @cached_property
+    def client(self) -> ReplicationClient:
+        from synapse.replication.client import ReplicationClient
+
+        hs = self._hs
+        where = f"{self._workers.worker_replication_host}:{self._workers.worker_replication_port}"
+        return ReplicationClient(
+            hs.reactor, self._connect, where, self._identity, hs.notifier, hs.database, lambda: self.present()
+        )
+
+    def mount(self, router: Router) -> None:
+        """Nothing: workers answer no calls."""
+
+    async def begin(self) -> None:
+        invalidation.follow(self._hs.notifier, self._hs.caches)
+        await self.client.start()
+
+    async def stop(self) -> None:
+        self._hs.notifier.leave()
+        self.client.stop()
+
+    def factory(self) -> NoReturn:
+        raise RuntimeError("only the main process listens for replication")
+
+    def report_syncing(self, user_id: str, device_id: str | None, presence: str, syncing: bool) -> None:
+        """Tells the main process that a device syncs here."""
+        self.client.send(user_sync(user_id, device_id, presence, syncing))
+
+    async def report_sightings(self, batch: list[Seen]) -> None:
+        for seen in batch:
+            self.client.deliver(protocol.UserIp(msgspec.json.encode(tuple(seen)).decode()))
+
+    def _connect(self, factory: Any) -> Any:
+        from synapse.replication.client import CONNECT_SECONDS
+
+        host, port = self._workers.worker_replication_host, self._workers.worker_replication_port
+        return self._hs.reactor.connectTCP(host, port, factory, timeout=CONNECT_SECONDS)
+
+    def _identity(self, nonce: str) -> protocol.Identity:
+        config = self._hs.config
+        instance = "_".join(config.instance_name.split())
+        secret = self._workers.worker_replication_secret
+        return protocol.Identity(config.server.server_name, __version__, nonce, secret, instance)
+
+
+class NoMain:
+    """For a worker that was not told where to call the main process."""
+
+    def expose(self, call: Call[A, R], handle: Handle[A, R]) -> None:
+        """Nothing: workers answer no calls."""
+
+    async def __call__(self, call: Call[A, R], argument: A) -> R:
+        raise unknown(
+            "This worker cannot do that without the main process; its worker_replication_http_port is missing.", 503
+        )
+
+
+def user_sync(user_id: str, device_id: str | None, presence: str, syncing: bool) -> protocol.UserSync:
+    """The command that tells the main process that a device syncs, or does not any more."""
+    return protocol.UserSync(msgspec.json.encode([user_id, device_id, presence, syncing]).decode())
+
+
+Replication = MainReplication | WorkerReplication
