@@ -1,45 +1,32 @@
-"""What the rows of the streams say to a process that syncs: new events come into memory, and what is not true any
-more goes.
+"""What the rows of the streams say to a process that syncs: new events come into memory, what is not true any more
+goes.
 
-Fed before anybody is woken. A gap in a stream (the process was cut off, or began later) makes everything start anew
-from there: `start` says from which position on all rows will come.
+Listens to the notifier, which tells its listeners before it wakes anybody. When a stream starts anew (the process was
+cut off, or has just begun), what was remembered of it goes, and everything from there on will be told.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
-
-import msgspec
-from msgspec import UNSET, Raw, UnsetType
+from typing import TYPE_CHECKING, Any
 
 from synapse.api.constants import EventTypes
-from synapse.storage.event_rows import EventRow, Row, StateRow
+from synapse.replication.event_rows import EventRow, StateRow
 from synapse.storage.past_state import Delta
 from synapse.storage.timeline import TimelineRow
-from synapse.sync.changes import Changes
-from synapse.sync.ignored import IgnoredUsers
-from synapse.sync.memberships import Memberships
-from synapse.sync.recent import RecentEvents
-from synapse.sync.typing import TypingRooms
-from synapse.sync.visibility import VisibilityFilter
 
-
-class _Link(msgspec.Struct, gc=False):
-    url: Raw | UnsetType = UNSET
-
-
-class _Glance(msgspec.Struct, gc=False):
-    """What a timeline row says besides what the stream's row does."""
-
-    origin_server_ts: int
-    content: _Link
-
-
-_glance = msgspec.json.Decoder(_Glance)
+if TYPE_CHECKING:
+    from synapse.replication.notifier import Notifier
+    from synapse.replication.streams import Rows
+    from synapse.sync.changes import Changes
+    from synapse.sync.ignored import IgnoredUsers
+    from synapse.sync.memberships import Memberships
+    from synapse.sync.recent import RecentEvents
+    from synapse.sync.typing import TypingRooms
+    from synapse.sync.visibility import VisibilityFilter
 
 
 class SyncFeed:
-    """Takes in rows, in the order of each stream."""
+    """Keeps what syncs remember true."""
 
     def __init__(
         self,
@@ -57,65 +44,77 @@ class SyncFeed:
         self._ignored = ignored
         self._visibility = visibility
 
+    def follow(self, notifier: Notifier) -> None:
+        """Listens from now on; what the streams have reached already counts as their start."""
+        notifier.subscribe("events", self.events, self.start_events)
+        notifier.subscribe("typing", self.typists, self._typing.reset)
+        self.start_events(notifier.position("events"))
+        for stream in self._changes.by_stream:
+            self._follow(notifier, stream)
+
     def start_events(self, position: int) -> None:
-        """Events after this position will be told; what was remembered may be out of date."""
         self._recent.start(position)
         self._memberships.cache.clear()
         self._visibility.histories.clear()
 
-    def start(self, stream: str, position: int) -> None:
-        """Rows of another stream, after this position, will be told."""
+    def events(self, position: int, rows: Rows) -> None:
+        for stream, row in rows:
+            if isinstance(row, EventRow):
+                self._event(stream, row)
+            else:
+                self._state(stream, row)
+
+    def typists(self, position: int, rows: Rows) -> None:
+        for at, (room_id, user_ids) in rows:
+            self._typing.record(room_id, at, user_ids)
+
+    def changed(self, stream: str, rows: Rows) -> None:
+        """Rows of a stream of which only matters who (or which room) changed."""
+        for position, row in rows:
+            entity: Any = row if isinstance(row, str) else row[0]
+            self._changes.record(stream, entity, position)
+            if stream == "account_data":
+                self._ignored.cache.invalidate(entity)
+
+    def started(self, stream: str, position: int) -> None:
         self._changes.start(stream, position)
         if stream == "account_data":
             self._ignored.cache.clear()
 
-    def events(self, rows: Iterable[Row]) -> None:
-        for row in rows:
-            if isinstance(row, EventRow):
-                self._event(row)
-            else:
-                self._state(row)
+    def _follow(self, notifier: Notifier, stream: str) -> None:
+        notifier.subscribe(
+            stream, lambda _, rows: self.changed(stream, rows), lambda position: self.started(stream, position)
+        )
+        self.started(stream, notifier.position(stream))
 
-    def typists(self, position: int, room_id: str, user_ids: Sequence[str]) -> None:
-        self._typing.record(room_id, position, user_ids)
-
-    def changed(self, stream: str, position: int, entity: Hashable) -> None:
-        """A row of a stream of which only matters who (or which room) changed."""
-        self._changes.record(stream, entity, position)
-        if stream == "account_data":
-            self._ignored.cache.invalidate(str(entity))
-
-    def _event(self, row: EventRow) -> None:
-        self._recent.add_event(timeline_row(row))
+    def _event(self, stream: int, row: EventRow) -> None:
+        self._recent.add_event(timeline_row(stream, row))
         if row.redacts is not None:
             self._recent.spoil(row.room_id, row.redacts)
         if row.type == EventTypes.MEMBER and row.state_key is not None:
             self._memberships.cache.invalidate(row.state_key)
 
-    def _state(self, row: StateRow) -> None:
-        self._recent.add_delta(
-            Delta(row.stream_ordering, row.room_id, row.type, row.state_key, row.event_id, row.prev_event_id)
-        )
+    def _state(self, stream: int, row: StateRow) -> None:
+        self._recent.add_delta(Delta(stream, row.room_id, row.type, row.state_key, row.event_id, row.prev_event_id))
         if row.type == EventTypes.MEMBER:
             self._memberships.cache.invalidate(row.state_key)
         elif row.type == EventTypes.HISTORY_VISIBILITY:
             self._visibility.histories.invalidate(row.room_id)
 
 
-def timeline_row(row: EventRow) -> TimelineRow:
+def timeline_row(stream: int, row: EventRow) -> TimelineRow:
     """The event as the tables would give it. One that is too long for the stream has no JSON: it is to be read."""
-    glance = None if row.json is None else _glance.decode(row.json)
     return TimelineRow(
-        row.stream_ordering,
+        stream,
         row.room_id,
         row.event_id,
         row.depth,
         row.type,
         row.state_key,
         row.sender,
-        0 if glance is None else glance.origin_server_ts,
+        row.origin_server_ts,
         row.state_group,
         None,
-        glance is not None and glance.content.url is not UNSET,
-        row.json or "",
+        row.contains_url,
+        row.json,
     )

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-import orjson
 import pytest
+from twisted.internet.task import Clock
 
-from synapse.storage.event_rows import EventRow, StateRow
+from synapse.replication.event_rows import EventRow, StateRow
+from synapse.replication.notifier import Notifier
 from synapse.storage.past_state import Delta
 from synapse.storage.timeline import TimelineRow
 from synapse.sync.changes import Changes
 from synapse.sync.feed import SyncFeed, timeline_row
+from synapse.sync.present import StreamPresent
 from synapse.sync.recent import RecentEvents
+from synapse.sync.tokens import StreamToken
 from synapse.sync.typing import TypingRooms
 from synapse.util.caches import Cache
 
@@ -27,22 +30,22 @@ class Holder:
         self.histories = self.cache
 
 
-def event(position: int, json: dict[str, Any] | None, **values: Any) -> EventRow:
+def event(position: int, json: str = "{}", **values: Any) -> tuple[int, EventRow]:
     fields: dict[str, Any] = {
         "room_id": ROOM,
         "event_id": f"${position}",
+        "depth": position,
         "type": "m.room.message",
         "state_key": None,
         "sender": "@a:test",
-        "room_version": "12",
+        "origin_server_ts": 17,
         "prev_event_ids": (),
-        "depth": position,
         "state_group": 1,
-        "received_ts": 5,
+        "contains_url": True,
         "redacts": None,
-        "json": None if json is None else orjson.dumps(json).decode(),
+        "json": json,
     }
-    return EventRow(position, **{**fields, **values})
+    return position, EventRow(**{**fields, **values})
 
 
 def row(position: int, room_id: str = ROOM) -> TimelineRow:
@@ -59,30 +62,53 @@ def feed() -> tuple[SyncFeed, RecentEvents, Holder, Holder]:
 
 
 def test_an_event_row_becomes_a_timeline_row() -> None:
-    made = timeline_row(event(3, {"content": {"url": "mxc://x/y"}, "origin_server_ts": 17, "type": "x"}))
+    made = timeline_row(*event(3))
     assert (made.stream, made.origin_server_ts, made.contains_url, made.redacted_by) == (3, 17, True, None)
-    assert timeline_row(event(3, {"content": {}, "origin_server_ts": 17})).contains_url is False
-    assert timeline_row(event(3, None)).json == ""
 
 
 def test_a_redaction_spoils_what_is_kept_of_its_target(feed: Any) -> None:
     made, recent, _, _ = feed
-    content = {"content": {}, "origin_server_ts": 1}
-    made.events([event(1, content), event(2, content), event(3, content, redacts="$1")])
+    made.events(3, [event(1), event(2), event(3, redacts="$1")])
     assert [bool(kept.json) for kept in recent.rows(ROOM, 0, 9)] == [False, True, True]
 
 
 def test_memberships_and_visibility_are_forgotten_when_they_change(feed: Any) -> None:
     made, _, members, others = feed
     members.cache.set("@b:test", 1)
-    made.events([StateRow(1, ROOM, "m.room.member", "@b:test", "$1", None, "join")])
+    made.events(1, [(1, StateRow(ROOM, "m.room.member", "@b:test", "$1", None))])
     assert "@b:test" not in members.cache
     members.cache.set("@b:test", 1)
-    made.events([event(2, None, type="m.room.member", state_key="@b:test")])
+    made.events(2, [event(2, type="m.room.member", state_key="@b:test")])
     assert "@b:test" not in members.cache
     others.cache.set(ROOM, 1)
-    made.events([StateRow(1, ROOM, "m.room.history_visibility", "", "$1", None, None)])
+    made.events(3, [(3, StateRow(ROOM, "m.room.history_visibility", "", "$1", None))])
     assert ROOM not in others.cache
+
+
+def test_it_follows_the_streams_of_a_notifier() -> None:
+    notifier = Notifier(Clock())
+    notifier.start("receipts", 5)
+    changes, typing, recent = Changes(), TypingRooms(), RecentEvents()
+    members, others = Holder("members"), Holder("others")
+    SyncFeed(recent, changes, typing, members, others, others).follow(notifier)  # type: ignore[arg-type]
+    assert list(changes.receipts([ROOM], 5)) == []
+    assert list(changes.receipts([ROOM], 4)) == [ROOM]  # before it began to listen
+    others.cache.set("@b:test", 1)
+    notifier.on_advance("receipts", 6, [(6, (ROOM, "@b:test"))])
+    notifier.on_advance("account_data", 1, [(1, "@b:test")])
+    notifier.on_advance("typing", 9, [(9, (ROOM, ["@b:test"]))])
+    notifier.on_advance("events", 3, [event(3)])
+    assert list(changes.receipts([ROOM, "!other"], 5)) == [ROOM]
+    assert changes.account_data("@b:test", 0)
+    assert not changes.account_data("@c:test", 0)
+    assert "@b:test" not in others.cache
+    assert typing.users(ROOM) == ("@b:test",)
+    assert recent.changed_rooms(0) == [ROOM]
+    present = StreamPresent(notifier)
+    assert present.token() == StreamToken(events=3, typing=9, receipts=6, account_data=1)
+    notifier.start("events", 7)  # a gap
+    assert recent.changed_rooms(6) is None
+    assert recent.changed_rooms(7) == []
 
 
 def test_recent_events_say_when_they_do_not_know() -> None:

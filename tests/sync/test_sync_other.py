@@ -1,0 +1,463 @@
+"""What else /sync tells: read receipts and counts, typing, account data, messages between devices, keys, presence; and waiting."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+import pytest
+import pytest_twisted
+from twisted.internet.defer import CancelledError, Deferred
+
+from synapse.api.errors import MatrixError
+from synapse.storage.database import Database
+from synapse.storage.presence import PresenceState, PresenceStore
+from synapse.storage.receipts import Receipt, ReceiptStore
+from synapse.sync.context import SyncContext
+from synapse.sync.handler import SyncRequest
+from synapse.sync.tokens import StreamToken
+from tests.sync.harness import NOW, Harness
+
+ALICE, BOB, CAROL = "@alice:test", "@bob:test", "@carol:test"
+
+
+@pytest.fixture
+def h(database: Database) -> Iterator[Harness]:
+    harness = Harness(database, memory=True)
+    for stream in harness.changes.by_stream:
+        harness.changes.start(stream, 0)
+    return harness
+
+
+def advance(h: Harness, stream: str, entity: Any) -> int:
+    """A new position of a stream, at which the entity changed."""
+    position = getattr(h.present.positions, stream) + 1
+    h.present.positions = h.present.positions._replace(**{stream: position})
+    if stream in h.changes.by_stream:
+        h.changes.record(stream, entity, position)
+    return int(position)
+
+
+async def read(h: Harness, row: Any, user: str, kind: str = "m.read", thread: str = "") -> bool:
+    data = orjson.dumps({"ts": 1} | ({"thread_id": thread} if thread else {})).decode()
+    receipt = Receipt(row.room_id, kind, user, thread, row.event_id, data)
+    position = advance(h, "receipts", row.room_id)
+    return await ReceiptStore(h.db).put(receipt, row.stream, position, local=True)
+
+
+def receipts_in(answer: dict[str, Any], room: str) -> dict[str, Any]:
+    events = answer["rooms"]["join"][room]["ephemeral"]["events"]
+    content: dict[str, Any] = next((e["content"] for e in events if e["type"] == "m.receipt"), {})
+    return content
+
+
+# -- receipts and counts -------------------------------------------------------------------------------------------
+
+
+@pytest_twisted.ensureDeferred
+async def test_receipts_are_told_and_private_ones_to_their_owner_alone(h: Harness) -> None:
+    room = await h.world.room(ALICE)
+    await h.world.member(room, BOB)
+    sent = await h.world.message(room, ALICE)
+    since = (await h.sync(ALICE))["next_batch"]
+    bobs = (await h.sync(BOB))["next_batch"]
+    await read(h, sent, BOB, "m.read.private")
+    assert receipts_in(await h.sync(BOB, bobs), room) == {sent.event_id: {"m.read.private": {BOB: {"ts": 1}}}}
+    assert "rooms" not in await h.sync(ALICE, since)
+    await read(h, sent, BOB)
+    answer = await h.sync(ALICE, since)
+    assert receipts_in(answer, room) == {sent.event_id: {"m.read": {BOB: {"ts": 1}}}}
+    assert answer["rooms"]["join"][room]["timeline"]["events"] == []
+    assert receipts_in(await h.sync(ALICE), room) == {sent.event_id: {"m.read": {BOB: {"ts": 1}}}}
+    quiet = await h.sync(ALICE, since, room={"ephemeral": {"not_types": ["m.receipt"]}})
+    assert "rooms" not in quiet
+
+
+@pytest_twisted.ensureDeferred
+async def test_receipts_move_forwards_only(h: Harness) -> None:
+    room = await h.world.room(ALICE)
+    first, second = await h.world.message(room, ALICE), await h.world.message(room, ALICE)
+    assert await read(h, second, BOB)
+    assert not await read(h, first, BOB)
+    assert not await read(h, second, BOB)
+    assert await read(h, first, BOB, "m.read.private")
+    assert list(receipts_in(await h.sync(ALICE), room)) == [second.event_id]
+
+
+@pytest_twisted.ensureDeferred
+async def test_unread_counts_follow_events_and_own_receipts(h: Harness) -> None:
+    room = await h.world.room(ALICE)
+    await h.world.member(room, BOB)
+    since = (await h.sync(ALICE))["next_batch"]
+    sent = [await h.world.message(room, BOB, str(number)) for number in range(3)]
+    for row in sent:
+        await h.world.push_action(ALICE, row, highlight=row is sent[1])
+    answer = await h.sync(ALICE, since)
+    counts = answer["rooms"]["join"][room]["unread_notifications"]
+    assert counts == {"notification_count": 3, "highlight_count": 1}
+    await read(h, sent[1], ALICE, "m.read.private")
+    after = await h.sync(ALICE, answer["next_batch"])
+    assert after["rooms"]["join"][room]["unread_notifications"] == {"notification_count": 1, "highlight_count": 0}
+    await read(h, sent[0], ALICE)  # further back: does not bring counts back
+    again = await h.sync(ALICE, after["next_batch"])
+    assert again["rooms"]["join"][room]["unread_notifications"] == {"notification_count": 1, "highlight_count": 0}
+    assert "rooms" not in await h.sync(ALICE, again["next_batch"])
+    await read(h, sent[2], BOB)
+    others = await h.sync(ALICE, again["next_batch"])
+    assert "unread_notifications" not in others["rooms"]["join"][room]
+
+
+@pytest_twisted.ensureDeferred
+async def test_threads_are_counted_by_themselves_where_asked_for(h: Harness) -> None:
+    room = await h.world.room(ALICE)
+    root = await h.world.message(room, BOB)
+    relation = {"m.relates_to": {"rel_type": "m.thread", "event_id": root.event_id}}
+    reply = await h.world.message(room, BOB, "reply", **relation)
+    await h.world.push_action(ALICE, root)
+    await h.world.push_action(ALICE, reply, highlight=True, thread_id=root.event_id)
+    whole = (await h.sync(ALICE))["rooms"]["join"][room]
+    assert whole["unread_notifications"] == {"notification_count": 2, "highlight_count": 1}
+    assert "unread_thread_notifications" not in whole
+    threaded = {"timeline": {"unread_thread_notifications": True}}
+    told = (await h.sync(ALICE, room=threaded))["rooms"]["join"][room]
+    assert told["unread_notifications"] == {"notification_count": 1, "highlight_count": 0}
+    assert told["unread_thread_notifications"] == {root.event_id: {"notification_count": 1, "highlight_count": 1}}
+    await read(h, reply, ALICE, thread="main")
+    told = (await h.sync(ALICE, room=threaded))["rooms"]["join"][room]
+    assert told["unread_notifications"] == {"notification_count": 0, "highlight_count": 0}
+    assert root.event_id in told["unread_thread_notifications"]
+    await read(h, reply, ALICE, thread=root.event_id)
+    assert "unread_thread_notifications" not in (await h.sync(ALICE, room=threaded))["rooms"]["join"][room]
+
+
+# -- typing ---------------------------------------------------------------------------------------------------------
+
+
+@pytest_twisted.ensureDeferred
+async def test_typing_is_told_when_it_changes(h: Harness) -> None:
+    room = await h.world.room(ALICE)
+    since = (await h.sync(ALICE))["next_batch"]
+    h.typing.record(room, advance(h, "typing", room), [BOB])
+    answer = await h.sync(ALICE, since)
+    assert answer["rooms"]["join"][room]["ephemeral"]["events"] == [
+        {"type": "m.typing", "content": {"user_ids": [BOB]}}
+    ]
+    assert "rooms" not in await h.sync(CAROL, since)
+    h.typing.record(room, advance(h, "typing", room), [])
+    answer = await h.sync(ALICE, answer["next_batch"])
+    assert answer["rooms"]["join"][room]["ephemeral"]["events"][0]["content"] == {"user_ids": []}
+    assert "rooms" not in await h.sync(ALICE, answer["next_batch"])
+    assert (await h.sync(ALICE))["rooms"]["join"][room]["ephemeral"]["events"] == []
+
+
+# -- account data ---------------------------------------------------------------------------------------------------
+
+
+async def set_data(h: Harness, user: str, kind: str, content: dict[str, Any], room: str = "") -> None:
+    position = advance(h, "account_data", user)
+    sql = "INSERT INTO account_data VALUES (%s, %s, %s, %s, %s) ON CONFLICT DO NOTHING"
+    await h.world.sql(sql, user, room, kind, orjson.dumps(content).decode(), position)
+
+
+@pytest_twisted.ensureDeferred
+async def test_account_data_is_told_globally_and_by_room(h: Harness) -> None:
+    room = await h.world.room(ALICE)
+    await set_data(h, ALICE, "org.example", {"a": 1})
+    await set_data(h, ALICE, "m.tag", {"tags": {}}, room)
+    await set_data(h, ALICE, "m.tag", {"tags": {}}, "!elsewhere:test")
+    first = await h.sync(ALICE)
+    types = {e["type"]: e["content"] for e in first["account_data"]["events"]}
+    assert types == {"org.example": {"a": 1}, "m.push_rules": {"global": {}}}
+    assert [e["type"] for e in first["rooms"]["join"][room]["account_data"]["events"]] == ["m.tag"]
+    assert list(first["rooms"]["join"]) == [room]
+    await set_data(h, ALICE, "m.fully_read", {"event_id": "$x"}, room)
+    answer = await h.sync(ALICE, first["next_batch"])
+    assert "account_data" not in answer
+    told = answer["rooms"]["join"][room]
+    assert told["account_data"]["events"] == [{"type": "m.fully_read", "content": {"event_id": "$x"}}]
+    advance(h, "push_rules", ALICE)
+    rules = await h.sync(ALICE, answer["next_batch"])
+    assert rules["account_data"]["events"] == [{"type": "m.push_rules", "content": {"global": {}}}]
+    filtered = await h.sync(ALICE, account_data={"types": ["org.*"]}, room={"account_data": {"types": []}})
+    assert [e["type"] for e in filtered["account_data"]["events"]] == ["org.example"]
+    assert filtered["rooms"]["join"][room]["account_data"]["events"] == []
+
+
+# -- messages between devices ------------------------------------------------------------------------------------------
+
+
+async def put_messages(h: Harness, count: int, device: str = "DEV") -> None:
+    for number in range(count):
+        position = advance(h, "to_device", ALICE)
+        sql = "INSERT INTO to_device_messages VALUES (%s, %s, %s, %s)"
+        await h.world.sql(sql, position, ALICE, device, orjson.dumps({"type": "t", "content": number}).decode())
+
+
+async def kept(h: Harness) -> int:
+    def count(txn: Any) -> int:
+        txn.execute("SELECT COUNT(*) FROM to_device_messages")
+        return int(txn.one()[0])
+
+    return await h.db.read("test", count)
+
+
+@pytest_twisted.ensureDeferred
+async def test_messages_to_devices_are_kept_until_acknowledged(h: Harness) -> None:
+    await put_messages(h, 2)
+    await put_messages(h, 1, "OTHER")
+    first = await h.sync(ALICE)
+    assert [m["content"] for m in first["to_device"]["events"]] == [0, 1]
+    assert "to_device" in await h.sync(ALICE)  # not acknowledged: told again
+    assert await kept(h) == 3
+    second = await h.sync(ALICE, first["next_batch"])
+    assert "to_device" not in second
+    assert await kept(h) == 1
+    await put_messages(h, 1)
+    third = await h.sync(ALICE, second["next_batch"])
+    assert len(third["to_device"]["events"]) == 1
+    await h.sync(ALICE, third["next_batch"])
+    assert await kept(h) == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_many_messages_to_a_device_come_in_portions(h: Harness) -> None:
+    since = (await h.sync(ALICE))["next_batch"]
+    await put_messages(h, 150)
+    first = await h.sync(ALICE, since)
+    assert len(first["to_device"]["events"]) == 100
+    second = await h.sync(ALICE, first["next_batch"])
+    assert [m["content"] for m in second["to_device"]["events"]] == list(range(100, 150))
+    assert await kept(h) == 50
+
+
+# -- keys -----------------------------------------------------------------------------------------------------------
+
+
+@pytest_twisted.ensureDeferred
+async def test_key_counts_are_in_every_answer(h: Harness) -> None:
+    sql = "INSERT INTO one_time_keys VALUES (%s, %s, 'signed_curve25519', %s, '{}', 0)"
+    for number in range(3):
+        await h.world.sql(sql, ALICE, "DEV", str(number))
+    await h.world.sql("INSERT INTO fallback_keys VALUES (%s, 'DEV', 'signed_curve25519', 'f', '{}')", ALICE)
+    first = await h.sync(ALICE)
+    second = await h.sync(ALICE, first["next_batch"])
+    for answer in (first, second):
+        assert answer["device_one_time_keys_count"] == {"signed_curve25519": 3}
+        assert answer["device_unused_fallback_key_types"] == ["signed_curve25519"]
+    assert second.keys() == {"next_batch", "device_one_time_keys_count", "device_unused_fallback_key_types"}
+    await h.world.sql("DELETE FROM one_time_keys")
+    h.keys_left.invalidate(f"{ALICE} DEV")
+    assert (await h.sync(ALICE, first["next_batch"]))["device_one_time_keys_count"] == {}
+    assert "device_one_time_keys_count" not in await h.sync(ALICE, device_id=None)
+
+
+async def change_devices(h: Harness, user: str) -> None:
+    position = advance(h, "device_lists", user)
+    await h.world.sql("INSERT INTO device_lists_stream VALUES (%s, %s, NULL)", position, user)
+
+
+@pytest_twisted.ensureDeferred
+async def test_changed_devices_are_told_to_those_who_share_a_room(h: Harness) -> None:
+    room = await h.world.room(ALICE)
+    await h.world.member(room, BOB)
+    await h.world.room(CAROL)
+    since = (await h.sync(ALICE))["next_batch"]
+    for user in (BOB, CAROL, ALICE):
+        await change_devices(h, user)
+    answer = await h.sync(ALICE, since)
+    assert answer["device_lists"] == {"changed": [ALICE, BOB], "left": []}
+    assert "device_lists" not in await h.sync(ALICE, answer["next_batch"])
+    assert "device_lists" not in await h.sync(ALICE)
+
+
+@pytest_twisted.ensureDeferred
+async def test_who_comes_into_an_encrypted_room_and_who_goes(h: Harness) -> None:
+    encrypted = {"m__room__encryption": {"algorithm": "m.megolm.v1.aes-sha2"}}
+    room, other = await h.world.room(ALICE, **encrypted), await h.world.room(ALICE, **encrypted)
+    await h.world.member(other, CAROL)
+    plain = await h.world.room(ALICE)
+    since = (await h.sync(ALICE))["next_batch"]
+    await h.world.member(plain, BOB)
+    answer = await h.sync(ALICE, since)
+    assert "device_lists" not in answer
+    await h.world.member(room, BOB)
+    await h.world.member(room, CAROL)
+    answer = await h.sync(ALICE, answer["next_batch"])
+    assert answer["device_lists"] == {"changed": [BOB, CAROL], "left": []}
+    await h.world.member(room, BOB, displayname="only a name")
+    answer = await h.sync(ALICE, answer["next_batch"])
+    assert "device_lists" not in answer
+    await h.world.member(room, BOB, "leave")
+    await h.world.member(room, CAROL, "leave")
+    answer = await h.sync(ALICE, answer["next_batch"])
+    assert answer["device_lists"] == {"changed": [], "left": [BOB]}  # Carol is still in the other room
+    bobs = (await h.sync(BOB))["next_batch"]
+    await h.world.member(other, BOB)
+    joined = await h.sync(BOB, bobs)
+    assert joined["device_lists"]["changed"] == [ALICE, CAROL]
+    await h.world.member(other, BOB, "leave")
+    gone = await h.sync(BOB, joined["next_batch"])
+    assert gone["device_lists"] == {"changed": [], "left": [ALICE, CAROL]}
+
+
+# -- presence -------------------------------------------------------------------------------------------------------
+
+
+@pytest_twisted.ensureDeferred
+async def test_presence_of_those_who_share_a_room(h: Harness) -> None:
+    room = await h.world.room(ALICE)
+    await h.world.member(room, BOB)
+    store = PresenceStore(h.db)
+
+    async def seen(user: str, state: str, status: str | None = None) -> None:
+        active = int(NOW * 1000) - 5_000
+        position = advance(h, "presence", user)
+        await store.put(PresenceState(user, state, status, active, True), position)
+
+    await seen(BOB, "online", "hi")
+    await seen(CAROL, "online")
+    first = await h.sync(ALICE)
+    content = {"presence": "online", "last_active_ago": 5_000, "status_msg": "hi", "currently_active": True}
+    assert first["presence"]["events"] == [{"type": "m.presence", "sender": BOB, "content": content}]
+    assert "presence" not in await h.sync(ALICE, first["next_batch"])
+    await seen(BOB, "offline")
+    answer = await h.sync(ALICE, first["next_batch"])
+    assert answer["presence"]["events"][0]["content"] == {"presence": "offline", "last_active_ago": 5_000}
+    assert "presence" not in await h.sync(ALICE, first["next_batch"], presence={"types": []})
+    assert "presence" not in await h.sync(ALICE)  # who is offline is not told of at first
+    carols = (await h.sync(CAROL))["next_batch"]
+    await seen(BOB, "online")
+    await h.world.member(room, CAROL)
+    told = (await h.sync(CAROL, carols))["presence"]["events"]
+    assert {e["sender"] for e in told} == {BOB, CAROL}  # who is in the room that she has come to
+
+
+# -- waiting --------------------------------------------------------------------------------------------------------
+
+
+def waiting(h: Harness, since: str, user: str = ALICE, device: str = "DEV") -> Deferred[dict[str, Any]]:
+    return Deferred.fromCoroutine(h.sync(user, since, timeout=30_000, device_id=device))
+
+
+async def settle(h: Harness, count: int = 1) -> None:
+    """Lets what goes through the database's threads come to rest: until that many wait."""
+    from twisted.internet import reactor
+    from twisted.internet.task import deferLater
+
+    for _ in range(500):
+        if len(h.present.waiting) >= count:
+            return
+        await deferLater(reactor, 0.002, lambda: None)  # type: ignore[arg-type]
+    raise AssertionError("nobody waits")
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_sync_waits_for_news_that_concern_it(h: Harness) -> None:
+    room = await h.world.room(ALICE)
+    since = (await h.sync(ALICE))["next_batch"]
+    answer = waiting(h, since)
+    await settle(h)
+    other = await h.world.room(BOB)
+    await h.world.message(other, BOB)
+    h.present.wake()  # in vain
+    await settle(h)
+    assert not answer.called
+    sent = await h.world.message(room, ALICE, "at last")
+    h.present.wake()
+    told = (await answer)["rooms"]["join"][room]["timeline"]
+    assert [e["event_id"] for e in told["events"]] == [sent.event_id]
+    assert told["limited"] is False
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_sync_that_waited_in_vain_answers_with_a_new_token(h: Harness) -> None:
+    await h.world.room(ALICE)
+    since = (await h.sync(ALICE))["next_batch"]
+    answer = waiting(h, since)
+    await settle(h)
+    await h.world.room(BOB)
+    h.present.wake(False)
+    told = await answer
+    assert "rooms" not in told
+    assert told["next_batch"] == since
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_comes_while_a_sync_looks_is_not_missed(h: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    room = await h.world.room(ALICE)
+    since = (await h.sync(ALICE))["next_batch"]
+    look, looks = h.handler.context, []
+
+    async def interrupted(request: SyncRequest, token: StreamToken | None) -> SyncContext:
+        ctx = await look(request, token)
+        looks.append(ctx)
+        if len(looks) == 1:
+            await h.world.message(room, ALICE)
+        return ctx
+
+    monkeypatch.setattr(h.handler, "context", interrupted)
+    assert "rooms" in await h.sync(ALICE, since, timeout=30_000)
+    assert len(looks) == 2
+
+
+@pytest_twisted.ensureDeferred
+async def test_equal_syncs_at_once_are_one(h: Harness) -> None:
+    room = await h.world.room(ALICE)
+    since = (await h.sync(ALICE))["next_batch"]
+    first, second, other = waiting(h, since), waiting(h, since), waiting(h, since, device="OTHER")
+    await settle(h, 2)
+    assert len(h.present.waiting) == 2
+    await h.world.message(room, ALICE)
+    h.present.wake()
+    answer = await first
+    assert await second == answer
+    assert (await other)["rooms"] == answer["rooms"]
+    with h.db.counted() as counts:
+        assert await h.sync(ALICE, since, timeout=30_000) == answer  # a retry, soon after
+    assert counts.statements_read == 0
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_client_that_goes_away_stops_waiting_and_does_not_disturb_others(h: Harness) -> None:
+    room = await h.world.room(ALICE)
+    since = (await h.sync(ALICE))["next_batch"]
+    first, second = waiting(h, since), waiting(h, since)
+    await settle(h)
+    first.addErrback(lambda failure: failure.trap(CancelledError) and None)
+    first.cancel()
+    await h.world.message(room, ALICE)
+    h.present.wake()
+    answer = await second
+    assert "rooms" in answer
+    third = waiting(h, answer["next_batch"])
+    await settle(h)
+    third.addErrback(lambda failure: failure.trap(CancelledError) and None)
+    third.cancel()
+    assert all(deferred.called for deferred in h.present.waiting)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_token_of_the_future_waits_and_then_counts_as_now(h: Harness) -> None:
+    await h.world.room(ALICE)
+    future = str(h.present.token()._replace(events=999, typing=7))
+    answer = await h.sync(ALICE, future)
+    assert h.present.caught_up == [StreamToken.parse(future)]
+    assert answer["next_batch"] == str(h.present.token())
+
+
+@pytest.mark.parametrize(
+    "token",
+    ["", "x", "s", "s-1", "s1_-2", "t1-2", "s1_2_3_4_5_6_7_8_9", "s1__2", " s1", "s1\n", "s99999999999999999999", "s١"],
+)
+def test_tokens_that_are_none(token: str) -> None:
+    with pytest.raises(MatrixError) as refused:
+        StreamToken.parse(token)
+    assert (refused.value.code, refused.value.errcode) == (400, "M_INVALID_PARAM")
+    assert "'since'" in refused.value.message
+
+
+def test_tokens_of_older_releases_are_shorter() -> None:
+    assert StreamToken.parse("s5_3") == StreamToken(5, 3)
+    full = StreamToken(1, 2, 3, 4, 5, 6, 7, 8)
+    assert StreamToken.parse(str(full)) == full
