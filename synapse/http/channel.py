@@ -31,6 +31,7 @@ from synapse.metrics import table
 
 if TYPE_CHECKING:
     from synapse.http.site import Site
+    from synapse.util.clock import Timer
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +67,7 @@ class HttpChannel(Protocol):
         self._write_paused = False
         self._read_paused = False
         self._file: FileAnswer | None = None
+        self._linger: Timer | None = None
         self._reset()
 
     def _reset(self) -> None:
@@ -105,6 +107,8 @@ class HttpChannel(Protocol):
         if isinstance(self._held_answer, FileAnswer):
             self._held_answer.file.close()
         self._site.lost(self)
+        if self._linger is not None and self._linger.active():
+            self._linger.cancel()
         # What changes something runs to its end, once it is complete; what only reads or waits has nobody to read to.
         if self._pending is not None and (not complete or self._head is None or self._head.method in SAFE_METHODS):
             self._pending.cancel()
@@ -377,11 +381,14 @@ class HttpChannel(Protocol):
             return
         self._state = _State.CLOSED
         self._buffer = b""
+        self._hold_reading(False)
         self.transport.unregisterProducer()
-        if linger and hasattr(self.transport, "loseWriteConnection"):
-            self._hold_reading(False)
+        if linger:
+            self._linger = self._site.clock.callLater(LINGER, self._abort)
+        # Closing while bytes arrive that nobody reads makes the system reset the connection, and the answer is lost.
+        # TLS has its own way to close and goes on reading; a closing of the socket beneath would only break it.
+        if linger and not speaks_tls(self.transport):
             self.transport.loseWriteConnection()
-            self._site.clock.callLater(LINGER, self._abort)
         else:
             self.transport.loseConnection()
 
@@ -406,6 +413,11 @@ class HttpChannel(Protocol):
                 self._refuse(WireError(408, "slow_body", "The body of the request did not arrive in time."))
         elif self._write_paused and now - self._active > STALLED:
             self._abort()
+
+
+def speaks_tls(transport: Any) -> bool:
+    """Whether the transport encrypts. (Twisted's TLS layer does not say so by an interface.)"""
+    return hasattr(transport, "getPeerCertificate")
 
 
 def _plain(answer: Answer) -> bytes:

@@ -6,11 +6,11 @@ import ipaddress
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.interfaces import IAddress, ISSLTransport
+from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import ServerFactory
 
 from synapse.api.routes import resources_of
-from synapse.http.channel import HttpChannel
+from synapse.http.channel import HttpChannel, speaks_tls
 from synapse.http.router import Router
 from synapse.http.routing import Match
 from synapse.http.wire import RequestHead
@@ -81,7 +81,7 @@ class Site(ServerFactory):
     def is_secure(self, head: RequestHead, transport: Any) -> bool:
         if self._x_forwarded and "x-forwarded-proto" in head.headers:
             return head.headers["x-forwarded-proto"].strip().lower() == "https"
-        return bool(ISSLTransport.providedBy(transport))
+        return speaks_tls(transport)
 
     # -- the connections --------------------------------------------------------------------------------------------
 

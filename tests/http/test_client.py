@@ -1,4 +1,4 @@
-"""Calls between processes, over real sockets: connections are kept; errors tell whether the request may have counted."""
+"""Calls between processes, over real sockets: connections are kept; errors tell whether requests may have counted."""
 
 from __future__ import annotations
 
