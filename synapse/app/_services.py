@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import psycopg2
 from twisted.internet.task import deferLater
 
+from synapse import __version__
 from synapse.app._manhole import manhole_factory
+from synapse.metrics import sources
 from synapse.replication.leases import Duty, Lease
 from synapse.storage.errors import DatabaseProblem
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from synapse.config import Config
     from synapse.config.listeners import Listener
     from synapse.http.drain import Drain
+    from synapse.metrics.sources import ReactorLag
     from synapse.storage.database import Database
 
 logger = logging.getLogger(__name__)
@@ -63,6 +66,8 @@ class Parts(Protocol):
     @property
     def database(self) -> Database: ...
     @property
+    def lag(self) -> ReactorLag: ...
+    @property
     def replication(self) -> Replication: ...
     @property
     def duties(self) -> Iterable[Duty]: ...
@@ -90,6 +95,7 @@ class HomeserverServices:
 
     async def join(self, *, wait: bool) -> None:
         """Raises `DatabaseProblem` if another main process is there and stays."""
+        self._observe()
         if self._hs.config.is_main:
             self._lease = Lease(self._hs.reactor, self._hs.database.pool.settings, MAIN, self._lost)
             patience = _PATIENCE_FOR_PREDECESSOR if wait else _PATIENCE
@@ -99,6 +105,13 @@ class HomeserverServices:
                     "or make this one a worker with `worker_app`."
                 )
         await self._hs.replication.begin()
+
+    def _observe(self) -> None:
+        """Connect the metrics to what they tell of."""
+        config = self._hs.config
+        sources.describe_process(config.application, config.instance_name, __version__)
+        sources.watch_database(self._hs.database.usage, self._hs.database.pool)
+        self._hs.lag.start()
 
     async def _acquire(self, lease: Lease, patience: float) -> bool:
         """Ask for the lease until it is ours, for so many seconds at most."""

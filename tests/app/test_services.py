@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 import pytest_twisted
 from twisted.internet.defer import Deferred
-from twisted.internet.task import deferLater
+from twisted.internet.task import Clock, deferLater
 
 from synapse.app import _services
 from synapse.app._services import HomeserverServices
 from synapse.config import Config, from_options
 from synapse.config.generate import new_signing_key
 from synapse.http.drain import Drain
+from synapse.metrics.sources import ReactorLag
 from synapse.replication.leases import Duty
 from synapse.storage.database import Database, PoolSettings
 from synapse.storage.errors import DatabaseProblem
@@ -47,6 +48,7 @@ class FakeHomeserver:
         self.config = config
         self.reactor = real_reactor()
         self.drain = Drain(self.reactor)
+        self.lag = ReactorLag(Clock())  # a clock that stands, so that nothing is left behind
         self.database = Database(self.reactor, settings)
         self.log: list[str] = []
         self.replication = FakeReplication(self.log)
