@@ -15,7 +15,7 @@ trailers.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 MAX_HEAD: Final = 32 * 1024  # bytes, request line and headers together
@@ -97,33 +97,36 @@ class LengthBody:
 class ChunkedBody:
     """A body in chunks. Trailers are read and dropped. Raises WireError when it is malformed."""
 
-    __slots__ = ("_buffer", "_left", "_state", "_trailers")
+    __slots__ = ("_at", "_buffer", "_left", "_state", "_trailers")
 
     def __init__(self) -> None:
         self._buffer = b""
+        self._at = 0  # what stands before this is done with: cutting it off at each chunk would cost far too much
         self._left = 0  # of the present chunk
         self._trailers = 0  # bytes of trailers so far
-        self._state = "size"
+        # A function of the class, not a bound method: that would be a reference to itself.
+        self._state: Callable[[ChunkedBody, list[bytes]], bool] = ChunkedBody._size
 
     def feed(self, data: bytes) -> tuple[bytes, bytes | None]:
         """The payload in `data`, and what follows the body once it is complete."""
-        self._buffer += data
+        self._buffer = self._buffer[self._at :] + data
+        self._at = 0
         payload: list[bytes] = []
-        while self._state != "done":
-            step = {"size": self._size, "data": self._data, "end": self._end, "trailer": self._trailer}[self._state]
-            if not step(payload):
-                return b"".join(payload), None
-        rest, self._buffer = self._buffer, b""
-        return b"".join(payload), rest
+        while self._state(self, payload):
+            if self._state is ChunkedBody._done:
+                return b"".join(payload), self._buffer[self._at :]
+        return b"".join(payload), None
 
     def _line(self, limit: int) -> bytes | None:
-        end = self._buffer.find(b"\r\n", 0, limit + 2)
+        end = self._buffer.find(b"\r\n", self._at, self._at + limit + 2)
         if end < 0:
-            if len(self._buffer) > limit:
+            if len(self._buffer) - self._at > limit:
                 raise WireError(400, "chunk", "A line between the chunks of the body is too long.")
             return None
-        line, self._buffer = self._buffer[:end], self._buffer[end + 2 :]
+        line, self._at = self._buffer[self._at : end], end + 2
         return line
+
+    # Each state does what the bytes at hand allow, and says whether it did anything.
 
     def _size(self, _payload: list[bytes]) -> bool:
         line = self._line(_MAX_CHUNK_LINE)
@@ -133,25 +136,26 @@ class ChunkedBody:
         if match is None:
             raise WireError(400, "chunk", "The size of a chunk of the body is not a hexadecimal number.")
         self._left = int(match[1], 16)
-        self._state = "data" if self._left else "trailer"
+        self._state = ChunkedBody._data if self._left else ChunkedBody._trailer
         return True
 
     def _data(self, payload: list[bytes]) -> bool:
-        taken, self._buffer = self._buffer[: self._left], self._buffer[self._left :]
+        taken = self._buffer[self._at : self._at + self._left]
         payload.append(taken)
+        self._at += len(taken)
         self._left -= len(taken)
         if self._left:
             return False
-        self._state = "end"
+        self._state = ChunkedBody._end
         return True
 
     def _end(self, _payload: list[bytes]) -> bool:
-        if len(self._buffer) < 2:
+        if len(self._buffer) - self._at < 2:
             return False
-        if self._buffer[:2] != b"\r\n":
+        if not self._buffer.startswith(b"\r\n", self._at):
             raise WireError(400, "chunk", "A chunk of the body is longer than its size says.")
-        self._buffer = self._buffer[2:]
-        self._state = "size"
+        self._at += 2
+        self._state = ChunkedBody._size
         return True
 
     def _trailer(self, _payload: list[bytes]) -> bool:
@@ -162,8 +166,11 @@ class ChunkedBody:
         if self._trailers > _MAX_TRAILERS:
             raise WireError(400, "trailers", "The trailers of the body are too long.")
         if not line:
-            self._state = "done"
+            self._state = ChunkedBody._done
         return True
+
+    def _done(self, _payload: list[bytes]) -> bool:
+        return False
 
 
 class EndlessBody:
