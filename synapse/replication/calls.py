@@ -92,8 +92,8 @@ class _Error(msgspec.Struct):
     fields: dict[str, Any]
 
 
-class _Outcome(msgspec.Struct, omit_defaults=True):
-    r: msgspec.Raw | None = None
+class _Outcome(msgspec.Struct):
+    r: msgspec.Raw = msgspec.Raw(b"null")
     e: _Error | None = None
 
 
@@ -135,7 +135,7 @@ class RemoteMain:
         outcome = _decode_outcome(await self._insist(path, _encode(argument), call.within))
         if outcome.e is not None:
             raise MatrixError(outcome.e.code, outcome.e.errcode, outcome.e.message, **outcome.e.fields)
-        return call.decode_result(bytes(outcome.r) if outcome.r is not None else b"null")
+        return call.decode_result(bytes(outcome.r))
 
     async def _insist(self, path: str, body: bytes, within: float) -> bytes:
         deadline = self._clock.seconds() + within
