@@ -73,6 +73,7 @@ async def test_a_join_after_many_is_no_dearer(database: Database) -> None:
 @pytest_twisted.ensureDeferred
 async def test_a_room_is_created_in_one_batch(database: Database) -> None:
     process = (await start(database)).main
+    await process.room()
     with database.counted() as counts:
         await process.room(name="A room", topic="Things", invite=[BOB.user_id], room_alias_name="here")
     assert list(counts.written) == ["events.persist"]

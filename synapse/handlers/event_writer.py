@@ -6,6 +6,7 @@ the events by their ids and transaction ids.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -18,7 +19,6 @@ from synapse.storage.persist_events import NewEvent, NewRoom, Outcome, Persisted
 
 if TYPE_CHECKING:
     from synapse.replication.calls import MainProcess
-    from synapse.storage.persist import Persister
 
 
 class WireEvent(msgspec.Struct, array_like=True, frozen=True):
@@ -90,11 +90,11 @@ def from_wire(wire: WireRequest) -> Request:
     return Request(wire.room_id, events, wire.state_ordering, wire.room, wire.may_fork)
 
 
-def answer_calls(main: MainProcess, persister: Persister) -> None:
+def answer_calls(main: MainProcess, write: Callable[[Request], Awaitable[Outcome]]) -> None:
     """Let workers write, through the main process that this is."""
 
     async def persist(wire: WireRequest) -> WireOutcome:
-        return WireOutcome(*await persister.persist(from_wire(wire)))
+        return WireOutcome(*await write(from_wire(wire)))
 
     main.expose(PERSIST, persist)
 

@@ -10,7 +10,10 @@ Client-server API, "Room membership"; room version 8 for restricted rooms.
 from __future__ import annotations
 
 from collections.abc import Iterable, Set
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
+
+from twisted.internet.defer import Deferred, gatherResults
 
 from synapse.api.constants import EventTypes, GuestAccess, JoinRules, Membership
 from synapse.api.errors import (
@@ -36,6 +39,9 @@ if TYPE_CHECKING:
     from synapse.state.store import StateReader
     from synapse.storage.memberships import MembershipsStore
     from synapse.storage.profiles import ProfileStore
+
+AT_ONCE: Final = 10
+"""Rooms into which a changed profile is written at the same time."""
 
 _CREATE: Final = (EventTypes.CREATE, "")
 _JOIN_RULES: Final = (EventTypes.JOIN_RULES, "")
@@ -155,24 +161,31 @@ class Memberships:
         return found[key].event.membership if key in found else None
 
     async def update_profile(self, user_id: str) -> None:
-        """Show the user's present name and picture in all rooms that it has joined, one after the other.
+        """Show the user's present name and picture in all rooms that it has joined, a few at a time.
 
-        A room that refuses keeps the old ones. What is done already is not done again, so this may be called anew.
+        A room that refuses keeps the old ones. Where they show already, nothing is written, so this may be called anew.
         """
         profile = await self._profile_of(user_id)
-        for room_id in await self.joined_rooms(user_id):
-            key = (EventTypes.MEMBER, user_id)
-            found = await self._state.current(room_id, [key])
-            if key not in found or found[key].event.membership != Membership.JOIN:
-                continue
-            content = dict(found[key].event.content)
-            for name in ("displayname", "avatar_url", "join_authorised_via_users_server", "reason"):
-                content.pop(name, None)
-            content.update(profile)
-            try:
-                await self._creation.send(Draft(room_id, user_id, EventTypes.MEMBER, content, user_id))
-            except MatrixError:
-                continue
+        rooms = await self.joined_rooms(user_id)
+        for start in range(0, len(rooms), AT_ONCE):
+            await gatherResults(
+                [
+                    Deferred.fromCoroutine(self._show(user_id, room_id, profile))
+                    for room_id in rooms[start : start + AT_ONCE]
+                ]
+            )
+
+    async def _show(self, user_id: str, room_id: str, profile: dict[str, Any]) -> None:
+        key = (EventTypes.MEMBER, user_id)
+        found = await self._state.current(room_id, [key])
+        if key not in found or found[key].event.membership != Membership.JOIN:
+            return
+        content = dict(found[key].event.content)
+        for name in ("displayname", "avatar_url", "join_authorised_via_users_server", "reason"):
+            content.pop(name, None)
+        content.update(profile)
+        with suppress(MatrixError):
+            await self._creation.send(Draft(room_id, user_id, EventTypes.MEMBER, content, user_id))
 
     # ------------------------------------------------------------------------------------------------------------
 

@@ -20,14 +20,12 @@ from synapse.events.event import Event, StateKey
 from synapse.events.power_levels import PowerLevels
 from synapse.push.conditions import EventFacts
 from synapse.push.evaluator import Actions, Program, evaluate_all, is_highlight
-from synapse.push.rules import NO_RULES, program
 from synapse.storage.persist_events import PushAction
 from synapse.storage.relations import relation_of
 
 if TYPE_CHECKING:
     from synapse.storage.events import EventsStore, StoredEvent
     from synapse.storage.memberships import MembershipsStore
-    from synapse.storage.push_rules import PushRuleStore
     from synapse.util.caches import Cache
 
 MAX_HOPS: Final = 3
@@ -114,10 +112,10 @@ class BulkPush:
 
     async def evaluate(self, event: Event, members: Members, levels: PowerLevels) -> tuple[str, Collection[PushAction]]:
         """The same with the members and power levels at hand."""
-        names = members.local
+        names = dict(members.local)  # which may change while rules are read
         invited = self._invited(event)
-        if invited is not None and invited not in names:
-            names = {**names, invited: None}
+        if invited is not None:
+            names.setdefault(invited, None)
         if not names or (len(names) == 1 and event.sender in names):
             return MAIN, ()
         programs = await self._programs(names)
@@ -156,23 +154,3 @@ class BulkPush:
                 return MAIN
             content = stored.event.content
         return MAIN
-
-
-class PushPrograms:
-    """The compiled push rules of users, from memory where they are known; `forget` them when they change."""
-
-    def __init__(self, store: PushRuleStore, cache: Cache[str, Program]) -> None:
-        self._store = store
-        self._cache = cache
-
-    async def __call__(self, user_ids: Collection[str]) -> dict[str, Program]:
-        """The programs of all these users. One statement for all that are not known, else none."""
-        return await self._cache.fetch_many(user_ids, self._load)
-
-    async def _load(self, user_ids: list[str]) -> dict[str, Program]:
-        rules = await self._store.of_users(user_ids)
-        return {user_id: program(rules.get(user_id, NO_RULES)) for user_id in user_ids}
-
-    def forget(self, user_id: str) -> None:
-        """The user's rules have changed."""
-        self._cache.invalidate(user_id)

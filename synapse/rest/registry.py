@@ -40,6 +40,8 @@ def mount(router: Router, hs: Homeserver, endpoints: Iterable[Endpoint]) -> None
         if mine:
             router.mount_object(row.make(hs), only=mine)
             wanted -= mine
+    if hs.application.app is App.FRONTEND_PROXY and hs.accounts.frontend_proxy is not None:
+        router.mount_fallback(hs.accounts.frontend_proxy.forward)  # what it does not serve, the main process may
     if wanted:
         logger.error("Nothing serves the endpoints %s", ", ".join(sorted(wanted)))
 
@@ -190,6 +192,39 @@ def _federation_version(hs: Homeserver) -> object:
     return FederationVersion()
 
 
+# -- rooms: writing --------------------------------------------------------------------------------------------------
+
+
+def _room_create(hs: Homeserver) -> object:
+    from synapse.rest.client.room_writing import RoomCreate
+
+    return RoomCreate(hs.rooms.room_creation)
+
+
+def _room_writing(hs: Homeserver) -> object:
+    from synapse.rest.client.room_writing import RoomWriting
+
+    return RoomWriting(hs.rooms.creation, hs.rooms.redactions, hs.rooms.memberships)
+
+
+def _room_membership(hs: Homeserver) -> object:
+    from synapse.rest.client.room_membership import RoomMembership
+
+    return RoomMembership(hs.rooms.memberships)
+
+
+def _room_aliases(hs: Homeserver) -> object:
+    from synapse.rest.client.room_directory import RoomAliases
+
+    return RoomAliases(hs.rooms.aliases, hs.config.server.server_name)
+
+
+def _room_directory(hs: Homeserver) -> object:
+    from synapse.rest.client.room_directory import RoomDirectory
+
+    return RoomDirectory(hs.rooms.public_rooms)
+
+
 # -- all of them -----------------------------------------------------------------------------------------------------
 
 ROWS: tuple[Row, ...] = (
@@ -230,6 +265,23 @@ ROWS: tuple[Row, ...] = (
         _media,
     ),
     Row(("admin_purge_media_cache", "admin_room_media", "admin_quarantine_room_media"), _admin_media),
+    Row(("room_create",), _room_create),
+    Row(("room_send", "room_redact", "room_state_set"), _room_writing),
+    Row(
+        (
+            *("join", "room_join", "knock", "room_leave", "room_invite", "room_kick", "room_ban", "room_unban"),
+            *("room_forget", "joined_rooms"),
+        ),
+        _room_membership,
+    ),
+    Row(
+        (
+            *("alias_get", "alias_set", "alias_delete", "room_aliases"),
+            *("room_visibility_get", "room_visibility_set"),
+        ),
+        _room_aliases,
+    ),
+    Row(("public_rooms", "public_rooms_search"), _room_directory),
     Row(("server_keys",), _server_keys),
     Row(("federation_version",), _federation_version),
 )

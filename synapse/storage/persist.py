@@ -156,6 +156,7 @@ class Persister:
                 waiting.answer.errback(outcome)
 
     async def _plan(self, batch: Sequence[_Waiting]) -> tuple[BatchPlan, list[Outcome | Exception]]:
+        await self._groups.ready()
         state = BatchState(self._groups, self._stores.states, self._stores.events)
         plan = BatchPlan(self._positions, self._stores.ends, state, self._stores.reader, self._server_name, self._now())
         known: dict[TxnKey | str, Persisted] = {}

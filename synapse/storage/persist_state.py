@@ -27,12 +27,19 @@ class Made(NamedTuple):
 
 
 class GroupIds:
-    """Hands out the ids of state groups, in the one process that writes."""
+    """Hands out the ids of state groups, in the one process that writes, from where the database ends."""
 
-    def __init__(self, highest: int) -> None:
-        self._highest = highest
+    def __init__(self, states: StateStore) -> None:
+        self._states = states
+        self._highest: int | None = None
+
+    async def ready(self) -> None:
+        """To be awaited before the first id is asked for. One statement, the first time."""
+        if self._highest is None:
+            self._highest = await self._states.highest_group()
 
     def next(self) -> int:
+        assert self._highest is not None
         self._highest += 1
         return self._highest
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest_twisted
 
 from synapse.storage.database import Database
-from tests.support.rooms import ALICE, BOB, start
+from tests.support.rooms import BOB, start
 
 
 @pytest_twisted.ensureDeferred

@@ -16,12 +16,15 @@ from synapse.handlers.event_creation import EventCreation, Signer
 from synapse.handlers.event_rules import EventRules
 from synapse.handlers.membership import Memberships
 from synapse.handlers.public_rooms import PublicRooms
+from synapse.handlers.push_rules import PushRules
 from synapse.handlers.redaction import Redactions
 from synapse.handlers.room_creation import CreateRoom, RoomCreation
 from synapse.handlers.room_locks import RoomLocks
 from synapse.http.request import Requester
-from synapse.push.bulk import BulkPush, PushPrograms, RoomMembers
+from synapse.push.bulk import BulkPush, RoomMembers
+from synapse.replication.calls import LocalMain
 from synapse.replication.event_rows import Row, rows_of
+from synapse.replication.writing import NoStreams
 from synapse.state.feed import RoomFeed
 from synapse.state.filters import StateFilter
 from synapse.state.heads import RoomHeads
@@ -64,8 +67,10 @@ class RoomProcess:
         self.heads = RoomHeads(ExtremitiesStore(db), LruCache("heads", 100))
         self.members = RoomMembers(MembershipsStore(db), SERVER, Cache("members", 100))
         self.feed = RoomFeed(self.heads, self.state, self.events, self.members)
-        programs = PushPrograms(PushRuleStore(db), Cache("push_rules", 1000))
-        self.push = BulkPush(self.members, programs, self.events, SERVER)
+        self.push_rules = PushRules(
+            PushRuleStore(db), Cache("push_rules", 1000), NoStreams().writer("push_rules"), LocalMain()
+        )
+        self.push = BulkPush(self.members, self.push_rules.programs, self.events, SERVER)
         self.creation = EventCreation(
             SIGNER,
             self.heads,
@@ -173,14 +178,14 @@ async def start(db: Database, workers: int = 0) -> Cluster:
     """A cluster on a database, which may have been another one's before."""
     cluster = Cluster(db, workers)
     main = cluster.main
-    position, group = await db.read("where we were", _where_we_were)
+    position = await db.read("where we were", _where_we_were)
     for process in (main, *cluster.workers):
         process.position = position
     ends = RoomEnds(ExtremitiesStore(db), main.events, LruCache("ends", 100))
     stores = Stores(ends, main.state, StateStore(db), main.events, EventTxnsStore(db))
     recent: LruCache[Any, Any] = LruCache("recent", 1000)
     cluster.persister = Persister(
-        db, stores, Counter(position), GroupIds(group), SERVER, cluster.announce, cluster.now, recent
+        db, stores, Counter(position), GroupIds(StateStore(db)), SERVER, cluster.announce, cluster.now, recent
     )
     return cluster
 
@@ -196,12 +201,10 @@ class Counter:
         return self.last
 
 
-def _where_we_were(txn: Transaction) -> tuple[int, int]:
-    txn.execute(
-        "SELECT (SELECT coalesce(max(stream_ordering), 0) FROM events), (SELECT coalesce(max(id), 0) FROM state_groups)"
-    )
-    position, group = txn.one()
-    return position, group
+def _where_we_were(txn: Transaction) -> int:
+    txn.execute("SELECT coalesce(max(stream_ordering), 0) FROM events")
+    position: int = txn.one()[0]
+    return position
 
 
 async def check_invariants(cluster: Cluster, db: Database) -> None:
@@ -214,7 +217,7 @@ async def check_invariants(cluster: Cluster, db: Database) -> None:
         tables = await db.read("tables", _derived, room_id)
         assert tables["stats"] == tables["counted"], room_id
         assert tables["local"] == tables["members"], room_id
-        assert tables["deltas"] == {key: event_id for key, event_id in current.items()}
+        assert tables["deltas"] == current
         for process in (cluster.main, *cluster.workers):
             known = await process.heads.get(room_id)
             assert known is not None

@@ -1,0 +1,317 @@
+"""The room services of a process that write: events, memberships, rooms, aliases, the room directory.
+
+A part of the composition root (`hs.rooms`). What it stands on, it names in `Foundation`. In the main process it holds the
+one writer of events; in workers, the way to it.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from synapse.app._accounts import Accounts
+    from synapse.app._replication import MainReplication, WorkerReplication
+    from synapse.config import Config
+    from synapse.handlers.aliases import Aliases
+    from synapse.handlers.event_creation import EventCreation, Signer
+    from synapse.handlers.membership import Memberships
+    from synapse.handlers.public_rooms import PublicRooms
+    from synapse.handlers.redaction import Redactions
+    from synapse.handlers.room_creation import RoomCreation
+    from synapse.push.bulk import BulkPush, RoomMembers
+    from synapse.replication.calls import MainProcess
+    from synapse.replication.notifier import Notifier
+    from synapse.state.heads import RoomHeads
+    from synapse.state.store import StateReader
+    from synapse.storage.aliases import AliasesStore
+    from synapse.storage.database import Database
+    from synapse.storage.event_txns import EventTxnsStore
+    from synapse.storage.events import EventsStore
+    from synapse.storage.extremities import ExtremitiesStore
+    from synapse.storage.memberships import MembershipsStore
+    from synapse.storage.persist import Persister
+    from synapse.storage.persist_events import Outcome, Request
+    from synapse.storage.persist_plan import Planned
+    from synapse.storage.rooms import RoomsStore
+    from synapse.storage.state import StateStore
+    from synapse.util.caches import Caches
+    from synapse.util.repeating import Repeating
+
+    Writer = Callable[[Request], Awaitable[Outcome]]
+
+HOUR_SECONDS: Final = 3600.0
+KEEP_TXNS_MS: Final = 24 * 3600 * 1000
+"""How long the same transaction id means the same event."""
+
+
+class Foundation(Protocol):
+    """What the room services stand on: the rest of the composition root."""
+
+    config: Config
+    reactor: Any
+
+    @property
+    def is_main(self) -> bool: ...
+
+    @property
+    def database(self) -> Database: ...
+
+    @property
+    def main(self) -> MainProcess: ...
+
+    @property
+    def caches(self) -> Caches: ...
+
+    @property
+    def notifier(self) -> Notifier: ...
+
+    @property
+    def replication(self) -> MainReplication | WorkerReplication: ...
+
+    @property
+    def accounts(self) -> Accounts: ...
+
+
+class Rooms:
+    """One lazily built attribute per service."""
+
+    def __init__(self, hs: Foundation) -> None:
+        self._hs = hs
+        self._config = hs.config
+        self._server_name = hs.config.server.server_name
+
+    def now(self) -> int:
+        """The time in milliseconds since the epoch."""
+        return int(self._hs.reactor.seconds() * 1000)
+
+    async def caught_up(self, position: int) -> None:
+        """Waits until this process has heard of what was just written."""
+        await self._hs.notifier.wait_until("events", position)
+
+    # -- stores ----------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def alias_store(self) -> AliasesStore:
+        from synapse.storage.aliases import AliasesStore
+
+        return AliasesStore(self._hs.database)
+
+    @cached_property
+    def room_store(self) -> RoomsStore:
+        from synapse.storage.rooms import RoomsStore
+
+        return RoomsStore(self._hs.database)
+
+    @cached_property
+    def membership_store(self) -> MembershipsStore:
+        from synapse.storage.memberships import MembershipsStore
+
+        return MembershipsStore(self._hs.database)
+
+    @cached_property
+    def state_store(self) -> StateStore:
+        from synapse.storage.state import StateStore
+
+        return StateStore(self._hs.database)
+
+    @cached_property
+    def extremities_store(self) -> ExtremitiesStore:
+        from synapse.storage.extremities import ExtremitiesStore
+
+        return ExtremitiesStore(self._hs.database)
+
+    @cached_property
+    def txn_store(self) -> EventTxnsStore:
+        from synapse.storage.event_txns import EventTxnsStore
+
+        return EventTxnsStore(self._hs.database)
+
+    # -- what is remembered of rooms -------------------------------------------------------------------------------
+
+    @cached_property
+    def memory(self) -> RoomMemory:
+        """Events, states, heads and members, kept true by the events stream."""
+        from synapse.push.bulk import RoomMembers
+        from synapse.state.feed import RoomFeed
+        from synapse.state.heads import RoomHeads
+        from synapse.state.store import StateReader
+        from synapse.storage.current_state import CurrentStateStore
+        from synapse.storage.events import EventsStore
+
+        caches, db = self._hs.caches, self._hs.database
+        events = EventsStore(db, caches.lru("events", 10_000))
+        state = StateReader(CurrentStateStore(db), self.state_store, events, caches.lru("current_state", 1_000))
+        heads = RoomHeads(self.extremities_store, caches.lru("room_heads", 5_000))
+        cache = caches.cache("local_members", 1_000, shared=False)
+        members = RoomMembers(self.membership_store, self._server_name, cache)
+        feed = RoomFeed(heads, state, events, members)
+        self._hs.notifier.subscribe("events", lambda _, rows: feed.learn(rows), lambda _: feed.forget_all())
+        return RoomMemory(events, state, heads, members)
+
+    @property
+    def events(self) -> EventsStore:
+        """Events by id."""
+        return self.memory.events
+
+    @property
+    def state(self) -> StateReader:
+        """The state of rooms, now and then."""
+        return self.memory.state
+
+    # -- writing ---------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def persister(self) -> Persister:
+        """The one writer of events, in the main process, once the streams are started."""
+        from synapse.replication.event_rows import rows_of
+        from synapse.replication.writing import MainStreams
+        from synapse.storage.persist import Persister, Stores
+        from synapse.storage.persist_room import RoomEnds
+        from synapse.storage.persist_state import GroupIds
+
+        streams, caches, memory = self._hs.replication.streams, self._hs.caches, self.memory
+        if not isinstance(streams, MainStreams):
+            raise RuntimeError("only the main process writes events")
+
+        def announce(position: int, planned: Sequence[Planned]) -> None:
+            streams.events_written(position, rows_of(planned))
+
+        ends = RoomEnds(self.extremities_store, memory.events, caches.lru("room_ends", 5_000))
+        return Persister(
+            self._hs.database,
+            Stores(ends, memory.state, self.state_store, memory.events, self.txn_store),
+            streams.positions.allocators["events"],
+            GroupIds(self.state_store),
+            self._server_name,
+            announce,
+            self.now,
+            caches.lru("events_written", 10_000),
+        )
+
+    @cached_property
+    def writer(self) -> Writer:
+        """The way to the writer: itself in the main process, where it also answers the calls of workers."""
+        from synapse.handlers.event_writer import RemoteWriter, answer_calls
+
+        if not self._hs.is_main:
+            return RemoteWriter(self._hs.main)
+        answer_calls(self._hs.main, self._write)
+        return self._write
+
+    async def _write(self, request: Request) -> Outcome:
+        return await self.persister.persist(request)
+
+    # -- what users do -----------------------------------------------------------------------------------------------
+
+    @cached_property
+    def signer(self) -> Signer:
+        """In whose name events are made, and with which key: the first of the file."""
+        from signedjson.key import decode_signing_key_base64
+        from unpaddedbase64 import encode_base64
+
+        from synapse.handlers.event_creation import Signer
+
+        key = self._config.keys.read_signing_keys()[0]
+        return Signer(self._server_name, decode_signing_key_base64(key.algorithm, key.version, encode_base64(key.seed)))
+
+    @cached_property
+    def push(self) -> BulkPush:
+        from synapse.push.bulk import BulkPush
+
+        programs = self._hs.accounts.push_rules.programs
+        return BulkPush(self.memory.members, programs, self.memory.events, self._server_name)
+
+    @cached_property
+    def creation(self) -> EventCreation:
+        from synapse.handlers.event_creation import EventCreation
+        from synapse.handlers.event_rules import EventRules
+        from synapse.handlers.room_locks import RoomLocks
+        from synapse.storage.relations import RelationsStore
+
+        memory = self.memory
+        return EventCreation(
+            self.signer,
+            memory.heads,
+            memory.state,
+            memory.events,
+            self.txn_store,
+            self.writer,
+            self.push,
+            EventRules(self.alias_store, RelationsStore(self._hs.database), memory.events, self._server_name),
+            RoomLocks(),
+            self._hs.caches.lru("events_sent", 2_000),
+            self.caught_up,
+            self.now,
+            self._hs.is_main,
+        )
+
+    @cached_property
+    def redactions(self) -> Redactions:
+        from synapse.handlers.redaction import Redactions
+
+        return Redactions(self.creation)
+
+    @cached_property
+    def memberships(self) -> Memberships:
+        from synapse.handlers.membership import Memberships
+
+        return Memberships(
+            self.creation,
+            self.memory.heads,
+            self.memory.state,
+            self.memory.members,
+            self.membership_store,
+            self._hs.accounts.profile_store,
+            self.aliases,
+            self._server_name,
+        )
+
+    @cached_property
+    def room_creation(self) -> RoomCreation:
+        from synapse.handlers.room_creation import RoomCreation
+
+        return RoomCreation(
+            self.signer,
+            self._hs.accounts.profile_store,
+            self.push,
+            self.writer,
+            self.caught_up,
+            self.now,
+            self._config.server.default_room_version,
+        )
+
+    @cached_property
+    def aliases(self) -> Aliases:
+        from synapse.handlers.aliases import Aliases
+
+        return Aliases(self.alias_store, self.room_store, self.memory.state, self.creation, self._server_name)
+
+    @cached_property
+    def public_rooms(self) -> PublicRooms:
+        from synapse.handlers.public_rooms import PublicRooms
+
+        return PublicRooms(self.room_store, self._server_name)
+
+    @cached_property
+    def background(self) -> list[Repeating]:
+        """What the main process does once in a while, to be started with it."""
+        from synapse.util.repeating import Repeating
+
+        if not self._hs.is_main:
+            return []
+        return [Repeating(self._hs.reactor, HOUR_SECONDS, "Forgetting old transaction ids", self._forget_old)]
+
+    async def _forget_old(self) -> None:
+        await self.txn_store.delete_before(self.now() - KEEP_TXNS_MS)
+
+
+class RoomMemory(NamedTuple):
+    """What a process that creates events remembers of rooms."""
+
+    events: EventsStore
+    state: StateReader
+    heads: RoomHeads
+    members: RoomMembers
