@@ -8,6 +8,8 @@ import pytest
 from twisted.internet.task import Clock
 
 from synapse.api.errors import MatrixError
+from synapse.api.routes import ENDPOINTS
+from synapse.config.sections import RatelimitConfig
 from synapse.http.ratelimit import Buckets, Rate, RateLimits
 from synapse.metrics import table
 
@@ -110,3 +112,8 @@ def test_empty_buckets_are_the_first_to_be_forgotten() -> None:
     clock.advance(5)
     buckets.add("new")
     assert len(buckets) == 1
+
+
+@pytest.mark.parametrize("limit", sorted({e.ratelimit for e in ENDPOINTS if e.ratelimit}))
+def test_every_limit_of_the_table_has_a_setting_that_is_on(limit: str) -> None:
+    assert RatelimitConfig().by_name(limit).per_second > 0
