@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from synapse.app._accounts import Accounts
+    from synapse.app._reading import Reading
     from synapse.app._replication import Replication
     from synapse.app._rooms import Rooms
     from synapse.app.applications import Application
@@ -26,11 +27,13 @@ if TYPE_CHECKING:
     from synapse.http.site import Site
     from synapse.metrics.sources import ReactorLag
     from synapse.replication.calls import MainProcess
+    from synapse.replication.leases import Duty
     from synapse.replication.notifier import Notifier
     from synapse.replication.writing import MainStreams, NoStreams
     from synapse.storage.database import Database
     from synapse.storage.user_ips import Seen
     from synapse.util.caches import Caches
+    from synapse.util.repeating import Repeating
 
 
 class Homeserver:
@@ -171,6 +174,18 @@ class Homeserver:
 
         return Accounts(self)
 
+    @cached_property
+    def duties(self) -> list[Duty]:
+        """What this process does for all others, each under its lease."""
+        from synapse.app._duties import duties_of
+
+        return duties_of(self)
+
+    @property
+    def background(self) -> list[Repeating]:
+        """What this process does once in a while."""
+        return [*self.accounts.background, *self.rooms.background]
+
     @property
     def authenticator(self) -> Authenticator:
         """Who asks."""
@@ -190,3 +205,10 @@ class Homeserver:
         await self.rooms.memberships.update_profile(user_id)
 
     # -- rooms: reading and sync ---------------------------------------------------------------------------------
+
+    @cached_property
+    def reading(self) -> Reading:
+        """Sync, pages of history, state, typing, receipts, presence."""
+        from synapse.app._reading import Reading
+
+        return Reading(self)

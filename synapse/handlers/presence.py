@@ -12,7 +12,7 @@ Client-server API, "Presence".
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,6 +22,7 @@ from twisted.internet.defer import Deferred
 from synapse.api.constants import Presence
 from synapse.api.errors import bad_json, forbidden, invalid_param, missing_param, not_found
 from synapse.replication.calls import Call
+from synapse.replication.event_rows import EventRow, Row
 from synapse.storage.presence import PresenceState
 from synapse.sync.sections.presence import presence_content
 
@@ -129,6 +130,12 @@ class PresenceKeeper:
             if user.said == Presence.UNAVAILABLE:
                 user.said = None
             self._settle(user_id, user)
+
+    def learn(self, rows: Iterable[Row]) -> None:
+        """Rows of the events stream: who sends something is active."""
+        for row in rows:
+            if isinstance(row, EventRow):
+                self.active(row.sender)
 
     async def _set(self, setting: SetPresence) -> None:
         user = self._user(setting.user_id)

@@ -52,9 +52,6 @@ class RoomReading:
         self._visibility = visibility
         self._clock = clock
 
-    async def joined_rooms(self, user_id: str) -> list[str]:
-        return sorted((await self._memberships.of(user_id)).joined)
-
     async def state(self, user_id: str, room_id: str) -> bytes:
         """All of the state: `GET /rooms/{roomId}/state`. Raises 403."""
         standing = await self._door.standing(user_id, room_id)

@@ -8,13 +8,15 @@ Client-server API, "Typing notifications".
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from synapse.api.constants import EventTypes, Membership
 from synapse.api.errors import bad_json, forbidden, missing_param
 from synapse.replication.calls import Call
+from synapse.replication.event_rows import EventRow, Row
 
 if TYPE_CHECKING:
     from synapse.handlers.visibility import RoomDoor
@@ -83,15 +85,27 @@ class Typing:
         typists[user_id] = self._clock.callLater(milliseconds / 1000, self.stop, room_id, user_id)
         self._tell(room_id, list(typists))
 
-    def snapshot(self) -> dict[str, list[str]]:
-        """For the main process: who types, by room."""
-        return {room_id: list(typists) for room_id, typists in self._rooms.items()}
+    def learn(self, rows: Iterable[Row]) -> None:
+        """For the main process: rows of the events stream."""
+        for row in rows:
+            if row.room_id not in self._rooms or not isinstance(row, EventRow):
+                continue
+            if row.state_key is None:
+                self.stop(row.room_id, row.sender)
+            elif row.type == EventTypes.MEMBER and (membership_of(row) != Membership.JOIN):
+                self.stop(row.room_id, row.state_key)
 
     async def _set(self, setting: SetTyping) -> None:
         if setting.timeout is None:
             self.stop(setting.room_id, setting.user_id)
         else:
             self.start(setting.room_id, setting.user_id, setting.timeout)
+
+
+def membership_of(row: EventRow) -> str | None:
+    """What an m.room.member event says; None of one that is too long to have come along."""
+    value = msgspec.json.decode(row.json)["content"].get("membership") if row.json else None
+    return value if isinstance(value, str) else None
 
 
 def _timeout_of(body: dict[str, Any]) -> int | None:

@@ -225,6 +225,52 @@ def _room_directory(hs: Homeserver) -> object:
     return RoomDirectory(hs.rooms.public_rooms)
 
 
+# -- rooms: reading --------------------------------------------------------------------------------------------------
+
+
+def _room_reading(hs: Homeserver) -> object:
+    from synapse.rest.client.room_reading import RoomReadingEndpoints
+
+    return RoomReadingEndpoints(hs.reading.room_reading)
+
+
+def _messages(hs: Homeserver) -> object:
+    from synapse.rest.client.room_reading import MessagesEndpoint
+
+    return MessagesEndpoint(hs.reading.pagination)
+
+
+def _context(hs: Homeserver) -> object:
+    from synapse.rest.client.room_reading import ContextEndpoint
+
+    return ContextEndpoint(hs.reading.context)
+
+
+def _sync(hs: Homeserver) -> object:
+    from synapse.rest.client.sync import SyncEndpoint
+
+    reading = hs.reading
+    return SyncEndpoint(reading.syncs, hs.accounts.filters, reading.filters, reading.syncing_users)
+
+
+def _old_sync(hs: Homeserver) -> object:
+    from synapse.rest.client.old_sync import OldSyncEndpoints
+
+    return OldSyncEndpoints(hs.reading.event_stream, hs.reading.initial_sync)
+
+
+def _ephemeral(hs: Homeserver) -> object:
+    from synapse.rest.client.ephemeral import EphemeralEndpoints
+
+    return EphemeralEndpoints(hs.reading.typing, hs.reading.receipts)
+
+
+def _presence(hs: Homeserver) -> object:
+    from synapse.rest.client.presence import PresenceEndpoints
+
+    return PresenceEndpoints(hs.reading.presence)
+
+
 # -- all of them -----------------------------------------------------------------------------------------------------
 
 ROWS: tuple[Row, ...] = (
@@ -282,6 +328,13 @@ ROWS: tuple[Row, ...] = (
         _room_aliases,
     ),
     Row(("public_rooms", "public_rooms_search"), _room_directory),
+    Row(("room_state", "room_state_get", "room_members", "room_joined_members", "room_event"), _room_reading),
+    Row(("room_messages",), _messages),
+    Row(("room_context",), _context),
+    Row(("sync",), _sync),
+    Row(("events", "initial_sync", "room_initial_sync"), _old_sync),
+    Row(("room_typing", "room_receipt", "room_read_markers"), _ephemeral),
+    Row(("presence_get", "presence_set"), _presence),
     Row(("server_keys",), _server_keys),
     Row(("federation_version",), _federation_version),
 )

@@ -5,8 +5,6 @@ Client-server API, "Getting events for a room" and "Event context".
 
 from __future__ import annotations
 
-from typing import Any
-
 import orjson
 
 from synapse.api.errors import invalid_param, not_json
@@ -21,14 +19,10 @@ from synapse.sync.tokens import RoomToken
 
 
 class RoomReadingEndpoints:
-    """`/rooms/{roomId}/state`, `/members`, `/joined_members`, `/event`, and `/joined_rooms`."""
+    """`/rooms/{roomId}/state`, `/members`, `/joined_members` and `/event`."""
 
     def __init__(self, reading: RoomReading) -> None:
         self._reading = reading
-
-    @serves("joined_rooms")
-    async def joined_rooms(self, request: Request) -> dict[str, Any]:
-        return {"joined_rooms": await self._reading.joined_rooms(request.user.user_id)}
 
     @serves("room_state")
     async def state(self, request: Request, room_id: str) -> RawJson:
