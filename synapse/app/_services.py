@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from synapse.http.drain import Drain
     from synapse.metrics.sources import ReactorLag
     from synapse.storage.database import Database
+    from synapse.util.repeating import Repeating
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +72,8 @@ class Parts(Protocol):
     def replication(self) -> Replication: ...
     @property
     def duties(self) -> Iterable[Duty]: ...
+    @property
+    def background(self) -> Iterable[Repeating]: ...
     def site(self, listener: Listener) -> Any: ...
 
 
@@ -84,6 +87,7 @@ class HomeserverServices:
         self._hs = hs
         self._give_up = give_up
         self._duties: list[Duty] = []
+        self._background: list[Repeating] = []
         self._stopping = False
         self._lease: Lease | None = None
 
@@ -140,6 +144,9 @@ class HomeserverServices:
         self._duties = list(self._hs.duties)
         for duty in self._duties:
             duty.start()
+        self._background = list(self._hs.background)
+        for each in self._background:
+            each.start()
 
     # -- losing the lease ------------------------------------------------------------------------------------------
 
@@ -165,6 +172,8 @@ class HomeserverServices:
 
     async def stop(self) -> None:
         self._stopping = True
+        for each in self._background:
+            each.stop()
         for duty in reversed(self._duties):
             await duty.stop()
         await self._hs.replication.stop()

@@ -21,6 +21,7 @@ from synapse.metrics.sources import ReactorLag
 from synapse.replication.leases import Duty
 from synapse.storage.database import Database, PoolSettings
 from synapse.storage.errors import DatabaseProblem
+from synapse.util.repeating import Repeating
 from tests.support.postgres import PostgresServer
 from tests.support.reactor import real_reactor
 
@@ -54,6 +55,7 @@ class FakeHomeserver:
         self.replication = FakeReplication(self.log)
         self.began: Deferred[None] = Deferred()
         self.duties = [Duty(self.reactor, settings, "pusher", self._begin, self._end)]
+        self.background: list[Repeating] = []
 
     async def _begin(self) -> None:
         self.log.append("duty begins")
