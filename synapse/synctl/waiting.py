@@ -74,7 +74,7 @@ class _Waiting:
         """Take in what a process says; True if there is nothing more to wait for."""
         before = child.status
         child.read_news()
-        if child.status is not None and child.status != before and not self._quiet:
+        if child.status is not None and child.status != before and not self._quiet and not reached(child):
             self._say(f"  {child.process.name}: {child.status}")
         ended = child.ended()
         if ended is not None:
