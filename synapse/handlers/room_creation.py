@@ -137,7 +137,7 @@ class RoomCreation:
         if wish.room_alias_name is None:
             return None
         alias = f"#{wish.room_alias_name}:{self._signer.server_name}"
-        if ":" in wish.room_alias_name:
+        if not wish.room_alias_name or ":" in wish.room_alias_name:
             raise invalid_param("'room_alias_name' is the part of an alias between '#' and ':', without either.")
         parse_room_alias(alias)
         return alias
