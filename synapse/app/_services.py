@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from synapse.config import Config
     from synapse.config.listeners import Listener
     from synapse.http.drain import Drain
+    from synapse.http.router import Router
     from synapse.metrics.sources import ReactorLag
+    from synapse.replication.notifier import Notifier
     from synapse.storage.database import Database
     from synapse.util.repeating import Repeating
 
@@ -55,6 +57,13 @@ class Replication(Protocol):
         """What serves listeners of type `replication`; in the main process."""
 
 
+class Reading(Protocol):
+    """What is kept for those who read, besides the streams."""
+
+    async def begin(self) -> None:
+        """In the main process, once the streams are there: take up what the last one left."""
+
+
 class Parts(Protocol):
     """What is used of the `Homeserver`."""
 
@@ -66,6 +75,12 @@ class Parts(Protocol):
     def drain(self) -> Drain: ...
     @property
     def database(self) -> Database: ...
+    @property
+    def notifier(self) -> Notifier: ...
+    @property
+    def reading(self) -> Reading: ...
+    @property
+    def router(self) -> Router: ...
     @property
     def lag(self) -> ReactorLag: ...
     @property
@@ -100,21 +115,29 @@ class HomeserverServices:
     async def join(self, *, wait: bool) -> None:
         """Raises `DatabaseProblem` if another main process is there and stays."""
         self._observe()
+        self._hs.drain.on_begin(self._hs.notifier.leave)  # whoever waits for news is answered
         if self._hs.config.is_main:
-            self._lease = Lease(self._hs.reactor, self._hs.database.pool.settings, MAIN, self._lost)
-            patience = _PATIENCE_FOR_PREDECESSOR if wait else _PATIENCE
-            if not await self._acquire(self._lease, patience):
-                raise DatabaseProblem(
-                    "Another main process of this server is running, and it holds the lease `main`; stop it first, "
-                    "or make this one a worker with `worker_app`."
-                )
+            await self._become_main(_PATIENCE_FOR_PREDECESSOR if wait else _PATIENCE)
+            await self._hs.replication.begin()
+            await self._hs.reading.begin()
+            return
+        if self._hs.config.listeners:
+            # What serves requests is made before the streams are followed: it wants to hear of all that is told.
+            self._hs.router  # noqa: B018  # made when it is first looked at
         await self._hs.replication.begin()
+
+    async def _become_main(self, patience: float) -> None:
+        self._lease = Lease(self._hs.reactor, self._hs.database.pool.settings, MAIN, self._lost)
+        if not await self._acquire(self._lease, patience):
+            raise DatabaseProblem(
+                "Another main process of this server is running, and it holds the lease `main`; stop it first, "
+                "or make this one a worker with `worker_app`."
+            )
 
     def _observe(self) -> None:
         """Connect the metrics to what they tell of."""
         config = self._hs.config
         sources.describe_process(config.application, config.instance_name, __version__)
-        sources.watch_database(self._hs.database.usage, self._hs.database.pool)
         self._hs.lag.start()
 
     async def _acquire(self, lease: Lease, patience: float) -> bool:

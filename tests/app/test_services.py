@@ -17,8 +17,10 @@ from synapse.app._services import HomeserverServices
 from synapse.config import Config, from_options
 from synapse.config.generate import new_signing_key
 from synapse.http.drain import Drain
+from synapse.http.router import Router
 from synapse.metrics.sources import ReactorLag
 from synapse.replication.leases import Duty
+from synapse.replication.notifier import Notifier
 from synapse.storage.database import Database, PoolSettings
 from synapse.storage.errors import DatabaseProblem
 from synapse.util.repeating import Repeating
@@ -42,6 +44,14 @@ class FakeReplication:
         return "replication"
 
 
+class FakeReading:
+    def __init__(self, log: list[str]) -> None:
+        self._log = log
+
+    async def begin(self) -> None:
+        self._log.append("reading")
+
+
 class FakeHomeserver:
     """The parts, around a real database."""
 
@@ -53,6 +63,9 @@ class FakeHomeserver:
         self.database = Database(self.reactor, settings)
         self.log: list[str] = []
         self.replication = FakeReplication(self.log)
+        self.notifier = Notifier(Clock())
+        self.router = Router(self.drain)
+        self.reading = FakeReading(self.log)
         self.began: Deferred[None] = Deferred()
         self.duties = [Duty(self.reactor, settings, "pusher", self._begin, self._end)]
         self.background: list[Repeating] = []
@@ -116,7 +129,7 @@ async def test_a_second_main_process_refuses(cluster: Cluster, monkeypatch: pyte
     await first.join(wait=False)
     with pytest.raises(DatabaseProblem, match="Another main process of this server is running"):
         await second.join(wait=False)
-    assert (one.log, other.log) == (["begin"], [])
+    assert (one.log, other.log) == (["begin", "reading"], [])
     await first.stop()
     await second.stop()
 
@@ -131,7 +144,7 @@ async def test_a_successor_waits_until_the_old_one_has_gone(cluster: Cluster) ->
     assert not waiting.called
     await old.stop()
     await waiting
-    assert (one.log, other.log) == (["begin", "stop"], ["begin"])
+    assert (one.log, other.log) == (["begin", "reading", "stop"], ["begin", "reading"])
     await new.stop()
 
 
@@ -166,7 +179,7 @@ async def test_duties_begin_last_and_end_first(cluster: Cluster) -> None:
     await services.start_duties()
     await hs.began
     await services.stop()
-    assert hs.log == ["begin", "duty begins", "duty ends", "stop"]
+    assert hs.log == ["begin", "reading", "duty begins", "duty ends", "stop"]
 
 
 @pytest_twisted.ensureDeferred
