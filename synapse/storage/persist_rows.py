@@ -58,6 +58,7 @@ class Rows:
         self.stats: dict[str, dict[str, Any]] = {}
         self.heads: dict[str, HeadChange] = {}
         self.push_actions: list[Params] = []
+        self.read: dict[tuple[str, str, str], int] = {}  # who has, by writing, read a room's thread up to where
         self.redactions: dict[str, tuple[str, str]] = {}  # target: (redaction, room)
 
     def add(self, other: Rows) -> None:
@@ -102,6 +103,9 @@ class Rows:
         if gone:
             txn.later(_CURRENT_GONE, [list(column) for column in zip(*gone, strict=True)])
         self._write_stats(txn)
+        if self.read:
+            read = [(*key, position) for key, position in self.read.items()]
+            txn.later(_READ, [list(column) for column in zip(*read, strict=True)])
         if self.redactions:
             changed = [(target, redaction, room_id) for target, (redaction, room_id) in self.redactions.items()]
             txn.later(_REDACTIONS, [list(column) for column in zip(*changed, strict=True)])
@@ -175,6 +179,13 @@ _HEADS: Final = """
 _PUSH_ACTIONS: Final = """
     INSERT INTO push_actions (user_id, room_id, stream_ordering, event_id, thread_id, notify, highlight, actions)
     VALUES %s
+"""
+# Who writes has read what came before (client-server API, "Marking notifications as read").
+_READ: Final = """
+    DELETE FROM push_actions USING unnest(%s::text[], %s::text[], %s::text[], %s::bigint[])
+        AS read (user_id, room_id, thread_id, position)
+    WHERE (push_actions.user_id, push_actions.room_id) = (read.user_id, read.room_id)
+        AND push_actions.thread_id = read.thread_id AND push_actions.stream_ordering <= read.position
 """
 # The first redaction stays the one in force.
 _REDACTIONS: Final = """
