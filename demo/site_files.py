@@ -39,6 +39,7 @@ SHARED = {
     "send_federation": False,
     "enable_media_repo": False,
     "update_user_directory": False,
+    "enable_metrics": True,
     # It listens on loopback only, so whoever gets here may have an account.
     "enable_registration": True,
     "enable_registration_without_verification": True,

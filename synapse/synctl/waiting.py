@@ -11,6 +11,9 @@ from synapse.synctl.launch import Child
 
 Say = Callable[[str], None]
 
+# What a process is busy with is said once it takes a while.
+_PATIENCE_SECONDS = 0.5
+
 
 @dataclass(frozen=True, slots=True)
 class Failure:
@@ -74,14 +77,14 @@ class _Waiting:
         """Take in what a process says; True if there is nothing more to wait for."""
         before = child.status
         child.read_news()
-        if child.status is not None and child.status != before and not self._quiet and not reached(child):
+        elapsed = time.monotonic() - self._started
+        if child.status != before and elapsed > _PATIENCE_SECONDS and not reached(child) and not self._quiet:
             self._say(f"  {child.process.name}: {child.status}")
         ended = child.ended()
         if ended is not None:
             self._failures.append(Failure(child, f"{ended} without {what}"))
             return True
         if reached(child) and not self._quiet:
-            elapsed = time.monotonic() - self._started
             self._say(f"  {child.process.name} is {what} (pid {child.pid}, after {elapsed:.1f} s)")
         return reached(child)
 
