@@ -1,7 +1,7 @@
 """The room services of a process that write: events, memberships, rooms, aliases, the room directory.
 
-A part of the composition root (`hs.rooms`). What it stands on, it names in `Foundation`. In the main process it holds the
-one writer of events; in workers, the way to it.
+A part of the composition root (`hs.rooms`). What it stands on, it names in `Foundation`. In the main process it holds
+the one writer of events; in workers, the way to it.
 """
 
 from __future__ import annotations

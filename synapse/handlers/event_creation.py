@@ -1,8 +1,8 @@
 """`EventCreation`: what a user of this server wants to say in a room becomes an event: checked, built, signed, written.
 
-Works in any process. What is known of the room (`RoomHeads`, `StateReader`) may lag behind the writer by a moment; then the
-writer says so and the event is built again. Before somebody is refused on the word of memory that may lag, the database
-is asked.
+Works in any process. What is known of the room (`RoomHeads`, `StateReader`) may lag behind the writer by a moment;
+then the writer says so and the event is built again. Before somebody is refused on the word of memory that may lag,
+the database is asked.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ class Audience(Protocol):
     """Says whom an event concerns; see `synapse.push.bulk`."""
 
     async def __call__(self, event: Event, state: State) -> tuple[str, Collection[PushAction]]:
-        """The event's thread ("main" for none), and the local users to tell. `state` is the room's, as far as the event's
-        authorisation needed it."""
+        """The event's thread ("main" for none), and the local users to tell. `state` is the room's, as far as the
+        event's authorisation needed it."""
 
 
 class Rules(Protocol):
@@ -128,9 +128,9 @@ class EventCreation:
     ) -> Persisted:
         """Send an event as the requester; answers when it is written, and known in this process.
 
-        The same transaction id of the same device in the same room answers with the event of the first time. State that
-        is as wanted already stays as it is. Raises 403 M_FORBIDDEN where the room does not allow the event, 400 M_BAD_JSON and
-        413 M_TOO_LARGE for events that cannot be.
+        The same transaction id of the same device in the same room answers with the event of the first time. State
+        that is as wanted already stays as it is. Raises 403 M_FORBIDDEN where the room does not allow the event, 400
+        M_BAD_JSON and 413 M_TOO_LARGE for events that cannot be.
         """
         txn = None
         if txn_id is not None:

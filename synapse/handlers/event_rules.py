@@ -1,5 +1,5 @@
-"""Checks of our own users' events that need to know more than the event: aliases that must exist, relations that must make
-sense. They protect users from mistakes; the room's authorisation rules are asked elsewhere.
+"""Checks of our own users' events that need to know more than the event: aliases that must exist, relations that must
+make sense. They protect users from mistakes; the room's authorisation rules are asked elsewhere.
 
 Client-server API, "m.room.canonical_alias", "Annotations", "Threading".
 """

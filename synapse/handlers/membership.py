@@ -1,8 +1,8 @@
 """Memberships: joining and leaving rooms, inviting, knocking, kicking and banning, and showing one's profile in rooms.
 
-Each is an m.room.member event that `EventCreation` makes; here stands what its content is to be, and what must be true
-besides the room's authorisation rules. Rooms that this server does not take part in would be reached over federation, which
-is not done here.
+Each is an m.room.member event that `EventCreation` makes; here stands what its content is to be, and what must be
+true besides the room's authorisation rules. Rooms that this server does not take part in would be reached over
+federation, which is not done here.
 
 Client-server API, "Room membership"; room version 8 for restricted rooms.
 """

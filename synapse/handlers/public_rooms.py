@@ -1,5 +1,5 @@
-"""The published room directory: listing this server's public rooms, page by page. Other servers' lists are asked for over
-federation, which is not done here.
+"""The published room directory: listing this server's public rooms, page by page. Other servers' lists are asked for
+over federation, which is not done here.
 
 Client-server API, "Published room directory".
 """

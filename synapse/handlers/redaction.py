@@ -1,5 +1,5 @@
-"""Redactions: taking back what an event says. Who may is checked where events are made (`event_creation`), what remains of
-the event is told by `synapse.events.redaction`.
+"""Redactions: taking back what an event says. Who may is checked where events are made (`event_creation`), what
+remains of the event is told by `synapse.events.redaction`.
 
 Client-server API, "Redactions"; room version 11 for where `redacts` stands.
 """

@@ -12,7 +12,7 @@ import msgspec
 
 from synapse.api.constants import EventTypes, GuestAccess, HistoryVisibility, JoinRules, Membership
 from synapse.api.errors import AuthError, Codes, MatrixError, bad_json, forbidden, invalid_param, unknown
-from synapse.api.identifiers import domain_of, is_user_id, new_room_id, parse_room_alias, parse_user_id
+from synapse.api.identifiers import is_user_id, new_room_id, parse_room_alias, parse_user_id
 from synapse.api.room_versions import EventFormat, RoomVersion, room_version
 from synapse.events import auth
 from synapse.events.builder import build
@@ -99,8 +99,8 @@ class RoomCreation:
     async def create(self, requester: Requester, wish: CreateRoom) -> Created:
         """Create a room with the requester as its creator.
 
-        Raises 400 M_UNSUPPORTED_ROOM_VERSION, M_ROOM_IN_USE (the alias is taken), M_INVALID_ROOM_STATE (the events that were
-        asked for contradict each other), M_INVALID_PARAM, M_BAD_JSON; 403 for invitations that cannot be.
+        Raises 400 M_UNSUPPORTED_ROOM_VERSION, M_ROOM_IN_USE (the alias is taken), M_INVALID_ROOM_STATE (the events
+        that were asked for contradict each other), M_INVALID_PARAM, M_BAD_JSON; 403 for invitations that cannot be.
         """
         version = room_version(self._default_version if wish.room_version is None else wish.room_version)
         preset = self._check(wish)

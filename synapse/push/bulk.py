@@ -1,8 +1,8 @@
 """Whom of this server's users an event concerns: the push rules of all local members of its room, evaluated at once.
 
-The shell around the pure evaluator: it knows who is in the room (`RoomMembers`, kept true by the events stream) and what
-rules they have, so that a message in a room in use asks the database nothing. What comes out is written with the event,
-counted as unread by sync, and sent by the pushers.
+The shell around the pure evaluator: it knows who is in the room (`RoomMembers`, kept true by the events stream) and
+what rules they have, so that a message in a room in use asks the database nothing. What comes out is written with the
+event, counted as unread by sync, and sent by the pushers.
 
 Client-server API, "Push notifications"; "Threading", "Unthreaded and threaded read receipts", for threads.
 """
@@ -104,8 +104,8 @@ class BulkPush:
         self._described: dict[int, tuple[Actions, str, bool]] = {}
 
     async def __call__(self, event: Event, state: Mapping[StateKey, StoredEvent]) -> tuple[str, Collection[PushAction]]:
-        """The event's thread, and the local users to be told, with how. `state` is the room's before the event; its create
-        and power levels events are enough."""
+        """The event's thread, and the local users to be told, with how. `state` is the room's before the event; its
+        create and power levels events are enough."""
         members = await self._members.get(event.room_id)
         levels = PowerLevels.of_state({key: stored.event for key, stored in state.items()}, event.room_version)
         return await self.evaluate(event, members, levels)

@@ -1,4 +1,5 @@
-"""What the rows of the events stream say to a process that creates events: heads, states, members and events stay true."""
+"""What the rows of the events stream say to a process that creates events: heads, states, members and events stay
+true."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""`StateFilter`: which entries of a room's state a question is about, so that nobody reads 10,000 members for a name. Pure.
+"""`StateFilter`: which entries of a room's state a question is about, so that nobody reads 10,000 members for a name.
+Pure.
 
 It selects by type and state key only; what a client's filter says about rooms, senders or contents is not its matter.
 """
@@ -24,7 +25,7 @@ class StateFilter:
     @classmethod
     def of(cls, *types: str) -> StateFilter:
         """All entries of these types."""
-        return cls({event_type: None for event_type in types})
+        return cls(dict.fromkeys(types))
 
     @classmethod
     def keys(cls, keys: Iterable[StateKey]) -> StateFilter:

@@ -1,10 +1,10 @@
 """How state groups are stored: each as a delta over an earlier group, so that chains stay short and copies few. Pure.
 
-The groups that follow one another in a room are numbered 0, 1, 2…; number 0 is the whole state. Written in base 8, group
-n is a delta over the group whose number is n with the last non-zero digit lessened by one: 0o1234 over 0o1233, 0o1230
-over 0o1220, 0o1000 over 0. The chain from n down to 0 is then as long as the sum of n's digits, at most 50 below two million
-groups, and a change is stored once per digit at most. As a delta has every key once, a room whose topic changes
-a million times stays small, and no further snapshot is ever needed.
+The groups that follow one another in a room are numbered 0, 1, 2…; number 0 is the whole state. Written in base 8,
+group n is a delta over the group whose number is n with the last non-zero digit lessened by one: 0o1234 over 0o1233,
+0o1230 over 0o1220, 0o1000 over 0. The chain from n down to 0 is then as long as the sum of n's digits, at most 50
+below two million groups, and a change is stored once per digit at most. As a delta has every key once, a room whose
+topic changes a million times stays small, and no further snapshot is ever needed.
 
 `Line` remembers the changes since the last group that ended in k zeros, for each k, and therefore knows the next
 delta without asking the database; where it does not remember, it says which group of the chain is the base.

@@ -42,8 +42,8 @@ class Head(NamedTuple):
     def prev_events(self) -> list[str]:
         """What the next event refers to: all extremities, or some of them where there are too many.
 
-        Which ones is chance, so that events made at the same time do not all refer to the same few and leave the rest; the
-        deepest is always among them.
+        Which ones is chance, so that events made at the same time do not all refer to the same few and leave the
+        rest; the deepest is always among them.
         """
         if len(self.extremities) <= MAX_PREV_EVENTS:
             return list(self.extremities)

@@ -24,9 +24,9 @@ MAX_REMEMBERED: Final = 10_000
 class RoomEntries:
     """What is remembered of one room's present state.
 
-    `entries` are event ids (None where it is known that there is nothing), each with the position of the events stream as
-    of which it was read or announced; `heard` is the position of the last change that the stream has told. An entry is true
-    as of the later of the two. `complete`: an entry that is not here does not exist.
+    `entries` are event ids (None where it is known that there is nothing), each with the position of the events
+    stream as of which it was read or announced; `heard` is the position of the last change that the stream has told.
+    An entry is true as of the later of the two. `complete`: an entry that is not here does not exist.
     """
 
     __slots__ = ("complete", "entries", "heard")
@@ -71,8 +71,9 @@ class StateReader:
     async def current(
         self, room_id: str, wanted: StateFilter | Collection[StateKey], as_of: int = 0
     ) -> dict[StateKey, StoredEvent]:
-        """The room's present state, as far as the filter wants it (or those entries), as of a position of the events stream
-        or later. No statement where it is remembered, one where it is not, two if its events have been forgotten."""
+        """The room's present state, as far as the filter wants it (or those entries), as of a position of the events
+        stream or later. No statement where it is remembered, one where it is not, two if its events have been
+        forgotten."""
         keys = wanted.exact() if isinstance(wanted, StateFilter) else wanted
         if keys is None:
             assert isinstance(wanted, StateFilter)

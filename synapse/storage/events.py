@@ -1,5 +1,6 @@
-"""Events by their id, with what is known of them here; a bounded cache in front, since the same few decide over and over
-what may happen in a room. Timelines are read by `synapse.storage.timeline`; events are written by `synapse.storage.persist`.
+"""Events by their id, with what is known of them here; a bounded cache in front, since the same few decide over and
+over what may happen in a room. Timelines are read by `synapse.storage.timeline`; events are written by
+`synapse.storage.persist`.
 """
 
 from __future__ import annotations

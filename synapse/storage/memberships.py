@@ -1,7 +1,7 @@
 """Who stands where in which room: questions about memberships, and forgetting rooms.
 
-Memberships are written with the events that they come from (`synapse.storage.persist_rows`); forgetting is the one thing
-that a user does to a membership without an event.
+Memberships are written with the events that they come from (`synapse.storage.persist_rows`); forgetting is the one
+thing that a user does to a membership without an event.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """`Persister`: the one writer of events. All that wait are committed together, in the order in which they came.
 
-Theory of operation. There is one queue and one batch under way. While a batch is being committed, requests gather; they
-are the next batch. A batch is planned (`persist_plan`), written in one transaction of one round trip (`persist_rows`), and
-then announced. If the transaction hits a primary key, something of it is there already: a request that was sent again
-after its answer was lost, or the batch itself, committed by a connection that broke before it could say so. What is
-there is looked up, and the batch is planned anew with that knowledge. Killed at any moment, the process loses nothing
-that it has answered and leaves nothing half done.
+Theory of operation. There is one queue and one batch under way. While a batch is being committed, requests gather;
+they are the next batch. A batch is planned (`persist_plan`), written in one transaction of one round trip
+(`persist_rows`), and then announced. If the transaction hits a primary key, something of it is there already: a
+request that was sent again after its answer was lost, or the batch itself, committed by a connection that broke
+before it could say so. What is there is looked up, and the batch is planned anew with that knowledge. Killed at any
+moment, the process loses nothing that it has answered and leaves nothing half done.
 
 Only the main process has one, since it alone holds the lease on writing.
 """

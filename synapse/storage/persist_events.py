@@ -50,9 +50,9 @@ class NewRoom(NamedTuple):
 class Request(NamedTuple):
     """Events of one room that are written together or not at all, each the successor of the one before.
 
-    `state_ordering` is how far the state was known that they were checked against (`Head.state_ordering`). If the room's
-    state has moved on since, they are refused as stale; with `may_fork`, they are checked against the room's present
-    state and become a branch of it.
+    `state_ordering` is how far the state was known that they were checked against (`Head.state_ordering`). If the
+    room's state has moved on since, they are refused as stale; with `may_fork`, they are checked against the room's
+    present state and become a branch of it.
     """
 
     room_id: str
@@ -70,8 +70,8 @@ class Persisted(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """`events` is empty where nothing was written because the request was `stale`: build it anew on a head that knows the
-    events stream up to `position`."""
+    """`events` is empty where nothing was written because the request was `stale`: build it anew on a head that knows
+    the events stream up to `position`."""
 
     events: tuple[Persisted, ...]
     position: int

@@ -1,10 +1,10 @@
 """What a batch of new events means for their rooms: extremities, state, memberships, statistics, as rows to be written.
 
 Theory of operation. `BatchPlan.add` is called for one request after the other, in the order in which they came. Each
-works on a copy of its room's end (`RoomEnd`) and on rows of its own; if it cannot be done, nothing of it remains. A room's
-present state is the state of its end's group. In the straight case, an event refers to all extremities: it finds the
-present state, and what it changes is the change of the present state. Otherwise it opens a branch, the extremities disagree, and the
-present state becomes the resolution of theirs.
+works on a copy of its room's end (`RoomEnd`) and on rows of its own; if it cannot be done, nothing of it remains. A
+room's present state is the state of its end's group. In the straight case, an event refers to all extremities: it
+finds the present state, and what it changes is the change of the present state. Otherwise it opens a branch, the
+extremities disagree, and the present state becomes the resolution of theirs.
 
 Nothing is written here and no position is announced; that is `synapse.storage.persist`.
 """

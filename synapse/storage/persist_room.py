@@ -22,8 +22,8 @@ MAX_RECENT: Final = 32
 class RoomEnd:
     """Where a room ends. `line` ends in the group of the room's present state (None: the room has no event yet).
 
-    `recent` are the states after events that were extremities a moment ago, `changed` the entries of the present state that
-    a batch under way has changed.
+    `recent` are the states after events that were extremities a moment ago, `changed` the entries of the present
+    state that a batch under way has changed.
     """
 
     __slots__ = ("changed", "extremities", "line", "recent", "room_id", "state_ordering", "version")

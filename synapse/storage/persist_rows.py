@@ -96,19 +96,25 @@ class Rows:
             (_MEMBERSHIPS, self.memberships),
             (_LOCAL_MEMBERSHIPS, self.local_memberships.values()),
             (_HEADS, self.heads.values()),
-            (_PUSH_ACTIONS, self.push_actions),
         ):
             _later(txn, sql, rows)
         gone = [key for key, row in self.current.items() if row is None]
         if gone:
             txn.later(_CURRENT_GONE, [list(column) for column in zip(*gone, strict=True)])
         self._write_stats(txn)
-        if self.read:
-            read = [(*key, position) for key, position in self.read.items()]
-            txn.later(_READ, [list(column) for column in zip(*read, strict=True)])
+        self._write_push_actions(txn)
         if self.redactions:
             changed = [(target, redaction, room_id) for target, (redaction, room_id) in self.redactions.items()]
             txn.later(_REDACTIONS, [list(column) for column in zip(*changed, strict=True)])
+
+    def _write_push_actions(self, txn: Transaction) -> None:
+        """What is unread from now on, and what is not any more, in one statement."""
+        if not self.read:
+            return
+        new = [row for row in self.push_actions if row[2] > self.read.get((row[0], row[1], row[4]), 0)]
+        read = [(*key, position) for key, position in self.read.items()]
+        columns = [list(column) for column in zip(*new, strict=True)] or [[] for _ in range(8)]
+        txn.later(_PUSH_ACTIONS, [*map(list, zip(*read, strict=True)), *columns])
 
     def _write_stats(self, txn: Transaction) -> None:
         by_columns: dict[tuple[str, ...], list[Params]] = {}
@@ -137,8 +143,8 @@ def _later(txn: Transaction, sql: str, rows: Iterable[Params]) -> None:
 _COUNTED: Final = frozenset({"joined_members", "invited_members"})
 
 _EVENTS: Final = """
-    INSERT INTO events (stream_ordering, event_id, room_id, depth, type, state_key, sender, origin_server_ts, received_ts,
-        state_group, contains_url, relates_to, relation_type, json) VALUES %s
+    INSERT INTO events (stream_ordering, event_id, room_id, depth, type, state_key, sender, origin_server_ts,
+        received_ts, state_group, contains_url, relates_to, relation_type, json) VALUES %s
 """
 _TXNS: Final = "INSERT INTO event_txns (user_id, device_id, room_id, txn_id, event_id, sent_ts) VALUES %s"
 _ROOMS: Final = "INSERT INTO rooms (room_id, creator, room_version, is_public, created_ts) VALUES %s"
@@ -152,8 +158,8 @@ _CURRENT: Final = """
     SET event_id = excluded.event_id, membership = excluded.membership, stream_ordering = excluded.stream_ordering
 """
 _CURRENT_GONE: Final = """
-    DELETE FROM current_state USING unnest(%s::text[], %s::text[], %s::text[]) AS gone (room_id, type, state_key)
-    WHERE (current_state.room_id, current_state.type, current_state.state_key) = (gone.room_id, gone.type, gone.state_key)
+    DELETE FROM current_state c USING unnest(%s::text[], %s::text[], %s::text[]) AS gone (room_id, type, state_key)
+    WHERE (c.room_id, c.type, c.state_key) = (gone.room_id, gone.type, gone.state_key)
 """
 _DELTAS: Final = """
     INSERT INTO current_state_deltas (stream_ordering, room_id, type, state_key, event_id, prev_event_id) VALUES %s
@@ -176,16 +182,17 @@ _HEADS: Final = """
     SET event_ids = excluded.event_ids, state_group = excluded.state_group,
         state_ordering = excluded.state_ordering, stream_ordering = excluded.stream_ordering
 """
-_PUSH_ACTIONS: Final = """
-    INSERT INTO push_actions (user_id, room_id, stream_ordering, event_id, thread_id, notify, highlight, actions)
-    VALUES %s
-"""
 # Who writes has read what came before (client-server API, "Marking notifications as read").
-_READ: Final = """
-    DELETE FROM push_actions USING unnest(%s::text[], %s::text[], %s::text[], %s::bigint[])
-        AS read (user_id, room_id, thread_id, position)
-    WHERE (push_actions.user_id, push_actions.room_id) = (read.user_id, read.room_id)
-        AND push_actions.thread_id = read.thread_id AND push_actions.stream_ordering <= read.position
+_PUSH_ACTIONS: Final = """
+    WITH done AS (
+        DELETE FROM push_actions USING unnest(%s::text[], %s::text[], %s::text[], %s::bigint[])
+            AS read (user_id, room_id, thread_id, position)
+        WHERE (push_actions.user_id, push_actions.room_id) = (read.user_id, read.room_id)
+            AND push_actions.thread_id = read.thread_id AND push_actions.stream_ordering <= read.position
+    )
+    INSERT INTO push_actions (user_id, room_id, stream_ordering, event_id, thread_id, notify, highlight, actions)
+    SELECT * FROM unnest(%s::text[], %s::text[], %s::bigint[], %s::text[], %s::text[], %s::boolean[], %s::boolean[],
+        %s::text[])
 """
 # The first redaction stays the one in force.
 _REDACTIONS: Final = """

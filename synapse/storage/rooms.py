@@ -37,15 +37,16 @@ class ListedRoom(NamedTuple):
 
 
 class Search(NamedTuple):
-    """Which listed rooms are wanted: all whose name, topic or alias contains `term`, ignoring case; of these types (None
-    among them being rooms without a type), if any are named."""
+    """Which listed rooms are wanted: all whose name, topic or alias contains `term`, ignoring case; of these types
+    (None among them being rooms without a type), if any are named."""
 
     term: str | None = None
     room_types: Collection[str | None] | None = None
 
 
 class Place(NamedTuple):
-    """A place in the list of rooms, which begins with the largest: that of the room of this id and number of members."""
+    """A place in the list of rooms, which begins with the largest: that of the room of this id and number of
+    members."""
 
     joined_members: int
     room_id: str

@@ -48,7 +48,8 @@ _CHAIN = """
     WITH RECURSIVE chain (root, id, base_group, number, step) AS (
         SELECT id, id, base_group, number, 0 FROM state_groups WHERE id = ANY(%s)
         UNION ALL
-        SELECT c.root, g.id, g.base_group, g.number, c.step + 1 FROM chain c JOIN state_groups g ON g.id = c.base_group {stop}
+        SELECT c.root, g.id, g.base_group, g.number, c.step + 1
+        FROM chain c JOIN state_groups g ON g.id = c.base_group {stop}
     )
 """
 

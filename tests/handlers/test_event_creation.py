@@ -311,7 +311,6 @@ async def _errcode(doing: Any) -> str:
     try:
         await doing
     except MatrixError as error:
-        assert error.message
         return error.errcode
     return "nothing was refused"
 

@@ -23,7 +23,8 @@ TO: dict[str | None, list[tuple[Requester, str]]] = {
     "ban": [(ALICE, "ban")],
 }
 
-# Where Bob stands, who does what, and where he stands then (or the errcode). The room is invite-only and may be knocked at.
+# Where Bob stands, who does what, and where he stands then (or the errcode). The room is invite-only and may be
+# knocked at.
 TABLE = [
     (None, BOB, "join", "M_FORBIDDEN"),
     (None, BOB, "leave", "M_FORBIDDEN"),

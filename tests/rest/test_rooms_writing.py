@@ -1,4 +1,5 @@
-"""The endpoints that write rooms, as a client calls them: bodies, answers, and errors as the specification wants them."""
+"""The endpoints that write rooms, as a client calls them: bodies, answers, and errors as the specification wants
+them."""
 
 from __future__ import annotations
 

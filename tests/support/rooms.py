@@ -1,5 +1,5 @@
-"""Processes that create and write events, with neither HTTP nor replication between them: what the writer announces reaches
-every process at once, or when the test lets it (`RoomProcess.lag`, `catch_up`).
+"""Processes that create and write events, with neither HTTP nor replication between them: what the writer announces
+reaches every process at once, or when the test lets it (`RoomProcess.lag`, `catch_up`).
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Endpoints for room aliases and the directory of rooms. Client-server API, "Room aliases", "Published room directory"."""
+"""Endpoints for room aliases and the directory of rooms. Client-server API, "Room aliases", "Published room
+directory"."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Endpoints that write events: sending, redacting, setting state, creating rooms. Client-server API, "Sending events to a
-room", "Redactions", "Creation".
+"""Endpoints that write events: sending, redacting, setting state, creating rooms. Client-server API, "Sending events
+to a room", "Redactions", "Creation".
 """
 
 from __future__ import annotations
