@@ -36,7 +36,11 @@ def make_room(arguments: Sequence[str] | None = None) -> None:
     :param arguments: the command line to start it with; the present one by default.
     """
     if _PADDING in os.environ:
-        del os.environ[_PADDING]  # it has done its work; children need not have it
+        with contextlib.suppress(ImportError):
+            from setproctitle import getproctitle
+
+            getproctitle()  # the library looks for the room once, now, and keeps it
+        del os.environ[_PADDING]
         return
     if _has_room(_ROOM):
         return
