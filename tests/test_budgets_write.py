@@ -53,6 +53,7 @@ async def test_messages_at_the_same_time_share_their_statements(database: Databa
 async def test_a_join_takes_twelve_statements_at_most(database: Database) -> None:
     process = (await start(database)).main
     room_id = await process.room(joined=MEMBERS)
+    await process.say(ALICE, room_id)
     with database.counted() as counts:
         await process.memberships.join(BOB, room_id)
     assert counts.statements_read + counts.statements_written <= 12, counts.sql
@@ -63,6 +64,7 @@ async def test_a_join_after_many_is_no_dearer(database: Database) -> None:
     """Every eighth state group is a delta over an older group, and needs nothing to be read."""
     process = (await start(database)).main
     room_id = await process.room()
+    await process.push_rules.programs([requester.user_id for requester in MEMBERS])
     for requester in [*MEMBERS, *MEMBERS[:9]]:
         with database.counted() as counts:
             await process.memberships.join(requester, room_id)

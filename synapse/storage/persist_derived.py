@@ -54,7 +54,8 @@ def write_event(rows: Rows, new: NewEvent, position: int, group: int, now: int) 
             rows.memberships.append(_membership_row(event, position))
     place = (event.room_id, position, event.event_id, new.thread_id)
     rows.push_actions += [(p.user_id, *place, p.notify, p.highlight, p.actions) for p in new.push]
-    rows.read[event.sender, event.room_id, new.thread_id] = position
+    if event.type != EventTypes.MEMBER:
+        rows.read[event.sender, event.room_id, new.thread_id] = position
 
 
 def write_changes(rows: Rows, room_id: str, changes: Iterable[Change], position: int, server_name: str) -> None:

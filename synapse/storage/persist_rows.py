@@ -94,7 +94,6 @@ class Rows:
             (_CURRENT, [row for row in self.current.values() if row is not None]),
             (_DELTAS, self.deltas.values()),
             (_MEMBERSHIPS, self.memberships),
-            (_LOCAL_MEMBERSHIPS, self.local_memberships.values()),
             (_HEADS, self.heads.values()),
         ):
             _later(txn, sql, rows)
@@ -102,6 +101,9 @@ class Rows:
         if gone:
             txn.later(_CURRENT_GONE, [list(column) for column in zip(*gone, strict=True)])
         self._write_stats(txn)
+        if self.local_memberships:
+            columns = zip(*self.local_memberships.values(), strict=True)
+            txn.later(_LOCAL_MEMBERSHIPS, dict(zip(_LOCAL_COLUMNS, map(list, columns), strict=True)))
         self._write_push_actions(txn)
         if self.redactions:
             changed = [(target, redaction, room_id) for target, (redaction, room_id) in self.redactions.items()]
@@ -109,12 +111,11 @@ class Rows:
 
     def _write_push_actions(self, txn: Transaction) -> None:
         """What is unread from now on, and what is not any more, in one statement."""
-        if not self.read:
+        if not self.read and not self.push_actions:
             return
         new = [row for row in self.push_actions if row[2] > self.read.get((row[0], row[1], row[4]), 0)]
         read = [(*key, position) for key, position in self.read.items()]
-        columns = [list(column) for column in zip(*new, strict=True)] or [[] for _ in range(8)]
-        txn.later(_PUSH_ACTIONS, [*map(list, zip(*read, strict=True)), *columns])
+        txn.later(_PUSH_ACTIONS, [*_columns(read, 4), *_columns(new, 8)])
 
     def _write_stats(self, txn: Transaction) -> None:
         by_columns: dict[tuple[str, ...], list[Params]] = {}
@@ -134,6 +135,10 @@ class Rows:
                 f"ON CONFLICT (room_id) DO UPDATE SET {changes}",
                 rows,
             )
+
+
+def _columns(rows: list[Params], count: int) -> list[list[Any]]:
+    return [list(column) for column in zip(*rows, strict=True)] or [[] for _ in range(count)]
 
 
 def _later(txn: Transaction, sql: str, rows: Iterable[Params]) -> None:
@@ -169,8 +174,18 @@ _MEMBERSHIPS: Final = """
     VALUES %s
 """
 # A room that was forgotten stays so until its user enters or is asked in again.
+# Who comes or goes begins anew to count what is unread: by then, an invite has been seen.
+_LOCAL_COLUMNS: Final = ("users", "rooms", "memberships", "senders", "events", "positions")
 _LOCAL_MEMBERSHIPS: Final = """
-    INSERT INTO local_memberships (user_id, room_id, membership, sender, event_id, stream_ordering) VALUES %s
+    WITH done AS (
+        DELETE FROM push_actions USING unnest(%(users)s::text[], %(rooms)s::text[], %(positions)s::bigint[])
+            AS turn (user_id, room_id, position)
+        WHERE (push_actions.user_id, push_actions.room_id) = (turn.user_id, turn.room_id)
+            AND push_actions.stream_ordering < turn.position
+    )
+    INSERT INTO local_memberships (user_id, room_id, membership, sender, event_id, stream_ordering)
+    SELECT * FROM unnest(%(users)s::text[], %(rooms)s::text[], %(memberships)s::text[], %(senders)s::text[],
+        %(events)s::text[], %(positions)s::bigint[])
     ON CONFLICT (user_id, room_id) DO UPDATE
     SET membership = excluded.membership, sender = excluded.sender, event_id = excluded.event_id,
         stream_ordering = excluded.stream_ordering,

@@ -1,0 +1,164 @@
+"""What reading costs, in statements: the budgets of the hot paths. Counts repeat; timings do not."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import pytest_twisted
+from twisted.internet.defer import Deferred
+
+from synapse.storage.database import Counts
+from synapse.storage.pool import PoolSettings
+from tests.support.homeserver import TestServer, homeserver
+
+V3 = "/_matrix/client/v3"
+
+
+class World:
+    """A server with a few users; `alice` is in all the rooms."""
+
+    def __init__(self, server: TestServer, tokens: dict[str, str]) -> None:
+        self.server = server
+        self.tokens = tokens
+        self.rooms: list[str] = []
+
+    async def ask(self, user: str, method: str, path: str, body: Any = None) -> Any:
+        code, answer = await self.server.client.request(method, V3 + path, body, self.tokens[user])
+        assert code == 200, answer
+        return answer
+
+    async def room(self) -> str:
+        room = (await self.ask("alice", "POST", "/createRoom", {"preset": "public_chat", "name": "x"}))["room_id"]
+        for user in self.tokens:
+            if user != "alice":
+                await self.ask(user, "POST", f"/rooms/{room}/join", {})
+        self.rooms.append(room)
+        return str(room)
+
+    async def say(self, user: str, room: str, txn: str) -> None:
+        await self.ask(user, "PUT", f"/rooms/{room}/send/m.room.message/{txn}", {"msgtype": "m.text", "body": txn})
+
+    async def sync(self, user: str, since: str | None = None, query: str = "") -> Any:
+        return await self.ask(user, "GET", "/sync?" + (f"since={since}&" if since else "") + query)
+
+    @contextmanager
+    def counted(self) -> Iterator[Counts]:
+        with self.server.hs.database.counted() as counts:
+            yield counts
+
+    def forget_recent(self) -> None:
+        """As after a restart: nothing is in memory of what the streams said."""
+        recent = self.server.hs.reading.memory.recent
+        recent.start(self.server.hs.notifier.position("events"))
+
+
+@pytest_twisted.async_yield_fixture
+async def world(database_settings: PoolSettings) -> AsyncIterator[World]:
+    options = {f"rc_{name}": {"per_second": 10_000, "burst_count": 10_000} for name in ("message", "registration")}
+    many = {"per_second": 10_000, "burst_count": 10_000}
+    async with homeserver(database_settings, rc_joins={"local": many}, **options) as server:
+        tokens = {name: await server.client.register(name) for name in ("alice", "bob", "carol")}
+        yield World(server, tokens)
+
+
+async def reads_of(world: World, user: str, *args: Any) -> int:
+    with world.counted() as counts:
+        await world.sync(user, *args)
+    assert counts.statements_written == 0, counts.sql
+    return counts.statements_read
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_first_sync_costs_the_same_for_any_number_of_rooms(world: World) -> None:
+    costs = []
+    for rooms in (2, 6):
+        while len(world.rooms) < rooms:
+            await world.say("alice", await world.room(), "m")
+        await world.sync("alice")  # warm
+        costs.append(await reads_of(world, "alice"))
+    assert costs[0] == costs[1] <= 14, costs
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_sync_without_news_asks_nothing(world: World) -> None:
+    for _ in range(3):
+        await world.say("alice", await world.room(), "m")
+    since = (await world.sync("bob"))["next_batch"]
+    since = (await world.sync("bob", since))["next_batch"]
+    assert await reads_of(world, "bob", since) == 0
+    # Neither does one that others' rooms wake, nor one to which a filter leaves nothing.
+    other = (await world.ask("alice", "POST", "/createRoom", {}))["room_id"]
+    await world.say("alice", other, "m")
+    assert await reads_of(world, "bob", since) == 0
+
+
+@pytest.mark.parametrize("user", ["alice", "bob"])
+@pytest_twisted.ensureDeferred
+async def test_a_message_is_delivered_with_three_statements_at_most(world: World, user: str) -> None:
+    """To the one who waits for it, or for whom it is the own; whatever the number of rooms."""
+    for _ in range(4):
+        await world.room()
+    since = (await world.sync(user))["next_batch"]
+    for number in range(3):
+        await world.say("alice", world.rooms[0], f"m{number}")
+        with world.counted() as counts:
+            answer = await world.sync(user, since)
+        since = answer["next_batch"]
+        assert len(answer["rooms"]["join"][world.rooms[0]]["timeline"]["events"]) == 1
+    assert counts.statements_read <= (2 if user == "alice" else 1), counts.sql
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_waiting_client_costs_nothing_until_it_is_woken(world: World) -> None:
+    room = await world.room()
+    await world.say("alice", room, "first")
+    since = (await world.sync("bob"))["next_batch"]
+    since = (await world.sync("bob", since))["next_batch"]
+    waiting = Deferred.fromCoroutine(world.sync("bob", since, "timeout=20000"))
+    await world.say("alice", room, "second")
+    with world.counted() as counts:
+        answer = await waiting
+    assert len(answer["rooms"]["join"][room]["timeline"]["events"]) == 1
+    assert counts.statements_read <= 3, counts.sql
+
+
+@pytest_twisted.ensureDeferred
+async def test_catching_up_costs_the_same_for_any_number_of_rooms(world: World) -> None:
+    costs = []
+    for rooms in (2, 6):
+        while len(world.rooms) < rooms:
+            await world.room()
+        since = (await world.sync("bob"))["next_batch"]
+        for room in world.rooms:
+            await world.say("alice", room, f"m{rooms}")
+        world.forget_recent()
+        costs.append(await reads_of(world, "bob", since))
+    assert costs[0] == costs[1] <= 7, costs
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_page_of_messages_takes_three_statements_at_most(world: World) -> None:
+    room = await world.room()
+    for number in range(60):
+        await world.say("alice", room, f"m{number}")
+    path = f"/rooms/{room}/messages?dir=b&limit=50"
+    await world.ask("alice", "GET", path)
+    for user, most in (("alice", 2), ("bob", 1)):
+        await world.ask(user, "GET", path)
+        with world.counted() as counts:
+            answer = await world.ask(user, "GET", path)
+        assert len(answer["chunk"]) == 50
+        assert counts.statements_read <= most, counts.sql
+
+
+@pytest_twisted.ensureDeferred
+async def test_reading_state_takes_one_statement(world: World) -> None:
+    room = await world.room()
+    await world.ask("bob", "GET", f"/rooms/{room}/state")
+    for path in ("state", "state/m.room.name", "members", "joined_members"):
+        with world.counted() as counts:
+            await world.ask("bob", "GET", f"/rooms/{room}/{path}")
+        assert counts.statements_read == 1, (path, counts.sql)
