@@ -118,7 +118,7 @@ class Actions:
             failed = self._stop_all([self._cluster.main]) or failed
             others = [found for found in running.running_processes() if found.belongs_to(self._cluster.file)]
             if others:
-                self._say(f"{len(others)} workers of this server still run; stop them with synctl -a DIRECTORY stop.")
+                self._say(f"Still running: {_names(others)}; stop workers too with synctl -a DIRECTORY stop.")
             else:
                 self._stop_database()
         return 1 if failed else 0
@@ -233,6 +233,10 @@ class Actions:
 
     def _groups(self) -> list[Sequence[Process]]:
         return [group for group in ([self._cluster.main] if self._cluster.main else [], self._cluster.workers) if group]
+
+
+def _names(others: list[running.Running]) -> str:
+    return ", ".join(sorted(found.app.rpartition(".")[2] for found in others))
 
 
 def _duration(seconds: float) -> str:

@@ -98,20 +98,29 @@ def _parser() -> argparse.ArgumentParser:
 
 def _go_to_config(options: argparse.Namespace) -> None:
     """With the default name, and none here, use the homeserver.yaml near the worker files, as if called from there."""
-    if options.configfile != _DEFAULT_CONFIG or os.path.exists(_DEFAULT_CONFIG):
+    if options.configfile != _DEFAULT_CONFIG or _is_shared(_DEFAULT_CONFIG):
         return
     given = options.all_processes or next(iter(options.worker), None)
     if given is None:
         return
     place = os.path.dirname(os.path.abspath(given))
-    for directory in (place, os.path.dirname(place)):
-        if os.path.exists(os.path.join(directory, _DEFAULT_CONFIG)):
+    for directory in (os.path.dirname(place), place):
+        if _is_shared(os.path.join(directory, _DEFAULT_CONFIG)):
             for name in ("all_processes", "output", "standalone"):
                 value = getattr(options, name)
                 setattr(options, name, value and os.path.abspath(value))
             options.worker = [os.path.abspath(file) for file in options.worker]
             os.chdir(directory)
             return
+
+
+def _is_shared(path: str) -> bool:
+    """Whether this is a shared configuration, and not the main process's file among those of the workers."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return not any(line.startswith("worker_app:") for line in file)
+    except OSError:
+        return False
 
 
 def _act(options: argparse.Namespace) -> int:

@@ -47,7 +47,7 @@ class Site:
         self.workers.mkdir()
         (directory / "homeserver.yaml").write_text(SHARED)
         (directory / "signing.key").write_text(SIGNING_KEY)
-        (self.workers / "main.yaml").write_text("worker_app: synapse.app.homeserver\ndaemonize: true\n")
+        (self.workers / "homeserver.yaml").write_text("worker_app: synapse.app.homeserver\ndaemonize: true\n")
         for app in ("synchrotron", "pusher"):
             (self.workers / f"{app}.yaml").write_text(WORKER.format(app=app))
 
@@ -119,6 +119,9 @@ def test_homeserver_yaml_is_found_beside_the_workers(site: Site, tmp_path_factor
     site.run("stop", str(site.directory / "homeserver.yaml"), cwd=site.directory)
     assert set(site.pids()) == {"synchrotron", "pusher"}
     assert list(elsewhere.iterdir()) == []
+    # Called among the workers' files, where homeserver.yaml is the main process's own.
+    site.run("-a", ".", "stop", cwd=site.workers)
+    assert site.pids() == {}
 
 
 def test_the_shared_configuration_may_be_a_directory(site: Site) -> None:
@@ -127,7 +130,7 @@ def test_the_shared_configuration_may_be_a_directory(site: Site) -> None:
     (site.directory / "homeserver.yaml").rename(shared / "a.yaml")
     (shared / "b.yaml").write_text("use_presence: false\n")
     site.run("start", "-a", "workers", "shared")
-    assert "2 workers of this server still run" in site.run("stop", "shared")
+    assert "Still running: pusher, synchrotron;" in site.run("stop", "shared")
     site.run("stop", "-a", "workers", "shared")
     journal = (shared / "journal").read_text().splitlines()
     assert sorted(journal[3:]) == ["stop main", "stop pusher", "stop synchrotron"]
@@ -142,7 +145,7 @@ def test_one_worker(site: Site) -> None:
     assert after["homeserver"] == before["homeserver"]
     assert after["synchrotron"] != before["synchrotron"]
     assert site.journal()[-2:] == [f"start synchrotron {before['synchrotron']}", "stop synchrotron"]
-    assert "workers of this server still run" in site.run("stop")
+    assert "Still running: synchrotron;" in site.run("stop")
     assert set(site.pids()) == {"synchrotron"}
 
 
@@ -194,7 +197,7 @@ def test_a_start_that_takes_too_long(site: Site) -> None:
 
 
 def test_without_a_file_of_its_own_the_main_process_is_left_alone(site: Site) -> None:
-    (site.workers / "main.yaml").unlink()
+    (site.workers / "homeserver.yaml").unlink()
     said = site.run("-a", "workers", "start")
     assert "The main process does not run" in said
     assert set(site.pids()) == {"synchrotron", "pusher"}
