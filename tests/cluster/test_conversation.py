@@ -71,7 +71,7 @@ async def _show_presence_of_mind(js: JsClient, nio: NioClient, room: str) -> Non
         ),
         "the receipt",
     )
-    await js.do("read", room=room, id=last)
+    await js.do("read", room=room, eventId=last)
     await nio.until(
         lambda: any(
             r.user_id == other and r.event_id == last

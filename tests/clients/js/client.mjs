@@ -4,20 +4,24 @@
 //   {"event": "message" | "typing" | "receipt" | "invite", ...}              as they arrive by sync
 
 import { createInterface } from "node:readline";
-import { logger } from "matrix-js-sdk/lib/logger.js";
-import * as sdk from "matrix-js-sdk";
 
-logger.setLevel(logger.levels.ERROR);
+// stdout is for answers and events alone; what the SDK logs is kept from it before the SDK is loaded.
+for (const level of ["log", "debug", "info", "trace", "warn"]) console[level] = () => {};
+const sdk = await import("matrix-js-sdk");
+
 const baseUrl = process.argv[2];
 let client;
 
 const say = (line) => process.stdout.write(JSON.stringify(line) + "\n");
 
 function listen() {
-    client.on(sdk.RoomEvent.Timeline, (event, room, toStartOfTimeline) => {
-        if (toStartOfTimeline || event.getType() !== "m.room.message" || event.status !== null) return;
+    const tell = (event, room) => {
+        if (event.getType() !== "m.room.message" || event.status !== null) return;
         say({ event: "message", room: room.roomId, sender: event.getSender(), id: event.getId(), content: event.getContent() });
-    });
+    };
+    client.on(sdk.RoomEvent.Timeline, (event, room, toStartOfTimeline) => toStartOfTimeline || tell(event, room));
+    // Our own messages are in the timeline before they are sent; they count when sync has brought them back.
+    client.on(sdk.RoomEvent.LocalEchoUpdated, tell);
     client.on(sdk.RoomMemberEvent.Typing, (_event, member) => {
         say({ event: "typing", room: member.roomId, user: member.userId, typing: member.typing });
     });
@@ -55,8 +59,8 @@ const commands = {
     async join({ room }) { return { room_id: (await client.joinRoom(room)).roomId }; },
     send: ({ room, body, txn }) => client.sendEvent(room, "m.room.message", { msgtype: "m.text", body }, txn),
     typing: ({ room, typing }) => client.sendTyping(room, typing, 20000),
-    async read({ room, id }) {
-        await client.sendReadReceipt(client.getRoom(room).findEventById(id));
+    async read({ room, eventId }) {
+        await client.sendReadReceipt(client.getRoom(room).findEventById(eventId));
         return {};
     },
     async upload({ base64, type, name }) {
