@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from synapse.app._accounts import Accounts
     from synapse.app._replication import MainReplication, WorkerReplication
@@ -73,6 +73,9 @@ class Foundation(Protocol):
 
     @property
     def accounts(self) -> Accounts: ...
+
+    async def invalidate(self, cache: str, keys: Iterable[str]) -> None:
+        """Has every process forget keys of a cache, this one before it returns."""
 
 
 class Rooms:
@@ -267,7 +270,13 @@ class Rooms:
             self._hs.accounts.profile_store,
             self.aliases,
             self._server_name,
+            self._forgotten,
         )
+
+    async def _forgotten(self, user_id: str) -> None:
+        from synapse.sync.memberships import CACHE
+
+        await self._hs.invalidate(CACHE, [user_id])
 
     @cached_property
     def room_creation(self) -> RoomCreation:

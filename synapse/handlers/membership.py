@@ -9,7 +9,7 @@ Client-server API, "Room membership"; room version 8 for restricted rooms.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Set
+from collections.abc import Awaitable, Callable, Iterable, Set
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
@@ -52,7 +52,10 @@ _RESTRICTED: Final = frozenset({JoinRules.RESTRICTED, JoinRules.KNOCK_RESTRICTED
 
 
 class Memberships:
-    """Changes memberships for users of this server."""
+    """Changes memberships for users of this server.
+
+    :param forgotten: is told of each user who has forgotten a room, which no event tells.
+    """
 
     def __init__(
         self,
@@ -64,8 +67,10 @@ class Memberships:
         profiles: ProfileStore,
         aliases: Aliases,
         server_name: str,
+        forgotten: Callable[[str], Awaitable[None]] | None = None,
     ) -> None:
         self._creation = creation
+        self._forgotten = forgotten
         self._heads = heads
         self._state = state
         self._members = members
@@ -130,6 +135,8 @@ class Memberships:
     async def forget(self, requester: Requester, room_id: str) -> None:
         """Hear no more of a room that one has left. Raises 400 M_UNKNOWN for those who are still in it."""
         if await self._store.forget(requester.user_id, room_id):
+            if self._forgotten is not None:
+                await self._forgotten(requester.user_id)
             return
         if await self._store.of_user(requester.user_id, room_id) is None:
             raise not_found("You have never been in such a room.")

@@ -394,3 +394,16 @@ async def test_presence_switched_off(database_settings: PoolSettings) -> None:
         assert await hs.client.get(path, token) == (200, {"presence": "offline"})
         _, answer = await hs.client.get(f"{V3}/sync", token)
         assert "presence" not in answer
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_forgotten_room_is_gone_everywhere(c: Clients) -> None:
+    room = await c.room()
+    await c.post(BOB, f"/rooms/{room}/join")
+    await c.post(BOB, f"/rooms/{room}/leave")
+    left = quote(orjson.dumps({"room": {"include_leave": True}}))
+    assert room in (await c.get(BOB, f"/sync?filter={left}"))["rooms"]["leave"]
+    await c.post(BOB, f"/rooms/{room}/forget")
+    await c.caught_up()
+    assert "rooms" not in await c.get(BOB, f"/sync?filter={left}")
+    assert await c.refused(BOB, f"/rooms/{room}/messages?dir=b", c.read) == (403, "M_FORBIDDEN")
