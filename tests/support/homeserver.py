@@ -19,6 +19,7 @@ from typing import Any
 
 import orjson
 from twisted.internet.defer import maybeDeferred
+from twisted.internet.protocol import Factory
 
 from synapse.app._homeserver import Homeserver
 from synapse.app.applications import application_of
@@ -77,6 +78,25 @@ class Client:
         return str(answer["access_token"])
 
 
+class _Kept(Factory):
+    """Keeps the connections of another factory, to break them as the end of a process would."""
+
+    noisy = False
+
+    def __init__(self, factory: Any) -> None:
+        self._factory = factory
+        self._connections: list[Any] = []
+
+    def buildProtocol(self, addr: Any) -> Any:
+        self._connections.append(self._factory.buildProtocol(addr))
+        return self._connections[-1]
+
+    def abort(self) -> None:
+        for connection in self._connections:
+            if connection.transport is not None:
+                connection.transport.abortConnection()
+
+
 class TestServer:
     """One process: `hs` is its composition root."""
 
@@ -93,27 +113,62 @@ class TestServer:
         await self.hs.replication.begin()
 
     async def stop(self) -> None:
-        for port in self._ports:
+        for port, kept in self._ports:
             await maybeDeferred(port.stopListening)
+            kept.abort()
         await self.hs.replication.stop()
         self.hs.database.close()
         self.hs.database.pool.join(5.0)
 
-    def listen(self, factory: Any) -> int:
+    def listen(self, factory: Any, number: int = 0) -> int:
         """Listens on loopback; returns the port."""
-        port = self.hs.reactor.listenTCP(0, factory, interface="127.0.0.1")
-        self._ports.append(port)
+        kept = _Kept(factory)
+        port = self.hs.reactor.listenTCP(number, kept, interface="127.0.0.1")
+        self._ports.append((port, kept))
         return int(port.getHost().port)
 
 
 class Cluster:
     """A main process and workers, the latter by the short names of their applications."""
 
-    def __init__(self, main: TestServer) -> None:
-        self.main = main
+    def __init__(self, settings: PoolSettings, reactor: Any, shared: dict[str, Any]) -> None:
+        self._settings = settings
+        self._reactor = reactor
+        self._shared = shared
         self.workers: dict[str, TestServer] = {}
         self.replication_port = 0
         self.http_port = 0
+        self.main = TestServer(settings, reactor, shared)
+
+    async def start_main(self) -> None:
+        """Starts the main process, on the ports that it had before, if any."""
+        await self.main.start()
+        hs = self.main.hs
+        self.replication_port = self.main.listen(hs.replication.factory(), self.replication_port)
+        site = Site(hs.router, self._reactor, frozenset({"replication"}))
+        self.http_port = self.main.listen(site, self.http_port)
+
+    async def stop_main(self) -> None:
+        """Ends the main process; a new one, not started, takes its place."""
+        await self.main.stop()
+        self.main = TestServer(self._settings, self._reactor, self._shared)
+
+    async def add_worker(self, app: str, **more: Any) -> TestServer:
+        """Starts a worker."""
+        options = {
+            **self._shared,
+            "worker_app": f"synapse.app.{app}",
+            "worker_name": app,
+            "worker_replication_host": "127.0.0.1",
+            "worker_replication_port": self.replication_port,
+            "worker_replication_http_port": self.http_port,
+            **more,
+        }
+        if app == "frontend_proxy":
+            options["worker_main_http_uri"] = f"http://127.0.0.1:{self.http_port}"
+        worker = self.workers[app] = TestServer(self._settings, self._reactor, options)
+        await worker.start()
+        return worker
 
     def __getitem__(self, name: str) -> TestServer:
         return self.workers[name]
@@ -141,37 +196,17 @@ async def cluster(
     settings: PoolSettings, *apps: str, reactor: Any = None, secret: str | None = None, **options: Any
 ) -> AsyncIterator[Cluster]:
     """A main process and a worker of each of `apps`, started and connected."""
-    reactor = reactor or real_reactor()
     shared = {**options, **({} if secret is None else {"worker_replication_secret": secret})}
-    made = Cluster(TestServer(settings, reactor, shared))
-    await made.main.start()
+    made = Cluster(settings, reactor or real_reactor(), shared)
     try:
-        made.replication_port = made.main.listen(made.main.hs.replication.factory())
-        resources = frozenset({"replication"})
-        made.http_port = made.main.listen(Site(made.main.hs.router, reactor, resources))
+        await made.start_main()
         for app in apps:
-            await _add_worker(made, settings, reactor, app, shared)
+            await made.add_worker(app)
         yield made
     finally:
         for worker in made.workers.values():
             await worker.stop()
         await made.main.stop()
-
-
-async def _add_worker(made: Cluster, settings: PoolSettings, reactor: Any, app: str, shared: dict[str, Any]) -> None:
-    options = {
-        **shared,
-        "worker_app": f"synapse.app.{app}",
-        "worker_name": app,
-        "worker_replication_host": "127.0.0.1",
-        "worker_replication_port": made.replication_port,
-        "worker_replication_http_port": made.http_port,
-    }
-    if app == "frontend_proxy":
-        options["worker_main_http_uri"] = f"http://127.0.0.1:{made.http_port}"
-    worker = TestServer(settings, reactor, options)
-    made.workers[app] = worker
-    await worker.start()
 
 
 def _database(settings: PoolSettings) -> dict[str, Any]:
