@@ -35,13 +35,13 @@ def ready_made(data: Path, url: str) -> Account:
     if file.exists():
         return Account(**json.loads(file.read_text()))
     secret = yaml.safe_load((data / "homeserver.yaml").read_text())["registration_shared_secret"]
-    account = _register(url, secret, "demo", secrets.token_urlsafe(12))
+    account = register(url, secret, "demo", secrets.token_urlsafe(12))
     with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as out:
         json.dump(asdict(account), out)
     return account
 
 
-def _register(url: str, secret: str, name: str, password: str) -> Account:
+def register(url: str, secret: str, name: str, password: str) -> Account:
     """An administrator, as https://…/_synapse/admin/v1/register makes them for whoever knows the secret."""
     endpoint = f"{url}/_synapse/admin/v1/register"
     nonce = _call(endpoint)["nonce"]

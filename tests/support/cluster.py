@@ -7,6 +7,7 @@ its metrics.
 from __future__ import annotations
 
 import http.client
+import json
 import shutil
 import socket
 import subprocess
@@ -111,6 +112,10 @@ class Cluster:
             front.stop(self.data)
         self._synctl("stop", None)
 
+    def restart(self) -> None:
+        """Restart one process after the other."""
+        self._synctl("restart", None)
+
     def kill(self, name: str) -> None:
         """Kill a process as `kill -9` does, and wait until it is gone."""
         pid = self.pid(name)
@@ -125,7 +130,9 @@ class Cluster:
     @property
     def postmaster_pid_file(self) -> Path:
         """Where PostgreSQL has written its process id."""
-        return next(self.data.rglob("postmaster.pid"))
+        directory = self.data / "postgres"
+        location = json.loads((directory / "server.json").read_text())
+        return directory / str(location["data"]) / "postmaster.pid"
 
     def _synctl(self, action: str, name: str | None) -> None:
         which = ["-a", str(self.data / "workers")] if name is None else ["-w", str(self.processes[name].file)]
