@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from synapse.handlers.public_rooms import PublicRooms
     from synapse.handlers.redaction import Redactions
     from synapse.handlers.room_creation import RoomCreation
+    from synapse.http.ratelimit import RateLimits
     from synapse.push.bulk import BulkPush, RoomMembers
     from synapse.replication.calls import MainProcess
     from synapse.replication.notifier import Notifier
@@ -70,6 +71,9 @@ class Foundation(Protocol):
 
     @property
     def replication(self) -> MainReplication | WorkerReplication: ...
+
+    @property
+    def ratelimits(self) -> RateLimits: ...
 
     @property
     def accounts(self) -> Accounts: ...
@@ -169,6 +173,7 @@ class Rooms:
     @cached_property
     def persister(self) -> Persister:
         """The one writer of events, in the main process, once the streams are started."""
+        from synapse.metrics import table
         from synapse.replication.event_rows import rows_of
         from synapse.replication.writing import MainStreams
         from synapse.storage.persist import Persister, Stores
@@ -183,7 +188,7 @@ class Rooms:
             streams.events_written(position, rows_of(planned))
 
         ends = RoomEnds(self.extremities_store, memory.events, caches.lru("room_ends", 5_000))
-        return Persister(
+        persister = Persister(
             self._hs.database,
             Stores(ends, memory.state, self.state_store, memory.events, self.txn_store),
             streams.positions.allocators["events"],
@@ -193,6 +198,8 @@ class Rooms:
             self.now,
             caches.lru("events_written", 10_000),
         )
+        table.EVENTS_WAITING.read_from(lambda: [((), persister.waiting)])
+        return persister
 
     @cached_property
     def writer(self) -> Writer:
@@ -289,6 +296,7 @@ class Rooms:
             self.writer,
             self.caught_up,
             self.now,
+            self._hs.ratelimits,
             self._config.server.default_room_version,
         )
 

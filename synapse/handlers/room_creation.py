@@ -25,12 +25,16 @@ from synapse.storage.persist_events import NewEvent, NewRoom, Outcome, Replaced,
 
 if TYPE_CHECKING:
     from synapse.handlers.event_creation import Signer
+    from synapse.http.ratelimit import RateLimits
     from synapse.http.request import Requester
     from synapse.push.bulk import BulkPush
     from synapse.storage.profiles import Profile, ProfileStore
 
 MAX_EVENTS: Final = 500
 """Events that one request may make: each costs a signature and a row in ten tables."""
+
+INVITES: Final = "rc_invites.per_issuer"
+"""The setting that invitations count against. A room may begin with more of them than it would allow one by one."""
 
 PRIVATE, TRUSTED, PUBLIC = "private_chat", "trusted_private_chat", "public_chat"
 _PRESETS: Final = {
@@ -86,6 +90,7 @@ class RoomCreation:
         writer: Callable[[Request], Awaitable[Outcome]],
         caught_up: Callable[[int], Awaitable[None]],
         now: Callable[[], int],
+        limits: RateLimits,
         default_version: str,
     ) -> None:
         self._signer = signer
@@ -94,6 +99,7 @@ class RoomCreation:
         self._writer = writer
         self._caught_up = caught_up
         self._now = now
+        self._limits = limits
         self._default_version = default_version
 
     async def create(self, requester: Requester, wish: CreateRoom) -> Created:
@@ -106,6 +112,8 @@ class RoomCreation:
         preset = self._check(wish)
         alias = self._alias(wish)
         plan = _Plan(requester.user_id, version, wish, preset, alias)
+        if plan.invited:
+            self._limits.require(INVITES, requester.user_id)
         profiles = await self._profiles.get_many([requester.user_id, *plan.invited])
         events = self._build(plan, profiles)
         request = Request(
@@ -114,6 +122,8 @@ class RoomCreation:
             room=NewRoom(requester.user_id, wish.visibility == "public", [alias] if alias is not None else []),
         )
         outcome = await self._writer(request)
+        for _ in plan.invited:
+            self._limits.count(INVITES, requester.user_id)
         await self._caught_up(outcome.position)
         return Created(request.room_id, alias)
 

@@ -79,6 +79,17 @@ CACHE_EVICTIONS = Counter("synapse_cache_evictions_total", "Entries dropped for 
 CACHE_ENTRIES = Gauge("synapse_cache_entries", "Entries in a cache.", ("cache",))
 CACHE_SIZE = Gauge("synapse_cache_max_entries", "Entries that a cache may have.", ("cache",))
 
+# -- writing events ------------------------------------------------------------------------------------------------
+EVENTS_WRITTEN = Counter("synapse_events_written_total", "Events committed.")
+EVENTS_BATCHES = Counter("synapse_events_batches_total", "Transactions in which events were committed.")
+EVENTS_WAITING = Gauge("synapse_events_waiting", "Requests to write events that wait for the batch under way.")
+EVENTS_STALE = Counter(
+    "synapse_events_stale_total", "Requests that were built anew because their room had moved on meanwhile."
+)
+EVENTS_RESOLUTIONS = Counter(
+    "synapse_events_state_resolutions_total", "Times that branches of a room with different states met."
+)
+
 # -- replication ---------------------------------------------------------------------------------------------------
 REPLICATION_CONNECTIONS = Gauge("synapse_replication_connections", "Workers connected to this main process.")
 REPLICATION_CONNECTED = Gauge(

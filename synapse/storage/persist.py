@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from psycopg2.errors import UniqueViolation
 from twisted.internet.defer import Deferred
 
-from synapse.api.errors import Codes, MatrixError
+from synapse.api.errors import Codes, MatrixError, limit_exceeded
+from synapse.metrics import table
 from synapse.storage.event_txns import TxnKey
 from synapse.storage.persist_events import Outcome, Persisted, Request
 from synapse.storage.persist_plan import BatchPlan, Planned, Positions, Stale
@@ -39,6 +40,11 @@ logger = logging.getLogger(__name__)
 
 MAX_BATCH: Final = 100
 """Requests that are committed together at most."""
+
+MAX_WAITING: Final = 20_000
+"""Requests that may wait; beyond, whoever comes is asked to come again later."""
+
+BUSY_MS: Final = 2_000
 
 Announce = Callable[[int, Sequence[Planned]], None]
 """Is told the position that the events stream has reached, and the events that brought it there."""
@@ -98,12 +104,19 @@ class Persister:
         A request that comes a second time (same event ids, or same transaction id) is answered like the first. Raises a
         MatrixError where the room's present state does not allow the events, or an alias is taken.
         """
+        if len(self._queue) >= MAX_WAITING:
+            raise limit_exceeded(BUSY_MS, "The server is writing as much as it can. Please try again in a moment.")
         waiting = _Waiting(request, Deferred())
         self._queue.append(waiting)
         if not self._busy:
             self._busy = True
             Deferred.fromCoroutine(self._work())
         return await waiting.answer
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for the batch under way."""
+        return len(self._queue)
 
     async def _work(self) -> None:
         try:
@@ -165,6 +178,7 @@ class Persister:
             try:
                 outcomes.append(await self._plan_one(plan, waiting.request, known))
             except Stale:
+                table.EVENTS_STALE.inc()
                 outcomes.append(Outcome((), max(self._position, plan.position), stale=True))
             except MatrixError as error:
                 outcomes.append(error)
@@ -206,6 +220,8 @@ class Persister:
             if step.new.txn is not None:
                 self._recent.set(step.new.txn, done)
         self._position = plan.position
+        table.EVENTS_WRITTEN.inc(len(plan.planned))
+        table.EVENTS_BATCHES.inc()
         self._announce(plan.position, plan.planned)
 
     # -- what is there already ---------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from synapse.events.event import Event, StateKey
+from synapse.metrics import table
 from synapse.state.groups import Delta, Line, base_of
 from synapse.state.resolution import Loaded, NeedEvents, resolve, run_async
 from synapse.storage.persist_rows import Rows
@@ -126,6 +127,7 @@ class BatchState:
         states = [await self.ids(group) for group in sorted(groups)]
         if len(states) == 1:
             return states[0]
+        table.EVENTS_RESOLUTIONS.inc()
 
         async def in_chain(candidates: frozenset[str]) -> Collection[str]:
             shared = set(states[0].values()).intersection(*(state.values() for state in states[1:]))

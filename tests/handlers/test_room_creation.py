@@ -192,6 +192,17 @@ async def test_invited_users_are_told(database: Database) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_invitations_of_new_rooms_count_like_others(database: Database) -> None:
+    process = (await start(database)).main
+    crowd = [f"@user{number}:test" for number in range(60)]
+    await create(process, invite=crowd)
+    with pytest.raises(MatrixError) as caught:
+        await create(process, invite=crowd[:1])
+    assert caught.value.errcode == "M_LIMIT_EXCEEDED"
+    await create(process)
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_room_created_by_a_worker_is_known_everywhere(database: Database) -> None:
     cluster = await start(database, workers=2)
     room_id = await cluster.workers[0].room(name="r")

@@ -6,10 +6,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import count
-from typing import Any
+from typing import Any, NamedTuple
 
 from signedjson.key import decode_signing_key_base64
 from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 
 from synapse.handlers.aliases import Aliases
 from synapse.handlers.event_creation import EventCreation, Signer
@@ -20,6 +21,7 @@ from synapse.handlers.push_rules import PushRules
 from synapse.handlers.redaction import Redactions
 from synapse.handlers.room_creation import CreateRoom, RoomCreation
 from synapse.handlers.room_locks import RoomLocks
+from synapse.http.ratelimit import RateLimits
 from synapse.http.request import Requester
 from synapse.push.bulk import BulkPush, RoomMembers
 from synapse.replication.calls import LocalMain
@@ -51,6 +53,13 @@ from synapse.util.caches import Cache, LruCache
 SERVER = "test"
 SIGNER = Signer(SERVER, decode_signing_key_base64("ed25519", "1", "YJDBA9Xnr2sVqXD9Vj7XVUnmFZcZrlw8Md7kMW+3XA1"))
 ALICE, BOB, CAROL, DAVE = (Requester(f"@{name}:{SERVER}", "DEVICE") for name in ("alice", "bob", "carol", "dave"))
+
+
+class Rate(NamedTuple):
+    """A rate limit."""
+
+    per_second: float
+    burst_count: int
 
 
 class RoomProcess:
@@ -87,7 +96,8 @@ class RoomProcess:
             is_main,
         )
         profiles = ProfileStore(db)
-        self.rooms = RoomCreation(SIGNER, profiles, self.push, write, self.caught_up, now, "12")
+        self.limits = RateLimits({"rc_invites.per_issuer": Rate(0.001, 50)}.get, Clock())
+        self.rooms = RoomCreation(SIGNER, profiles, self.push, write, self.caught_up, now, self.limits, "12")
         self.aliases = Aliases(AliasesStore(db), RoomsStore(db), self.state, self.creation, SERVER)
         self.directory = PublicRooms(RoomsStore(db), SERVER)
         self.redactions = Redactions(self.creation)
