@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
-from synapse.api.constants import EventTypes
-from synapse.api.errors import AuthError, MatrixError, forbidden
+from synapse.api.constants import MAX_ID_BYTES, EventTypes
+from synapse.api.errors import AuthError, Codes, MatrixError, forbidden, invalid_param
+from synapse.api.identifiers import fits
 from synapse.api.room_versions import EventFormat
 from synapse.events import auth
 from synapse.events.builder import build
@@ -134,6 +135,8 @@ class EventCreation:
         """
         txn = None
         if txn_id is not None:
+            if not fits(txn_id):
+                raise invalid_param(f"A transaction ID may have {MAX_ID_BYTES} bytes at most.")
             txn = TxnKey(requester.user_id, requester.device_id or "", room_id, txn_id)
         return await self.send(Draft(room_id, requester.user_id, event_type, content, state_key, redacts, txn))
 
@@ -245,7 +248,7 @@ class EventCreation:
             return None
         target = await self._events.get(event.redacts)
         if target is None or target.event.room_id != event.room_id:
-            raise MatrixError(404, "M_NOT_FOUND", "There is no such event in this room to be redacted.")
+            raise MatrixError(404, Codes.NOT_FOUND, "There is no such event in this room to be redacted.")
         levels = PowerLevels.of_state({key: stored.event for key, stored in state.items()}, event.room_version)
         if target.event.sender != event.sender and levels.user(event.sender) < levels.redact:
             raise AuthError(f"To redact events of others you need power level {levels.redact}.")

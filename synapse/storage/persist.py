@@ -21,6 +21,7 @@ from twisted.internet.defer import Deferred
 
 from synapse.api.errors import Codes, MatrixError, limit_exceeded
 from synapse.metrics import table
+from synapse.storage.errors import DatabaseProblem
 from synapse.storage.event_txns import TxnKey
 from synapse.storage.persist_events import Outcome, Persisted, Request
 from synapse.storage.persist_plan import BatchPlan, Planned, Positions, Stale
@@ -134,8 +135,9 @@ class Persister:
         for waiting in batch:
             self._stores.ends.forget(waiting.request.room_id)
         unanswered = [waiting for waiting in batch if not waiting.answer.called]
-        if len(unanswered) == 1:
-            unanswered[0].answer.errback(_as_told(error))
+        if len(unanswered) == 1 or isinstance(error, DatabaseProblem):
+            for waiting in unanswered:
+                waiting.answer.errback(_as_told(error))
             return
         logger.warning("Events could not be written together and are now written one by one: %s", error)
         for waiting in unanswered:
