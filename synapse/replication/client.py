@@ -47,7 +47,8 @@ RETRY_SECONDS: Final = 1.0
 class ReplicationClient:
     """Follows the main process.
 
-    :param connect: connects a factory to the main process: `lambda factory: reactor.connectTCP(host, port, factory)`.
+    :param connect: connects a factory to the main process and returns the connector:
+        `lambda factory: reactor.connectTCP(host, port, factory)`.
     :param where: what `connect` connects to, for log lines.
     :param present: the commands that tell who syncs here, for a main process that knows nothing of it.
     """
@@ -75,6 +76,7 @@ class ReplicationClient:
         self._stopped = False
         self._said = ""
         self._timer: Any = None
+        self._connector: Any = None
         self._ready: Deferred[None] = Deferred()
 
     @property
@@ -92,8 +94,8 @@ class ReplicationClient:
         self._stopped = True
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
-        if self._connection is not None:
-            self._connection.close()
+        if self._connector is not None:
+            self._connector.disconnect()
         if not self._ready.called:
             self._ready.cancel()
 
@@ -113,7 +115,7 @@ class ReplicationClient:
 
     def _dial(self) -> None:
         if not self._stopped:
-            self._connect(_Factory(self))
+            self._connector = self._connect(_Factory(self))
 
     def new_side(self) -> WorkerSide:
         """For the connections: a conversation with a nonce of its own."""
@@ -245,11 +247,11 @@ class Follower:
         self._target = max(self._target, position)
         if not self._catching_up:
             self._catching_up = True
-            Deferred.fromCoroutine(self._read_all()).addErrback(
-                lambda failure: logger.error(
-                    "The stream %s cannot be followed", self._stream.name, exc_info=failure.value
-                )
-            )
+            Deferred.fromCoroutine(self._read_all()).addErrback(self._failed)
+
+    def _failed(self, failure: Failure) -> None:
+        logger.error("The stream %s cannot be read and is tried again", self._stream.name, exc_info=failure.value)
+        self._clock.callLater(RETRY_SECONDS, self._catch_up, self._target)
 
     async def _read_all(self) -> None:
         assert self._stream.read is not None, "only streams in the database are read from it"
@@ -326,10 +328,6 @@ class Connection(Protocol):
 
     def send(self, command: Command) -> None:
         self.transport.write(f"{command.line()}\n".encode())
-
-    def close(self) -> None:
-        self._over = True
-        self.transport.loseConnection()
 
     def _receive(self, line: str) -> None:
         was = self._side.state

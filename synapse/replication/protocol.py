@@ -341,9 +341,7 @@ class MainSide:
         if isinstance(command, Auth):
             return None, self._proved(command)
         if self.state is State.PROVING or (self.state is State.GREETING and self._identity.secret is not None):
-            raise ProtocolError(
-                "Say NAME, and prove with AUTH that you know worker_replication_secret, before all else."
-            )
+            raise ProtocolError("Say NAME first, and prove with AUTH that you know worker_replication_secret.")
         if not isinstance(command, TO_MAIN):
             raise ProtocolError(f"{command.NAME} is for a main process to say.")
         self.state = State.FOLLOWING  # a person with netcat need not introduce themselves, where there is no secret
