@@ -218,6 +218,32 @@ async def test_the_same_events_again_get_the_same_answer(database: Database) -> 
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_room_is_created_once_however_often_it_is_asked_for(database: Database) -> None:
+    cluster = await start(database)
+    room_id = await cluster.main.room(room_alias_name="here", invite=[BOB.user_id])
+    request = cluster.requests[0]
+    assert request.room is not None
+    first = await cluster.write(request)
+    restarted = await start(database)
+    both = await gatherResults([started(restarted.write(request)) for _ in range(2)])
+    assert both == [first, first]
+    assert await restarted.main.aliases.resolve("#here:test") == room_id
+    await check_invariants(restarted, database)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_queue_that_is_full_takes_no_more(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = await start(database)
+    room_id = await cluster.main.room()
+    monkeypatch.setattr("synapse.storage.persist.MAX_WAITING", 3)
+    sent = await gatherResults([started(_errcode(cluster.main.say(ALICE, room_id))) for _ in range(10)])
+    refused = sent.count("M_LIMIT_EXCEEDED")
+    assert refused in (6, 7)  # one may be under way already
+    assert await _count(database, "events WHERE type = 'm.room.message'") == 10 - refused
+    await check_invariants(cluster, database)
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_transaction_id_counts_once_in_memory_in_a_batch_and_after_a_restart(database: Database) -> None:
     cluster = await start(database)
     room_id = await cluster.main.room()
