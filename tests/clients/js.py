@@ -32,7 +32,8 @@ def install(into: Path) -> Path:
         npm = node().parent.parent / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
         path = f"{node().parent}{os.pathsep}{os.environ.get('PATH', '')}"
         subprocess.run(
-            [node(), npm, "ci", "--no-audit", "--no-fund"],
+            # The system's certificates, as every other program on the machine uses them; npm brings its own.
+            [node(), "--use-system-ca", npm, "ci", "--no-audit", "--no-fund"],
             cwd=into,
             check=True,
             env={**os.environ, "PATH": path},
