@@ -173,10 +173,6 @@ class EventsStore:
         """Take in a new event that is likely to be asked for."""
         self._cache.set(stored.event.event_id, stored)
 
-    def forget(self, event_id: str) -> None:
-        """Drop an event from the cache, as something about it has changed."""
-        self._cache.pop(event_id)
-
     def learn_redaction(self, event_id: str, redacted_by: str) -> None:
         """Take note that a redaction has come into force."""
         cached = self._cache.get(event_id)
