@@ -111,6 +111,10 @@ class StateReader:
         """The state that a state group names. One statement, and one for those of its events that are not cached."""
         return await self._with_events((await self._groups.ids([group], wanted))[group])
 
+    async def at_group_ids(self, group: int, wanted: StateFilter = ALL) -> dict[StateKey, str]:
+        """The same as event ids."""
+        return (await self._groups.ids([group], wanted))[group]
+
     # -- fed by the events stream ------------------------------------------------------------------------------
 
     def learn(self, room_id: str, key: StateKey, event_id: str | None, position: int) -> None:
