@@ -43,6 +43,8 @@ DATABASE: Final = "synapse"
 _SOCKET_NAME: Final = ".s.PGSQL.5432"
 _LONGEST_SOCKET_PATH: Final = 103  # of sockaddr_un, on every system
 _PATIENCE_SECONDS: Final = 300.0  # for a recovery after a crash
+_LEFTOVER_SECONDS: Final = 30.0
+_LEFTOVERS: Final = ("already exists", "still in use", "is still active", "another server might be running")
 _HIDDEN_BASE: Final = Path("/var/lib/synapse-postgres")
 
 # Modest, for a server that shares its machine with the homeserver; connections for a dozen processes.
@@ -242,15 +244,41 @@ def _write_settings(location: Location, programs: Programs, user: ServerUser, fs
 
 
 def _start(location: Location, programs: Programs, user: ServerUser) -> None:
-    arguments = ("-D", location.data, "-l", location.log, "-w", "-t", "60", "-s", "start")
-    started_at = Path(location.log).stat().st_size
-    done = programs.run(user, "pg_ctl", *arguments)
-    if done.returncode and not _answers(location):
-        with open(location.log, "rb") as log:
-            log.seek(started_at)
-            said = log.read().decode("utf-8", "replace").strip().splitlines()
-        why = next((line for line in reversed(said) if "FATAL" in line), said[-1] if said else _last_line(done))
-        raise DatabaseProblem(f"The embedded database in {location.data} does not start: {why} (see {location.log}).")
+    _forget_dead(Path(location.data, "postmaster.pid"))
+    deadline = time.monotonic() + _LEFTOVER_SECONDS
+    while True:
+        said_before = Path(location.log).stat().st_size
+        done = programs.run(user, "pg_ctl", "-D", location.data, "-l", location.log, "-w", "-t", "60", "-s", "start")
+        if done.returncode == 0 or _answers(location):
+            return
+        why = _why(location, said_before) or _last_line(done)
+        # Children of a server that was killed take a moment to notice.
+        if not any(words in why for words in _LEFTOVERS) or time.monotonic() > deadline:
+            break
+        time.sleep(0.1)
+    raise DatabaseProblem(f"The embedded database in {location.data} does not start: {why} (see {location.log}).")
+
+
+def _why(location: Location, said_before: int) -> str | None:
+    """What the log says since, if anything: the line that tells why the server did not start."""
+    with open(location.log, "rb") as log:
+        log.seek(said_before)
+        lines = log.read().decode("utf-8", "replace").strip().splitlines()
+    return next((line for line in reversed(lines) if "FATAL" in line), lines[-1] if lines else None)
+
+
+def _forget_dead(pid_file: Path) -> None:
+    """Removes the file of a server that is gone, where its number has been given to another program since.
+
+    PostgreSQL believes in any living process of its user, and would not start: in containers, numbers recur.
+    """
+    try:
+        pid = int(pid_file.read_text().split()[0])
+        program = Path(f"/proc/{pid}/comm").read_text().strip()
+    except (OSError, ValueError, IndexError):
+        return
+    if program not in ("postgres", "postmaster"):
+        pid_file.unlink(missing_ok=True)
 
 
 def _create_database(location: Location) -> None:

@@ -189,14 +189,17 @@ def reachable_copy(programs: Programs, user: ServerUser, base: Path) -> Programs
         return programs
     base.mkdir(mode=0o755, parents=True, exist_ok=True)
     target = base / f"programs-{programs.version}"
+    package = programs.path.parents[1]
     if not target.exists():
         unfinished = base / f"programs-{programs.version}.{os.getpid()}"
-        shutil.copytree(
-            programs.path.parent, unfinished, symlinks=True, ignore=shutil.ignore_patterns("include", "doc")
-        )
+        # The wheel's programs look for their libraries beside the package.
+        for tree in (package, package.with_name(f"{package.name}.libs")):
+            if tree.exists():
+                ignored = shutil.ignore_patterns("include", "doc", "__pycache__")
+                shutil.copytree(tree, unfinished / tree.name, symlinks=True, ignore=ignored)
         _open_to_all(unfinished)
         unfinished.rename(target)
-    return Programs(target / programs.path.name, programs.major, programs.version)
+    return programs._replace(path=target / programs.path.relative_to(package.parent))
 
 
 def _open_to_all(tree: Path) -> None:
