@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import socket
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,7 @@ def _free(wanted: Ports) -> Ports:
     held: list[socket.socket] = []
     try:
         return Ports(
-            front=_hold(wanted.front, held),
+            front=_hold(wanted.front, held, range(8009, 8020)),
             main=_hold(wanted.main, held),
             replication=_hold(wanted.replication, held),
             replication_http=_hold(wanted.replication_http, held),
@@ -86,9 +87,9 @@ def _free(wanted: Ports) -> Ports:
             one.close()
 
 
-def _hold(port: int, held: list[socket.socket]) -> int:
+def _hold(port: int, held: list[socket.socket], others: Iterable[int] = ()) -> int:
     """The port if it is free, or else another one; held until all are chosen."""
-    for candidate in (port, 0):
+    for candidate in (port, *others, 0):
         one = socket.socket()
         one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         held.append(one)
