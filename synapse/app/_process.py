@@ -193,6 +193,7 @@ class Process:
         logger.info("Leaving: answering what is in flight")
         self._listeners.drain()
         self._services.drain.begin()
+        _notify.notify_status("answering what is in flight")
         if table.HTTP_CONNECTIONS.child().value:
             await self._sleep(GRACE)
         if not await self._services.drain.idle(PATIENCE):

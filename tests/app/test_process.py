@@ -332,3 +332,17 @@ def test_forked_from_one_image(place: Place) -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_port_is_free_while_requests_in_flight_are_answered(place: Place, tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    process = place.start("-c", place.write(), FAKE_GO=str(go)).ready()
+    with ThreadPoolExecutor(1) as threads:
+        slow = threads.submit(place.get, "slow")
+        _wait_for_requests(place, 1)
+        process.tell(signal.SIGTERM)
+        process.wait_for("STATUS=answering what is in flight")
+        second = place.start("-c", place.write(pid_file=None), FAKE_GO=str(go)).ready()
+        assert pid_of(place.get("now")) == second.pid
+        go.touch()
+        assert pid_of(slow.result()) == process.pid
