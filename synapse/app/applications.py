@@ -1,7 +1,7 @@
 """The applications: what each kind of process serves, and which duties it has.
 
 Data alone. What an application serves follows from the route table; how a duty is done is the business of the service
-of its name, which `Homeserver.start_duties` starts under the lease of its name.
+of its name (`synapse.app._duties`), under the lease of its name.
 """
 
 from __future__ import annotations
