@@ -136,7 +136,7 @@ async def test_catching_up_costs_the_same_for_any_number_of_rooms(world: World) 
             await world.say("alice", room, f"m{rooms}")
         world.forget_recent()
         costs.append(await reads_of(world, "bob", since))
-    assert costs[0] == costs[1] <= 7, costs
+    assert costs[1] <= costs[0] <= 7, costs
 
 
 @pytest_twisted.ensureDeferred

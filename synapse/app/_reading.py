@@ -47,9 +47,10 @@ if TYPE_CHECKING:
     from synapse.sync.memberships import Memberships
     from synapse.sync.present import StreamPresent
     from synapse.sync.recent import RecentEvents
+    from synapse.sync.room_states import RoomState
     from synapse.sync.typing import TypingRooms
     from synapse.sync.visibility import VisibilityFilter
-    from synapse.util.caches import Caches, LruCache
+    from synapse.util.caches import Cache, Caches, LruCache
 
 
 class Foundation(Protocol):
@@ -94,7 +95,7 @@ class SyncMemory:
 
     def __init__(self, hs: Foundation, user_rooms: UserRoomStore) -> None:
         from synapse.storage.visibility_facts import VisibilityFactStore
-        from synapse.sync import ignored, memberships, visibility
+        from synapse.sync import ignored, memberships, room_states, visibility
         from synapse.sync.changes import Changes
         from synapse.sync.feed import SyncFeed
         from synapse.sync.recent import RecentEvents
@@ -113,7 +114,10 @@ class SyncMemory:
             caches.cache(visibility.HISTORIES, 10_000, shared=False),
             caches.lru(visibility.GROUPS, 10_000),
         )
-        feed = SyncFeed(self.recent, self.changes, self.typing, self.memberships, self.ignored, self.visibility)
+        self.room_states: Cache[str, RoomState] = caches.cache(room_states.CACHE, room_states.ROOMS, shared=False)
+        feed = SyncFeed(
+            self.recent, self.changes, self.typing, self.memberships, self.ignored, self.visibility, self.room_states
+        )
         feed.follow(hs.notifier)
 
 
@@ -256,6 +260,7 @@ class Reading:
     def _sections(self, lazy_members: LazyMembers) -> Sequence[Section]:
         from synapse.storage.shared_rooms import SharedRoomStore
         from synapse.storage.unread import UnreadStore
+        from synapse.sync.room_states import RoomStates
         from synapse.sync.sections import build_sections, device_keys
 
         hs, memory = self._hs, self.memory
@@ -266,6 +271,7 @@ class Reading:
             recent=memory.recent,
             visibility=memory.visibility,
             annotator=self.annotator,
+            room_states=RoomStates(self.state_store, self.annotator, memory.room_states),
             lazy_members=lazy_members,
             receipts=self.receipt_store,
             unread=UnreadStore(hs.database),

@@ -166,7 +166,7 @@ def _summaries(txn: Transaction, room_ids: list[str], user_id: str) -> list[Summ
                 SELECT cs.state_key, cs.stream_ordering, cs.membership IN ('join', 'invite') AS here
                 FROM current_state cs
                 WHERE cs.room_id = r.room_id AND cs.type = 'm.room.member' AND cs.state_key <> %s
-                  AND cs.membership <> 'knock'
+                  AND cs.membership <> 'knock' AND COALESCE(s.name, '') = '' AND COALESCE(s.canonical_alias, '') = ''
                 ORDER BY here DESC, cs.stream_ordering LIMIT 5
             ) AS first
         ) h ON COALESCE(s.name, '') = '' AND COALESCE(s.canonical_alias, '') = ''

@@ -46,7 +46,7 @@ class PresenceStore:
         return await self._db.read("presence.visible_to", _visible_to, user_id, after, until)
 
     async def in_rooms(self, room_ids: Sequence[str], until: int) -> list[PresenceState]:
-        """The states of the members of these rooms."""
+        """The states of those members of these rooms who are not offline."""
         return await self._db.read("presence.in_rooms", _in_rooms, list(room_ids), until) if room_ids else []
 
     async def share_room(self, user_id: str, other: str) -> bool:
@@ -105,10 +105,12 @@ def _visible_to(txn: Transaction, user_id: str, after: int, until: int) -> list[
 def _in_rooms(txn: Transaction, room_ids: list[str], until: int) -> list[PresenceState]:
     txn.execute(
         f"""
-        SELECT DISTINCT {_COLUMNS} FROM current_state cs JOIN presence p ON p.user_id = cs.state_key
-        WHERE cs.room_id = ANY(%s) AND cs.type = 'm.room.member' AND cs.membership = 'join' AND p.stream_id <= %s
+        SELECT {_COLUMNS} FROM presence p WHERE p.state <> 'offline' AND p.stream_id <= %s AND EXISTS (
+            SELECT FROM current_state cs WHERE cs.type = 'm.room.member' AND cs.state_key = p.user_id
+            AND cs.membership = 'join' AND cs.room_id = ANY(%s)
+        )
         """,
-        (room_ids, until),
+        (until, room_ids),
     )
     return [PresenceState._make(row) for row in txn.rows()]
 

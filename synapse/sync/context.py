@@ -14,7 +14,6 @@ import orjson
 
 from synapse.api.filters import Filter
 from synapse.storage.past_state import Delta
-from synapse.storage.timeline import TimelineRow
 from synapse.storage.user_rooms import RoomMembership
 from synapse.sync.forms import Forms
 from synapse.sync.tokens import StreamToken
@@ -90,7 +89,6 @@ class SyncContext:
     windows: dict[str, RoomWindow] = field(default_factory=dict)
     timelines: dict[str, Timeline] = field(default_factory=dict)
     deltas: dict[str, list[Delta]] = field(default_factory=dict)  # of the windows with `after`
-    states: dict[str, list[TimelineRow]] = field(default_factory=dict)  # the state as told
     read_rooms: set[str] = field(default_factory=set)  # where the user's own receipts changed
     rooms: dict[str, RoomAnswer] = field(default_factory=dict)
     pending: list[RoomMembership] = field(default_factory=list)  # invites and knocks to tell of

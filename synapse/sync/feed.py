@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from synapse.sync.ignored import IgnoredUsers
     from synapse.sync.memberships import Memberships
     from synapse.sync.recent import RecentEvents
+    from synapse.sync.room_states import RoomState
     from synapse.sync.typing import TypingRooms
     from synapse.sync.visibility import VisibilityFilter
+    from synapse.util.caches import Cache
 
 
 class SyncFeed:
@@ -36,6 +38,7 @@ class SyncFeed:
         memberships: Memberships,
         ignored: IgnoredUsers,
         visibility: VisibilityFilter,
+        room_states: Cache[str, RoomState],
     ) -> None:
         self._recent = recent
         self._changes = changes
@@ -43,6 +46,7 @@ class SyncFeed:
         self._memberships = memberships
         self._ignored = ignored
         self._visibility = visibility
+        self._room_states = room_states
 
     def follow(self, notifier: Notifier) -> None:
         """Listens from now on; what the streams have reached already counts as their start."""
@@ -56,6 +60,7 @@ class SyncFeed:
         self._recent.start(position)
         self._memberships.cache.clear()
         self._visibility.histories.clear()
+        self._room_states.clear()
 
     def events(self, position: int, rows: Rows) -> None:
         for stream, row in rows:
@@ -91,11 +96,13 @@ class SyncFeed:
         self._recent.add_event(timeline_row(stream, row))
         if row.redacts is not None:
             self._recent.spoil(row.room_id, row.redacts)
+            self._room_states.invalidate(row.room_id)
         if row.type == EventTypes.MEMBER and row.state_key is not None:
             self._memberships.cache.invalidate(row.state_key)
 
     def _state(self, stream: int, row: StateRow) -> None:
         self._recent.add_delta(Delta(stream, row.room_id, row.type, row.state_key, row.event_id, row.prev_event_id))
+        self._room_states.invalidate(row.room_id)
         if row.type == EventTypes.MEMBER:
             self._memberships.cache.invalidate(row.state_key)
         elif row.type == EventTypes.HISTORY_VISIBILITY:

@@ -74,8 +74,7 @@ class Annotator:
         self._versions: dict[str, RoomVersion] = {}  # of rooms with redacted events; a room never changes its version
 
     async def notes(self, rows: Sequence[TimelineRow], user_id: str, device_id: str | None) -> Notes:
-        """One statement, none where there is nothing to tell; one more for rooms first seen to have redacted events.
-        """
+        """One statement, none where there is nothing to tell; one more for rooms first seen to have redacted events."""
         annotations = await self._timeline.annotations(rows, user_id, device_id)
         redacted = {row.room_id for row in rows if row.redacted_by is not None}
         return Notes(annotations, await self._versions_of(redacted)) if annotations or redacted else NO_NOTES
@@ -112,7 +111,12 @@ class Forms:
         """One event; `membership` is the reader's at the time of the event, where it is known."""
         if self._federation:
             return _federation_form(row, notes)
-        form = self._finish(_head(row, notes), row, self._unsigned(row, notes, membership))
+        form = self._finish(head(row, notes), row, self._unsigned(row, notes, membership))
+        return form if self._fields is None else _select(form, self._fields)
+
+    def of_head(self, head: bytes, row: TimelineRow) -> bytes:
+        """An event of which the head is at hand, made by `head`. Not in the form of the federation."""
+        form = self._finish(head, row, b'"age":%d' % (self._now - row.origin_server_ts))
         return form if self._fields is None else _select(form, self._fields)
 
     def forms(self, rows: Iterable[TimelineRow], notes: Notes = NO_NOTES) -> list[orjson.Fragment]:
@@ -180,20 +184,20 @@ def _redacted(row: TimelineRow, notes: Notes) -> dict[str, Any]:
     return redact(orjson.loads(row.json), version)
 
 
-def _head(row: TimelineRow, notes: Notes) -> bytes:
-    """The event without its end: room_id and unsigned may follow."""
+def head(row: TimelineRow, notes: Notes) -> bytes:
+    """The event in the clients' form without its end: room_id and unsigned may follow."""
     if row.type == EventTypes.REDACTION:
         raw = orjson.loads(row.json) if row.redacted_by is None else _redacted(row, notes)
         return orjson.dumps(_client_dict(raw, row.event_id))[:-1]
     stored = _decode(row, notes)
-    head = b'{"content":%b,"event_id":%b,"origin_server_ts":%b,"sender":%b,"type":%b' % (
+    start = b'{"content":%b,"event_id":%b,"origin_server_ts":%b,"sender":%b,"type":%b' % (
         bytes(stored.content),
         orjson.dumps(row.event_id),
         bytes(stored.origin_server_ts),
         bytes(stored.sender),
         bytes(stored.type),
     )
-    return head if stored.state_key is UNSET else b'%b,"state_key":%b' % (head, bytes(stored.state_key))
+    return start if stored.state_key is UNSET else b'%b,"state_key":%b' % (start, bytes(stored.state_key))
 
 
 def _client_dict(raw: dict[str, Any], event_id: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ Client-server API, "Syncing".
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
@@ -32,9 +32,9 @@ _CATCH_UP: Final = 5.0  # seconds to wait for this process to have seen what the
 _MAX_KEPT: Final = 256 * 1024  # bytes of an answer that is worth keeping for a retry
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class SyncRequest:
-    """What a client asks for; `timeout` in milliseconds. Equal requests have equal answers."""
+    """What a client asks for; `timeout` in milliseconds."""
 
     user_id: str
     device_id: str | None
@@ -93,7 +93,7 @@ class SyncHandler:
 
     async def sync(self, request: SyncRequest) -> bytes:
         """The answer, after waiting for news if the request says so. Raises nothing that a client could cause."""
-        return (await self._shared.do(request, lambda: self._answer(request))).body
+        return (await self._shared.do(_key(request), lambda: self._answer(request))).body
 
     async def context(self, request: SyncRequest, since: StreamToken | None) -> SyncContext:
         """What is to be told now, told."""
@@ -125,15 +125,22 @@ class SyncHandler:
         if not present.token().covers(since):
             await present.catch_up(since, _CATCH_UP)
         deadline = self._clock.seconds() + request.timeout / 1000
+        woken = True
+        if not request.full_state and request.timeout and present.token() == since:
+            # The client knows all that there is, so there is nothing to look for before something happens.
+            _, joined = await self._sources.memberships.of(request.user_id)
+            if present.token() == since:
+                rooms = self._filtered(request.filter, joined)
+                woken = await present.wait(request.user_id, rooms, request.timeout / 1000)
         while True:
             ctx = await self.context(request, since)
             left = deadline - self._clock.seconds()
-            if not ctx.is_empty or request.full_state or left <= 0:
+            if not ctx.is_empty or request.full_state or left <= 0 or not woken:
                 return self._finish(request, ctx)
             since = ctx.next
             # What came while we looked is not waited for.
-            if present.token() == ctx.now and not await present.wait(request.user_id, ctx.joined, left):
-                return self._finish(request, ctx)
+            if present.token() == ctx.now:
+                woken = await present.wait(request.user_id, ctx.joined, left)
 
     def _finish(self, request: SyncRequest, ctx: SyncContext) -> SyncAnswer:
         if request.filter.room.state.lazy_load_members:
@@ -169,6 +176,27 @@ class SyncHandler:
         if room.rooms is None and not room.not_rooms:
             return joined
         return frozenset(filter(room.room_matches, joined))
+
+
+class _Same:
+    """An object that equals itself alone, and is kept alive as long as it is compared with."""
+
+    __slots__ = ("_of",)
+
+    def __init__(self, of: object) -> None:
+        self._of = of
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and other._of is self._of
+
+    def __hash__(self) -> int:
+        return id(self._of)
+
+
+def _key(request: SyncRequest) -> Hashable:
+    """Equal for requests with equal answers. Filters are compared by identity: comparing their contents takes long."""
+    options = (request.full_state, request.state_after, request.room_ids, request.timeout)
+    return (request.user_id, request.device_id, request.since, _Same(request.filter), options)
 
 
 def _is_worth_keeping(answer: SyncAnswer) -> bool:

@@ -49,8 +49,7 @@ class LazyMembers:
             self._tokens[user_id, device_id] = token
 
     def check(self, user_id: str, device_id: str | None, since: StreamToken) -> None:
-        """Forgets the device if it does not go on from what it was given last: that answer may not have reached it.
-        """
+        """Forgets the device if it does not go on from what it was given last: that answer may not have reached it."""
         if self._tokens.get((user_id, device_id)) != since:
             self.forget(user_id, device_id)
 

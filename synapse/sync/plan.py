@@ -110,8 +110,7 @@ def last_access(steps: Iterable[Step]) -> Access:
 
 
 def _was_joined(steps: Mapping[str, list[Step]], room_id: str, since: int, until: int | None = None) -> bool:
-    """Whether the user was joined at `since` and without a break since then (or `until` just before that position).
-    """
+    """Whether the user was joined at `since` and without a break since then (or `until` just before that position)."""
     before = Membership.LEAVE
     for step in steps.get(room_id, ()):
         if step.stream <= since:

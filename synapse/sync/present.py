@@ -1,5 +1,4 @@
-"""How far this process has seen the streams, as one token; and waiting for more. The notifier in the terms of sync.
-"""
+"""How far this process has seen the streams, as one token; and waiting for more. The notifier in the terms of sync."""
 
 from __future__ import annotations
 

@@ -47,8 +47,7 @@ class Access(NamedTuple):
 
 
 class History:
-    """How the visibility of one room changed: from `streams[i]` on it was `values[i + 1]`; before all, `values[0]`.
-    """
+    """How the visibility of one room changed: from `streams[i]` on it was `values[i + 1]`; before all, `values[0]`."""
 
     __slots__ = ("streams", "values")
 

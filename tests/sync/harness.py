@@ -30,6 +30,7 @@ from synapse.sync.lazy_members import LazyMembers
 from synapse.sync.memberships import Memberships
 from synapse.sync.plan import Planner
 from synapse.sync.recent import RecentEvents
+from synapse.sync.room_states import RoomStates
 from synapse.sync.sections import build_sections
 from synapse.sync.sections.device_keys import KeysLeftCache
 from synapse.sync.tokens import StreamToken
@@ -82,6 +83,8 @@ class Harness:
         self.histories: Cache[str, Any] = Cache("histories", 100)
         self.ignored_lists: Cache[str, Any] = Cache("ignored", 100)
         self.keys_left: Cache[Any, Any] = Cache("keys_left", 100)
+        self.room_states: Cache[str, Any] = Cache("room_states", 100)
+        self.filters: dict[str, Filter] = {}
         self.rules: dict[str, Any] = {}
         if memory:
             self.recent.start(0)
@@ -103,6 +106,7 @@ class Harness:
             recent=self.recent,
             visibility=self.visibility,
             annotator=annotator,
+            room_states=RoomStates(states, annotator, self.room_states),
             lazy_members=lazy_members,
             receipts=ReceiptStore(self.db),
             unread=UnreadStore(self.db),
@@ -134,6 +138,8 @@ class Harness:
             self.recent.add_event(row)
             if delta is not None:
                 self.recent.add_delta(delta)
+        if delta is not None or row.type == "m.room.redaction":
+            self.room_states.invalidate(row.room_id)
         if row.type == "m.room.member" and row.state_key is not None:
             self.user_rooms.invalidate(row.state_key)
         if row.type == "m.room.history_visibility":
@@ -154,7 +160,7 @@ class Harness:
         request = SyncRequest(
             user_id,
             device_id,
-            Filter.parse(sync_filter),
+            self.filters.setdefault(repr(sync_filter), Filter.parse(sync_filter)),
             None if since is None else StreamToken.parse(since),
             timeout,
             full_state,

@@ -56,7 +56,7 @@ def row(position: int, room_id: str = ROOM) -> TimelineRow:
 def feed() -> tuple[SyncFeed, RecentEvents, Holder, Holder]:
     recent = RecentEvents()
     members, others = Holder("members"), Holder("others")
-    made = SyncFeed(recent, Changes(), TypingRooms(), members, others, others)  # type: ignore[arg-type]
+    made = SyncFeed(recent, Changes(), TypingRooms(), members, others, others, others.cache)  # type: ignore[arg-type]
     made.start_events(0)
     return made, recent, members, others
 
@@ -90,7 +90,8 @@ def test_it_follows_the_streams_of_a_notifier() -> None:
     notifier.start("receipts", 5)
     changes, typing, recent = Changes(), TypingRooms(), RecentEvents()
     members, others = Holder("members"), Holder("others")
-    SyncFeed(recent, changes, typing, members, others, others).follow(notifier)  # type: ignore[arg-type]
+    feed = SyncFeed(recent, changes, typing, members, others, others, others.cache)  # type: ignore[arg-type]
+    feed.follow(notifier)
     assert list(changes.receipts([ROOM], 5)) == []
     assert list(changes.receipts([ROOM], 4)) == [ROOM]  # before it began to listen
     others.cache.set("@b:test", 1)

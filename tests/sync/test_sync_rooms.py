@@ -345,3 +345,32 @@ async def test_events_that_clients_never_see(h: Harness) -> None:
     for column in ({"outlier": True}, {"soft_failed": True}, {"rejected": "not allowed"}):
         await h.world.event(room, BOB, "m.room.message", {"body": "x"}, **column)
     assert "rooms" not in await h.sync(ALICE, since)
+
+
+@pytest_twisted.ensureDeferred
+async def test_state_from_memory_is_the_state_of_the_tables(h: Harness) -> None:
+    room = await h.world.room(ALICE, m__room__topic={"topic": "old"}, m__room__name={"name": "n"})
+    await h.world.member(room, BOB)
+    for number in range(12):
+        await h.world.message(room, BOB, str(number))
+
+    async def states() -> list[Any]:
+        told: list[Any] = []
+        for lazy in (False, True):
+            for state_after in (False, True):
+                answer = await h.sync(ALICE, state_after=state_after, room={"state": {"lazy_load_members": lazy}})
+                state = answer["rooms"]["join"][room]["state_after" if state_after else "state"]["events"]
+                told.append(sorted(state, key=lambda event: event["event_id"]))
+        federation = await h.sync(ALICE, event_format="federation")
+        told.append(sorted(federation["rooms"]["join"][room]["state"]["events"], key=lambda event: event["depth"]))
+        return told
+
+    cold = await states()
+    with h.db.counted() as counts:
+        assert await states() == cold
+    assert counts.read["past_state.current"] == 0
+    assert all("prev_events" in event for event in cold[-1])
+    topic = await h.world.state(room, ALICE, "m.room.topic", {"topic": "new"})
+    assert {"topic": "new"} in [event["content"] for event in (await states())[1]]
+    await h.world.redact(topic, ALICE)
+    assert {"topic": "new"} not in [event["content"] for event in (await states())[1]]

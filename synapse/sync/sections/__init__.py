@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from synapse.sync.forms import Annotator
     from synapse.sync.lazy_members import LazyMembers
     from synapse.sync.recent import RecentEvents
+    from synapse.sync.room_states import RoomStates
     from synapse.sync.sections.account_data import PushRulesOf
     from synapse.sync.sections.device_keys import KeysLeftCache
     from synapse.sync.typing import TypingRooms
@@ -33,6 +34,7 @@ def build_sections(
     recent: RecentEvents,
     visibility: VisibilityFilter,
     annotator: Annotator,
+    room_states: RoomStates,
     lazy_members: LazyMembers,
     receipts: ReceiptStore,
     unread: UnreadStore,
@@ -63,7 +65,7 @@ def build_sections(
     return (
         TimelineSection(timeline, states, recent, visibility, annotator),
         SummarySection(states),
-        StateSection(states, annotator, lazy_members),
+        StateSection(states, room_states, annotator, lazy_members),
         ReceiptSection(receipts, changes),
         UnreadSection(unread),
         TypingSection(typing),

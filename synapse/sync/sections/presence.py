@@ -25,14 +25,13 @@ class PresenceSection:
         self._clock = clock
 
     async def initial(self, ctx: SyncContext) -> None:
-        states = await self._store.in_rooms(list(ctx.joined), ctx.now.presence)
-        self._tell(ctx, (state for state in states if state.state != Presence.OFFLINE))
+        self._tell(ctx, await self._store.in_rooms(list(ctx.joined), ctx.now.presence))
 
     async def incremental(self, ctx: SyncContext, since: StreamToken, now: StreamToken) -> None:
         told: dict[str, PresenceState] = {}
         if new := ctx.new_rooms():
             states = await self._store.in_rooms(new, now.presence)
-            told.update((state.user_id, state) for state in states if state.state != Presence.OFFLINE)
+            told.update((state.user_id, state) for state in states)
         if self._changes.any_presence(since.presence):
             changed = await self._store.visible_to(ctx.user_id, since.presence, now.presence)
             told.update((state.user_id, state) for state in changed)

@@ -13,16 +13,17 @@ Client-server API, "Syncing" and "Lazy-loading room members".
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import orjson
 
 from synapse.api.constants import EventTypes
-from synapse.storage.past_state import ALL_MEMBERS, Delta, Entry, Members, PastStateStore
+from synapse.storage.past_state import Delta, Entry, PastStateStore
 from synapse.storage.timeline import NEWEST, TimelineRow
 from synapse.sync.context import RoomWindow, SyncContext, Timeline
-from synapse.sync.forms import Annotator
+from synapse.sync.forms import Annotator, Notes
 from synapse.sync.lazy_members import LazyMembers
+from synapse.sync.room_states import RoomStates, StateEvent
 from synapse.sync.tokens import StreamToken
 
 Key = tuple[str, str]
@@ -35,8 +36,11 @@ Ids = dict[Key, str]
 class StateSection:
     """Writes the state of `ctx.windows`; comes after the timelines and the summaries."""
 
-    def __init__(self, store: PastStateStore, annotator: Annotator, lazy_members: LazyMembers) -> None:
+    def __init__(
+        self, store: PastStateStore, rooms: RoomStates, annotator: Annotator, lazy_members: LazyMembers
+    ) -> None:
         self._store = store
+        self._rooms = rooms
         self._annotator = annotator
         self._lazy_members = lazy_members
 
@@ -53,50 +57,46 @@ class StateSection:
     async def _tell(self, ctx: SyncContext) -> None:
         if not ctx.windows:
             return
-        ids: dict[str, Ids] = {}
-        rows: dict[str, TimelineRow] = {}
+        found = _Found()
         for window in ctx.windows.values():
-            if not window.whole:
-                ids[window.room_id] = _changed(ctx, window)
-        await self._read_whole(ctx, ids, rows)
-        await self._read_speakers(ctx, ids, rows)
-        await self._write(ctx, ids, rows)
+            found.ids[window.room_id] = {} if window.whole else _changed(ctx, window)
+        await self._read_whole(ctx, found)
+        await self._read_speakers(ctx, found)
+        await self._write(ctx, found)
 
-    async def _read_whole(self, ctx: SyncContext, ids: dict[str, Ids], rows: dict[str, TimelineRow]) -> None:
+    async def _read_whole(self, ctx: SyncContext, found: _Found) -> None:
         """The full state of the rooms that the client does not know (or wants anew)."""
-        for room_id in ctx.windows.keys() - ids:
-            ids[room_id] = {}
         # Who was never joined is told of their own membership, and nothing of the room.
-        whole = [window for window in ctx.windows.values() if window.whole and window.access.joined is not None]
+        whole = {w.room_id: w for w in ctx.windows.values() if w.whole and w.access.joined is not None}
         if not whole:
             return
-        members = ALL_MEMBERS
+        wanted: dict[str, Collection[str]] | None = None
         if ctx.filter.room.state.lazy_load_members:
-            members = Members([(w.room_id, user) for w in whole for user in self._wanted(ctx, w)])
-        room_ids = [window.room_id for window in whole]
-        for _since, row in await self._store.current(room_ids, members):
-            ids[row.room_id][row.type, row.state_key or ""] = row.event_id
-            rows[row.event_id] = row
-        positions = {w.room_id: _position(ctx, w) for w in whole}
-        later = await self._store.deltas(positions, NEWEST)
-        lazily = None if members.of is None else set(members.of)
-        for window in whole:
-            changes = [delta for delta in later if delta.room_id == window.room_id]
-            _undo(ids[window.room_id], changes, lazily)
+            wanted = {room_id: self._wanted(ctx, window) for room_id, window in whole.items()}
+        states = await (self._rooms.whole(whole) if wanted is None else self._rooms.lazily(wanted))
+        for room_id, state in states.items():
+            found.add(room_id, state.events)
+        positions = {room_id: _position(ctx, window) for room_id, window in whole.items()}
+        changed = {room_id: p for room_id, p in positions.items() if states[room_id].changed > p}
+        later: dict[str, list[Delta]] = {room_id: [] for room_id in changed}
+        for delta in await self._store.deltas(changed, NEWEST):
+            later[delta.room_id].append(delta)
+        for room_id, changes in later.items():
+            _undo(found.ids[room_id], changes, None if wanted is None else wanted[room_id])
             if not ctx.state_after:
-                _add_untold(ids[window.room_id], changes, ctx.timelines[window.room_id], window.until)
+                _add_untold(found.ids[room_id], changes, ctx.timelines[room_id], whole[room_id].until)
 
-    async def _read_speakers(self, ctx: SyncContext, ids: dict[str, Ids], rows: dict[str, TimelineRow]) -> None:
+    async def _read_speakers(self, ctx: SyncContext, found: _Found) -> None:
         """With lazy loading, the members who speak in the timelines and whom the device does not know."""
         if not ctx.filter.room.state.lazy_load_members:
             return
         unchanged: list[Entry] = []
         for window in ctx.windows.values():
             if not window.whole:
-                unchanged += self._speakers(ctx, window, ids[window.room_id])
+                unchanged += self._speakers(ctx, window, found.ids[window.room_id])
         for (room_id, event_type, user_id), row in (await self._store.entries(unchanged)).items():
-            ids[room_id][event_type, user_id] = row.event_id
-            rows[row.event_id] = row
+            found.ids[room_id][event_type, user_id] = row.event_id
+            found.rows[row.event_id] = row
 
     def _speakers(self, ctx: SyncContext, window: RoomWindow, state: Ids) -> list[Entry]:
         """Adds the members whose events we know to the state; returns the entries that are to be read."""
@@ -127,28 +127,55 @@ class StateSection:
         room = ctx.rooms.get(room_id)
         return () if room is None or room.summary is None else room.summary.get("m.heroes", ())
 
-    async def _write(self, ctx: SyncContext, ids: dict[str, Ids], rows: dict[str, TimelineRow]) -> None:
+    async def _write(self, ctx: SyncContext, found: _Found) -> None:
+        rows = found.rows
         for timeline in ctx.timelines.values():
             rows.update((seen.row.event_id, seen.row) for seen in timeline.seen)
-        missing = [event_id for state in ids.values() for event_id in state.values() if event_id not in rows]
+        missing = [e for state in found.ids.values() for e in state.values() if found.lacks(e, ctx)]
         rows.update(await self._store.events(missing))
-        told = {
-            room_id: [rows[e] for e in state.values() if e in rows and ctx.filter.room.state.matches(rows[e])]
-            for room_id, state in ids.items()
-        }
-        notes = await self._annotator.versions(row for state in told.values() for row in state)
-        form = ctx.forms.form
-        for room_id, state in told.items():
-            ctx.states[room_id] = state
-            if state:
-                ctx.room(room_id).state = [orjson.Fragment(form(row, notes)) for row in state]
-            self._remember(ctx, room_id, state)
+        wanted = ctx.filter.room.state
+        told: dict[str, list[TimelineRow]] = {}
+        for room_id, state in found.ids.items():
+            told[room_id] = [rows[event_id] for event_id in state.values() if event_id in rows]
+            if not wanted.allows_all_events or not wanted.room_matches(room_id):
+                told[room_id] = [row for row in told[room_id] if wanted.matches(row)]
+        notes = await self._annotator.versions(row for state in told.values() for row in state if row.json)
+        for room_id, events in told.items():
+            if events:
+                ctx.room(room_id).state = [orjson.Fragment(found.form(ctx, row, notes)) for row in events]
+            self._remember(ctx, room_id, events)
 
     def _remember(self, ctx: SyncContext, room_id: str, state: Sequence[TimelineRow]) -> None:
         if ctx.filter.room.state.lazy_load_members:
             told = [*state, *(seen.row for seen in ctx.timelines[room_id].seen)]
             members = [row.state_key for row in told if row.type == EventTypes.MEMBER and row.state_key is not None]
             self._lazy_members.add(ctx.user_id, ctx.device_id, room_id, members)
+
+
+class _Found:
+    """The states as they are put together: event ids by room and key, and what is at hand of these events."""
+
+    def __init__(self) -> None:
+        self.ids: dict[str, Ids] = {}
+        self.rows: dict[str, TimelineRow] = {}
+        self.heads: dict[str, bytes] = {}
+
+    def add(self, room_id: str, events: Iterable[StateEvent]) -> None:
+        """A state from memory, of which forms are at hand but no JSON."""
+        ids = self.ids[room_id]
+        for _, row, head in events:
+            ids[row.type, row.state_key or ""] = row.event_id
+            self.rows[row.event_id] = row
+            self.heads[row.event_id] = head
+
+    def lacks(self, event_id: str, ctx: SyncContext) -> bool:
+        """Whether the event has to be read to be told."""
+        row = self.rows.get(event_id)
+        return row is None or (not row.json and ctx.filter.federation_format)
+
+    def form(self, ctx: SyncContext, row: TimelineRow, notes: Notes) -> bytes:
+        head = None if row.json else self.heads.get(row.event_id)
+        return ctx.forms.form(row, notes) if head is None else ctx.forms.of_head(head, row)
 
 
 def _is_later(delta: Delta, start: int) -> bool:
@@ -161,7 +188,7 @@ def _position(ctx: SyncContext, window: RoomWindow) -> int:
     return position if window.access.until is None else min(position, window.access.until)
 
 
-def _undo(state: Ids, later: Iterable[Delta], members: set[tuple[str, str]] | None) -> None:
+def _undo(state: Ids, later: Iterable[Delta], members: Collection[str] | None) -> None:
     """Brings the state back to before the changes `later`; of members only these, where only these were read."""
     seen: set[Key] = set()
     for delta in later:
@@ -169,7 +196,7 @@ def _undo(state: Ids, later: Iterable[Delta], members: set[tuple[str, str]] | No
         if key in seen:
             continue
         seen.add(key)
-        if members is not None and delta.type == EventTypes.MEMBER and (delta.room_id, delta.state_key) not in members:
+        if members is not None and delta.type == EventTypes.MEMBER and delta.state_key not in members:
             continue
         if delta.prev_event_id is None:
             state.pop(key, None)
