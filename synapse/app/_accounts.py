@@ -9,10 +9,11 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
+from synapse.app._foundation import Base
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
-    from synapse.config import Config
     from synapse.handlers.account_data import AccountData
     from synapse.handlers.auth import Authenticator
     from synapse.handlers.device_changes import DeviceChanges
@@ -39,12 +40,9 @@ if TYPE_CHECKING:
     from synapse.handlers.user_ips import UserIps
     from synapse.http.ratelimit import RateLimits
     from synapse.media.filestore import FileStore
-    from synapse.replication.calls import MainProcess
-    from synapse.replication.notifier import Notifier
     from synapse.replication.streams import Rows
     from synapse.storage.access_tokens import AccessTokenStore
     from synapse.storage.account_data import AccountDataStore
-    from synapse.storage.database import Database
     from synapse.storage.devices import DeviceStore
     from synapse.storage.keys import KeyStore
     from synapse.storage.media import MediaStore
@@ -54,7 +52,6 @@ if TYPE_CHECKING:
     from synapse.storage.user_directory import UserDirectoryStore
     from synapse.storage.user_ips import Seen, UserIpStore
     from synapse.storage.users import UserStore
-    from synapse.util.caches import Caches
     from synapse.util.repeating import Repeating
 
 FLUSH_SECONDS = 60.0
@@ -62,26 +59,8 @@ HOUR_SECONDS = 3600.0
 KEEP_SIGHTINGS_MS = 28 * 24 * 3600 * 1000
 
 
-class Foundation(Protocol):
+class Foundation(Base, Protocol):
     """What the account services stand on: the rest of the composition root."""
-
-    config: Config
-    reactor: Any
-
-    @property
-    def is_main(self) -> bool: ...
-
-    @property
-    def database(self) -> Database: ...
-
-    @property
-    def main(self) -> MainProcess: ...
-
-    @property
-    def caches(self) -> Caches: ...
-
-    @property
-    def notifier(self) -> Notifier: ...
 
     @property
     def ratelimits(self) -> RateLimits: ...

@@ -10,13 +10,14 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
+from synapse.app._foundation import Base
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from synapse.app._accounts import Accounts
     from synapse.app._replication import Replication
     from synapse.app._rooms import Rooms
-    from synapse.config import Config
     from synapse.handlers.context import EventContext
     from synapse.handlers.event_stream import EventStream
     from synapse.handlers.initial_sync import InitialSync
@@ -28,11 +29,8 @@ if TYPE_CHECKING:
     from synapse.handlers.syncing_users import SyncingDevice, SyncingUsers
     from synapse.handlers.typing import Typing
     from synapse.handlers.visibility import RoomDoor
-    from synapse.replication.calls import MainProcess
-    from synapse.replication.notifier import Notifier
     from synapse.replication.protocol import Command
     from synapse.replication.writing import MainStreams, NoStreams
-    from synapse.storage.database import Database
     from synapse.storage.past_state import PastStateStore
     from synapse.storage.presence import PresenceStore
     from synapse.storage.receipts import ReceiptStore
@@ -50,29 +48,11 @@ if TYPE_CHECKING:
     from synapse.sync.room_states import RoomState
     from synapse.sync.typing import TypingRooms
     from synapse.sync.visibility import VisibilityFilter
-    from synapse.util.caches import Cache, Caches, LruCache
+    from synapse.util.caches import Cache, LruCache
 
 
-class Foundation(Protocol):
+class Foundation(Base, Protocol):
     """What the reading services stand on: the rest of the composition root."""
-
-    config: Config
-    reactor: Any
-
-    @property
-    def is_main(self) -> bool: ...
-
-    @property
-    def database(self) -> Database: ...
-
-    @property
-    def main(self) -> MainProcess: ...
-
-    @property
-    def caches(self) -> Caches: ...
-
-    @property
-    def notifier(self) -> Notifier: ...
 
     @property
     def streams(self) -> MainStreams | NoStreams: ...

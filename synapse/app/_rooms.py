@@ -7,14 +7,15 @@ the one writer of events; in workers, the way to it.
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+
+from synapse.app._foundation import Base
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from synapse.app._accounts import Accounts
     from synapse.app._replication import MainReplication, WorkerReplication
-    from synapse.config import Config
     from synapse.handlers.aliases import Aliases
     from synapse.handlers.event_creation import EventCreation, Signer
     from synapse.handlers.membership import Memberships
@@ -23,12 +24,9 @@ if TYPE_CHECKING:
     from synapse.handlers.room_creation import RoomCreation
     from synapse.http.ratelimit import RateLimits
     from synapse.push.bulk import BulkPush, RoomMembers
-    from synapse.replication.calls import MainProcess
-    from synapse.replication.notifier import Notifier
     from synapse.state.heads import RoomHeads
     from synapse.state.store import StateReader
     from synapse.storage.aliases import AliasesStore
-    from synapse.storage.database import Database
     from synapse.storage.event_txns import EventTxnsStore
     from synapse.storage.events import EventsStore
     from synapse.storage.extremities import ExtremitiesStore
@@ -38,7 +36,6 @@ if TYPE_CHECKING:
     from synapse.storage.persist_plan import Planned
     from synapse.storage.rooms import RoomsStore
     from synapse.storage.state import StateStore
-    from synapse.util.caches import Caches
     from synapse.util.repeating import Repeating
 
     Writer = Callable[[Request], Awaitable[Outcome]]
@@ -48,26 +45,8 @@ KEEP_TXNS_MS: Final = 24 * 3600 * 1000
 """How long the same transaction id means the same event."""
 
 
-class Foundation(Protocol):
+class Foundation(Base, Protocol):
     """What the room services stand on: the rest of the composition root."""
-
-    config: Config
-    reactor: Any
-
-    @property
-    def is_main(self) -> bool: ...
-
-    @property
-    def database(self) -> Database: ...
-
-    @property
-    def main(self) -> MainProcess: ...
-
-    @property
-    def caches(self) -> Caches: ...
-
-    @property
-    def notifier(self) -> Notifier: ...
 
     @property
     def replication(self) -> MainReplication | WorkerReplication: ...

@@ -1,0 +1,37 @@
+"""What every group of services stands on: the part of the composition root that they share, as they see it.
+
+`_accounts`, `_rooms` and `_reading` say in a protocol of their own what they use besides.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from synapse.config import Config
+    from synapse.replication.calls import MainProcess
+    from synapse.replication.notifier import Notifier
+    from synapse.storage.database import Database
+    from synapse.util.caches import Caches
+
+
+class Base(Protocol):
+    """The process, the database, and the other processes."""
+
+    config: Config
+    reactor: Any
+
+    @property
+    def is_main(self) -> bool: ...
+
+    @property
+    def database(self) -> Database: ...
+
+    @property
+    def main(self) -> MainProcess: ...
+
+    @property
+    def caches(self) -> Caches: ...
+
+    @property
+    def notifier(self) -> Notifier: ...
