@@ -6,6 +6,7 @@ A part of the composition root. `MainReplication` is that of the main process, w
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
@@ -27,8 +28,12 @@ from synapse.replication.calls import (
     R,
     RemoteMain,
 )
+from synapse.util.concurrency import spawn
 
 if TYPE_CHECKING:
+    from twisted.internet.defer import Deferred
+
+    from synapse.app._accounts import Accounts
     from synapse.config import Config
     from synapse.http.router import Router
     from synapse.replication.client import ReplicationClient
@@ -36,9 +41,12 @@ if TYPE_CHECKING:
     from synapse.replication.notifier import Notifier
     from synapse.replication.server import ReplicationServer
     from synapse.replication.writing import MainStreams, NoStreams
+    from synapse.storage.background_updates import BackgroundUpdates
     from synapse.storage.database import Database
     from synapse.storage.user_ips import Seen
     from synapse.util.caches import Caches
+
+logger = logging.getLogger(__name__)
 
 
 class Foundation(Protocol):
@@ -56,6 +64,12 @@ class Foundation(Protocol):
     @property
     def caches(self) -> Caches: ...
 
+    @property
+    def accounts(self) -> Accounts: ...
+
+    @property
+    def router(self) -> Router: ...
+
 
 class MainReplication:
     """The main process's."""
@@ -63,6 +77,7 @@ class MainReplication:
     def __init__(self, hs: Foundation) -> None:
         self._hs = hs
         self._secret = hs.config.workers.worker_replication_secret
+        self._updating: Deferred[None] | None = None
 
     @cached_property
     def streams(self) -> MainStreams:
@@ -98,14 +113,34 @@ class MainReplication:
         server = CallServer(self.main, self._hs.reactor, self._secret)
         router.mount_prefix(PREFIX, "replication", "replication", server.serve, MAX_BODY)
 
+    @cached_property
+    def background_updates(self) -> BackgroundUpdates:
+        """Changes of the database that take long."""
+        from synapse.storage.background_updates import BackgroundUpdates
+
+        return BackgroundUpdates(self._hs.database, self._hs.reactor)
+
     async def begin(self) -> None:
-        invalidation.follow(self._hs.notifier, self._hs.caches)
+        hs = self._hs
+        _ = hs.router  # the services take their workers' commands and calls before any worker can connect
+        self.commands.on_user_ip = self._seen
+        invalidation.follow(hs.notifier, hs.caches)
         await self.streams.start()
+        self._updating = spawn(self.background_updates.run())
+        self._updating.addErrback(lambda failure: logger.error("Background updates end", exc_info=failure.value))
 
     async def stop(self) -> None:
         self._hs.notifier.leave()
         self.server.close()
+        self.background_updates.stop()
+        if self._updating is not None:
+            await self._updating
         await self.streams.stop()
+
+    def _seen(self, user_id: str, device_id: str, ip: str, user_agent: str, at: int) -> None:
+        from synapse.storage.user_ips import Seen
+
+        self._hs.accounts.sightings.add([Seen(user_id, device_id, ip, user_agent, at)])
 
     def factory(self) -> ReplicationServer:
         return self.server

@@ -49,6 +49,7 @@ class Notifier:
         self._positions = {stream.name: 0 for stream in STREAMS}
         self._listeners: dict[str, list[Listener]] = defaultdict(list)
         self._resets: dict[str, list[Reset]] = defaultdict(list)
+        self._started: set[str] = set()
         self._waiting = _Waiting()
         self._users: set[str] = set()
         self._rooms: set[str] = set()
@@ -64,10 +65,13 @@ class Notifier:
 
         `reset(position)` is called when the stream starts at a position, or starts anew: rows before it will not
         come, and what was known must be forgotten (`caches`) or is replaced by the rows that follow (`typing`).
+        Who subscribes to a stream that has started already is called at once.
         """
         self._listeners[_known(stream)].append(listener)
         if reset is not None:
             self._resets[stream].append(reset)
+            if stream in self._started:
+                _guarded(stream, reset, self._positions[stream])
 
     def position(self, stream: str) -> int:
         """Everything of the stream up to here has been heard of, and is in the database."""
@@ -83,6 +87,7 @@ class Notifier:
     def start(self, stream: str, position: int) -> None:
         """The stream starts (anew) at this position."""
         self._positions[_known(stream)] = position
+        self._started.add(stream)
         for reset in self._resets[stream]:
             _guarded(stream, reset, position)
         self._check_moved()

@@ -173,6 +173,8 @@ def test_a_stream_that_starts_anew_tells_so(notifier: Notifier) -> None:
     notifier.subscribe("caches", lambda position, rows: None, started.append)
     notifier.start("caches", 7)
     assert (started, notifier.position("caches")) == ([7], 7)
+    notifier.subscribe("caches", lambda position, rows: None, lambda position: started.append(-position))
+    assert started == [7, -7], "who comes later is told where the stream is"
 
 
 def test_unknown_streams_are_refused(notifier: Notifier) -> None:
