@@ -18,6 +18,7 @@ from synapse.api.filters import Filter
 from synapse.handlers.visibility import RoomDoor
 from synapse.storage.past_state import PastStateStore
 from synapse.storage.timeline import TimelineRow, TimelineStore
+from synapse.sync.breath import Breath
 from synapse.sync.context import Section, SyncContext
 from synapse.sync.forms import Annotator, Forms
 from synapse.sync.handler import Present
@@ -115,7 +116,7 @@ class EventStream:
         chunk: list[Any] = [orjson.Fragment(forms.form(row, notes, membership)) for row, membership in seen]
         chunk += await self._invites(user_id, since.events, now.events, ignored, forms)
         ctx = SyncContext(
-            user_id, device_id, _EVERYTHING, since, now, now, forms, joined=frozenset(rooms), ignored=ignored
+            user_id, device_id, _EVERYTHING, since, now, now, forms, frozenset(rooms), ignored, Breath(self._clock)
         )
         for section in self._sections:
             await section.incremental(ctx, since, now)

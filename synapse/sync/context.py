@@ -15,6 +15,7 @@ import orjson
 from synapse.api.filters import Filter
 from synapse.storage.past_state import Delta
 from synapse.storage.user_rooms import RoomMembership
+from synapse.sync.breath import Breath
 from synapse.sync.forms import Forms
 from synapse.sync.tokens import StreamToken
 from synapse.sync.visibility import Access, Seen
@@ -84,6 +85,7 @@ class SyncContext:
     forms: Forms
     joined: frozenset[str]  # rooms in which the user is and which the filter lets through
     ignored: frozenset[str]
+    breath: Breath
     full_state: bool = False
     state_after: bool = False
     windows: dict[str, RoomWindow] = field(default_factory=dict)

@@ -15,6 +15,7 @@ from typing import Final, NamedTuple, Protocol
 
 from synapse.api.filters import Filter
 from synapse.sync.answer import encode
+from synapse.sync.breath import Breath
 from synapse.sync.context import Section, SyncContext
 from synapse.sync.forms import Forms
 from synapse.sync.ignored import IgnoredUsers
@@ -167,6 +168,7 @@ class SyncHandler:
             forms=Forms(milliseconds, room_ids=request.room_ids, federation=federation, fields=fields),
             joined=joined,
             ignored=ignored,
+            breath=Breath(self._clock),
             full_state=request.full_state,
             state_after=request.state_after,
         )

@@ -144,6 +144,7 @@ class StateSection:
             if events:
                 ctx.room(room_id).state = [orjson.Fragment(found.form(ctx, row, notes)) for row in events]
             self._remember(ctx, room_id, events)
+            await ctx.breath.after(len(events))
 
     def _remember(self, ctx: SyncContext, room_id: str, state: Sequence[TimelineRow]) -> None:
         if ctx.filter.room.state.lazy_load_members:

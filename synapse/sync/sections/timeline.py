@@ -118,6 +118,7 @@ class TimelineSection:
             room.timeline = [orjson.Fragment(form(row, notes, membership)) for row, membership in timeline.seen]
             room.limited = timeline.limited
             room.prev_batch = str(RoomToken(None, timeline.start))
+            await ctx.breath.after(len(timeline.seen))
 
 
 def _start(window: RoomWindow, shown: Sequence[TimelineRow], limited: bool) -> int:

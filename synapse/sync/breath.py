@@ -1,0 +1,31 @@
+"""Letting others have their turn while a large answer is put together: a first sync may have tens of thousands of
+events.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from twisted.internet.defer import Deferred
+
+from synapse.util.clock import Clock
+
+EVENTS: Final = 1_000
+"""Events after which everybody else has a turn: a few milliseconds of work."""
+
+
+class Breath:
+    """Counts the work of one answer."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._events = 0
+
+    async def after(self, events: int) -> None:
+        """So many events were written; lets the reactor have a turn when there have been many."""
+        self._events += events
+        if self._events >= EVENTS:
+            self._events = 0
+            turn: Deferred[None] = Deferred()
+            self._clock.callLater(0, turn.callback, None)
+            await turn
