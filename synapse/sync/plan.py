@@ -77,7 +77,7 @@ class Planner:
             room_id = membership.room_id
             access = last_access(steps.get(room_id, ()))
             after: int | None = None
-            if since is not None and _was_joined(steps, room_id, since.events, until=membership.stream):
+            if since is not None and _was_joined(steps, room_id, since.events):
                 after = since.events
             elif access.joined is None and _was_ignored(ctx, membership):
                 continue
@@ -109,14 +109,16 @@ def last_access(steps: Iterable[Step]) -> Access:
     return Access(joined, last if left is None else left)
 
 
-def _was_joined(steps: Mapping[str, list[Step]], room_id: str, since: int, until: int | None = None) -> bool:
-    """Whether the user was joined at `since` and without a break since then (or `until` just before that position)."""
+def _was_joined(steps: Mapping[str, list[Step]], room_id: str, since: int) -> bool:
+    """Whether the user was joined at `since`, so that the client knows the room as it was then.
+
+    One who left and came back in the meantime goes on from there like everybody else.
+    """
     before = Membership.LEAVE
     for step in steps.get(room_id, ()):
-        if step.stream <= since:
-            before = step.membership
-        elif before != Membership.JOIN or (step.membership != Membership.JOIN and step.stream != until):
-            return False
+        if step.stream > since:
+            break
+        before = step.membership
     return before == Membership.JOIN
 
 

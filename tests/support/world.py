@@ -146,6 +146,8 @@ class World:
         if is_current and state_key is not None:
             await self.db.write("world.state", _insert_state, row, content, prev_state, SERVER)
             room.state[event_type, state_key] = event_id
+            if event_type == "m.room.member":
+                room.memberships[state_key] = content["membership"]
             delta = Delta(stream, room_id, event_type, state_key, event_id, prev_state)
         room.prev = [event_id]
         for tell in self.on_event:
