@@ -166,6 +166,7 @@ CREATE TABLE to_device_messages (
     message text NOT NULL,               -- {"type", "sender", "content"}
     PRIMARY KEY (user_id, device_id, stream_id)
 );
+CREATE INDEX to_device_messages_stream ON to_device_messages (stream_id);
 CREATE TABLE to_device_txns (
     user_id text NOT NULL,
     device_id text NOT NULL,
