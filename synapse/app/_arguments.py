@@ -72,7 +72,12 @@ def _generate_config(arguments: argparse.Namespace) -> None:
         keys_directory=os.path.abspath(arguments.keys_directory or beside),
         data_directory=os.path.abspath(arguments.data_directory or beside),
     )
+    exists = os.path.exists(config_file)
     written = generate_config(arguments.server_name, arguments.report_stats == "yes", layout)
+    if exists:
+        made = f"Wrote {', '.join(written)}." if written else "None is missing."
+        print(f"Config file {config_file} already exists: generating missing files. {made}")
+        return
     print(f"Wrote {', '.join(written)}. Look them over, then start the server with -c {config_file}.")
 
 

@@ -22,7 +22,7 @@ import yaml
 from synapse.config.errors import ConfigError
 from synapse.config.options import Option, Section, known_names, options_of
 from synapse.config.reference import comment, readable
-from synapse.config.root import NESTED, SECTIONS
+from synapse.config.root import NESTED, SECTIONS, default_key_path
 
 _PRIVATE: Final = 0o600
 _PUBLIC: Final = 0o644
@@ -71,15 +71,18 @@ class Layout:
 
 
 def generate_config(server_name: str, report_stats: bool, layout: Layout) -> list[str]:
-    """Write a new server's files and return their paths. Raises `ConfigError`."""
+    """Write a new server's files and return their paths. Raises `ConfigError`.
+
+    A configuration that exists is left as it is; only the files that it names, or takes for granted, are made.
+    """
     from synapse.api.identifiers import is_server_name
 
     if not is_server_name(server_name):
         problem = f"is {server_name!r}, which is no host name with or without a port"
         raise ConfigError("the command line", "--server-name", problem, "write a domain such as example.org")
     if os.path.exists(layout.config_file):
-        raise ConfigError(layout.config_file, None, "exists already", "remove it, or name another file after -c")
-    key_file = os.path.join(layout.keys_directory, f"{server_name}.signing.key")
+        return _missing_files(server_name, layout)
+    key_file = default_key_path(server_name, layout.keys_directory)
     log_file = os.path.join(layout.config_directory, f"{server_name}.log.config")
     values = _values(server_name, report_stats, layout) | {"signing_key_path": key_file, "log_config": log_file}
     for directory in {layout.config_directory, layout.keys_directory, layout.data_directory}:
@@ -87,6 +90,23 @@ def generate_config(server_name: str, report_stats: bool, layout: Layout) -> lis
     written = [path for path in (_new_key(key_file), _new_log_config(log_file, layout)) if path]
     _write(layout.config_file, render(values), _PRIVATE)
     return [layout.config_file, *written]
+
+
+def _missing_files(server_name: str, layout: Layout) -> list[str]:
+    """Make what an existing configuration names and what is not there: its signing key and its log configuration."""
+    from synapse.config.files import read_files
+
+    merged = read_files([layout.config_file])
+    name = merged.options.get("server_name")
+    if name != server_name:
+        problem = f"is {server_name}, but {layout.config_file} is the configuration of {name}"
+        raise ConfigError("the command line", "--server-name", problem, "name another file after -c")
+    key_file = merged.options.get("signing_key_path") or default_key_path(server_name, layout.keys_directory)
+    log_file = merged.options.get("log_config")
+    written = [generate_keys({"signing_key_path": key_file}, merged.place("signing_key_path"))]
+    if isinstance(log_file, str) and log_file:
+        written.append(_new_log_config(os.path.abspath(os.path.expanduser(log_file)), layout))
+    return [path for path in written if path]
 
 
 def _values(server_name: str, report_stats: bool, layout: Layout) -> dict[str, Any]:
@@ -111,6 +131,8 @@ def _values(server_name: str, report_stats: bool, layout: Layout) -> dict[str, A
 def generate_keys(options: Mapping[str, Any], place: str) -> str | None:
     """Make the signing key that the options name and return its path, None if it exists. Raises `ConfigError`."""
     path = options.get("signing_key_path")
+    if path is None and isinstance(options.get("server_name"), str):
+        path = default_key_path(options["server_name"], os.path.dirname(place.partition(",")[0]))
     if not isinstance(path, str) or not path:
         remedy = "name the file that the signing key shall be written to"
         raise ConfigError(place, "signing_key_path", "is missing" if path is None else "is no path", remedy)

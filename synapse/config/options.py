@@ -250,9 +250,17 @@ def _text(value: object) -> str:
     raise WrongValue(f"must be text, not {shown(value)}", "put the value in quotes")
 
 
+# How programs that write YAML without booleans put them; `"no"` and `"off"` from people stay mistakes.
+_FLAGS: Final = {"true": True, "false": False, "": False}
+
+
 def _flag(value: object) -> bool:
     if isinstance(value, bool):
         return value
+    if isinstance(value, int) and value in (0, 1):
+        return bool(value)
+    if isinstance(value, str) and value.lower() in _FLAGS:
+        return _FLAGS[value.lower()]
     raise WrongValue(f"must be true or false, not {shown(value)}", "write true or false, without quotes")
 
 

@@ -16,6 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from synapse.config import sections
+from synapse.config.errors import ConfigError
 from synapse.config.files import Merged, read_files
 from synapse.config.listeners import Listener
 from synapse.config.options import Reader, Section, WrongValue, as_config_error, known_names, nearest, options_of
@@ -151,15 +152,40 @@ def from_merged(merged: Merged) -> Config:
 def _parse(merged: Merged) -> Config:
     reader = Reader()
     found = {}
+    options = _with_defaults(merged)
     for name, section in SECTIONS.items():
         try:
-            found[name] = _section(reader, name, section, merged.options)
+            found[name] = _section(reader, name, section, options)
         except WrongValue as error:
             option = error.within(name) if name in NESTED else error
             raise as_config_error(option, merged.place(option.option)) from None
-    unknown = [*_unknown_at_top(merged.options), *reader.unknown]
+    unknown = [*_unknown_at_top(options), *reader.unknown]
     warnings = tuple(_unknown_warning(merged.place(option), option, near) for option, near in unknown)
     return Config(**found, origin=merged, warnings=warnings)
+
+
+def _with_defaults(merged: Merged) -> dict[str, Any]:
+    """The options, with those whose default depends on others; `databases`, another form, stands for `database`."""
+    options = dict(merged.options)
+    if options.get("signing_key_path") is None and isinstance(options.get("server_name"), str):
+        options["signing_key_path"] = default_key_path(options["server_name"], os.path.dirname(merged.files[0]))
+    if options.get("databases") is None:
+        options.pop("databases", None)
+        return options
+    place = merged.place("databases")
+    if options.get("database") is not None:
+        raise ConfigError(place, "databases", "and `database` are both set", "keep one of them")
+    databases = options.pop("databases")
+    if not isinstance(databases, dict) or len(databases) != 1:
+        problem = "must be a mapping with one database, since everything is kept in one"
+        raise ConfigError(place, "databases", problem, "write `database` and the one database's options below it")
+    (options["database"],) = databases.values()
+    return options
+
+
+def default_key_path(server_name: str, directory: str) -> str:
+    """Where the signing key is unless `signing_key_path` says otherwise: beside the configuration."""
+    return os.path.join(os.path.abspath(directory), f"{server_name}.signing.key")
 
 
 def _section(reader: Reader, name: str, section: type[Any], options: dict[str, Any]) -> Any:

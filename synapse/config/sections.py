@@ -185,7 +185,11 @@ class KeysConfig(Section, frozen=True, kw_only=True):
 
     signing_key_path: Annotated[
         Path | None,
-        Doc("The file of the private signing key; `--generate-keys` makes one.", example="example.org.signing.key"),
+        Doc(
+            "The file of the private signing key; `--generate-keys` makes one. By default "
+            "`<server_name>.signing.key` beside the main configuration file.",
+            example="example.org.signing.key",
+        ),
     ] = None
 
     def read_signing_keys(self) -> tuple[SigningSeed, ...]:

@@ -35,7 +35,12 @@ def test_generate_config_as_the_description_has_it(tmp_path: Path, capsys: pytes
     assert main(argv, App.HOMESERVER) == 0
     assert str(path) in capsys.readouterr().out
     assert load([str(path)]).server.server_name == "example.org"
-    assert "exists already" in refused(capsys, argv)
+    before = path.read_text()
+    key = tmp_path / "example.org.signing.key"
+    key.unlink()
+    assert main(argv, App.HOMESERVER) == 0
+    assert f"already exists: generating missing files. Wrote {key}." in capsys.readouterr().out
+    assert path.read_text() == before
 
 
 def test_generate_config_into_other_directories(tmp_path: Path) -> None:

@@ -58,8 +58,9 @@ def test_nothing_is_overwritten(layout: Layout) -> None:
     generate_config("example.org", False, layout)
     key = load([layout.config_file]).keys.read_signing_keys()
     before = Path(layout.config_file).read_text()
-    with pytest.raises(ConfigError, match="exists already"):
-        generate_config("example.org", True, layout)
+    assert generate_config("example.org", True, layout) == []
+    with pytest.raises(ConfigError, match=r"is the configuration of example\.org"):
+        generate_config("example.com", True, layout)
     assert Path(layout.config_file).read_text() == before
     os.unlink(layout.config_file)
     assert generate_config("example.org", True, layout) == [layout.config_file]
@@ -107,3 +108,14 @@ def test_keys_are_made_where_they_are_missing(tmp_path: Path) -> None:
     assert Path(path).read_text() == before
     with pytest.raises(ConfigError, match="signing_key_path` is missing"):
         generate_keys({}, "homeserver.yaml")
+
+
+def test_files_that_an_existing_configuration_lacks_are_made(tmp_path: Path, layout: Layout) -> None:
+    log_config = tmp_path / "log.yaml"
+    text = f"server_name: example.org\nlog_config: {log_config}\ndatabase: {{data_directory: {tmp_path}/pg}}\n"
+    Path(layout.config_file).write_text(text)
+    key = tmp_path / "example.org.signing.key"
+    assert generate_config("example.org", True, layout) == [str(key), str(log_config)]
+    assert Path(layout.config_file).read_text() == text
+    assert load([layout.config_file]).keys.signing_key_path == str(key)
+    assert load([layout.config_file]).keys.read_signing_keys()

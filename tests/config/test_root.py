@@ -163,3 +163,19 @@ def test_signing_keys_are_read(options: dict[str, Any]) -> None:
     (key,) = from_options(options).keys.read_signing_keys()
     assert key.key_id.startswith("ed25519:a_")
     assert len(key.seed) == 32
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [("true", True), ("True", True), ("false", False), ("False", False), ("", False), (1, True), (0, False)],
+)
+def test_booleans_as_programs_write_them(options: dict[str, Any], written: object, meant: bool) -> None:
+    assert from_options(options | {"daemonize": written}).daemonize is meant
+
+
+def test_the_one_database_among_databases(options: dict[str, Any]) -> None:
+    expected = from_options(options)
+    databases = {"main": options.pop("database")}
+    config = from_options(options | {"databases": databases})
+    assert config.database == expected.database
+    assert config.warnings == ()
