@@ -303,6 +303,8 @@ async def test_filters_by_id_and_inline(c: Clients) -> None:
         ("/sync?use_state_after=yes", 400, "M_INVALID_PARAM"),
         ("/sync?filter=%7B", 400, "M_NOT_JSON"),
         ("/sync?filter=%7B%22room%22%3A1%7D", 400, "M_INVALID_PARAM"),
+        ("/sync?filter=%7B%22room%22%3A%7B%22rooms%22%3A%5B%22%5Cu0000%22%5D%7D%7D", 400, "M_INVALID_PARAM"),
+        ("/rooms/!x:test/messages?dir=b&filter=%7B%22types%22%3A%5B%22%5Cu0000%22%5D%7D", 400, "M_INVALID_PARAM"),
         ("/sync?filter=77", 400, "M_INVALID_PARAM"),
         ("/sync?filter=nonsense", 400, "M_INVALID_PARAM"),
         ("/rooms/!x:test/messages", 400, "M_MISSING_PARAM"),

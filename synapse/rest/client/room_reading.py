@@ -5,6 +5,8 @@ Client-server API, "Getting events for a room" and "Event context".
 
 from __future__ import annotations
 
+from typing import Any
+
 import orjson
 
 from synapse.api.errors import invalid_param, not_json
@@ -16,6 +18,7 @@ from synapse.handlers.pagination import EVERYTHING, PageRequest, Pagination
 from synapse.handlers.room_reading import RoomReading
 from synapse.http.server import RawJson, Request, serves
 from synapse.sync.tokens import RoomToken
+from synapse.util.storable import problem_of
 
 
 class RoomReadingEndpoints:
@@ -101,12 +104,15 @@ def room_token(request: Request, name: str) -> RoomToken | None:
 def room_event_filter(request: Request) -> RoomEventFilter:
     """The query's `filter`, a JSON object. Raises M_NOT_JSON, M_INVALID_PARAM."""
     text = request.arg("filter")
-    if not text:
-        return EVERYTHING
+    return parse_room_event_filter(filter_json(text)) if text else EVERYTHING
+
+
+def filter_json(text: str) -> Any:
+    """The JSON of a filter in the query; what it names can be looked for. Raises M_NOT_JSON, M_INVALID_PARAM."""
     try:
         value = orjson.loads(text)
     except orjson.JSONDecodeError:
         raise not_json("The parameter 'filter' is not valid JSON.") from None
-    if not isinstance(value, dict):
-        raise invalid_param("The parameter 'filter' must be a JSON object.")
-    return parse_room_event_filter(value)
+    if (problem := problem_of(value)) is not None:
+        raise invalid_param(f"The filter cannot be used: {problem}.")
+    return value

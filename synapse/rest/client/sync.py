@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-import orjson
-
 from synapse.api.constants import Presence
-from synapse.api.errors import MatrixError, invalid_param, not_json
+from synapse.api.errors import MatrixError, invalid_param
 from synapse.api.filters import Filter
 from synapse.http.server import RawJson, Request, Requester, serves
+from synapse.rest.client.room_reading import filter_json
 from synapse.sync.handler import MAX_TIMEOUT, SyncHandler, SyncRequest
 from synapse.sync.tokens import StreamToken
 
@@ -65,12 +64,9 @@ class SyncEndpoint:
         return known
 
     async def _definition(self, user_id: str, text: str) -> object:
-        if not text.startswith("{"):
-            try:
-                return await self._filters.get(user_id, text)
-            except MatrixError:
-                raise invalid_param("The parameter 'filter' names no filter that you have uploaded.") from None
+        if text.startswith("{"):
+            return filter_json(text)
         try:
-            return orjson.loads(text)
-        except orjson.JSONDecodeError:
-            raise not_json("The parameter 'filter' is not valid JSON.") from None
+            return await self._filters.get(user_id, text)
+        except MatrixError:
+            raise invalid_param("The parameter 'filter' names no filter that you have uploaded.") from None
