@@ -28,6 +28,7 @@ from synapse.http.routing import Match
 from synapse.http.upload import ChannelBody
 from synapse.http.wire import Body, RequestHead, WireError, end_of_head, parse_request
 from synapse.metrics import table
+from synapse.util.transports import write_at_once
 
 if TYPE_CHECKING:
     from synapse.http.site import Site
@@ -318,7 +319,7 @@ class HttpChannel(Protocol):
             return
         if isinstance(answer, FileAnswer):
             answer.file.close()
-        self.transport.write(head if bodyless else head + answer.body)
+        write_at_once(self.transport, head if bodyless else head + answer.body)
         self._sent()
 
     def _send_last(self, answer: Answer) -> None:

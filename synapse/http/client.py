@@ -19,6 +19,7 @@ from twisted.python.failure import Failure
 
 from synapse.http.wire import AnswerHead, EndlessBody, WireError, encode_head, end_of_head, parse_answer
 from synapse.metrics import table
+from synapse.util.transports import write_at_once
 
 IDLE = 60.0  # seconds; our servers keep idle connections longer, so that it is the client who ends them
 CONNECT = 5.0
@@ -289,7 +290,7 @@ class _Connection(Protocol):
         self._cancel_idle_timer()
         self._answer = Deferred(lambda _: self.close())
         self._timer = self._reactor.callLater(within, self._late, within)
-        self.transport.write(message)
+        write_at_once(self.transport, message)
         return await self._answer
 
     def close(self) -> None:

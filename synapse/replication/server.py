@@ -23,6 +23,7 @@ from synapse.metrics import table
 from synapse.replication import protocol
 from synapse.replication.protocol import Command, LineReader, MainSide, ProtocolError, State
 from synapse.replication.streams import BY_NAME, STREAMS, Rows
+from synapse.util.transports import write_at_once
 
 if TYPE_CHECKING:
     from synapse.replication.notifier import Notifier
@@ -185,7 +186,7 @@ class Connection(TwistedProtocol):
                 self._behind[name] = None
                 table.REPLICATION_SKIPPED.child(name).inc()
             return False
-        self.transport.write(data)
+        write_at_once(self.transport, data)
         return True
 
     def close(self) -> None:

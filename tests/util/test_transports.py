@@ -1,0 +1,113 @@
+"""Writing at once: order and completeness over a real socket, however slowly the other side reads."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from typing import Any
+
+import pytest
+import pytest_twisted
+from twisted.internet.defer import Deferred
+from twisted.internet.protocol import ClientFactory, Factory, Protocol
+from twisted.internet.testing import StringTransport
+
+from synapse.util.transports import write_at_once
+
+CHUNKS = [os.urandom(size) for size in (10, 1, 3_000_000, 20, 500_000, 7)]
+
+
+class Writer(Protocol):
+    transport: Any
+
+    def connectionMade(self) -> None:
+        for chunk in CHUNKS:
+            write_at_once(self.transport, chunk)
+        self.transport.loseConnection()
+
+
+class Reader(Protocol):
+    def __init__(self) -> None:
+        self.received = b""
+        self.done: Deferred[bytes] = Deferred()
+
+    def dataReceived(self, data: bytes) -> None:
+        self.received += data
+
+    def connectionLost(self, reason: Any = None) -> None:
+        self.done.callback(self.received)
+
+
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+@pytest_twisted.ensureDeferred
+async def test_everything_arrives_in_order(kind: str) -> None:
+    from twisted.internet import reactor
+
+    twisted: Any = reactor
+    factory, reader = Factory.forProtocol(Writer), Reader()
+    connecting = ClientFactory()
+    connecting.buildProtocol = lambda addr: reader  # type: ignore[method-assign]  # it needs no more of a factory
+    with tempfile.TemporaryDirectory() as directory:
+        if kind == "unix":
+            port = twisted.listenUNIX(f"{directory}/s", factory)
+            twisted.connectUNIX(f"{directory}/s", connecting)
+        else:
+            port = twisted.listenTCP(0, factory, interface="127.0.0.1")
+            twisted.connectTCP("127.0.0.1", port.getHost().port, connecting)
+        assert await reader.done == b"".join(CHUNKS)
+        await port.stopListening()
+
+
+def test_other_transports_are_written_to_as_ever() -> None:
+    transport: Any = StringTransport()  # type: ignore[no-untyped-call]  # Twisted's is not annotated
+    write_at_once(transport, b"one")
+    write_at_once(transport, b"two")
+    assert transport.value() == b"onetwo"
+
+
+class Socket:
+    """Takes a few bytes each time, or none."""
+
+    def __init__(self, takes: int | None) -> None:
+        self.takes = takes
+        self.sent = b""
+
+    def send(self, data: bytes) -> int:
+        if self.takes is None:
+            raise BlockingIOError
+        self.sent += data[: self.takes]
+        return len(data[: self.takes])
+
+
+class Transport:
+    """As much of a socket's transport as is looked at."""
+
+    connected, disconnecting, TLS, dataBuffer = True, False, False, b""
+
+    def __init__(self, takes: int | None, **state: Any) -> None:
+        self._tempDataBuffer: list[bytes] = []
+        self.socket = Socket(takes)
+        self.written = b""
+        vars(self).update(state)
+
+    def write(self, data: bytes) -> None:
+        self.written += data
+
+
+@pytest.mark.parametrize(
+    ("transport", "at_once"),
+    [
+        (Transport(100), b"message"),
+        (Transport(3), b"mes"),
+        (Transport(None), b""),
+        (Transport(100, dataBuffer=b"before"), b""),
+        (Transport(100, _tempDataBuffer=[b"before"]), b""),
+        (Transport(100, TLS=True), b""),
+        (Transport(100, connected=False), b""),
+        (Transport(100, disconnecting=True), b""),
+    ],
+)
+def test_only_what_nothing_waits_before_goes_directly(transport: Transport, at_once: bytes) -> None:
+    write_at_once(transport, b"message")
+    assert transport.socket.sent == at_once
+    assert transport.socket.sent + transport.written == b"message"
