@@ -74,8 +74,9 @@ class SyncMemory:
     """What a process that syncs remembers, kept true by the streams from the moment it is made."""
 
     def __init__(self, hs: Foundation, user_rooms: UserRoomStore) -> None:
+        from synapse.storage.unread import UnreadStore
         from synapse.storage.visibility_facts import VisibilityFactStore
-        from synapse.sync import ignored, memberships, room_states, visibility
+        from synapse.sync import ignored, memberships, room_states, unread, visibility
         from synapse.sync.changes import Changes
         from synapse.sync.feed import SyncFeed
         from synapse.sync.recent import RecentEvents
@@ -99,6 +100,8 @@ class SyncMemory:
             self.recent, self.changes, self.typing, self.memberships, self.ignored, self.visibility, self.room_states
         )
         feed.follow(hs.notifier)
+        self.unread = unread.UnreadCounts(UnreadStore(hs.database), caches.lru(unread.CACHE, 20_000))
+        self.unread.follow(hs.notifier)
 
 
 class Reading:
@@ -239,7 +242,6 @@ class Reading:
 
     def _sections(self, lazy_members: LazyMembers) -> Sequence[Section]:
         from synapse.storage.shared_rooms import SharedRoomStore
-        from synapse.storage.unread import UnreadStore
         from synapse.sync.room_states import RoomStates
         from synapse.sync.sections import build_sections, device_keys
 
@@ -254,7 +256,7 @@ class Reading:
             room_states=RoomStates(self.state_store, self.annotator, memory.room_states),
             lazy_members=lazy_members,
             receipts=self.receipt_store,
-            unread=UnreadStore(hs.database),
+            unread=memory.unread,
             account_data=hs.accounts.account_data_store,
             push_rules=hs.accounts.push_rules.ruleset,
             to_device=hs.accounts.to_device_store,

@@ -9,7 +9,7 @@ Client-server API, "Receiving notifications" and "Marking notifications as read"
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -34,18 +34,21 @@ class UnreadStore:
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    async def counts(self, user_id: str, room_ids: Sequence[str], until: int) -> list[Unread]:
-        """By room and thread, where there is anything to count. One statement."""
-        return await self._db.read("unread.counts", _counts, user_id, list(room_ids), until) if room_ids else []
+    async def counts(self, user_id: str, after: Mapping[str, int], until: int) -> list[Unread]:
+        """By room and thread, where there is anything to count after the room's position. One statement."""
+        return await self._db.read("unread.counts", _counts, user_id, after, until) if after else []
 
 
-def _counts(txn: Transaction, user_id: str, room_ids: list[str], until: int) -> list[Unread]:
+def _counts(txn: Transaction, user_id: str, after: Mapping[str, int], until: int) -> list[Unread]:
     txn.execute(
         """
-        SELECT room_id, thread_id, COUNT(*) FILTER (WHERE notify), COUNT(*) FILTER (WHERE highlight) FROM push_actions
-        WHERE user_id = %s AND room_id = ANY(%s) AND stream_ordering <= %s GROUP BY room_id, thread_id
+        SELECT p.room_id, p.thread_id, COUNT(*) FILTER (WHERE p.notify), COUNT(*) FILTER (WHERE p.highlight)
+        FROM unnest(%s::text[], %s::bigint[]) AS w (room_id, after)
+        JOIN push_actions p ON p.user_id = %s AND p.room_id = w.room_id
+          AND p.stream_ordering > w.after AND p.stream_ordering <= %s
+        GROUP BY p.room_id, p.thread_id
         """,
-        (user_id, room_ids, until),
+        (list(after), list(after.values()), user_id, until),
     )
     return [Unread._make(row) for row in txn.rows()]
 

@@ -35,6 +35,7 @@ from synapse.sync.sections import build_sections
 from synapse.sync.sections.device_keys import KeysLeftCache
 from synapse.sync.tokens import StreamToken
 from synapse.sync.typing import TypingRooms
+from synapse.sync.unread import UnreadCounts
 from synapse.sync.visibility import VisibilityFilter
 from synapse.util.caches import Cache, LruCache
 from tests.support.world import World
@@ -109,7 +110,7 @@ class Harness:
             room_states=RoomStates(states, annotator, self.room_states),
             lazy_members=lazy_members,
             receipts=ReceiptStore(self.db),
-            unread=UnreadStore(self.db),
+            unread=UnreadCounts(UnreadStore(self.db), LruCache("unread_counts", 0)),
             account_data=accounts,
             push_rules=self._rules_of,
             to_device=ToDeviceStore(self.db),

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from synapse.storage.shared_rooms import SharedRoomStore
     from synapse.storage.timeline import TimelineStore
     from synapse.storage.to_device import ToDeviceStore
-    from synapse.storage.unread import UnreadStore
     from synapse.sync.changes import Changes
     from synapse.sync.context import Section
     from synapse.sync.forms import Annotator
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from synapse.sync.sections.account_data import PushRulesOf
     from synapse.sync.sections.device_keys import KeysLeftCache
     from synapse.sync.typing import TypingRooms
+    from synapse.sync.unread import UnreadCounts
     from synapse.sync.visibility import VisibilityFilter
     from synapse.util.clock import Clock
 
@@ -37,7 +37,7 @@ def build_sections(
     room_states: RoomStates,
     lazy_members: LazyMembers,
     receipts: ReceiptStore,
-    unread: UnreadStore,
+    unread: UnreadCounts,
     account_data: AccountDataStore,
     push_rules: PushRulesOf,
     to_device: ToDeviceStore,

@@ -6,16 +6,17 @@ something: their own receipts changed. Client-server API, "Receiving notificatio
 
 from __future__ import annotations
 
-from synapse.storage.unread import MAIN, UnreadStore
+from synapse.storage.unread import MAIN
 from synapse.sync.context import SyncContext
 from synapse.sync.tokens import StreamToken
+from synapse.sync.unread import UnreadCounts
 
 
 class UnreadSection:
     """Comes after the timelines and the receipts."""
 
-    def __init__(self, store: UnreadStore) -> None:
-        self._store = store
+    def __init__(self, counts: UnreadCounts) -> None:
+        self._counts = counts
 
     async def initial(self, ctx: SyncContext) -> None:
         await self._tell(ctx, set(ctx.joined))
@@ -26,13 +27,13 @@ class UnreadSection:
 
     async def _tell(self, ctx: SyncContext, rooms: set[str]) -> None:
         threads = ctx.filter.room.timeline.unread_thread_notifications
-        found: dict[str, dict[str, dict[str, int]]] = {room_id: {} for room_id in rooms}
-        for counts in await self._store.counts(ctx.user_id, list(rooms), ctx.now.events):
-            thread = counts.thread_id if threads else MAIN
-            total = found[counts.room_id].setdefault(thread, {"notification_count": 0, "highlight_count": 0})
-            total["notification_count"] += counts.notifications
-            total["highlight_count"] += counts.highlights
-        for room_id, by_thread in found.items():
+        for room_id, unread in (await self._counts.of(ctx.user_id, rooms, ctx.now.events)).items():
+            by_thread: dict[str, dict[str, int]] = {}
+            for counts in unread:
+                thread = counts.thread_id if threads else MAIN
+                total = by_thread.setdefault(thread, {"notification_count": 0, "highlight_count": 0})
+                total["notification_count"] += counts.notifications
+                total["highlight_count"] += counts.highlights
             room = ctx.room(room_id)
             room.unread = by_thread.pop(MAIN, None) or {"notification_count": 0, "highlight_count": 0}
             if by_thread:
