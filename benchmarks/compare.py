@@ -1,7 +1,7 @@
 """Measure a server made for the purpose: `python -m benchmarks.compare`, in one process and as a cluster behind nginx.
 
-Prints start-up time and memory, then every scenario, as the tables of docs/performance.md. The server is the one that the
-tests of the cluster use, without rate limits, in a temporary directory.
+Prints start-up time and memory, then every scenario, as the tables of docs/performance.md. The server is the one that
+the tests of the cluster use, without rate limits, in a temporary directory.
 """
 
 from __future__ import annotations
