@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from synapse.handlers.media import Media
     from synapse.handlers.media_admin import MediaAdmin
     from synapse.handlers.media_upkeep import MediaUpkeep
+    from synapse.handlers.password_change import PasswordChange
     from synapse.handlers.passwords import Passwords
     from synapse.handlers.positions import StreamWriter
     from synapse.handlers.profile import Profiles
@@ -242,6 +243,13 @@ class Accounts:
         from synapse.handlers.devices import Devices
 
         return Devices(self.device_store, self.key_store, self.authenticator, self.device_changes)
+
+    @cached_property
+    def password_change(self) -> PasswordChange:
+        from synapse.handlers.password_change import PasswordChange
+
+        enabled = self._config.registration.password_config.enabled
+        return PasswordChange(self.users, self.passwords, self.devices, enabled=enabled)
 
     @cached_property
     def keys(self) -> Keys:

@@ -10,7 +10,7 @@ from typing import Any
 from synapse.api import room_versions
 
 
-def capabilities(default_room_version: str) -> dict[str, Any]:
+def capabilities(default_room_version: str, change_password: bool) -> dict[str, Any]:
     """The answer to `GET /capabilities`: client-server API, "Capabilities negotiation"."""
     return {
         "capabilities": {
@@ -18,7 +18,7 @@ def capabilities(default_room_version: str) -> dict[str, Any]:
                 "default": default_room_version,
                 "available": room_versions.capabilities(),
             },
-            "m.change_password": {"enabled": False},
+            "m.change_password": {"enabled": change_password},
             "m.3pid_changes": {"enabled": False},
             "m.get_login_token": {"enabled": False},
             "m.set_displayname": {"enabled": True},

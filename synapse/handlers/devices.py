@@ -60,6 +60,13 @@ class Devices:
         if gone.with_keys:
             await self._changes.devices_changed(user_id, gone.with_keys)
 
+    async def delete_others(self, user_id: str, device_id: str | None, token_id: int | None) -> None:
+        """Deletes all devices and sessions of the user but this one."""
+        gone = await self._store.delete_others(user_id, device_id, token_id)
+        await self._authenticator.forget(gone.tokens)
+        if gone.with_keys:
+            await self._changes.devices_changed(user_id, gone.with_keys)
+
 
 def no_such_device() -> Exception:
     return not_found("You have no device of that ID.")

@@ -1,7 +1,8 @@
 """Who is typing: the writing end, in the main process.
 
-In memory only. Who types says so again before the time is over, or stops typing; by sending a message or leaving the
-room, one stops as well. The stream tells, for each room, who types in it now.
+In memory only. Who types says so again before the time is over, or stops typing; by leaving the room, one stops as
+well. Sending a message ends nothing: another device may be typing still, and clients say themselves when they are done.
+The stream tells, for each room, who types in it now.
 
 Client-server API, "Typing notifications".
 """
@@ -64,7 +65,7 @@ class Typing:
         await self._main(SET, SetTyping(room_id, user_id, timeout))
 
     def stop(self, room_id: str, user_id: str) -> None:
-        """For the main process: the user has sent something, or is not in the room any more."""
+        """For the main process: the user types no longer, or is not in the room any more."""
         typists = self._rooms.get(room_id)
         if typists is None or user_id not in typists:
             return
@@ -90,9 +91,7 @@ class Typing:
         for row in rows:
             if row.room_id not in self._rooms or not isinstance(row, EventRow):
                 continue
-            if row.state_key is None:
-                self.stop(row.room_id, row.sender)
-            elif row.type == EventTypes.MEMBER and (membership_of(row) != Membership.JOIN):
+            if row.state_key is not None and row.type == EventTypes.MEMBER and (membership_of(row) != Membership.JOIN):
                 self.stop(row.room_id, row.state_key)
 
     async def _set(self, setting: SetTyping) -> None:

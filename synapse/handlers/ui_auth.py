@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from synapse.storage.ui_auth import UiAuthStore
     from synapse.util.clock import Clock
 
+_SECRETS: Final = ("password", "new_password")
 SESSION_LIFETIME_MS: Final = 24 * 3600 * 1000
 
 
@@ -128,8 +129,8 @@ class UiAuth:
         if (problem := problem_of(body)) is not None:
             raise invalid_param(f"The request cannot be stored until it is completed: {problem}.")
         now = self._now()
-        remembered = {key: value for key, value in body.items() if key != "password"}
-        server_dict = {"had_password": "password" in body}
+        remembered = {key: value for key, value in body.items() if key not in _SECRETS}
+        server_dict = {"secrets": [key for key in _SECRETS if key in body]}
         session = UiAuthSession(
             random_letters(24), now, remembered, operation.endpoint, operation.method, server_dict, completed={}
         )
@@ -156,8 +157,9 @@ class UiAuth:
     async def _finish(self, session: UiAuthSession | None, body: dict[str, Any]) -> dict[str, Any]:
         if session is None:
             return body
-        if session.server_dict.get("had_password") and "password" not in body:
-            raise missing_param("password")
+        for key in session.server_dict.get("secrets", ()):
+            if key not in body:
+                raise missing_param(key)
         if not await self._store.delete(session.session_id):
             raise unknown("The session has been used already; begin again without 'auth'.")
         return body
@@ -169,7 +171,7 @@ class UiAuth:
 def _same_request(session: UiAuthSession, body: dict[str, Any]) -> dict[str, Any]:
     """The request of the session's beginning: steps may leave parameters out, but not bring others."""
     for key, value in body.items():
-        if key != "password" and session.client_dict.get(key, _ABSENT) != value:
+        if key not in _SECRETS and session.client_dict.get(key, _ABSENT) != value:
             raise forbidden(f"The parameter '{key[:80]}' has changed since the session was begun.")
     return {**session.client_dict, **body}
 

@@ -94,10 +94,16 @@ def _devices(hs: Homeserver) -> object:
     return DeviceEndpoints(hs.accounts.devices, hs.accounts.ui_auth)
 
 
+def _change_password(hs: Homeserver) -> object:
+    from synapse.rest.client.password import ChangePassword
+
+    return ChangePassword(hs.accounts.password_change, hs.accounts.ui_auth)
+
+
 def _capabilities(hs: Homeserver) -> object:
     from synapse.rest.client.discovery import Capabilities
 
-    return Capabilities(hs.config.server.default_room_version)
+    return Capabilities(hs.config.server.default_room_version, hs.accounts.password_change.enabled)
 
 
 def _account_services(hs: Homeserver) -> object:
@@ -280,6 +286,7 @@ ROWS: tuple[Row, ...] = (
     Row(("login_flows", "login", "logout", "logout_all", "whoami"), _sessions),
     Row(("admin_register_nonce", "admin_register"), _admin_register),
     Row(("devices", "device_get", "device_update", "device_delete", "delete_devices"), _devices),
+    Row(("account_password",), _change_password),
     Row(("capabilities",), _capabilities),
     Row(("turn_server", "threepids"), _account_services),
     Row(("profile_get", "profile_field_get", "profile_field_set", "profile_field_delete"), _profiles),

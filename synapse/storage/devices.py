@@ -61,6 +61,10 @@ class DeviceStore:
         """Deletes devices with their tokens, keys and undelivered messages; None: all, and tokens without a device."""
         return await self._db.write("devices.delete", _delete, user_id, device_ids)
 
+    async def delete_others(self, user_id: str, device_id: str | None, token_id: int | None) -> Deleted:
+        """Like `delete`, of all devices but one, and of all tokens without a device but one."""
+        return await self._db.write("devices.delete_others", _delete_others, user_id, device_id, token_id)
+
 
 def _of_user(txn: Transaction, user_id: str) -> list[Device]:
     txn.execute(f"SELECT {_COLUMNS} FROM devices WHERE user_id = %s ORDER BY created_ts, device_id", (user_id,))
@@ -103,6 +107,22 @@ def _delete_tokens(txn: Transaction, user_id: str, device_ids: list[str] | None)
             (user_id, device_ids),
         )
     return hashes(txn)
+
+
+def _delete_others(txn: Transaction, user_id: str, device_id: str | None, token_id: int | None) -> Deleted:
+    txn.execute(
+        "DELETE FROM devices WHERE user_id = %s AND device_id IS DISTINCT FROM %s RETURNING device_id",
+        (user_id, device_id),
+    )
+    gone = [device_id for (device_id,) in txn.rows()]
+    txn.execute(
+        "DELETE FROM access_tokens WHERE user_id = %s AND id IS DISTINCT FROM %s"
+        " AND device_id IS DISTINCT FROM %s RETURNING token_hash",
+        (user_id, token_id, device_id or ""),
+    )
+    tokens = hashes(txn)
+    with_keys = _delete_belongings(txn, user_id, gone) if gone else []
+    return Deleted(gone, with_keys, tokens)
 
 
 def _delete_belongings(txn: Transaction, user_id: str, device_ids: list[str]) -> list[str]:

@@ -27,7 +27,16 @@ START = 1_700_000_000
 
 # The classes of endpoints that are the account services', by a name of each.
 MOUNTED = (
-    *("register", "login", "devices", "capabilities", "turn_server", "profile_get", "user_directory_search"),
+    *(
+        "register",
+        "login",
+        "devices",
+        "account_password",
+        "capabilities",
+        "turn_server",
+        "profile_get",
+        "user_directory_search",
+    ),
     *("account_data_get", "filter_create", "push_rules", "pushers", "keys_upload", "send_to_device", "admin_register"),
 )
 OPTIONS = {

@@ -68,7 +68,7 @@ async def test_capabilities(server: Server) -> None:
     found = (await server.call("GET", "/capabilities", user=token)).json["capabilities"]
     assert found["m.room_versions"]["default"] == "12"
     assert set(found["m.room_versions"]["available"]) == set(ROOM_VERSIONS)
-    assert found["m.change_password"] == {"enabled": False}
+    assert found["m.change_password"] == {"enabled": True}
     assert found["m.profile_fields"] == {"enabled": True}
     assert error(await server.call("GET", "/capabilities")) == (401, "M_MISSING_TOKEN")
 

@@ -12,12 +12,13 @@ from synapse.http.server import Request, serves
 class Capabilities:
     """`/capabilities`."""
 
-    def __init__(self, default_room_version: str) -> None:
+    def __init__(self, default_room_version: str, change_password: bool) -> None:
         self._default_room_version = default_room_version
+        self._change_password = change_password
 
     @serves("capabilities")
     async def capabilities(self, request: Request) -> dict[str, Any]:
-        return capabilities(self._default_room_version)
+        return capabilities(self._default_room_version, self._change_password)
 
 
 class AccountServices:
