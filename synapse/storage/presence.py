@@ -49,6 +49,10 @@ class PresenceStore:
         """The states of those members of these rooms who are not offline."""
         return await self._db.read("presence.in_rooms", _in_rooms, list(room_ids), until) if room_ids else []
 
+    async def newcomers(self, members: Sequence[tuple[str, str]], until: int) -> list[PresenceState]:
+        """The states of those of these (room, user) who are in the room and not offline."""
+        return await self._db.read("presence.newcomers", _newcomers, list(members), until) if members else []
+
     async def share_room(self, user_id: str, other: str) -> bool:
         """Whether both are in one room."""
         return await self._db.read("presence.share_room", _share_room, user_id, other)
@@ -111,6 +115,19 @@ def _in_rooms(txn: Transaction, room_ids: list[str], until: int) -> list[Presenc
         )
         """,
         (until, room_ids),
+    )
+    return [PresenceState._make(row) for row in txn.rows()]
+
+
+def _newcomers(txn: Transaction, members: list[tuple[str, str]], until: int) -> list[PresenceState]:
+    txn.execute(
+        f"""
+        SELECT DISTINCT {_COLUMNS} FROM unnest(%s::text[], %s::text[]) AS n (room_id, user_id)
+        JOIN presence p ON p.user_id = n.user_id AND p.state <> 'offline' AND p.stream_id <= %s
+        JOIN current_state cs ON cs.room_id = n.room_id AND cs.type = 'm.room.member' AND cs.state_key = n.user_id
+         AND cs.membership = 'join'
+        """,
+        ([room_id for room_id, _ in members], [user_id for _, user_id in members], until),
     )
     return [PresenceState._make(row) for row in txn.rows()]
 

@@ -19,7 +19,7 @@ from synapse.sync.handler import SyncRequest
 from synapse.sync.tokens import StreamToken
 from tests.sync.harness import NOW, Harness
 
-ALICE, BOB, CAROL = "@alice:test", "@bob:test", "@carol:test"
+ALICE, BOB, CAROL, DAVE = "@alice:test", "@bob:test", "@carol:test", "@dave:test"
 
 
 @pytest.fixture
@@ -331,6 +331,22 @@ async def test_presence_of_those_who_share_a_room(h: Harness) -> None:
     await h.world.member(room, CAROL)
     told = (await h.sync(CAROL, carols))["presence"]["events"]
     assert {e["sender"] for e in told} == {BOB, CAROL}  # who is in the room that she has come to
+
+
+@pytest_twisted.ensureDeferred
+async def test_presence_of_those_who_come_to_a_room(h: Harness) -> None:
+    room = await h.world.room(ALICE)
+    store = PresenceStore(h.db)
+    for user, state in ((BOB, "online"), (CAROL, "online"), (ALICE, "online"), (DAVE, "offline")):
+        position = advance(h, "presence", user)
+        await store.put(PresenceState(user, state, None, int(NOW * 1000), True), position)
+    since = (await h.sync(ALICE))["next_batch"]
+    for user in (BOB, CAROL, DAVE):
+        await h.world.member(room, user)
+    await h.world.member(room, CAROL, "leave")
+    told = (await h.sync(ALICE, since))["presence"]["events"]
+    assert [(e["sender"], e["content"]["presence"]) for e in told] == [(BOB, "online")]
+    assert "presence" not in await h.sync(ALICE, since, presence={"types": []})
 
 
 # -- waiting --------------------------------------------------------------------------------------------------------

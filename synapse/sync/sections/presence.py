@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from synapse.api.constants import EduTypes, Presence
+from synapse.api.constants import EduTypes, EventTypes, Presence
 from synapse.storage.presence import PresenceState, PresenceStore
 from synapse.sync.changes import Changes
 from synapse.sync.context import SyncContext
@@ -32,6 +32,9 @@ class PresenceSection:
         if new := ctx.new_rooms():
             states = await self._store.in_rooms(new, now.presence)
             told.update((state.user_id, state) for state in states)
+        if members := _changed_members(ctx):
+            states = await self._store.newcomers(members, now.presence)
+            told.update((state.user_id, state) for state in states)
         if self._changes.any_presence(since.presence):
             changed = await self._store.visible_to(ctx.user_id, since.presence, now.presence)
             told.update((state.user_id, state) for state in changed)
@@ -47,6 +50,19 @@ class PresenceSection:
         ]
         if events:
             ctx.body["presence"] = {"events": events}
+
+
+def _changed_members(ctx: SyncContext) -> list[tuple[str, str]]:
+    """(room, user) whose membership changed in rooms that the client knows; of those who came, it was not told yet."""
+    if not ctx.filter.presence.wants(EduTypes.PRESENCE):
+        return []
+    return [
+        (room_id, delta.state_key)
+        for room_id, deltas in ctx.deltas.items()
+        if room_id in ctx.joined
+        for delta in deltas
+        if delta.type == EventTypes.MEMBER and delta.event_id is not None and delta.state_key != ctx.user_id
+    ]
 
 
 def presence_event(state: PresenceState, now: int) -> dict[str, Any]:
