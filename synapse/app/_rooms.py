@@ -245,9 +245,10 @@ class Rooms:
 
     @cached_property
     def memberships(self) -> Memberships:
+        """In the main process, guests are also made to leave where they may not be any more."""
         from synapse.handlers.membership import Memberships
 
-        return Memberships(
+        memberships = Memberships(
             self.creation,
             self.memory.heads,
             self.memory.state,
@@ -258,6 +259,13 @@ class Rooms:
             self._server_name,
             self._forgotten,
         )
+        if self._hs.is_main:
+            from synapse.handlers.guest_access import GuestDismissal
+
+            memory = self.memory
+            dismissal = GuestDismissal(memory.state, memory.members, self._hs.accounts.users, memberships)
+            self._hs.notifier.subscribe("events", lambda _, rows: dismissal.learn(row for _, row in rows))
+        return memberships
 
     async def _forgotten(self, user_id: str) -> None:
         from synapse.sync.memberships import CACHE

@@ -63,6 +63,10 @@ class UserStore:
         """Those of `user_ids` that have an account here."""
         return await self._db.read("users.exist", _exist, user_ids) if user_ids else set()
 
+    async def guests_among(self, user_ids: list[str]) -> set[str]:
+        """Those of these users who are guests."""
+        return await self._db.read("users.guests_among", _guests_among, user_ids) if user_ids else set()
+
     async def create(self, user: NewUser) -> bool:
         """Makes the account, its profile and its first session; False, and nothing done, if the name is taken."""
         return await self._db.write("users.create", _create, user)
@@ -79,6 +83,11 @@ def _get(txn: Transaction, user_id: str) -> User | None:
 
 def _exist(txn: Transaction, user_ids: list[str]) -> set[str]:
     txn.execute("SELECT user_id FROM users WHERE user_id = ANY(%s)", (user_ids,))
+    return {user_id for (user_id,) in txn.rows()}
+
+
+def _guests_among(txn: Transaction, user_ids: list[str]) -> set[str]:
+    txn.execute("SELECT user_id FROM users WHERE user_id = ANY(%s) AND is_guest", (user_ids,))
     return {user_id for (user_id,) in txn.rows()}
 
 

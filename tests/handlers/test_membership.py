@@ -8,8 +8,11 @@ import pytest
 import pytest_twisted
 
 from synapse.api.errors import MatrixError
+from synapse.handlers.guest_access import GuestDismissal
 from synapse.http.request import Requester
+from synapse.replication.event_rows import StateRow
 from synapse.storage.database import Database, Transaction
+from synapse.storage.users import NewUser, UserStore
 from tests.support.deferreds import started
 from tests.support.rooms import ALICE, BOB, CAROL, DAVE, RoomProcess, check_invariants, start
 
@@ -189,6 +192,39 @@ async def test_guests_enter_where_they_are_let_in(database: Database) -> None:
     access = [{"type": "m.room.guest_access", "state_key": "", "content": {"guest_access": "can_join"}}]
     open_room = await process.room(initial_state=_states(access))
     await process.memberships.join(guest, open_room)
+
+
+@pytest_twisted.ensureDeferred
+async def test_guests_leave_where_they_are_not_let_in_any_more(database: Database) -> None:
+    process = (await start(database)).main
+    guest, users = Requester("@1:test", "D", is_guest=True), UserStore(database)
+    await users.create(NewUser(guest.user_id, None, 0, None, is_guest=True))
+    dismissal = GuestDismissal(process.state, process.members, users, process.memberships)
+    room_id = await process.room(joined=[BOB])
+    await process.set(ALICE, room_id, "m.room.guest_access", {"guest_access": "can_join"})
+    await process.memberships.join(guest, room_id)
+    await dismissal.enforce(room_id)
+    assert await process.memberships.membership(room_id, guest.user_id) == "join"
+    await process.set(ALICE, room_id, "m.room.guest_access", {"guest_access": "forbidden"})
+    await dismissal.enforce(room_id)
+    assert await process.memberships.membership(room_id, guest.user_id) == "leave"
+    assert await process.memberships.membership(room_id, BOB.user_id) == "join"
+
+
+def test_a_change_of_guest_access_is_noticed() -> None:
+    seen: list[str] = []
+
+    class Recording(GuestDismissal):
+        async def enforce(self, room_id: str) -> None:
+            seen.append(room_id)
+
+    nothing: Any = None
+    rows = [
+        StateRow("!a:test", "m.room.guest_access", "", "$1", None),
+        StateRow("!b:test", "m.room.name", "", "$2", None),
+    ]
+    Recording(nothing, nothing, nothing, nothing).learn(rows)
+    assert seen == ["!a:test"]
 
 
 @pytest_twisted.ensureDeferred
