@@ -121,9 +121,11 @@ class HomeserverServices:
             await self._hs.replication.begin()
             await self._hs.reading.begin()
             return
+        # What serves requests and has duties is made before the streams are followed: it wants to hear of all that is
+        # told, and only what somebody wants to hear of is followed.
         if self._hs.config.listeners:
-            # What serves requests is made before the streams are followed: it wants to hear of all that is told.
             self._hs.router  # noqa: B018  # made when it is first looked at
+        self._duties = list(self._hs.duties)
         await self._hs.replication.begin()
 
     async def _become_main(self, patience: float) -> None:

@@ -3,7 +3,8 @@
 Positions are all that has to be remembered. When the main process says that a stream is further than this process
 knows, because the connection was away, or the worker too slow, or the main process was started anew, the rows in
 between are read from the database, in pages; rows that arrive meanwhile only say how far there is still to go. A
-stream that is kept in memory starts anew instead: its subscribers forget what they cannot vouch for.
+stream that is kept in memory starts anew instead: its subscribers forget what they cannot vouch for. Streams to which
+nobody in this process listens are not followed: every row wakes a process, which costs more than what it does with it.
 
 Commands for the main process wait while there is no connection. Those that must not be lost are kept until the main
 process has confirmed them (SYNC), and are sent again on the next connection.
@@ -71,6 +72,7 @@ class ReplicationClient:
         self._connect = connect
         self._identity = identity
         self._followers = {stream.name: Follower(stream, notifier, db, reactor) for stream in STREAMS}
+        notifier.on_first_listener = self._follow
         self._connection: Connection | None = None
         self._attempts = 0
         self._stopped = False
@@ -131,10 +133,13 @@ class ReplicationClient:
         connection.send(protocol.ClearUserSyncs())
         for command in self.present():
             connection.send(command)
-        for stream in STREAMS:
-            connection.send(protocol.Replicate(stream.name))
+        for stream in self.notifier.listened_to:
+            connection.send(protocol.Replicate(stream))
         self.outbox.connected()
         self._flush()
+
+    def _follow(self, stream: str) -> None:
+        self.send(protocol.Replicate(stream))
 
     def ended(self, connection: Connection | None, why: str) -> None:
         """For the connections: this one is over, or did not come about."""
@@ -182,7 +187,7 @@ class ReplicationClient:
                 self._connection.send(command)
 
     def _check_ready(self) -> None:
-        if not self._ready.called and all(follower.started for follower in self._followers.values()):
+        if not self._ready.called and all(self._followers[name].started for name in self.notifier.listened_to):
             self._ready.callback(None)
 
 

@@ -23,13 +23,17 @@ class RoomsOfUsers:
     def __init__(self, db: Database, cache: Cache[str, tuple[str, ...]]) -> None:
         self._db = db
         self._cache = cache
+        self._notifier: Notifier | None = None
 
     def follow(self, notifier: Notifier) -> None:
-        """Listens to the events stream."""
-        notifier.subscribe("events", self._on_events, lambda position: self._cache.clear())
+        """Listens to the events stream, from the first question on."""
+        self._notifier = notifier
 
     async def __call__(self, user_ids: set[str]) -> set[str]:
         """The rooms that any of the users is joined to."""
+        if self._notifier is not None:
+            self._notifier.subscribe("events", self._on_events, lambda position: self._cache.clear())
+            self._notifier = None
         found = await self._cache.fetch_many(user_ids, self._load)
         return {room_id for rooms in found.values() for room_id in rooms}
 

@@ -56,6 +56,8 @@ class Notifier:
         self._contacts_of: set[str] = set()
         self._scheduled = False
         self._leaving = False
+        self.on_first_listener: Callable[[str], None] = lambda stream: None
+        """Is told of a stream that somebody begins to listen to, the first one here."""
         self._moved: list[tuple[Callable[[], bool], Deferred[bool]]] = []
 
     # -- hearing of news -------------------------------------------------------------------------------------------
@@ -67,11 +69,19 @@ class Notifier:
         come, and what was known must be forgotten (`caches`) or is replaced by the rows that follow (`typing`).
         Who subscribes to a stream that has started already is called at once.
         """
-        self._listeners[_known(stream)].append(listener)
+        first = not self._listeners[_known(stream)]
+        self._listeners[stream].append(listener)
+        if first:
+            self.on_first_listener(stream)
         if reset is not None:
             self._resets[stream].append(reset)
             if stream in self._started:
                 _guarded(stream, reset, self._positions[stream])
+
+    @property
+    def listened_to(self) -> list[str]:
+        """The streams that somebody here wants to hear of."""
+        return [name for name in self._positions if self._listeners.get(name)]
 
     def position(self, stream: str) -> int:
         """Everything of the stream up to here has been heard of, and is in the database."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -31,9 +32,11 @@ def identity(nonce: str) -> Identity:
 class Worker:
     """A client whose connections a test holds the other end of."""
 
-    def __init__(self, db: Any = None) -> None:
+    def __init__(self, db: Any = None, listens_to: Iterable[str] = tuple(BY_NAME)) -> None:
         self.clock = Clock()
         self.notifier = Notifier(self.clock)
+        for stream in listens_to:
+            self.notifier.subscribe(stream, lambda position, rows: None)
         self.factories: list[Any] = []
         self.transports: list[StringTransportWithDisconnection] = []
         self.client = ReplicationClient(
@@ -88,6 +91,26 @@ def test_a_worker_is_ready_when_it_follows_every_stream() -> None:
     assert worker.started.called
     assert worker.notifier.position("events") == 5
     assert worker.client.connected
+
+
+def test_a_worker_follows_only_what_somebody_listens_to() -> None:
+    worker = Worker(listens_to=["caches"])
+    connection, transport = worker.connect()
+    say(connection, "SERVER 1 example.org 1.0 n")
+    assert heard(transport)[-1] == "REPLICATE caches"
+    say(connection, "POSITION caches 1")
+    assert worker.started.called
+    started: list[int] = []
+    for _ in range(2):
+        worker.notifier.subscribe("events", lambda position, rows: None, started.append)
+    assert heard(transport) == ["REPLICATE events"]
+    say(connection, "POSITION events 7")
+    assert started == [7, 7]
+    transport.loseConnection()
+    worker.clock.advance(1)
+    connection, transport = worker.connect()
+    say(connection, "SERVER 1 example.org 1.0 n")
+    assert heard(transport)[-2:] == ["REPLICATE events", "REPLICATE caches"]
 
 
 @pytest.mark.parametrize(
