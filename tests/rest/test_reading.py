@@ -277,6 +277,12 @@ async def test_how_clients_followed_before_sync(c: Clients) -> None:
     assert code == 200
     assert (one["room_id"], one["membership"], one["visibility"]) == (room, "join", "private")
     assert bodies(one["messages"]["chunk"]) == ["news"]
+    code, none = await c.sync.get(f"/_matrix/client/r0/rooms/{room}/initialSync?limit=0", c.tokens[ALICE])
+    assert (code, none["messages"]["chunk"]) == (200, [])
+    code, all_rooms = await c.sync.get("/_matrix/client/r0/initialSync?limit=0", c.tokens[ALICE])
+    chunks = [each["messages"]["chunk"] for each in all_rooms["rooms"] if each["membership"] == "join"]
+    assert (code, chunks) == (200, [[]])
+    assert all(each["state"] for each in all_rooms["rooms"] if each["membership"] == "join")
     quiet = await c.get(ALICE, f"/events?from={answer['end']}&timeout=0")
     assert quiet["chunk"] == [] or all(e["type"] == "m.presence" for e in quiet["chunk"])
 
@@ -328,7 +334,7 @@ async def test_filters_by_id_and_inline(c: Clients) -> None:
         ("/events?from=x", 400, "M_INVALID_PARAM"),
         ("/events?room_id=x", 400, "M_INVALID_PARAM"),
         ("/events?room_id=!x:test&timeout=0", 403, "M_FORBIDDEN"),
-        ("/initialSync?limit=0", 400, "M_INVALID_PARAM"),
+        ("/initialSync?limit=-1", 400, "M_INVALID_PARAM"),
         ("/rooms/!x:test/initialSync", 403, "M_FORBIDDEN"),
         ("/presence/nobody/status", 400, "M_INVALID_PARAM"),
         ("/presence/@nobody:test/status", 403, "M_FORBIDDEN"),

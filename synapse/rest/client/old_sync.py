@@ -44,4 +44,4 @@ class OldSyncEndpoints:
 
 
 def _limit(request: Request) -> int:
-    return request.int_arg("limit", initial_sync.DEFAULT_LIMIT, 1, initial_sync.MAX_LIMIT)
+    return request.int_arg("limit", initial_sync.DEFAULT_LIMIT, 0, initial_sync.MAX_LIMIT)
