@@ -146,6 +146,8 @@ async def first_sync(world: World, meter: Meter, count: int) -> Result:
     for room in world.rooms:
         if room not in joined:
             await reader.join(room)
+    for room in joined.difference(world.rooms):  # of other scenarios
+        await reader.request("POST", f"/_matrix/client/v3/rooms/{room}/leave", {})
     return await meter.measure("first_sync", (lambda: reader.sync() for _ in range(count)))
 
 
