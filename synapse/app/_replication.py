@@ -129,6 +129,14 @@ class MainReplication:
         self._updating = spawn(self.background_updates.run())
         self._updating.addErrback(lambda failure: logger.error("Background updates end", exc_info=failure.value))
 
+    def suspend(self) -> None:
+        """Write nothing: the lease is lost."""
+        self.streams.positions.suspend()
+
+    async def resume(self) -> None:
+        """Go on, with the lease regained. Raises `DatabaseProblem` if another main process has written meanwhile."""
+        await self.streams.positions.resume()
+
     async def stop(self) -> None:
         self._hs.notifier.leave()
         self.server.close()
@@ -200,6 +208,12 @@ class WorkerReplication:
     async def begin(self) -> None:
         invalidation.follow(self._hs.notifier, self._hs.caches)
         await self.client.start()
+
+    def suspend(self) -> None:
+        """Nothing: a worker holds no lease by which it would write."""
+
+    async def resume(self) -> None:
+        """Nothing, as before."""
 
     async def stop(self) -> None:
         self._hs.notifier.leave()

@@ -50,6 +50,12 @@ class Replication(Protocol):
     async def begin(self) -> None:
         """In the main process: find out where the streams end. In a worker: be connected and up to date."""
 
+    def suspend(self) -> None:
+        """Write to no stream until `resume`."""
+
+    async def resume(self) -> None:
+        """Go on writing. Raises `DatabaseProblem` if another main process has written meanwhile."""
+
     async def stop(self) -> None:
         """Close the connections."""
 
@@ -176,14 +182,17 @@ class HomeserverServices:
     # -- losing the lease ------------------------------------------------------------------------------------------
 
     def _lost(self) -> None:
-        """The database went away, or it ended our connection. Nobody else may write in the meantime: get it back."""
+        """The database went away, or it ended our connection. Write nothing until the lease is ours again."""
+        self._hs.replication.suspend()
         from twisted.internet.defer import Deferred
 
         Deferred.fromCoroutine(self._regain()).addErrback(self._failed)
 
     async def _regain(self) -> None:
         assert self._lease is not None, "only a lease that was held can be lost"
-        if not await self._acquire(self._lease, _PATIENCE_FOR_DATABASE) and not self._stopping:
+        if await self._acquire(self._lease, _PATIENCE_FOR_DATABASE):
+            await self._hs.replication.resume()
+        elif not self._stopping:
             raise DatabaseProblem(
                 "The lease `main` is lost and another process holds it, or the database is gone; this main process may "
                 "write no more and ends."

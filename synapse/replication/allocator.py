@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from twisted.internet.defer import Deferred
 
+from synapse.api.identifiers import random_letters
 from synapse.replication.streams import STREAMS, Rows, Stream
-from synapse.storage.errors import OutcomeUnknown
+from synapse.storage.errors import DatabaseProblem, DatabaseUnavailable, OutcomeUnknown
 
 if TYPE_CHECKING:
     from synapse.storage.database import Database
@@ -143,11 +144,14 @@ class Positions:
 
     The highest position in a table is not the highest that was handed out: rows are deleted. So positions are
     reserved in the table `stream_positions`, many at a time, and after a crash the next process goes on behind the
-    reservation.
+    reservation. The reservation also names its owner: one that may have been superseded stops (`suspend`), and goes on
+    only if nobody else has written since (`resume`).
     """
 
     def __init__(self, db: Database, reserve: int = RESERVE) -> None:
         self._db = db
+        self._owner = random_letters(16)
+        self._suspended = False
         self._reserve = reserve
         self._reserved: dict[str, int] = {}
         self._extending = False
@@ -157,7 +161,7 @@ class Positions:
 
     async def load(self) -> None:
         """Finds where each stream goes on; once, before anything is written."""
-        found = await self._db.write("streams.load_positions", _load, self._reserve)
+        found = await self._db.write("streams.load_positions", _load, self._reserve, self._owner)
         for name, (current, reserved) in found.items():
             self.allocators[name].begin(current)
             self._reserved[name] = reserved
@@ -167,8 +171,21 @@ class Positions:
         used = [(name, self.allocators[name].last, reserved) for name, reserved in self._reserved.items()]
         await self._db.write("streams.release_positions", _release, used)
 
+    def suspend(self) -> None:
+        """Hands out nothing from now on: another process may believe that it is the one which writes."""
+        self._suspended = True
+
+    async def resume(self) -> None:
+        """Goes on handing out. Raises `DatabaseProblem` if another process has written in the meantime."""
+        owners = await self._db.read("streams.owners", _owners)
+        if owners != [self._owner]:
+            raise DatabaseProblem("Another main process of this server has begun to write; this one may not go on.")
+        self._suspended = False
+
     def check(self, name: str, last: int) -> None:
-        """A position was handed out: reserve more in good time."""
+        """A position is to be handed out: reserve more in good time. Raises `DatabaseUnavailable` if suspended."""
+        if self._suspended:
+            raise DatabaseUnavailable("The main process has lost its lease, and writes nothing until it has it back.")
         if name not in self._reserved:
             raise RuntimeError(f"the stream {name} is not started yet, so nothing can be written to it")
         left = self._reserved[name] - last
@@ -202,7 +219,12 @@ class _Reserving(StreamIdAllocator):
         return super().next()
 
 
-def _load(txn: Transaction, reserve: int) -> dict[str, tuple[int, int]]:
+def _owners(txn: Transaction) -> list[str]:
+    txn.execute("SELECT DISTINCT owner FROM stream_positions")
+    return [owner for (owner,) in txn.rows()]
+
+
+def _load(txn: Transaction, reserve: int, owner: str) -> dict[str, tuple[int, int]]:
     stored = [stream for stream in STREAMS if stream.in_database]
     current = "UNION ALL ".join(f"SELECT '{stream.name}', COALESCE(({stream.maximum}), 0) " for stream in stored)
     txn.execute(
@@ -211,12 +233,12 @@ def _load(txn: Transaction, reserve: int) -> dict[str, tuple[int, int]]:
             SELECT stream, GREATEST(highest, COALESCE(reserved, 0)) AS position
             FROM current LEFT JOIN stream_positions USING (stream)
         ), saved AS (
-            INSERT INTO stream_positions (stream, reserved) SELECT stream, position + %s FROM known
-            ON CONFLICT (stream) DO UPDATE SET reserved = EXCLUDED.reserved
+            INSERT INTO stream_positions (stream, reserved, owner) SELECT stream, position + %s, %s FROM known
+            ON CONFLICT (stream) DO UPDATE SET reserved = EXCLUDED.reserved, owner = EXCLUDED.owner
         )
         SELECT stream, position FROM known
         """,
-        (reserve,),
+        (reserve, owner),
     )
     return {name: (position, position + reserve) for name, position in txn.rows()}
 
@@ -224,8 +246,8 @@ def _load(txn: Transaction, reserve: int) -> dict[str, tuple[int, int]]:
 def _reserve(txn: Transaction, wanted: list[tuple[str, int]]) -> None:
     txn.values(
         """
-        INSERT INTO stream_positions (stream, reserved) VALUES %s
-        ON CONFLICT (stream) DO UPDATE SET reserved = GREATEST(stream_positions.reserved, EXCLUDED.reserved)
+        UPDATE stream_positions SET reserved = GREATEST(stream_positions.reserved, wanted.reserved)
+        FROM (VALUES %s) AS wanted (stream, reserved) WHERE stream_positions.stream = wanted.stream
         """,
         wanted,
     )

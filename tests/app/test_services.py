@@ -37,6 +37,12 @@ class FakeReplication:
     async def begin(self) -> None:
         self._log.append("begin")
 
+    def suspend(self) -> None:
+        self._log.append("suspend")
+
+    async def resume(self) -> None:
+        self._log.append("resume")
+
     async def stop(self) -> None:
         self._log.append("stop")
 
@@ -184,13 +190,16 @@ async def test_duties_begin_last_and_end_first(cluster: Cluster) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_a_lost_lease_is_taken_again(cluster: Cluster, postgres: PostgresServer) -> None:
-    services, _ = cluster.process()
+    services, hs = cluster.process()
     await services.join(wait=False)
     lease = services._lease
     assert lease is not None
     first = lease._connection
     postgres.kill_connections(cluster.settings.connection["dbname"])
-    await _until(lambda: lease.held and lease._connection is not first)
+    await _until(lambda: "resume" in hs.log)
+    assert lease.held
+    assert lease._connection is not first
+    assert hs.log[-2:] == ["suspend", "resume"]
     assert cluster.given_up == []
     await services.stop()
 

@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 from synapse.replication.allocator import Positions, StreamIdAllocator, StreamWriter
 from synapse.replication.streams import BY_NAME
 from synapse.storage.database import Database
-from synapse.storage.errors import OutcomeUnknown
+from synapse.storage.errors import DatabaseProblem, DatabaseUnavailable, OutcomeUnknown
 from synapse.util.concurrency import spawn
 
 
@@ -155,3 +155,26 @@ async def test_nothing_is_handed_out_beyond_the_reservation_or_before_the_start(
     positions._extending = True  # as if the database did not answer
     with pytest.raises(RuntimeError, match="used up"):
         positions.allocators["events"].next_many(11)
+
+
+@ensureDeferred
+async def test_one_that_lost_its_lease_hands_out_nothing_until_it_has_it_back(database: Database) -> None:
+    positions = Positions(database, 100)
+    await positions.load()
+    positions.suspend()
+    with pytest.raises(DatabaseUnavailable):
+        positions.allocators["events"].next()
+    await positions.resume()
+    assert positions.allocators["events"].next() == positions.allocators["events"].last
+
+
+@ensureDeferred
+async def test_one_that_was_superseded_may_not_go_on(database: Database) -> None:
+    old, new = Positions(database, 100), Positions(database, 100)
+    await old.load()
+    old.suspend()
+    await new.load()
+    with pytest.raises(DatabaseProblem, match="Another main process"):
+        await old.resume()
+    with pytest.raises(DatabaseUnavailable):
+        old.allocators["events"].next()

@@ -375,7 +375,8 @@ CREATE INDEX user_directory_user_id ON user_directory (lower(user_id) text_patte
 -- ever handed out twice, although rows may have been deleted.
 CREATE TABLE stream_positions (
     stream text PRIMARY KEY,
-    reserved bigint NOT NULL
+    reserved bigint NOT NULL,
+    owner text NOT NULL                  -- the main process that hands them out, by a name of its own for each start
 );
 -- How far a follower of a stream has come, so that a restart goes on where it stopped.
 CREATE TABLE stream_followers (
