@@ -124,11 +124,12 @@ async def test_typing_and_receipts_show(c: Clients) -> None:
     await c.post(BOB, f"/rooms/{room}/read_markers", {"m.fully_read": sent, "m.read.private": sent})
     bob = (await c.get(BOB, "/sync"))["rooms"]["join"][room]
     assert {"type": "m.fully_read", "content": {"event_id": sent}} in bob["account_data"]["events"]
-    # A message ends the typing.
+    # A message leaves the typing as it is; who has left types no longer.
     await c.say(BOB, room, "two")
+    await c.post(BOB, f"/rooms/{room}/leave")
     answer = await c.get(ALICE, f"/sync?since={answer['next_batch']}&timeout=5000")
     told = answer["rooms"]["join"][room]
-    if not told["ephemeral"]["events"]:
+    while not told["ephemeral"]["events"]:
         answer = await c.get(ALICE, f"/sync?since={answer['next_batch']}&timeout=5000")
         told = answer["rooms"]["join"][room]
     assert {"type": "m.typing", "content": {"user_ids": []}} in told["ephemeral"]["events"]
