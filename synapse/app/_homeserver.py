@@ -68,6 +68,12 @@ class Homeserver:
         watch_database(database.usage, database.pool)
         return database
 
+    def start_database(self) -> None:
+        """Starts the embedded database if it has died. Blocks: to be called in a thread. Raises `DatabaseProblem`."""
+        from synapse.storage.prepare import pool_settings
+
+        pool_settings(self.config.database, start=True)
+
     @cached_property
     def caches(self) -> Caches:
         """Every cache of this process, by name."""

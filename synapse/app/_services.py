@@ -96,6 +96,7 @@ class Parts(Protocol):
     @property
     def background(self) -> Iterable[Repeating]: ...
     def site(self, listener: Listener) -> Any: ...
+    def start_database(self) -> None: ...
 
 
 class HomeserverServices:
@@ -190,6 +191,7 @@ class HomeserverServices:
 
     async def _regain(self) -> None:
         assert self._lease is not None, "only a lease that was held can be lost"
+        await self._revive_database()
         if await self._acquire(self._lease, _PATIENCE_FOR_DATABASE):
             await self._hs.replication.resume()
         elif not self._stopping:
@@ -197,6 +199,15 @@ class HomeserverServices:
                 "The lease `main` is lost and another process holds it, or the database is gone; this main process may "
                 "write no more and ends."
             )
+
+    async def _revive_database(self) -> None:
+        """An embedded database has nobody else to look after it."""
+        from twisted.internet.threads import deferToThread
+
+        try:
+            await deferToThread(self._hs.start_database)
+        except DatabaseProblem as problem:
+            logger.error("The embedded database does not start again: %s", problem)
 
     def _failed(self, failure: Failure) -> None:
         assert isinstance(failure.value, Exception)

@@ -83,6 +83,9 @@ class FakeHomeserver:
     async def _end(self) -> None:
         self.log.append("duty ends")
 
+    def start_database(self) -> None:
+        self.log.append("database")
+
     def site(self, listener: Any) -> Any:
         return f"site {listener}"
 
@@ -199,7 +202,7 @@ async def test_a_lost_lease_is_taken_again(cluster: Cluster, postgres: PostgresS
     await _until(lambda: "resume" in hs.log)
     assert lease.held
     assert lease._connection is not first
-    assert hs.log[-2:] == ["suspend", "resume"]
+    assert hs.log[-3:] == ["suspend", "database", "resume"]
     assert cluster.given_up == []
     await services.stop()
 
