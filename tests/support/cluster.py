@@ -174,6 +174,7 @@ def _get(path: Path, target: str) -> str:
 def running_cluster(*, workers: bool = True) -> Iterator[Cluster]:
     """A server that is started now, and stopped and removed in the end."""
     data = Path(tempfile.mkdtemp(prefix="synapse-cluster-"))
+    data.chmod(0o711)  # where root runs this, the database belongs to another user, who has to get through
     try:
         cluster = Cluster(data, workers=workers)
         try:
