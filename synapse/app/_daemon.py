@@ -10,7 +10,7 @@ import contextlib
 import fcntl
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NoReturn
 
 from synapse.config import ConfigError
@@ -78,14 +78,15 @@ class PidFile:
         fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
         _lock(fd)
         os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
-        os.rename(temporary, self.path)
+        with _alone_in(self.path):
+            os.rename(temporary, self.path)
         return fd
 
     def remove(self) -> None:
         """Remove the file, unless by now it is another process's."""
         if self._fd is None:
             return
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError), _alone_in(self.path):
             if os.path.samestat(os.stat(self.path), os.fstat(self._fd)):
                 os.unlink(self.path)
         os.close(self._fd)
@@ -103,6 +104,17 @@ class PidFile:
         problem = f"is {self.path}, which cannot be written ({error.strerror})"
         remedy = "name a file in a directory that exists and that the server may write to"
         return ConfigError(self._config_file, self._option, problem, remedy)
+
+
+@contextlib.contextmanager
+def _alone_in(path: str) -> Iterator[None]:
+    """Nobody else replaces or removes pid files of that directory meanwhile: a successor may write while we leave."""
+    directory = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(directory)
 
 
 def _lock(fd: int) -> bool:

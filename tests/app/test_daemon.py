@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -80,3 +81,27 @@ def test_a_directory_that_is_not_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("text", "pid"), [(None, None), ("", None), ("12", 12), ("x", None)])
 def test_who_is_replaced(text: str | None, pid: int | None) -> None:
     assert replaced_process(lambda _: text) == pid
+
+
+def test_an_owner_that_leaves_spares_the_file_that_its_successor_writes_just_then(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = pid_file(path)
+    old.write()
+    new = pid_file(path, replaces=os.getpid())
+    successor = threading.Thread(target=new.write)
+    looked_at = os.path.samestat
+
+    def look(one: os.stat_result, other: os.stat_result) -> bool:
+        found = looked_at(one, other)
+        successor.start()
+        successor.join(0.3)  # it must not get between the look and the removal, however long that takes
+        return found
+
+    monkeypatch.setattr(os.path, "samestat", look)
+    old.remove()
+    successor.join()
+    assert path.read_text() == f"{os.getpid()}\n"
+    monkeypatch.undo()
+    new.remove()
+    assert not path.exists()
