@@ -5,7 +5,8 @@ has not seen, `0002_what_it_does.sql`, each in a transaction of its own together
 What takes long on a large database is a background update (`synapse.storage.background_updates`), which a migration
 puts in its table.
 
-When the schema changes: add a migration, bring full.sql to the same shape (a test compares), raise `SCHEMA_VERSION`;
+When the schema changes: add a migration, bring full.sql to the same shape, raise `SCHEMA_VERSION` (the first migration
+brings the test that compares the two shapes; there is none to compare yet);
 and raise `COMPAT_VERSION` to the oldest schema version whose code works on the new shape, so that processes of
 neighbouring releases may run at once.
 """
