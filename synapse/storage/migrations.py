@@ -5,10 +5,11 @@ has not seen, `0002_what_it_does.sql`, each in a transaction of its own together
 What takes long on a large database is a background update (`synapse.storage.background_updates`), which a migration
 puts in its table.
 
-When the schema changes: add a migration, bring full.sql to the same shape, raise `SCHEMA_VERSION` (the first migration
-brings the test that compares the two shapes; there is none to compare yet);
-and raise `COMPAT_VERSION` to the oldest schema version whose code works on the new shape, so that processes of
-neighbouring releases may run at once.
+When the schema changes: add a migration, bring full.sql to the same shape (a test compares the two), raise
+`SCHEMA_VERSION`; and raise `COMPAT_VERSION` to the oldest schema version whose code works on the new shape, so that
+processes of neighbouring releases may run at once. Older code works on a shape that only adds to its own: tables, and
+columns that need not be given. A test holds that for the frozen schemas (`tests/storage/schema_1.sql`) from
+`COMPAT_VERSION` on.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 COMPAT_VERSION: Final = 1
 
 _SCHEMA: Final = Path(__file__).with_name("schema")

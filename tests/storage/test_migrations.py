@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -15,7 +16,10 @@ from synapse.storage import migrations, prepare
 from synapse.storage.errors import DatabaseProblem, DatabaseUnavailable
 from synapse.storage.migrations import Versions
 from synapse.storage.pool import PoolSettings, connect
+from tests.storage.shapes import Shape, hindrances, read_shape
 from tests.support.postgres import PostgresServer
+
+SCHEMA_1 = Path(__file__).with_name("schema_1.sql")
 
 
 @dataclass
@@ -123,9 +127,16 @@ def write(directory: Path, **files: str) -> None:
         (directory / f"{name.removeprefix('m')}.sql").write_text(sql)
 
 
+def make_old(options: Options) -> None:
+    """Gives an empty database the tables of version 1 alone."""
+    execute(options, SCHEMA_1.read_text())
+    execute(options, "INSERT INTO schema_version (version, compat_version) VALUES (1, 1)")
+    execute(options, "INSERT INTO server_identity (server_name) VALUES ('example.org')")
+
+
 def test_migrations_are_taken_in_order_and_once(make: Callable[..., Options], tmp_path: Path) -> None:
     options = make()
-    prepare.prepare(options, "example.org", main=True)
+    make_old(options)
     write(
         tmp_path,
         m0001_before="SELECT 1/0",
@@ -143,7 +154,7 @@ def test_migrations_are_taken_in_order_and_once(make: Callable[..., Options], tm
 
 def test_a_step_that_fails_leaves_the_version_before_it(make: Callable[..., Options], tmp_path: Path) -> None:
     options = make()
-    prepare.prepare(options, "example.org", main=True)
+    make_old(options)
     write(tmp_path, m0002_good="CREATE TABLE good (x int)", m0003_bad="CREATE TABLE bad (x int); SELECT 1/0")
     connection = connect(PoolSettings(options.connection_args))
     with closing(connection), pytest.raises(psycopg2.Error):
@@ -185,6 +196,62 @@ def test_a_worker_that_is_newer_than_the_database_says_so(
     options = make()
     prepare.prepare(options, "example.org", main=True)
     monkeypatch.setattr(prepare, "WORKER_PATIENCE", 0.0)
+    now = migrations.SCHEMA_VERSION
     monkeypatch.setattr(migrations, "SCHEMA_VERSION", 7)
-    with pytest.raises(DatabaseProblem, match="has version 1 and this process needs 7; start the main process"):
+    with pytest.raises(DatabaseProblem, match=f"has version {now} and this process needs 7; start the main process"):
         prepare.prepare(options, "example.org", main=False)
+
+
+def shape(options: Options) -> Shape:
+    return read_shape(lambda sql: execute(options, sql))
+
+
+def test_a_migrated_database_has_the_shape_of_a_new_one(make: Callable[..., Options]) -> None:
+    new, old = make(), make()
+    make_old(old)
+    assert shape(old) != shape(new)
+    for options in (new, old):
+        prepare.prepare(options, "example.org", main=True)
+    assert execute(old, "SELECT max(version), max(compat_version) FROM schema_version") == [
+        (migrations.SCHEMA_VERSION, migrations.COMPAT_VERSION)
+    ]
+    for part, migrated, made in zip(Shape._fields, shape(old), shape(new), strict=True):
+        assert migrated == made, f"the {part} differ"
+
+
+def test_code_of_the_oldest_compatible_version_works_on_the_new_shape(make: Callable[..., Options]) -> None:
+    """Of what the catalogs tell. A change that older code cannot know of raises COMPAT_VERSION all the same."""
+    assert migrations.COMPAT_VERSION == 1, "compare with the frozen schema of that version"
+    options = make()
+    make_old(options)
+    before = shape(options)
+    prepare.prepare(options, "example.org", main=True)
+    assert hindrances(before, shape(options)) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "hindrance"),
+    [
+        ("ALTER TABLE rooms DROP COLUMN creator", "rooms.creator was"),
+        ("ALTER TABLE rooms ALTER COLUMN created_ts TYPE integer", "rooms.created_ts was"),
+        ("ALTER TABLE rooms ADD COLUMN x text NOT NULL", "rooms.x must be given"),
+        ("ALTER TABLE rooms ADD CHECK (creator <> '')", "rooms has CHECK"),
+        ("CREATE UNIQUE INDEX x ON rooms (creator)", "rooms has CREATE UNIQUE INDEX"),
+        ("ALTER TABLE presence DROP CONSTRAINT presence_stream_id_key", "presence lacks UNIQUE"),
+    ],
+)
+def test_what_older_code_stumbles_over_is_found(make: Callable[..., Options], change: str, hindrance: str) -> None:
+    options = make()
+    make_old(options)
+    before = shape(options)
+    execute(options, "ALTER TABLE rooms ADD COLUMN harmless text; CREATE TABLE fresh (x text NOT NULL)")
+    assert hindrances(before, shape(options)) == []
+    execute(options, change)
+    assert any(each.startswith(hindrance) for each in hindrances(before, shape(options)))
+
+
+def test_the_package_brings_its_migrations() -> None:
+    (patterns,) = re.findall(r"package_data=\{\"synapse\": \[(.*?)\]\}", Path("setup.py").read_text())
+    globs = re.findall(r'"([^"]+)"', patterns)
+    carried = {path for pattern in globs for path in Path("synapse").glob(pattern)}
+    assert {step.path.relative_to(Path.cwd()) for step in migrations.migrations()} <= carried

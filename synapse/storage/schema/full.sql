@@ -386,6 +386,39 @@ CREATE TABLE stream_followers (
     PRIMARY KEY (follower, stream)
 );
 
+CREATE TABLE event_search (              -- what POST /search looks through
+    stream_ordering bigint PRIMARY KEY,  -- of the event whose text it is
+    room_id text NOT NULL,
+    words tsvector NOT NULL
+);
+CREATE INDEX event_search_words ON event_search USING gin (words);
+
+---------------------------------------------------------------- reports
+
+CREATE TABLE event_reports (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    received_ts bigint NOT NULL,
+    user_id text NOT NULL,               -- who reports
+    room_id text NOT NULL,
+    event_id text NOT NULL,
+    score integer,                       -- from -100, most offensive, to 0; older clients give one
+    reason text
+);
+CREATE TABLE room_reports (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    received_ts bigint NOT NULL,
+    user_id text NOT NULL,               -- who reports
+    room_id text NOT NULL,
+    reason text NOT NULL
+);
+CREATE TABLE user_reports (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    received_ts bigint NOT NULL,
+    user_id text NOT NULL,               -- who reports
+    target_user_id text NOT NULL,
+    reason text NOT NULL
+);
+
 ---------------------------------------------------------------- media and server keys
 
 CREATE TABLE local_media (

@@ -1,0 +1,42 @@
+-- What rooms need to be found, read and kept in order: one section a subject. full.sql has the same tables.
+-- Everything here only adds, so that processes of version 1 may run on it (COMPAT_VERSION stays 1, and a test holds it).
+
+---------------------------------------------------------------- searching messages
+
+CREATE TABLE event_search (
+    stream_ordering bigint PRIMARY KEY,
+    room_id text NOT NULL,
+    words tsvector NOT NULL
+);
+CREATE INDEX event_search_words ON event_search USING gin (words);
+
+-- New events are indexed from here on; those that exist follow in the background.
+INSERT INTO stream_followers (follower, stream, position)
+    SELECT 'event_search', 'events', GREATEST(max(stream_ordering), 0) FROM events;
+INSERT INTO background_updates (name) VALUES ('event_search');
+
+---------------------------------------------------------------- reports
+
+CREATE TABLE event_reports (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    received_ts bigint NOT NULL,
+    user_id text NOT NULL,
+    room_id text NOT NULL,
+    event_id text NOT NULL,
+    score integer,
+    reason text
+);
+CREATE TABLE room_reports (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    received_ts bigint NOT NULL,
+    user_id text NOT NULL,
+    room_id text NOT NULL,
+    reason text NOT NULL
+);
+CREATE TABLE user_reports (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    received_ts bigint NOT NULL,
+    user_id text NOT NULL,
+    target_user_id text NOT NULL,
+    reason text NOT NULL
+);

@@ -1,0 +1,423 @@
+-- The schema as version 1 left it: frozen, so that tests can bring such a database to the present version.
+
+CREATE TABLE schema_version (
+    version integer NOT NULL,            -- the last migration applied
+    compat_version integer NOT NULL,     -- the oldest release of the schema whose code may still run on it
+    applied_at timestamptz NOT NULL DEFAULT now()
+);
+
+CREATE TABLE background_updates (      -- what is still to be done; a finished update has no row
+    name text PRIMARY KEY,
+    ordering integer NOT NULL DEFAULT 0, -- lower ones first
+    depends_on text,
+    progress jsonb NOT NULL DEFAULT '{}'
+);
+
+-- What the server was created as: a database belongs to one server name.
+CREATE TABLE server_identity (
+    one boolean PRIMARY KEY DEFAULT true CHECK (one),
+    server_name text NOT NULL
+);
+
+---------------------------------------------------------------- accounts
+
+CREATE TABLE users (
+    user_id text PRIMARY KEY,
+    password_hash text,                  -- NULL: no password login
+    created_ts bigint NOT NULL,
+    is_guest boolean NOT NULL DEFAULT false,
+    admin boolean NOT NULL DEFAULT false,
+    user_type text,
+    app_service_id text,
+    deactivated boolean NOT NULL DEFAULT false,
+    erased boolean NOT NULL DEFAULT false,
+    locked boolean NOT NULL DEFAULT false,
+    suspended boolean NOT NULL DEFAULT false
+);
+
+CREATE TABLE profiles (
+    user_id text PRIMARY KEY,            -- local users only
+    display_name text,
+    avatar_url text,
+    fields jsonb NOT NULL DEFAULT '{}'   -- custom profile fields
+);
+
+CREATE TABLE devices (
+    user_id text NOT NULL,
+    device_id text NOT NULL,
+    display_name text,
+    created_ts bigint NOT NULL,
+    last_seen_ts bigint,
+    last_seen_ip text,
+    last_seen_user_agent text,
+    PRIMARY KEY (user_id, device_id)
+);
+
+CREATE TABLE access_tokens (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    token_hash bytea NOT NULL UNIQUE,    -- SHA-256
+    user_id text NOT NULL,
+    device_id text,                      -- NULL: a token without a device (admin API, guests of old)
+    created_ts bigint NOT NULL,
+    expires_ts bigint,
+    refresh_token_id bigint
+);
+CREATE INDEX access_tokens_user ON access_tokens (user_id, device_id);
+
+CREATE TABLE user_ips (
+    user_id text NOT NULL,
+    device_id text NOT NULL DEFAULT '',
+    ip text NOT NULL,
+    user_agent text NOT NULL,
+    last_seen_ts bigint NOT NULL,
+    PRIMARY KEY (user_id, device_id, ip, user_agent)
+);
+CREATE INDEX user_ips_last_seen ON user_ips (last_seen_ts);
+
+-- Sessions of user-interactive authentication: their steps may land on different processes.
+CREATE TABLE ui_auth_sessions (
+    session_id text PRIMARY KEY,
+    created_ts bigint NOT NULL,
+    client_dict jsonb NOT NULL,
+    uri text NOT NULL,
+    method text NOT NULL,
+    description text NOT NULL,
+    server_dict jsonb NOT NULL DEFAULT '{}',
+    completed jsonb NOT NULL DEFAULT '{}'
+);
+
+CREATE TABLE filters (
+    user_id text NOT NULL,
+    filter_id bigint NOT NULL,
+    definition jsonb NOT NULL,
+    definition_hash bytea NOT NULL,
+    PRIMARY KEY (user_id, filter_id)
+);
+CREATE UNIQUE INDEX filters_by_hash ON filters (user_id, definition_hash);
+
+CREATE TABLE account_data (              -- room_id '' is global
+    user_id text NOT NULL,
+    room_id text NOT NULL DEFAULT '',
+    type text NOT NULL,
+    content text NOT NULL,               -- JSON as given
+    stream_id bigint NOT NULL,
+    PRIMARY KEY (user_id, room_id, type)
+);
+CREATE INDEX account_data_stream ON account_data (stream_id);
+CREATE INDEX account_data_user_stream ON account_data (user_id, stream_id);
+
+-- A user's own rules and changes to the default ones; the defaults are code.
+CREATE TABLE push_rules (
+    user_id text NOT NULL,
+    kind text NOT NULL,
+    rule_id text NOT NULL,
+    position integer NOT NULL DEFAULT 0, -- order among the user's own rules of that kind, the highest wins
+    conditions jsonb,                    -- the pattern of a content rule; NULL for a changed default rule
+    actions jsonb,                       -- NULL: the default's
+    enabled boolean,                     -- NULL: the default's
+    is_default boolean NOT NULL DEFAULT false,
+    PRIMARY KEY (user_id, kind, rule_id)
+);
+CREATE TABLE push_rules_stream (
+    stream_id bigint PRIMARY KEY,
+    user_id text NOT NULL
+);
+CREATE INDEX push_rules_stream_user ON push_rules_stream (user_id, stream_id);
+
+---------------------------------------------------------------- keys and devices' messages
+
+CREATE TABLE device_keys (
+    user_id text NOT NULL,
+    device_id text NOT NULL,
+    key_json text NOT NULL,
+    uploaded_ts bigint NOT NULL,
+    PRIMARY KEY (user_id, device_id)
+);
+CREATE TABLE one_time_keys (
+    user_id text NOT NULL,
+    device_id text NOT NULL,
+    algorithm text NOT NULL,
+    key_id text NOT NULL,
+    key_json text NOT NULL,
+    uploaded_ts bigint NOT NULL,
+    PRIMARY KEY (user_id, device_id, algorithm, key_id)
+);
+CREATE TABLE fallback_keys (
+    user_id text NOT NULL,
+    device_id text NOT NULL,
+    algorithm text NOT NULL,
+    key_id text NOT NULL,
+    key_json text NOT NULL,
+    used boolean NOT NULL DEFAULT false,
+    PRIMARY KEY (user_id, device_id, algorithm)
+);
+CREATE TABLE device_lists_stream (       -- "this user's devices or keys changed"
+    stream_id bigint PRIMARY KEY,
+    user_id text NOT NULL,
+    device_id text
+);
+CREATE INDEX device_lists_stream_user ON device_lists_stream (user_id, stream_id);
+
+CREATE TABLE to_device_messages (
+    stream_id bigint NOT NULL,
+    user_id text NOT NULL,
+    device_id text NOT NULL,
+    message text NOT NULL,               -- {"type", "sender", "content"}
+    PRIMARY KEY (user_id, device_id, stream_id)
+);
+CREATE INDEX to_device_messages_stream ON to_device_messages (stream_id);
+CREATE TABLE to_device_txns (
+    user_id text NOT NULL,
+    device_id text NOT NULL,
+    txn_id text NOT NULL,
+    received_ts bigint NOT NULL,
+    PRIMARY KEY (user_id, device_id, txn_id)
+);
+
+---------------------------------------------------------------- events
+
+CREATE TABLE rooms (
+    room_id text PRIMARY KEY,
+    creator text,
+    room_version text NOT NULL,
+    is_public boolean NOT NULL DEFAULT false,   -- listed in the room directory
+    created_ts bigint NOT NULL
+);
+CREATE INDEX rooms_public ON rooms (room_id) WHERE is_public;
+
+CREATE TABLE room_aliases (
+    alias text PRIMARY KEY,
+    room_id text NOT NULL,
+    creator text NOT NULL
+);
+CREATE INDEX room_aliases_room ON room_aliases (room_id);
+
+CREATE TABLE events (
+    stream_ordering bigint PRIMARY KEY,  -- negative for history fetched later
+    event_id text NOT NULL UNIQUE,
+    room_id text NOT NULL,
+    depth bigint NOT NULL,               -- with stream_ordering, the order of the timeline
+    type text NOT NULL,
+    state_key text,
+    sender text NOT NULL,
+    origin_server_ts bigint NOT NULL,
+    received_ts bigint NOT NULL,
+    state_group bigint,                  -- the state after the event; NULL for outliers
+    outlier boolean NOT NULL DEFAULT false,
+    soft_failed boolean NOT NULL DEFAULT false,
+    rejected text,                       -- why, where it was rejected
+    redacted_by text,                    -- event id of the redaction in force
+    contains_url boolean NOT NULL DEFAULT false,
+    relates_to text,                     -- m.relates_to.event_id
+    relation_type text,
+    json text NOT NULL                   -- the event as signed, canonical JSON
+);
+CREATE INDEX events_room_stream ON events (room_id, stream_ordering) WHERE NOT outlier;
+CREATE INDEX events_room_depth ON events (room_id, depth, stream_ordering) WHERE NOT outlier;
+CREATE INDEX events_relations ON events (relates_to, relation_type) WHERE relates_to IS NOT NULL;
+
+CREATE TABLE event_auth (                -- of state events only: chains of auth events are state events
+    event_id text NOT NULL,
+    auth_event_id text NOT NULL,
+    PRIMARY KEY (event_id, auth_event_id)
+);
+
+-- Where each room's next event goes: one row a room, rewritten with every event, so that no index of it changes.
+CREATE TABLE room_heads (
+    room_id text PRIMARY KEY,
+    event_ids text[] NOT NULL,           -- the forward extremities
+    state_group bigint NOT NULL,         -- the room's present state: what current_state says
+    state_ordering bigint NOT NULL,      -- position of the last change of current_state
+    stream_ordering bigint NOT NULL      -- position of the last event that this row knows of
+) WITH (fillfactor = 40);
+CREATE TABLE backward_extremities (      -- events referred to that we do not have
+    room_id text NOT NULL,
+    event_id text NOT NULL,
+    PRIMARY KEY (room_id, event_id)
+);
+
+CREATE TABLE event_txns (                -- what a client sent under which transaction id
+    user_id text NOT NULL,
+    device_id text NOT NULL,
+    room_id text NOT NULL,
+    txn_id text NOT NULL,
+    event_id text NOT NULL,
+    sent_ts bigint NOT NULL,
+    PRIMARY KEY (user_id, device_id, room_id, txn_id)
+);
+CREATE INDEX event_txns_event ON event_txns (event_id);
+CREATE INDEX event_txns_sent ON event_txns (sent_ts);
+
+CREATE TABLE state_groups (
+    id bigint PRIMARY KEY,               -- handed out by the main process
+    room_id text NOT NULL,
+    prev_group bigint,                   -- the state before the event that made this group; NULL for the first
+    base_group bigint,                   -- what the entries are a delta over; NULL: they are the whole state
+    number integer NOT NULL              -- place among the groups of its line; synapse.state.groups says which base follows
+);
+CREATE INDEX state_groups_room ON state_groups (room_id);
+CREATE TABLE state_group_entries (
+    state_group bigint NOT NULL,
+    type text NOT NULL,
+    state_key text NOT NULL,
+    event_id text,                       -- NULL: the base's entry is gone
+    PRIMARY KEY (state_group, type, state_key)
+);
+
+CREATE TABLE current_state (
+    room_id text NOT NULL,
+    type text NOT NULL,
+    state_key text NOT NULL,
+    event_id text NOT NULL,
+    membership text,                     -- of m.room.member
+    stream_ordering bigint NOT NULL,     -- position at which the entry became current
+    PRIMARY KEY (room_id, type, state_key)
+);
+CREATE INDEX current_state_members ON current_state (state_key, membership) WHERE type = 'm.room.member';
+CREATE TABLE current_state_deltas (
+    stream_ordering bigint NOT NULL,
+    room_id text NOT NULL,
+    type text NOT NULL,
+    state_key text NOT NULL,
+    event_id text,                       -- NULL: the entry went away
+    prev_event_id text,
+    PRIMARY KEY (room_id, stream_ordering, type, state_key)
+);
+CREATE INDEX current_state_deltas_stream ON current_state_deltas (stream_ordering);
+
+CREATE TABLE memberships (               -- every membership event that is or was state
+    event_id text PRIMARY KEY,
+    room_id text NOT NULL,
+    user_id text NOT NULL,
+    sender text NOT NULL,
+    membership text NOT NULL,
+    display_name text,
+    avatar_url text,
+    stream_ordering bigint NOT NULL
+);
+CREATE INDEX memberships_user_room ON memberships (user_id, room_id, stream_ordering);
+CREATE INDEX memberships_room ON memberships (room_id, stream_ordering);
+CREATE TABLE local_memberships (         -- where each local user stands now, also in rooms the server has left
+    user_id text NOT NULL,
+    room_id text NOT NULL,
+    membership text NOT NULL,
+    sender text NOT NULL,
+    event_id text NOT NULL,
+    stream_ordering bigint NOT NULL,
+    forgotten boolean NOT NULL DEFAULT false,
+    PRIMARY KEY (user_id, room_id)
+);
+CREATE INDEX local_memberships_room ON local_memberships (room_id, membership);
+
+CREATE TABLE room_stats (                -- what room lists and summaries show, kept while events are written
+    room_id text PRIMARY KEY,
+    name text,
+    topic text,
+    canonical_alias text,
+    avatar_url text,
+    join_rules text,
+    history_visibility text,
+    guest_access text,
+    encryption text,
+    room_type text,
+    joined_members integer NOT NULL DEFAULT 0,
+    invited_members integer NOT NULL DEFAULT 0
+);
+
+---------------------------------------------------------------- reading
+
+CREATE TABLE push_actions (              -- events that count as unread or notify, per local user
+    user_id text NOT NULL,
+    room_id text NOT NULL,
+    stream_ordering bigint NOT NULL,
+    event_id text NOT NULL,
+    thread_id text NOT NULL DEFAULT 'main',
+    notify boolean NOT NULL,
+    highlight boolean NOT NULL,
+    actions text NOT NULL,
+    PRIMARY KEY (user_id, room_id, stream_ordering)
+);
+CREATE INDEX push_actions_user_stream ON push_actions (user_id, stream_ordering);
+
+CREATE TABLE receipts (
+    stream_id bigint NOT NULL UNIQUE,
+    room_id text NOT NULL,
+    receipt_type text NOT NULL,
+    user_id text NOT NULL,
+    thread_id text NOT NULL DEFAULT '',  -- '' is unthreaded
+    event_id text NOT NULL,
+    event_stream_ordering bigint,
+    data text NOT NULL,                  -- {"ts": …}
+    PRIMARY KEY (room_id, receipt_type, user_id, thread_id)
+);
+CREATE INDEX receipts_user ON receipts (user_id, room_id);
+CREATE INDEX receipts_room_stream ON receipts (room_id, stream_id);
+
+CREATE TABLE presence (
+    stream_id bigint NOT NULL UNIQUE,
+    user_id text PRIMARY KEY,
+    state text NOT NULL,
+    status_msg text,
+    last_active_ts bigint NOT NULL,
+    currently_active boolean NOT NULL
+);
+
+CREATE TABLE user_directory (
+    user_id text PRIMARY KEY,
+    display_name text,
+    avatar_url text,
+    words tsvector NOT NULL
+);
+CREATE INDEX user_directory_words ON user_directory USING gin (words);
+CREATE INDEX user_directory_user_id ON user_directory (lower(user_id) text_pattern_ops);
+-- Up to where the main process may hand out positions; after a crash it goes on behind that, so that no position is
+-- ever handed out twice, although rows may have been deleted.
+CREATE TABLE stream_positions (
+    stream text PRIMARY KEY,
+    reserved bigint NOT NULL,
+    owner text NOT NULL                  -- the main process that hands them out, by a name of its own for each start
+);
+-- How far a follower of a stream has come, so that a restart goes on where it stopped.
+CREATE TABLE stream_followers (
+    follower text NOT NULL,
+    stream text NOT NULL,
+    position bigint NOT NULL,
+    PRIMARY KEY (follower, stream)
+);
+
+---------------------------------------------------------------- media and server keys
+
+CREATE TABLE local_media (
+    media_id text PRIMARY KEY,
+    user_id text,
+    media_type text NOT NULL,
+    media_length bigint,                 -- NULL: created but not yet uploaded
+    upload_name text,
+    created_ts bigint NOT NULL,
+    unused_expires_ts bigint,
+    sha256 bytea,
+    quarantined_by text,
+    safe_from_quarantine boolean NOT NULL DEFAULT false,
+    last_access_ts bigint
+);
+CREATE TABLE local_media_thumbnails (
+    media_id text NOT NULL,
+    width integer NOT NULL,
+    height integer NOT NULL,
+    method text NOT NULL,
+    media_type text NOT NULL,
+    media_length bigint NOT NULL,
+    PRIMARY KEY (media_id, width, height, method, media_type)
+);
+CREATE TABLE remote_media (
+    origin text NOT NULL,
+    media_id text NOT NULL,
+    media_type text NOT NULL,
+    media_length bigint NOT NULL,
+    upload_name text,
+    created_ts bigint NOT NULL,
+    last_access_ts bigint NOT NULL,
+    filesystem_id text NOT NULL,
+    quarantined_by text,
+    PRIMARY KEY (origin, media_id)
+);
