@@ -6,6 +6,7 @@ The table `users`, and the one transaction that makes a new account with all tha
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -56,6 +57,10 @@ class UserStore:
     def __init__(self, db: Database) -> None:
         self._db = db
 
+    async def erased(self, user_ids: Sequence[str]) -> set[str]:
+        """Those of the users whose messages are erased."""
+        return await self._db.read("users.erased", _erased, list(user_ids)) if user_ids else set()
+
     async def get(self, user_id: str) -> User | None:
         return await self._db.read("users.get", _get, user_id)
 
@@ -73,6 +78,11 @@ class UserStore:
 
     async def set_password_hash(self, user_id: str, password_hash: str | None) -> None:
         await self._db.write("users.set_password_hash", _set_password_hash, user_id, password_hash)
+
+
+def _erased(txn: Transaction, user_ids: list[str]) -> set[str]:
+    txn.execute("SELECT user_id FROM users WHERE user_id = ANY(%s) AND erased", (user_ids,))
+    return {user_id for (user_id,) in txn.rows()}
 
 
 def _get(txn: Transaction, user_id: str) -> User | None:

@@ -1,9 +1,9 @@
 """Which of these events may this user see, and as what did they stand in the room then?
 
 Given rows of timelines and how far the user may look at all in each room (`Access`), this drops what history
-visibility or the user's list of ignored people hides. In nearly all rooms the question is settled by the room's short
-list of visibility changes, which is kept in memory; where a stricter visibility was in force, the state at each event
-is consulted.
+visibility or the user's list of ignored people hides, and prunes what erased users have written. In nearly all rooms
+the question is settled by the room's short list of visibility changes, which is kept in memory; where a stricter
+visibility was in force, the state at each event is consulted.
 
 The rules are in `synapse.events.visibility`; who may look at a room in the first place is decided in
 `synapse.handlers.visibility`.
@@ -20,6 +20,7 @@ from synapse.events.visibility import allows, visibility_of
 from synapse.storage.timeline import TimelineRow
 from synapse.storage.user_rooms import Step, UserRoomStore
 from synapse.storage.visibility_facts import GroupFacts, VisibilityFactStore
+from synapse.sync.erased import ErasedUsers
 from synapse.util.caches import Cache, LruCache
 
 HISTORIES: Final = "visibility_history"
@@ -73,11 +74,13 @@ class VisibilityFilter:
         user_rooms: UserRoomStore,
         histories: Cache[str, History],
         groups: LruCache[tuple[int, str], GroupFacts],
+        erased: ErasedUsers,
     ) -> None:
         self._facts = facts
         self._user_rooms = user_rooms
         self.histories = histories
         self._groups = groups
+        self._erased = erased
 
     async def now(self, room_id: str) -> str:
         """The room's present history visibility."""
@@ -89,8 +92,12 @@ class VisibilityFilter:
         access: Mapping[str, Access],
         user_id: str,
         ignored: frozenset[str] = frozenset(),
+        known: frozenset[str] = frozenset(),
     ) -> dict[str, list[Seen]]:
-        """Of each room's rows those that the user may see, in the same order. Rooms may end up with none."""
+        """Of each room's rows those that the user may see, in the same order. Rooms may end up with none.
+
+        `known` are ids of events that the user may see in any case, as they are part of a state that is shown to them.
+        """
         histories = await self._histories_of([room_id for room_id, rows in timelines.items() if rows])
         steps = await self._steps(timelines, access, user_id)
         seen: dict[str, list[Seen]] = {}
@@ -101,10 +108,10 @@ class VisibilityFilter:
             else:
                 strict[room_id] = rows
         if strict:
-            seen.update(await self._strictly(strict, access, user_id))
+            seen.update(await self._strictly(strict, access, user_id, known))
         if ignored:
             seen = {room_id: [s for s in rows if not _is_ignored(s.row, ignored)] for room_id, rows in seen.items()}
-        return seen
+        return await self._erased.prune(seen)
 
     def _is_open(self, history: History, rows: Sequence[TimelineRow], access: Access) -> bool:
         """Whether all of this is visible to whoever was ever joined: nothing stricter than `shared` was in force.
@@ -135,7 +142,11 @@ class VisibilityFilter:
         return _Steps(changed, await self._user_rooms.steps(user_id, changed))
 
     async def _strictly(
-        self, timelines: Mapping[str, Sequence[TimelineRow]], access: Mapping[str, Access], user_id: str
+        self,
+        timelines: Mapping[str, Sequence[TimelineRow]],
+        access: Mapping[str, Access],
+        user_id: str,
+        known: frozenset[str],
     ) -> dict[str, list[Seen]]:
         rows = [row for room in timelines.values() for row in room]
         facts = await self._at_groups({row.state_group for row in rows if row.state_group is not None}, user_id)
@@ -148,7 +159,8 @@ class VisibilityFilter:
             for row in room_rows:
                 at = facts.get(row.state_group or 0)
                 was = earlier.get(before.get(row.state_group or 0, 0)) if _is_turn(row) else None
-                if _is_about(row, user_id) or _may_see(row, at, was, access[room_id]):
+                is_shown = _is_about(row, user_id) or row.event_id in known
+                if is_shown or _may_see(row, at, was, access[room_id]):
                     room_seen.append(Seen(row, (at and at.membership) or Membership.LEAVE))
         return seen
 

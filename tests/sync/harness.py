@@ -21,8 +21,10 @@ from synapse.storage.timeline import TimelineRow, TimelineStore
 from synapse.storage.to_device import ToDeviceStore
 from synapse.storage.unread import UnreadStore
 from synapse.storage.user_rooms import UserRoomStore
+from synapse.storage.users import UserStore
 from synapse.storage.visibility_facts import VisibilityFactStore
 from synapse.sync.changes import Changes
+from synapse.sync.erased import ErasedUsers
 from synapse.sync.forms import Annotator
 from synapse.sync.handler import Sources, SyncHandler, SyncRequest
 from synapse.sync.ignored import IgnoredUsers
@@ -84,6 +86,7 @@ class Harness:
         self.histories: Cache[str, Any] = Cache("histories", 100)
         self.ignored_lists: Cache[str, Any] = Cache("ignored", 100)
         self.keys_left: Cache[Any, Any] = Cache("keys_left", 100)
+        self.erased: Cache[str, bool] = Cache("erased", 100)
         self.room_states: Cache[str, Any] = Cache("room_states", 100)
         self.filters: dict[str, Filter] = {}
         self.rules: dict[str, Any] = {}
@@ -99,7 +102,8 @@ class Harness:
         groups: LruCache[Any, Any] = LruCache("groups", 100)
         user_rooms = UserRoomStore(self.db)
         lazy_members = LazyMembers()
-        self.visibility = VisibilityFilter(VisibilityFactStore(self.db), user_rooms, self.histories, groups)
+        erased = ErasedUsers(UserStore(self.db), self.erased)
+        self.visibility = VisibilityFilter(VisibilityFactStore(self.db), user_rooms, self.histories, groups, erased)
         accounts = AccountDataStore(self.db)
         sections = build_sections(
             timeline=timeline,
