@@ -208,7 +208,7 @@ class Homeserver:
 
     async def update_profile_in_rooms(self, user_id: str) -> None:
         """Writes a user's name and picture into their memberships."""
-        await self.rooms.memberships.update_profile(user_id)
+        await self.rooms.room_profiles.update(user_id)
 
     # -- rooms: reading and sync ---------------------------------------------------------------------------------
 

@@ -17,11 +17,13 @@ if TYPE_CHECKING:
     from synapse.app._accounts import Accounts
     from synapse.app._replication import MainReplication, WorkerReplication
     from synapse.handlers.aliases import Aliases
+    from synapse.handlers.entry import Entry
     from synapse.handlers.event_creation import EventCreation, Signer
     from synapse.handlers.membership import Memberships
     from synapse.handlers.public_rooms import PublicRooms
     from synapse.handlers.redaction import Redactions
     from synapse.handlers.room_creation import RoomCreation
+    from synapse.handlers.room_profiles import RoomProfiles
     from synapse.http.ratelimit import RateLimits
     from synapse.push.bulk import BulkPush, RoomMembers
     from synapse.state.heads import RoomHeads
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from synapse.storage.event_txns import EventTxnsStore
     from synapse.storage.events import EventsStore
     from synapse.storage.extremities import ExtremitiesStore
+    from synapse.storage.invitees import InviteesStore
     from synapse.storage.memberships import MembershipsStore
     from synapse.storage.persist import Persister
     from synapse.storage.persist_events import Outcome, Request
@@ -96,6 +99,12 @@ class Rooms:
         from synapse.storage.memberships import MembershipsStore
 
         return MembershipsStore(self._hs.database)
+
+    @cached_property
+    def invitees_store(self) -> InviteesStore:
+        from synapse.storage.invitees import InviteesStore
+
+        return InviteesStore(self._hs.database)
 
     @cached_property
     def state_store(self) -> StateStore:
@@ -244,6 +253,18 @@ class Rooms:
         return Redactions(self.creation)
 
     @cached_property
+    def entry(self) -> Entry:
+        from synapse.handlers.entry import Entry
+
+        return Entry(self.memory.state, self.memory.members, self.membership_store)
+
+    @cached_property
+    def room_profiles(self) -> RoomProfiles:
+        from synapse.handlers.room_profiles import RoomProfiles
+
+        return RoomProfiles(self.creation, self.memory.state, self.membership_store, self.invitees_store)
+
+    @cached_property
     def memberships(self) -> Memberships:
         """In the main process, guests are also made to leave where they may not be any more."""
         from synapse.handlers.membership import Memberships
@@ -252,9 +273,9 @@ class Rooms:
             self.creation,
             self.memory.heads,
             self.memory.state,
-            self.memory.members,
+            self.entry,
             self.membership_store,
-            self._hs.accounts.profile_store,
+            self.invitees_store,
             self.aliases,
             self._server_name,
             self._forgotten,
@@ -278,7 +299,7 @@ class Rooms:
 
         return RoomCreation(
             self.signer,
-            self._hs.accounts.profile_store,
+            self.invitees_store,
             self.push,
             self.writer,
             self.caught_up,

@@ -1,54 +1,35 @@
-"""Memberships: joining and leaving rooms, inviting, knocking, kicking and banning, and showing one's profile in rooms.
+"""Memberships: joining and leaving rooms, inviting, knocking, kicking and banning.
 
 Each is an m.room.member event that `EventCreation` makes; here stands what its content is to be, and what must be
-true besides the room's authorisation rules. Rooms that this server does not take part in would be reached over
-federation, which is not done here.
+true besides the room's authorisation rules: for joins, that is `handlers.entry`. Rooms that this server does not take
+part in would be reached over federation, which is not done here.
 
-Client-server API, "Room membership"; room version 8 for restricted rooms.
+Client-server API, "Room membership", "Invite permission".
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Set
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Set
 from typing import TYPE_CHECKING, Any, Final
 
-from twisted.internet.defer import Deferred, gatherResults
-
-from synapse.api.constants import EventTypes, GuestAccess, JoinRules, Membership
-from synapse.api.errors import (
-    Codes,
-    MatrixError,
-    bad_json,
-    forbidden,
-    guest_access_forbidden,
-    invalid_param,
-    not_found,
-    unknown,
-)
+from synapse.api.constants import EventTypes, Membership
+from synapse.api.errors import Codes, MatrixError, bad_json, forbidden, invalid_param, not_found, unknown
 from synapse.api.identifiers import domain_of, is_room_id, parse_user_id
-from synapse.events.power_levels import PowerLevels
-from synapse.handlers.event_creation import Draft
 
 if TYPE_CHECKING:
     from synapse.handlers.aliases import Aliases
-    from synapse.handlers.event_creation import EventCreation, State
+    from synapse.handlers.entry import Entry
+    from synapse.handlers.event_creation import EventCreation
     from synapse.http.request import Requester
-    from synapse.push.bulk import RoomMembers
     from synapse.state.heads import RoomHeads
     from synapse.state.store import StateReader
+    from synapse.storage.invitees import InviteesStore
     from synapse.storage.memberships import MembershipsStore
-    from synapse.storage.profiles import ProfileStore
 
-AT_ONCE: Final = 10
-"""Rooms into which a changed profile is written at the same time."""
-
-_CREATE: Final = (EventTypes.CREATE, "")
-_JOIN_RULES: Final = (EventTypes.JOIN_RULES, "")
-_POWER_LEVELS: Final = (EventTypes.POWER_LEVELS, "")
-_GUEST_ACCESS: Final = (EventTypes.GUEST_ACCESS, "")
+_AUTHORISER: Final = "join_authorised_via_users_server"
 _SHOWS_PROFILE: Final = frozenset({Membership.JOIN, Membership.INVITE, Membership.KNOCK})
-_RESTRICTED: Final = frozenset({JoinRules.RESTRICTED, JoinRules.KNOCK_RESTRICTED})
+_NOT_CUSTOM: Final = frozenset({"membership", "third_party_signed", "third_party_invite", _AUTHORISER})
+"""What the body of a join may not bring into the content of the membership; everything else goes there."""
 
 
 class Memberships:
@@ -62,9 +43,9 @@ class Memberships:
         creation: EventCreation,
         heads: RoomHeads,
         state: StateReader,
-        members: RoomMembers,
+        entry: Entry,
         store: MembershipsStore,
-        profiles: ProfileStore,
+        invitees: InviteesStore,
         aliases: Aliases,
         server_name: str,
         forgotten: Callable[[str], Awaitable[None]] | None = None,
@@ -73,9 +54,9 @@ class Memberships:
         self._forgotten = forgotten
         self._heads = heads
         self._state = state
-        self._members = members
+        self._entry = entry
         self._store = store
-        self._profiles = profiles
+        self._invitees = invitees
         self._aliases = aliases
         self._server_name = server_name
 
@@ -84,20 +65,24 @@ class Memberships:
     async def join(self, requester: Requester, room: str, body: dict[str, Any] | None = None) -> str:
         """Join a room by id or alias; its id. Whoever is in it already stays as they are.
 
-        Raises 403 M_FORBIDDEN, and 404 M_NOT_FOUND for rooms that this server does not know.
+        What `body` has besides `reason` and `third_party_signed` goes into the content of the membership. Raises 403
+        M_FORBIDDEN, 404 M_NOT_FOUND for rooms that this server does not know, and what `Entry.allow` says.
         """
         room_id = await self._local_room(room)
         if body and "third_party_signed" in body:
             raise unknown("Invitations by e-mail or phone number cannot be accepted by this server yet.")
         if await self._surely(room_id, requester.user_id, {Membership.JOIN}):
             return room_id
-        await self._change(requester, room_id, requester.user_id, Membership.JOIN, _reason(body))
+        custom = {key: value for key, value in (body or {}).items() if key not in _NOT_CUSTOM}
+        content = {**custom, "membership": Membership.JOIN, **_reason(body)}
+        await self._change(requester, room_id, requester.user_id, content)
         return room_id
 
     async def knock(self, requester: Requester, room: str, body: dict[str, Any] | None = None) -> str:
         """Ask to be let in; the room's id."""
         room_id = await self._local_room(room)
-        await self._change(requester, room_id, requester.user_id, Membership.KNOCK, _reason(body))
+        content = {"membership": Membership.KNOCK, **_reason(body)}
+        await self._change(requester, room_id, requester.user_id, content)
         return room_id
 
     async def leave(self, requester: Requester, room_id: str, body: dict[str, Any] | None = None) -> None:
@@ -106,11 +91,12 @@ class Memberships:
             return
         if await self._surely(room_id, requester.user_id, {None}):
             raise forbidden("You are not in that room, or there is no such room.")
-        await self._change(requester, room_id, requester.user_id, Membership.LEAVE, _reason(body))
+        content = {"membership": Membership.LEAVE, **_reason(body)}
+        await self._change(requester, room_id, requester.user_id, content)
 
     async def invite(self, requester: Requester, room_id: str, body: dict[str, Any]) -> None:
-        """Invite the user that `body` names."""
-        await self._change(requester, room_id, _target(body), Membership.INVITE, _reason(body))
+        """Invite the user that `body` names. Raises 403 M_INVITE_BLOCKED where that user wants no invitations."""
+        await self._change(requester, room_id, _target(body), {"membership": Membership.INVITE, **_reason(body)})
 
     async def kick(self, requester: Requester, room_id: str, body: dict[str, Any]) -> None:
         """Make somebody leave who is in the room, invited, or knocks."""
@@ -118,11 +104,11 @@ class Memberships:
         if await self._surely(room_id, target, {None, Membership.LEAVE, Membership.BAN}):
             await self._require_joined(requester.user_id, room_id)
             raise forbidden(f"{target} is not in the room.")
-        await self._change(requester, room_id, target, Membership.LEAVE, _reason(body))
+        await self._change(requester, room_id, target, {"membership": Membership.LEAVE, **_reason(body)})
 
     async def ban(self, requester: Requester, room_id: str, body: dict[str, Any]) -> None:
         """Make somebody leave for good, or keep them from coming."""
-        await self._change(requester, room_id, _target(body), Membership.BAN, _reason(body))
+        await self._change(requester, room_id, _target(body), {"membership": Membership.BAN, **_reason(body)})
 
     async def unban(self, requester: Requester, room_id: str, body: dict[str, Any]) -> None:
         """Lift a ban."""
@@ -130,7 +116,7 @@ class Memberships:
         if await self._surely(room_id, target, {None, *Membership.ALL} - {Membership.BAN}):
             await self._require_joined(requester.user_id, room_id)
             raise forbidden(f"{target} is not banned from the room.")
-        await self._change(requester, room_id, target, Membership.LEAVE, _reason(body))
+        await self._change(requester, room_id, target, {"membership": Membership.LEAVE, **_reason(body)})
 
     async def forget(self, requester: Requester, room_id: str) -> None:
         """Hear no more of a room that one has left. Raises 400 M_UNKNOWN for those who are still in it."""
@@ -143,19 +129,11 @@ class Memberships:
         raise unknown("You must leave the room before you can forget it.")
 
     async def put_state(self, requester: Requester, room_id: str, target: str, content: dict[str, Any]) -> str:
-        """An m.room.member event as the client words it; its id."""
-        membership = content.get("membership")
-        if membership not in Membership.ALL:
+        """An m.room.member event as the client words it; its id. A name or picture of its own holds in this room."""
+        if content.get("membership") not in Membership.ALL:
             raise bad_json(f"A membership is one of {', '.join(sorted(Membership.ALL))}.")
         parse_user_id(target)
-        if membership == Membership.INVITE:
-            self._require_local(target)
-        authoriser = await self._allow_entry(requester, room_id, target, membership)
-        content = {key: value for key, value in content.items() if key != "join_authorised_via_users_server"}
-        if authoriser is not None:
-            content["join_authorised_via_users_server"] = authoriser
-        created = await self._creation.create(requester, room_id, EventTypes.MEMBER, content, state_key=target)
-        return created.event_id
+        return await self._change(requester, room_id, target, content)
 
     async def joined_rooms(self, user_id: str) -> list[str]:
         """The rooms that the user is in."""
@@ -167,56 +145,31 @@ class Memberships:
         found = await self._state.current(room_id, [key])
         return found[key].event.membership if key in found else None
 
-    async def update_profile(self, user_id: str) -> None:
-        """Show the user's present name and picture in all rooms that it has joined, a few at a time.
-
-        A room that refuses keeps the old ones. Where they show already, nothing is written, so this may be called anew.
-        """
-        profile = await self._profile_of(user_id)
-        rooms = await self.joined_rooms(user_id)
-        for start in range(0, len(rooms), AT_ONCE):
-            await gatherResults(
-                [
-                    Deferred.fromCoroutine(self._show(user_id, room_id, profile))
-                    for room_id in rooms[start : start + AT_ONCE]
-                ]
-            )
-
-    async def _show(self, user_id: str, room_id: str, profile: dict[str, Any]) -> None:
-        key = (EventTypes.MEMBER, user_id)
-        found = await self._state.current(room_id, [key])
-        if key not in found or found[key].event.membership != Membership.JOIN:
-            return
-        content = dict(found[key].event.content)
-        for name in ("displayname", "avatar_url", "join_authorised_via_users_server", "reason"):
-            content.pop(name, None)
-        content.update(profile)
-        with suppress(MatrixError):
-            await self._creation.send(Draft(room_id, user_id, EventTypes.MEMBER, content, user_id))
-
     # ------------------------------------------------------------------------------------------------------------
 
-    async def _change(
-        self, requester: Requester, room_id: str, target: str, membership: str, extra: dict[str, Any]
-    ) -> None:
-        if membership == Membership.INVITE:
-            self._require_local(target)
-        authoriser = await self._allow_entry(requester, room_id, target, membership)
-        content = {"membership": membership, **extra}
-        if authoriser is not None:
-            content["join_authorised_via_users_server"] = authoriser
+    async def _change(self, requester: Requester, room_id: str, target: str, content: dict[str, Any]) -> str:
+        """Make the event, with what the content lacks; its id."""
+        membership = content["membership"]
+        content = {key: value for key, value in content.items() if key != _AUTHORISER}
+        if membership == Membership.JOIN and target == requester.user_id:
+            authoriser = await self._entry.allow(requester, room_id)
+            if authoriser is not None:
+                content[_AUTHORISER] = authoriser
         if membership in _SHOWS_PROFILE:
-            content.update(await self._profile_of(target))
-        await self._creation.create(requester, room_id, EventTypes.MEMBER, content, state_key=target)
+            content = {**await self._shown(target, membership), **content}
+        created = await self._creation.create(requester, room_id, EventTypes.MEMBER, content, state_key=target)
+        return created.event_id
 
-    async def _profile_of(self, user_id: str) -> dict[str, Any]:
+    async def _shown(self, user_id: str, membership: str) -> dict[str, Any]:
+        """How the user shows in rooms. Raises for those who cannot be invited, or do not want to be."""
         if domain_of(user_id) != self._server_name:
+            if membership == Membership.INVITE:
+                raise forbidden(f"{user_id} belongs to another server, and this one cannot invite over federation yet.")
             return {}
-        profile = await self._profiles.get(user_id)
-        if profile is None:
-            return {}
-        named = {"displayname": profile.display_name, "avatar_url": profile.avatar_url}
-        return {name: value for name, value in named.items() if value is not None}
+        user = await self._invitees.get(user_id)
+        if membership == Membership.INVITE and user.blocks_invites:
+            raise invite_blocked(user_id)
+        return dict(user.as_json())
 
     async def _local_room(self, room: str) -> str:
         if room.startswith("#"):
@@ -226,10 +179,6 @@ class Memberships:
         if await self._heads.get(room) is None:
             raise not_found("This server does not know that room, and cannot yet ask others for it.")
         return room
-
-    def _require_local(self, target: str) -> None:
-        if domain_of(target) != self._server_name:
-            raise forbidden(f"{target} belongs to another server, and this one cannot invite over federation yet.")
 
     async def _surely(self, room_id: str, user_id: str, memberships: Set[str | None]) -> bool:
         """Whether the user stands with the room in one of these ways, also by the word of the database."""
@@ -242,49 +191,10 @@ class Memberships:
         if await self._surely(room_id, user_id, {None, *Membership.ALL} - {Membership.JOIN}):
             raise forbidden("You are not in that room, or there is no such room.")
 
-    # -- entering ------------------------------------------------------------------------------------------------
 
-    async def _allow_entry(self, requester: Requester, room_id: str, target: str, membership: str) -> str | None:
-        """What must be true for a join besides the authorisation rules. The user who vouches for a restricted one."""
-        if membership != Membership.JOIN or target != requester.user_id:
-            return None
-        member = (EventTypes.MEMBER, target)
-        state = await self._state.current(room_id, [_CREATE, _JOIN_RULES, _POWER_LEVELS, _GUEST_ACCESS, member])
-        own = state[member].event.membership if member in state else None
-        if requester.is_guest and own != Membership.JOIN and not _lets_guests_in(state):
-            raise guest_access_forbidden("Guests may not join this room.")
-        rules = state[_JOIN_RULES].event.content if _JOIN_RULES in state else {}
-        if rules.get("join_rule") not in _RESTRICTED or own in (Membership.JOIN, Membership.INVITE, Membership.BAN):
-            return None
-        if not await self._store.joined_any(target, _allowed_rooms(rules)):
-            raise forbidden("To join this room, you must be invited or be in one of the rooms that it names.")
-        return await self._voucher(room_id, state)
-
-    async def _voucher(self, room_id: str, state: State) -> str:
-        """A user of this server in the room who could invite."""
-        version = state[_CREATE].event.room_version
-        levels = PowerLevels.of_state({key: stored.event for key, stored in state.items()}, version)
-        members = await self._members.get(room_id)
-        able = [user_id for user_id in members.local if levels.user(user_id) >= levels.invite]
-        if not able:
-            raise MatrixError(
-                400, Codes.UNABLE_TO_AUTHORISE_JOIN, "Nobody of this server in the room could have invited you."
-            )
-        return max(able, key=lambda user_id: (levels.user(user_id), user_id))
-
-
-def _allowed_rooms(rules: dict[str, Any]) -> Iterable[str]:
-    allow = rules.get("allow")
-    for condition in allow if isinstance(allow, list) else ():
-        if isinstance(condition, dict) and condition.get("type") == "m.room_membership":
-            room_id = condition.get("room_id")
-            if isinstance(room_id, str) and "\x00" not in room_id:
-                yield room_id
-
-
-def _lets_guests_in(state: State) -> bool:
-    access = state.get(_GUEST_ACCESS)
-    return access is not None and access.event.content.get("guest_access") == GuestAccess.CAN_JOIN
+def invite_blocked(user_id: str) -> MatrixError:
+    """The answer to who invites somebody that wants no invitations."""
+    return MatrixError(403, Codes.INVITE_BLOCKED, f"{user_id} does not accept invitations.")
 
 
 def _target(body: dict[str, Any]) -> str:

@@ -20,7 +20,9 @@ from synapse.events.event import Event, StateKey
 from synapse.events.hashes import reference_hash
 from synapse.events.power_levels import PowerLevels
 from synapse.handlers.event_content import check_content
+from synapse.handlers.membership import invite_blocked
 from synapse.push.bulk import Members
+from synapse.storage.invitees import NOBODY
 from synapse.storage.persist_events import NewEvent, NewRoom, Outcome, Replaced, Request
 
 if TYPE_CHECKING:
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from synapse.http.ratelimit import RateLimits
     from synapse.http.request import Requester
     from synapse.push.bulk import BulkPush
-    from synapse.storage.profiles import Profile, ProfileStore
+    from synapse.storage.invitees import Invitee, InviteesStore
 
 MAX_EVENTS: Final = 500
 """Events that one request may make: each costs a signature and a row in ten tables."""
@@ -85,7 +87,7 @@ class RoomCreation:
     def __init__(
         self,
         signer: Signer,
-        profiles: ProfileStore,
+        invitees: InviteesStore,
         push: BulkPush,
         writer: Callable[[Request], Awaitable[Outcome]],
         caught_up: Callable[[int], Awaitable[None]],
@@ -94,7 +96,7 @@ class RoomCreation:
         default_version: str,
     ) -> None:
         self._signer = signer
-        self._profiles = profiles
+        self._invitees = invitees
         self._push = push
         self._writer = writer
         self._caught_up = caught_up
@@ -114,8 +116,11 @@ class RoomCreation:
         plan = _Plan(requester.user_id, version, wish, preset, alias)
         if plan.invited:
             self._limits.require(INVITES, requester.user_id)
-        profiles = await self._profiles.get_many([requester.user_id, *plan.invited])
-        events = self._build(plan, profiles)
+        users = await self._invitees.get_many([requester.user_id, *plan.invited])
+        for user_id in plan.invited:
+            if users.get(user_id, NOBODY).blocks_invites:
+                raise invite_blocked(user_id)
+        events = self._build(plan, users)
         request = Request(
             events[0].room_id,
             await self._with_push(events, len(plan.invited) > 0),
@@ -152,14 +157,14 @@ class RoomCreation:
         parse_room_alias(alias)
         return alias
 
-    def _build(self, plan: _Plan, profiles: dict[str, Profile]) -> list[Event]:
+    def _build(self, plan: _Plan, users: dict[str, Invitee]) -> list[Event]:
         """The room's first events, each allowed by the state that those before it make."""
         state: dict[StateKey, Event] = {}
         events: list[Event] = []
         room_id = None if plan.version.room_id_from_create else new_room_id(self._signer.server_name)
         for event_type, state_key, content in plan.events():
             if event_type == EventTypes.MEMBER:
-                content.update(_shown(profiles.get(state_key)))
+                content.update(users.get(state_key, NOBODY).as_json())
             try:
                 check_content(event_type, state_key, content)
                 event = self._build_one(plan, room_id, events, state, (event_type, state_key), content)
@@ -306,10 +311,3 @@ class _Plan:
         ):
             if event_type not in given:
                 yield event_type, "", content
-
-
-def _shown(profile: Profile | None) -> dict[str, Any]:
-    if profile is None:
-        return {}
-    named = {"displayname": profile.display_name, "avatar_url": profile.avatar_url}
-    return {name: value for name, value in named.items() if value is not None}

@@ -44,6 +44,10 @@ class MembershipsStore:
         """Whether a user of this server has joined any of the rooms."""
         return await self._db.read("memberships.joined_any", _joined_any, user_id, list(room_ids))
 
+    async def any_here(self, room_ids: Iterable[str]) -> bool:
+        """Whether this server takes part in any of the rooms."""
+        return await self._db.read("memberships.any_here", _any_here, list(room_ids))
+
     async def joined_local(self, room_id: str) -> tuple[dict[str, str | None], int]:
         """The room's joined members of this server, with their display names there; and how many there are in all."""
         return await self._db.read("memberships.joined_local", _joined_local, room_id)
@@ -77,6 +81,14 @@ def _joined_any(txn: Transaction, user_id: str, room_ids: list[str]) -> bool:
     txn.execute(
         "SELECT 1 FROM local_memberships WHERE user_id = %s AND membership = %s AND room_id = ANY(%s) LIMIT 1",
         (user_id, Membership.JOIN, room_ids),
+    )
+    return txn.one_or_none() is not None
+
+
+def _any_here(txn: Transaction, room_ids: list[str]) -> bool:
+    txn.execute(
+        "SELECT 1 FROM local_memberships WHERE membership = %s AND room_id = ANY(%s) LIMIT 1",
+        (Membership.JOIN, room_ids),
     )
     return txn.one_or_none() is not None
 

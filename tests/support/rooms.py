@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from synapse.handlers.aliases import Aliases
+from synapse.handlers.entry import Entry
 from synapse.handlers.event_creation import EventCreation, Signer
 from synapse.handlers.event_rules import EventRules
 from synapse.handlers.membership import Memberships
@@ -21,6 +22,7 @@ from synapse.handlers.push_rules import PushRules
 from synapse.handlers.redaction import Redactions
 from synapse.handlers.room_creation import CreateRoom, RoomCreation
 from synapse.handlers.room_locks import RoomLocks
+from synapse.handlers.room_profiles import RoomProfiles
 from synapse.http.ratelimit import RateLimits
 from synapse.http.request import Requester
 from synapse.push.bulk import BulkPush, RoomMembers
@@ -37,13 +39,13 @@ from synapse.storage.database import Database, Transaction
 from synapse.storage.event_txns import EventTxnsStore
 from synapse.storage.events import EventsStore
 from synapse.storage.extremities import ExtremitiesStore
+from synapse.storage.invitees import InviteesStore
 from synapse.storage.memberships import MembershipsStore
 from synapse.storage.persist import Persister, Stores
 from synapse.storage.persist_events import Outcome, Request
 from synapse.storage.persist_plan import Planned
 from synapse.storage.persist_room import RoomEnds
 from synapse.storage.persist_state import GroupIds
-from synapse.storage.profiles import ProfileStore
 from synapse.storage.push_rules import PushRuleStore
 from synapse.storage.relations import RelationsStore
 from synapse.storage.rooms import RoomsStore
@@ -95,9 +97,8 @@ class RoomProcess:
             now,
             is_main,
         )
-        profiles = ProfileStore(db)
         self.limits = RateLimits({"rc_invites.per_issuer": Rate(0.001, 50)}.get, Clock())
-        self.rooms = RoomCreation(SIGNER, profiles, self.push, write, self.caught_up, now, self.limits, "12")
+        self.rooms = RoomCreation(SIGNER, InviteesStore(db), self.push, write, self.caught_up, now, self.limits, "12")
         self.aliases = Aliases(AliasesStore(db), RoomsStore(db), self.state, self.creation, SERVER)
         self.directory = PublicRooms(RoomsStore(db), SERVER)
         self.redactions = Redactions(self.creation)
@@ -105,12 +106,13 @@ class RoomProcess:
             self.creation,
             self.heads,
             self.state,
-            self.members,
+            Entry(self.state, self.members, MembershipsStore(db)),
             MembershipsStore(db),
-            profiles,
+            InviteesStore(db),
             self.aliases,
             SERVER,
         )
+        self.profiles = RoomProfiles(self.creation, self.state, MembershipsStore(db), InviteesStore(db))
 
     def hear(self, position: int, rows: Sequence[tuple[int, Row]]) -> None:
         """Rows of the events stream arrive, unless this process lags."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from synapse.api.identifiers import parse_room_id
 from synapse.handlers.membership import Memberships
 from synapse.http.server import Request, serves
 
@@ -21,6 +22,7 @@ class RoomMembership:
 
     @serves("room_join")
     async def join_by_id(self, request: Request, room_id: str) -> dict[str, Any]:
+        parse_room_id(room_id)
         return await self.join(request, room_id)
 
     @serves("knock")
