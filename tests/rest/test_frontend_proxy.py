@@ -22,6 +22,7 @@ from tests.rest.driver import Driver
 from tests.rest.test_keys import identity
 
 ALICE = "@alice:test"
+FROM_MAIN = {"errcode": "M_UNKNOWN", "error": "from main"}
 
 
 class MainProcess:
@@ -30,7 +31,7 @@ class MainProcess:
     def __init__(self) -> None:
         self.requests: list[tuple[str, str, bytes, dict[str, str]]] = []
         self.answer: ClientAnswer | Exception = ClientAnswer(
-            418, {"content-type": "application/json", "retry-after": "3", "server": "x"}, b'{"from":"main"}'
+            418, {"content-type": "application/json", "retry-after": "3", "server": "x"}, orjson.dumps(FROM_MAIN)
         )
 
     async def request(
@@ -89,7 +90,7 @@ async def test_new_identity_keys_are_passed_on_as_they_came(worker: Worker) -> N
     body = b'{"device_keys": ' + orjson.dumps(identity()) + b"  }"
     headers = {"user-agent": "nio", "connection": "close", "accept-encoding": "gzip", "content-length": "999"}
     reply = await worker.driver.call("POST", f"{C}/keys/upload", body, user=ALICE, headers=headers, query={"a": "b c"})
-    assert (reply.code, reply.json, reply.headers["retry-after"]) == (418, {"from": "main"}, "3")
+    assert (reply.code, reply.json, reply.headers["retry-after"]) == (418, FROM_MAIN, "3")
     assert "server" not in reply.headers
     ((method, path, passed, passed_headers),) = worker.main.requests
     assert (method, path, passed) == ("POST", f"{C}/keys/upload?a=b+c", body)
@@ -119,7 +120,7 @@ async def test_a_bad_upload_does_not_reach_the_main_process(worker: Worker) -> N
 @pytest_twisted.ensureDeferred
 async def test_presence_is_read_through_and_not_set(worker: Worker) -> None:
     path = f"{C}/presence/{ALICE}/status"
-    assert (await worker.driver.call("GET", path, user=ALICE)).json == {"from": "main"}
+    assert (await worker.driver.call("GET", path, user=ALICE)).json == FROM_MAIN
     assert (await worker.driver.call("PUT", path, {"presence": "online"}, user=ALICE)).json == {}
     assert (await worker.driver.call("PUT", path, {}, user="@bob:test")).errcode == "M_FORBIDDEN"
     assert (await worker.driver.call("PUT", path, b"x", user=ALICE)).errcode == "M_NOT_JSON"

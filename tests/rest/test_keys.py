@@ -72,8 +72,8 @@ async def test_a_devices_name_goes_with_its_keys(server: Server) -> None:
 @pytest_twisted.ensureDeferred
 async def test_keys_are_claimed_once_each(server: Server) -> None:
     token = await server.register("alice")
-    keys = {f"signed_curve25519:{n:02}": {"key": str(n)} for n in range(10)}
-    fallback = {"signed_curve25519:F": {"key": "f", "fallback": True}}
+    keys = {f"signed_curve25519:{n:02}": {"key": str(n), "signatures": {}} for n in range(10)}
+    fallback = {"signed_curve25519:F": {"key": "f", "fallback": True, "signatures": {}}}
     await server.call("POST", "/keys/upload", {"one_time_keys": keys, "fallback_keys": fallback}, token)
     body = {"one_time_keys": {ALICE: {"DEVICE": "signed_curve25519", "NONE": "x"}, "@b:far": {"D": "x"}}}
     calls = [Deferred.fromCoroutine(server.call("POST", "/keys/claim", body, token)) for _ in range(12)]

@@ -27,6 +27,7 @@ from synapse.config.root import from_options
 from synapse.http.request import RawRequest
 from synapse.http.site import Site
 from synapse.storage.pool import PoolSettings
+from tests.spec import answers
 from tests.support.postgres import SERVER_NAME
 from tests.support.reactor import real_reactor
 
@@ -67,6 +68,7 @@ class Client:
         sent = b"" if body is None else body if isinstance(body, bytes) else orjson.dumps(body)
         answer = await self._hs.router.handle(RawRequest(method, path, headers, sent))
         text = answer.body
+        answers.check(method, path, sent, answer.code, text)
         is_json = answer.content_type is not None and answer.content_type.startswith("application/json")
         return answer.code, orjson.loads(text) if is_json else text
 

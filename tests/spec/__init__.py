@@ -1,0 +1,1 @@
+"""The OpenAPI description of the client-server API as the tests use it: what it says, and whether answers agree."""

@@ -1,0 +1,111 @@
+"""Whether answers are what the description of their operation says.
+
+The drivers of the tests hand every answer of the in-process servers to `check`. Which operations have been seen to
+succeed is remembered, for the table at the end of a run.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+import jsonschema_rs
+import orjson
+
+from tests.spec.description import ROOT, Description, Operation, description
+
+_ERROR = f"{ROOT}api/client-server/definitions/errors/error.yaml"
+_VERSIONS = "(?:api/v1|v2_alpha|r0|unstable|v1|v3)"
+_SHOWN = 600  # bytes of an answer that are quoted
+_OF_HTTP = (206, 304)  # answers to conditions and ranges, which the description leaves to HTTP
+# Answers that differ from the description, and why.
+_DIFFERENT = {
+    ("getTurnServer", b"{}"): "no TURN server is configured: the description has no word for it, clients know this one",
+}
+# Two operations share a method and a path: which one a request asks for.
+_SHARED = {
+    "inviteBy3PID": lambda query, body: b'"medium"' in body,
+    "inviteUser": lambda query, body: b'"medium"' not in body,
+    "peekEvents": lambda query, body: "room_id=" in query,
+    "getEvents": lambda query, body: "room_id=" not in query,
+}
+
+
+class Answers:
+    """Compares answers with the description."""
+
+    def __init__(self, described: Description) -> None:
+        self.succeeded: set[str] = set()
+        self._described = described
+        self._registry = jsonschema_rs.Registry(list(described.files.items()), draft=jsonschema_rs.Draft202012)
+        self._validators: dict[str, Any] = {}
+        self._patterns = [(operation, _pattern(operation)) for operation in described.operations]
+
+    @property
+    def operations(self) -> tuple[Operation, ...]:
+        """All that are described."""
+        return self._described.operations
+
+    def operation(self, method: str, target: str, body: bytes = b"") -> Operation | None:
+        """The operation that a request asks for, if it is described."""
+        path, _, query = target.partition("?")
+        for operation, pattern in self._patterns:
+            if operation.method == method and pattern.fullmatch(path):
+                asked = _SHARED.get(operation.id)
+                if asked is None or asked(query, body):
+                    return operation
+        return None
+
+    def check(self, method: str, target: str, sent: bytes, code: int, body: bytes) -> None:
+        """Raises AssertionError when the answer is not what the description says, if it says something."""
+        operation = self.operation(method, target, sent)
+        if operation is None or code in _OF_HTTP or (operation.id, body) in _DIFFERENT:
+            return
+        place = operation.answers.get(code)
+        if place is not None or code >= 400:
+            problems = list(self._problems(place.reference if place is not None else _ERROR, body))
+            assert not problems, (
+                f"{method} {target}: the answer {code} is not what {operation.subject}.yaml ({operation.id}) says:\n"
+                + "\n".join(problems[:5])
+                + f"\n{body[:_SHOWN]!r}"
+            )
+        else:
+            assert code in operation.answers, f"{method} {target}: {operation.subject}.yaml knows no answer {code}"
+        if code < 300:
+            self.succeeded.add(operation.id)
+
+    def _problems(self, reference: str, body: bytes) -> Iterator[str]:
+        validator = self._validators.get(reference)
+        if validator is None:
+            schema = {"$ref": reference}
+            validator = self._validators[reference] = jsonschema_rs.validator_for(schema, registry=self._registry)
+        for problem in validator.iter_errors(orjson.loads(body)):
+            where = "/".join(map(str, problem.instance_path))
+            yield f"  at /{where}: {problem.message[:_SHOWN]}"
+
+
+@cache
+def answers() -> Answers | None:
+    """The one comparison of a test run; None where there is no description."""
+    described = description()
+    return None if described is None else Answers(described)
+
+
+def check(method: str, target: str, sent: bytes, code: int, body: bytes) -> None:
+    """Raises AssertionError when an answer is not as described. `target` is path and query as they were sent."""
+    known = answers()
+    if known is not None:
+        known.check(method, target, sent, code, body)
+
+
+def _pattern(operation: Operation) -> re.Pattern[str]:
+    prefix = re.sub(r"/v\d$", f"/{_VERSIONS}", operation.prefix)
+    path = "".join(
+        "[^/]+" if part.startswith("{") else re.escape(part) for part in re.split(r"(\{\w+\})", operation.path)
+    )
+    if operation.path.endswith("/{stateKey}"):
+        # "The trailing slash on this endpoint is optional" when the key is empty.
+        path = path.removesuffix("/[^/]+") + "(?:/[^/]*)?"
+    return re.compile(prefix + path)
