@@ -33,8 +33,9 @@ LEVEL_DEFAULTS: Final[Mapping[str, int]] = {
 NOTIFICATION_DEFAULT: Final = 50
 
 _CREATOR_WITHOUT_EVENT: Final = 100
-_INTEGER_TEXT: Final = re.compile(r"\s*[+-]?[0-9]{1,400}\s*", re.ASCII)
+_INTEGER_TEXT: Final = re.compile(r"\s*([+-]?)([0-9]+)\s*", re.ASCII)
 _MAX_DOUBLE: Final = int(1.7976931348623157e308)
+_MAX_DIGITS: Final = 309  # of the largest double
 
 
 def parse_level(value: Any, room_version: RoomVersion) -> int | None:
@@ -45,10 +46,20 @@ def parse_level(value: Any, room_version: RoomVersion) -> int | None:
     if accepted is PowerLevelValues.INTEGERS:
         return None
     if isinstance(value, str):
-        return int(value) if _INTEGER_TEXT.fullmatch(value) else None
+        return _parse_text(value)
     if isinstance(value, float) and accepted is PowerLevelValues.LENIENT and abs(value) <= _MAX_DOUBLE:
         return int(value)
     return None
+
+
+def _parse_text(text: str) -> int | None:
+    """An integer with any number of leading zeros, and space around it; no larger than a double may be."""
+    match = _INTEGER_TEXT.fullmatch(text)
+    digits = match[2].lstrip("0") if match is not None else ""
+    if match is None or len(digits) > _MAX_DIGITS:
+        return None
+    level = int(match[1] + (digits or "0"))
+    return level if abs(level) <= _MAX_DOUBLE else None
 
 
 def creators_of(create: Event) -> frozenset[str]:

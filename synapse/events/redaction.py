@@ -95,6 +95,7 @@ def _redact_content(event_type: Any, content: dict[str, Any], rules: RedactionRu
 
 
 def _keep_signed_invite(content: dict[str, Any], kept: dict[str, Any]) -> None:
+    # The invite itself stays, "but will only contain the signed key": an object without one is left empty.
     invite = content.get("third_party_invite")
-    if isinstance(invite, dict) and "signed" in invite:
-        kept["third_party_invite"] = {"signed": invite["signed"]}
+    if isinstance(invite, dict):
+        kept["third_party_invite"] = {key: invite[key] for key in ("signed",) if key in invite}

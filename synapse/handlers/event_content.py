@@ -11,7 +11,9 @@ from typing import Any, Final
 
 from synapse.api.constants import EventTypes, HistoryVisibility, Membership
 from synapse.api.errors import bad_json, invalid_param
-from synapse.api.identifiers import is_room_alias, is_user_id
+from synapse.api.identifiers import is_room_alias, is_room_id, is_user_id
+from synapse.api.room_versions import RoomVersion
+from synapse.events.power_levels import LEVEL_DEFAULTS, parse_level
 
 _TEXTS: Final[Mapping[str, tuple[str, ...]]] = {
     EventTypes.NAME: ("name",),
@@ -27,8 +29,10 @@ _TEXTS: Final[Mapping[str, tuple[str, ...]]] = {
 _MAY_BE_EMPTY: Final = frozenset({EventTypes.NAME, EventTypes.TOPIC})
 
 
-def check_content(event_type: str, state_key: str | None, content: Mapping[str, Any]) -> None:
-    """Raise 400 M_BAD_JSON or M_INVALID_PARAM for content that means nothing."""
+def check_content(event_type: str, state_key: str | None, content: Mapping[str, Any], version: RoomVersion) -> None:
+    """Raise 400 M_BAD_JSON or M_INVALID_PARAM for content that means nothing in a room of that version."""
+    if event_type == EventTypes.POWER_LEVELS:
+        _check_power_levels(content, version)
     if state_key is None:
         return
     for name in _TEXTS.get(event_type, ()):
@@ -44,9 +48,56 @@ def _check_member(state_key: str, content: Mapping[str, Any]) -> None:
         raise bad_json(f"A membership is one of {', '.join(sorted(Membership.ALL))}.")
     if not is_user_id(state_key):
         raise invalid_param("The state key of m.room.member must be a user ID.")
-    for name in ("displayname", "avatar_url"):
+    for name in ("displayname", "avatar_url", "reason"):
         if content.get(name) is not None and not isinstance(content[name], str):
             raise bad_json(f"The '{name}' of m.room.member must be a string.")
+    if not isinstance(content.get("is_direct", False), bool):
+        raise bad_json("The 'is_direct' of m.room.member must be true or false.")
+    if not isinstance(content.get("third_party_invite", {}), dict):
+        raise bad_json("The 'third_party_invite' of m.room.member must be an object.")
+
+
+def _check_power_levels(content: Mapping[str, Any], version: RoomVersion) -> None:
+    """The numbers are numbers, as that room version writes them; the authorisation rules ask this of some only."""
+    for name in LEVEL_DEFAULTS:
+        if name in content and parse_level(content[name], version) is None:
+            raise bad_json(f"The power level '{name}' must be an integer.")
+    for table in ("events", "notifications", "users"):
+        entries = content.get(table, {})
+        if not isinstance(entries, dict) or any(parse_level(level, version) is None for level in entries.values()):
+            raise bad_json(f"'{table}' of the power levels must be an object with integers.")
+    for user_id in content.get("users", {}):
+        if not is_user_id(user_id):
+            raise bad_json(f"The keys in 'users' of the power levels must be user IDs, which '{user_id:.80}' is not.")
+
+
+def _check_create(_state_key: str, content: Mapping[str, Any]) -> None:
+    if not isinstance(content.get("m.federate", True), bool):
+        raise bad_json("The 'm.federate' of m.room.create must be true or false.")
+    if not isinstance(content.get("type", ""), str):
+        raise bad_json("The 'type' of m.room.create must be a string.")
+    additional = content.get("additional_creators", [])
+    if not isinstance(additional, list) or not all(isinstance(u, str) and is_user_id(u) for u in additional):
+        raise bad_json("The 'additional_creators' of m.room.create must be an array of user IDs.")
+    predecessor = content.get("predecessor", {"room_id": "!x:x"})
+    room_id = predecessor.get("room_id") if isinstance(predecessor, dict) else None
+    if not isinstance(room_id, str) or not is_room_id(room_id):
+        raise bad_json("The 'predecessor' of m.room.create must be an object with a room ID as 'room_id'.")
+
+
+def _check_join_rules(_state_key: str, content: Mapping[str, Any]) -> None:
+    # Conditions that nobody understands are allowed, and fulfilled by nobody.
+    if not isinstance(content.get("allow", []), list):
+        raise bad_json("The 'allow' of m.room.join_rules must be an array.")
+
+
+def _check_server_acl(_state_key: str, content: Mapping[str, Any]) -> None:
+    for name in ("allow", "deny"):
+        servers = content.get(name, [])
+        if not isinstance(servers, list) or not all(isinstance(server, str) for server in servers):
+            raise bad_json(f"The '{name}' of m.room.server_acl must be an array of strings.")
+    if not isinstance(content.get("allow_ip_literals", True), bool):
+        raise bad_json("The 'allow_ip_literals' of m.room.server_acl must be true or false.")
 
 
 def _check_visibility(_state_key: str, content: Mapping[str, Any]) -> None:
@@ -61,7 +112,10 @@ def _check_canonical_alias(_state_key: str, content: Mapping[str, Any]) -> None:
 
 
 _CHECKS: Final = {
+    EventTypes.CREATE: _check_create,
     EventTypes.MEMBER: _check_member,
+    EventTypes.JOIN_RULES: _check_join_rules,
+    EventTypes.SERVER_ACL: _check_server_acl,
     EventTypes.HISTORY_VISIBILITY: _check_visibility,
     EventTypes.CANONICAL_ALIAS: _check_canonical_alias,
 }

@@ -146,7 +146,8 @@ class EventCreation:
             earlier = self._recent.get(draft.txn)
             if earlier is not None:
                 return earlier
-        check_content(draft.type, draft.state_key, draft.content)
+        version = (await self._head(draft.room_id)).version
+        check_content(draft.type, draft.state_key, draft.content, version)
         if draft.state_key is None:
             persisted = await self._send(draft)
         else:

@@ -6,11 +6,12 @@ Client-server API, "m.room.canonical_alias", "Annotations", "Threading".
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from synapse.api.constants import EventTypes, RelationTypes
-from synapse.api.errors import Codes, MatrixError, unknown
+from synapse.api.errors import Codes, MatrixError, bad_json, unknown
 from synapse.api.identifiers import domain_of
+from synapse.events.server_acl import ServerAcl
 from synapse.handlers.event_content import aliases_in
 from synapse.storage.relations import Relation, relation_of
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from synapse.storage.aliases import AliasesStore
     from synapse.storage.events import EventsStore
     from synapse.storage.relations import RelationsStore
+
+
+_SERVER_ACL: Final = (EventTypes.SERVER_ACL, "")
 
 
 class EventRules:
@@ -33,6 +37,9 @@ class EventRules:
     async def __call__(self, draft: Draft, state: State) -> None:
         if draft.type == EventTypes.CANONICAL_ALIAS and draft.key is not None:
             await self._check_aliases(draft, state)
+        if draft.key == _SERVER_ACL and not ServerAcl(draft.content).allows(self._server_name):
+            # Whoever set it could never take it back.
+            raise bad_json("This list would shut out your own server. Name it in 'allow', and not in 'deny'.")
         relation = relation_of(draft.content) if "m.relates_to" in draft.content else None
         if relation is not None and draft.state_key is None:
             await self._check_relation(draft, relation)

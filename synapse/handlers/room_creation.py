@@ -166,7 +166,7 @@ class RoomCreation:
             if event_type == EventTypes.MEMBER:
                 content.update(users.get(state_key, NOBODY).as_json())
             try:
-                check_content(event_type, state_key, content)
+                check_content(event_type, state_key, content, plan.version)
                 event = self._build_one(plan, room_id, events, state, (event_type, state_key), content)
                 auth.check(event, state)
             except AuthError as error:
