@@ -277,17 +277,23 @@ class Reading:
     @cached_property
     def event_stream(self) -> EventStream:
         from synapse.handlers.event_stream import EventStream
+        from synapse.sync.sections.account_data import AccountDataSection
         from synapse.sync.sections.presence import PresenceSection
         from synapse.sync.sections.receipts import ReceiptSection
         from synapse.sync.sections.typing import TypingSection
 
-        memory = self.memory
-        sections: list[Section] = [ReceiptSection(self.receipt_store, memory.changes), TypingSection(memory.typing)]
+        memory, accounts = self.memory, self._hs.accounts
+        sections: list[Section] = [
+            ReceiptSection(self.receipt_store, memory.changes),
+            TypingSection(memory.typing),
+            AccountDataSection(accounts.account_data_store, accounts.push_rules.ruleset, memory.changes),
+        ]
         if self._hs.config.use_presence:
             sections.append(PresenceSection(self.presence_store, memory.changes, self._clock))
         return EventStream(
             self.present,
             memory.memberships,
+            self.user_room_store,
             self.door,
             self.timeline_store,
             self.state_store,
@@ -313,6 +319,7 @@ class Reading:
             self.state_store,
             self.receipt_store,
             self._hs.accounts.account_data_store,
+            self.presence,
             self.annotator,
             self._clock,
         )
@@ -373,11 +380,12 @@ class Reading:
         enabled = hs.config.use_presence
         users = hs.accounts.users
 
-        async def exists(user_id: str) -> bool:
-            return bool(await users.exist([user_id]))
+        async def created(user_id: str) -> int | None:
+            user = await users.get(user_id)
+            return None if user is None else user.created_ts
 
         last_active = self.presence_keeper.last_active_ts if enabled and hs.is_main else lambda user_id: None
-        return PresenceReading(self.presence_store, hs.main, exists, self._clock, enabled, last_active)
+        return PresenceReading(self.presence_store, hs.main, created, self._clock, enabled, last_active)
 
     @cached_property
     def syncing_users(self) -> SyncingUsers:

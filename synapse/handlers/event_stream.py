@@ -1,7 +1,8 @@
 """`GET /events`: how clients followed what happens before there was /sync.
 
-One list of everything: new events of all joined rooms (or of one that everybody may look into), who types, receipts,
-presence. In the order of arrival; where there is more than one answer holds, the next one goes on from there.
+One list of everything: new events of all joined rooms, who types, receipts, account data and tags, presence, invites.
+Or of one room alone, also for those who look in from outside; they get its events, and nothing of what passes between
+its members. In the order of arrival; where there is more than one answer holds, the next one goes on from there.
 
 Client-server API, "Syncing" (deprecated endpoints) and "Room previews".
 """
@@ -9,7 +10,7 @@ Client-server API, "Syncing" (deprecated endpoints) and "Room previews".
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import orjson
 
@@ -18,12 +19,14 @@ from synapse.api.filters import Filter
 from synapse.handlers.visibility import RoomDoor
 from synapse.storage.past_state import PastStateStore
 from synapse.storage.timeline import TimelineRow, TimelineStore
+from synapse.storage.user_rooms import RoomMembership, Step, UserRoomStore
 from synapse.sync.breath import Breath
 from synapse.sync.context import Section, SyncContext
 from synapse.sync.forms import Annotator, Forms
 from synapse.sync.handler import Present
 from synapse.sync.ignored import IgnoredUsers
-from synapse.sync.memberships import Memberships
+from synapse.sync.memberships import Memberships, Rooms
+from synapse.sync.plan import last_access
 from synapse.sync.recent import RecentEvents
 from synapse.sync.tokens import StreamToken
 from synapse.sync.visibility import Access, VisibilityFilter
@@ -36,10 +39,35 @@ _CATCH_UP: Final = 5.0
 _EVERYTHING: Final = Filter()
 
 
+_GONE: Final = frozenset({Membership.LEAVE, Membership.BAN})
+
+
+class Question(NamedTuple):
+    """What a client asks for: all that happens after `since` (None: from now on), or what happens in `room_id`.
+
+    `wait` is in milliseconds, `limit` the number of room events that an answer holds at most.
+    """
+
+    user_id: str
+    device_id: str | None
+    since: StreamToken | None = None
+    wait: int = 0
+    room_id: str | None = None
+    limit: int = LIMIT
+
+
+class Scope(NamedTuple):
+    """What is followed: rooms, those of them that the user is in, and all memberships, None where it is one room."""
+
+    rooms: dict[str, Access]
+    joined: frozenset[str]
+    memberships: Rooms | None
+
+
 class EventStream:
     """Follows the streams.
 
-    :param sections: those of /sync that tell of what passes: receipts, typing, presence.
+    :param sections: those of /sync that tell of what passes: receipts, typing, account data, presence.
     :param clock: its seconds are those of the epoch.
     """
 
@@ -47,6 +75,7 @@ class EventStream:
         self,
         present: Present,
         memberships: Memberships,
+        user_rooms: UserRoomStore,
         door: RoomDoor,
         timeline: TimelineStore,
         states: PastStateStore,
@@ -59,6 +88,7 @@ class EventStream:
     ) -> None:
         self._present = present
         self._memberships = memberships
+        self._user_rooms = user_rooms
         self._door = door
         self._timeline = timeline
         self._states = states
@@ -69,71 +99,98 @@ class EventStream:
         self._sections = sections
         self._clock = clock
 
-    async def follow(
-        self, user_id: str, device_id: str | None, since: StreamToken | None, milliseconds: int, room_id: str | None
-    ) -> bytes:
+    async def follow(self, question: Question) -> bytes:
         """What is new, after waiting for it if need be. Raises 403 for a room that is closed to the user."""
-        start = since or self._present.token()
+        start = question.since or self._present.token()
         if not self._present.token().covers(start):
             await self._present.catch_up(start, _CATCH_UP)
-        deadline = self._clock.seconds() + milliseconds / 1000
+        deadline = self._clock.seconds() + question.wait / 1000
         position = start
         while True:
-            rooms = await self._rooms(user_id, room_id)
             now = self._present.token()
             position = position.at_most(now)
-            chunk, end = await self._chunk(user_id, device_id, rooms, position, now)
+            scope = await self._scope(question, position.events)
+            chunk, end = await self._chunk(question, scope, position, now)
             left = deadline - self._clock.seconds()
             done = bool(chunk) or left <= 0
             if not done and self._present.token() == now:
-                done = not await self._present.wait(user_id, frozenset(rooms), left)
+                done = not await self._present.wait(question.user_id, frozenset(scope.rooms), left)
             if done:
                 return orjson.dumps({"start": str(start), "end": str(end), "chunk": chunk})
             position = end
 
-    async def _rooms(self, user_id: str, room_id: str | None) -> dict[str, Access]:
-        """The rooms to follow: all that are joined, or the one that was asked for."""
+    async def _scope(self, question: Question, after: int) -> Scope:
+        """The one room that was asked for; or all that are joined, and those left since, up to the leaving."""
+        room_id = question.room_id
         if room_id is not None:
-            return {room_id: (await self._door.standing(user_id, room_id)).access}
-        rooms, joined = await self._memberships.of(user_id)
-        return {joined_id: Access(rooms[joined_id].stream, None) for joined_id in joined}
+            standing = await self._door.standing(question.user_id, room_id)
+            joined = frozenset({room_id}) if standing.is_joined else frozenset[str]()
+            return Scope({room_id: standing.access}, joined, None)
+        rooms, joined = await self._memberships.of(question.user_id)
+        access = {room_id: Access(rooms[room_id].stream, None) for room_id in joined}
+        access.update(await self._left(question.user_id, rooms, after))
+        return Scope(access, joined, rooms)
+
+    async def _left(self, user_id: str, rooms: Rooms, after: int) -> dict[str, Access]:
+        left = [m.room_id for m in rooms.values() if m.membership in _GONE and m.stream > after and not m.forgotten]
+        steps: dict[str, list[Step]] = {room_id: [] for room_id in left}
+        for step in await self._user_rooms.steps(user_id, left):
+            steps[step.room_id].append(step)
+        return {room_id: last_access(went) for room_id, went in steps.items()}
 
     async def _chunk(
-        self, user_id: str, device_id: str | None, rooms: dict[str, Access], since: StreamToken, now: StreamToken
+        self, question: Question, scope: Scope, since: StreamToken, now: StreamToken
     ) -> tuple[list[Any], StreamToken]:
-        rows = await self._new_rows(rooms, since.events, now.events)
-        if len(rows) > LIMIT:
-            rows = rows[:LIMIT]
+        rows = await self._new_rows(scope.rooms, since.events, now.events, question.limit)
+        if len(rows) > question.limit:
+            rows = rows[: question.limit]
             now = now._replace(events=rows[-1].stream)
+        user_id, device_id = question.user_id, question.device_id
         ignored = await self._ignored.of(user_id)
         by_room: dict[str, list[TimelineRow]] = {}
         for row in rows:
             by_room.setdefault(row.room_id, []).append(row)
-        visible = await self._visibility.visible(by_room, rooms, user_id, ignored)
+        visible = await self._visibility.visible(by_room, scope.rooms, user_id, ignored)
         seen = sorted((s for room in visible.values() for s in room), key=lambda s: s.row.stream)
         notes = await self._annotator.notes([row for row, _ in seen], user_id, device_id)
-        forms = Forms(int(self._clock.seconds() * 1000), room_ids=True)
+        forms = Forms(int(self._clock.seconds() * 1000), room_ids=True, old=True)
         chunk: list[Any] = [orjson.Fragment(forms.form(row, notes, membership)) for row, membership in seen]
-        chunk += await self._invites(user_id, since.events, now.events, ignored, forms)
+        if scope.memberships is not None:
+            chunk += await self._invites(scope.memberships, since.events, now.events, ignored, forms)
         ctx = SyncContext(
-            user_id, device_id, _EVERYTHING, since, now, now, forms, frozenset(rooms), ignored, Breath(self._clock)
+            user_id, device_id, _EVERYTHING, since, now, now, forms, scope.joined, ignored, Breath(self._clock)
         )
         for section in self._sections:
             await section.incremental(ctx, since, now)
-        chunk += [event | {"room_id": r} for r, room in ctx.rooms.items() for event in room.ephemeral]
-        chunk += ctx.body.get("presence", {"events": []})["events"]
-        return chunk, now
+        return chunk + _passing(ctx, everything=scope.memberships is not None), now
 
-    async def _new_rows(self, rooms: dict[str, Access], after: int, until: int) -> list[TimelineRow]:
+    async def _new_rows(self, rooms: dict[str, Access], after: int, until: int, limit: int) -> list[TimelineRow]:
         changed = self._recent.changed_rooms(after)
         wanted = list(rooms) if changed is None else [room_id for room_id in changed if room_id in rooms]
-        return await self._timeline.since(wanted, after, until, LIMIT + 1)
+        return await self._timeline.since(wanted, after, until, limit + 1)
 
     async def _invites(
-        self, user_id: str, after: int, until: int, ignored: frozenset[str], forms: Forms
+        self, rooms: Rooms, after: int, until: int, ignored: frozenset[str], forms: Forms
     ) -> list[orjson.Fragment]:
         """Invites since, which are events of rooms that the user is not in."""
-        rooms = (await self._memberships.of(user_id)).rooms.values()
-        new = [m for m in rooms if m.membership == Membership.INVITE and after < m.stream <= until]
+        new: list[RoomMembership] = [
+            m for m in rooms.values() if m.membership == Membership.INVITE and after < m.stream <= until
+        ]
         found = await self._states.events([m.event_id for m in new if m.sender not in ignored])
         return forms.forms(found.values(), await self._annotator.versions(found.values()))
+
+
+def _passing(ctx: SyncContext, *, everything: bool) -> list[Any]:
+    """What is no event of a room: with the room's id where it belongs to one; of the user's own only if all is told."""
+    told: list[Any] = []
+    for room_id, room in ctx.rooms.items():
+        told += [event | {"room_id": room_id} for event in (*room.ephemeral, *room.account_data)]
+    if everything:
+        told += ctx.body.get("account_data", {"events": []})["events"]
+        told += [with_user_id(event) for event in ctx.body.get("presence", {"events": []})["events"]]
+    return told
+
+
+def with_user_id(event: dict[str, Any]) -> dict[str, Any]:
+    """An m.presence event as the clients of the time expect it: it names its user in the content, too."""
+    return event | {"content": {**event["content"], "user_id": event["sender"]}}

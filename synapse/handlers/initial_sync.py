@@ -13,12 +13,15 @@ import orjson
 
 from synapse.api.constants import Membership
 from synapse.api.filters import Filter
+from synapse.handlers.event_stream import with_user_id
 from synapse.handlers.pagination import PageRequest, Pagination
-from synapse.handlers.visibility import RoomDoor
+from synapse.handlers.presence import PresenceReading
+from synapse.handlers.visibility import RoomDoor, Standing
 from synapse.storage.account_data import AccountDataStore
 from synapse.storage.past_state import PastStateStore
 from synapse.storage.receipts import ReceiptStore
-from synapse.storage.timeline import TimelineStore
+from synapse.storage.timeline import TimelineRow, TimelineStore
+from synapse.storage.user_rooms import RoomMembership
 from synapse.sync.context import RoomAnswer, SyncContext
 from synapse.sync.forms import Annotator, Forms
 from synapse.sync.handler import Present, SyncHandler, SyncRequest
@@ -49,6 +52,7 @@ class InitialSync:
         states: PastStateStore,
         receipts: ReceiptStore,
         account_data: AccountDataStore,
+        presence: PresenceReading,
         annotator: Annotator,
         clock: Clock,
     ) -> None:
@@ -61,58 +65,73 @@ class InitialSync:
         self._states = states
         self._receipts = receipts
         self._account_data = account_data
+        self._presence = presence
         self._annotator = annotator
         self._clock = clock
 
     async def everything(self, user_id: str, device_id: str | None, limit: int, archived: bool) -> bytes:
         """`GET /initialSync`."""
-        question = SyncRequest(user_id, device_id, _filter(limit, archived), state_after=True, room_ids=True)
+        question = SyncRequest(user_id, device_id, _filter(limit, archived), state_after=True, old=True)
         ctx = await self._syncs.context(question, None)
         public = await self._timeline.published(list(ctx.rooms))
-        rooms = [_room(ctx, room_id, room, room_id in public) for room_id, room in ctx.rooms.items()]
+        known = (await self._memberships.of(user_id)).rooms
+        rooms = [_room(ctx, known[room_id], room, room_id in public) for room_id, room in ctx.rooms.items()]
         rooms += await self._pending(ctx)
         ephemeral = [event | {"room_id": r} for r, room in ctx.rooms.items() for event in room.ephemeral]
+        presence = await self._presence.with_own(user_id, ctx.body.get("presence", {"events": []})["events"])
         return orjson.dumps(
             {
                 "end": str(ctx.next),
                 "rooms": rooms,
-                "presence": ctx.body.get("presence", {"events": []})["events"],
+                "presence": [with_user_id(event) for event in presence],
                 "account_data": ctx.body.get("account_data", {"events": []})["events"],
                 "receipts": [event for event in ephemeral if event["type"] == "m.receipt"],
             }
         )
 
     async def room(self, user_id: str, device_id: str | None, room_id: str, limit: int) -> bytes:
-        """`GET /rooms/{roomId}/initialSync`. Raises 403."""
+        """`GET /rooms/{roomId}/initialSync`. Raises 403.
+
+        Who has left gets the room as it was then; who looks in from outside, nothing of what passes between members.
+        """
         standing = await self._door.standing(user_id, room_id)
         until = standing.access.until
         now = self._present.token()
         point = RoomToken(None, now.events if until is None else until)
-        request = PageRequest(user_id, device_id, room_id, True, point, limit=limit)
-        rows, _ = await self._pagination.page(request, point, point.stream)
-        seen = await self._pagination.seen(user_id, room_id, rows[::-1], standing.access)
-        notes = await self._annotator.notes([row for row, _ in seen], user_id, device_id)
-        state = list((await state_at(self._states, room_id, until)).values())
-        forms = Forms(int(self._clock.seconds() * 1000), room_ids=True)
+        forms = Forms(int(self._clock.seconds() * 1000), room_ids=True, old=True)
+        rows, chunk = await self._messages(
+            PageRequest(user_id, device_id, room_id, True, point, limit=limit), standing, forms
+        )
         first = RoomToken(None, point.stream) if not rows else RoomToken(rows[-1].depth, rows[-1].stream - 1)
+        state = list((await state_at(self._states, room_id, until)).values())
         data = [datum for datum in await self._account_data.of_user(user_id) if datum.room_id == room_id]
         answer: dict[str, Any] = {
             "room_id": room_id,
             "membership": standing.membership or Membership.LEAVE,
-            "messages": {
-                "chunk": self._pagination.write(seen, notes),
-                "start": str(first),
-                "end": str(now) if until is None else str(point),
-            },
+            "messages": {"chunk": chunk, "start": str(first), "end": str(now) if until is None else str(point)},
             "state": forms.forms(state, await self._annotator.versions(state)),
             "visibility": "public" if await self._timeline.published([room_id]) else "private",
             "account_data": [{"type": d.type, "content": orjson.Fragment(d.content)} for d in data],
+            "presence": [],
+            "receipts": [],
         }
         if standing.is_joined:
+            presence = await self._presence.around(user_id, [room_id], now.presence)
+            answer["presence"] = [with_user_id(event) for event in presence]
             receipts = await self._receipts.of_rooms([room_id], user_id, now.receipts)
             event = {"type": "m.receipt", "room_id": room_id, "content": content(receipts)}
             answer["receipts"] = [event] if receipts else []
         return orjson.dumps(answer)
+
+    async def _messages(
+        self, request: PageRequest, standing: Standing, forms: Forms
+    ) -> tuple[list[TimelineRow], list[orjson.Fragment]]:
+        """The last rows of the room, newest first, and those of them that the user may see as events, oldest first."""
+        assert request.start is not None, "a page of the last messages starts at a point"
+        rows, _ = await self._pagination.page(request, request.start, request.start.stream)
+        seen = await self._pagination.seen(request.user_id, request.room_id, rows[::-1], standing.access)
+        notes = await self._annotator.notes([row for row, _ in seen], request.user_id, request.device_id)
+        return rows, [orjson.Fragment(forms.form(row, notes, membership)) for row, membership in seen]
 
     async def _pending(self, ctx: SyncContext) -> list[dict[str, Any]]:
         """Rooms that the user is invited to, with the invite itself."""
@@ -135,14 +154,14 @@ def _filter(limit: int, archived: bool) -> Filter:
     return replace(plain, room=replace(plain.room, timeline=timeline, include_leave=archived))
 
 
-def _room(ctx: SyncContext, room_id: str, room: RoomAnswer, is_public: bool) -> dict[str, Any]:
-    window = ctx.windows[room_id]
+def _room(ctx: SyncContext, standing: RoomMembership, room: RoomAnswer, is_public: bool) -> dict[str, Any]:
+    window = ctx.windows[standing.room_id]
     messages: dict[str, Any] = {"chunk": room.timeline, "end": str(RoomToken(None, window.until))}
     if room.prev_batch is not None:
         messages["start"] = room.prev_batch
     return {
-        "room_id": room_id,
-        "membership": Membership.LEAVE if window.left else Membership.JOIN,
+        "room_id": standing.room_id,
+        "membership": standing.membership if window.left else Membership.JOIN,
         "messages": messages,
         "state": room.state,
         "visibility": "public" if is_public else "private",

@@ -12,7 +12,7 @@ Client-server API, "Presence".
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,7 +24,7 @@ from synapse.api.errors import bad_json, forbidden, invalid_param, missing_param
 from synapse.replication.calls import Call
 from synapse.replication.event_rows import EventRow, Row
 from synapse.storage.presence import PresenceState
-from synapse.sync.sections.presence import presence_content
+from synapse.sync.sections.presence import presence_content, presence_event
 
 if TYPE_CHECKING:
     from synapse.handlers.positions import StreamWriter
@@ -220,7 +220,7 @@ class PresenceKeeper:
 class PresenceReading:
     """Reads and sets presence, in any process.
 
-    :param exists: whether there is such a local user.
+    :param created: when a local user's account was made, in milliseconds; None where there is no such user.
     :param last_active: what the keeper knows better than the table, in the main process.
     """
 
@@ -228,33 +228,55 @@ class PresenceReading:
         self,
         store: PresenceStore,
         main: MainProcess,
-        exists: Callable[[str], Awaitable[bool]],
+        created: Callable[[str], Awaitable[int | None]],
         clock: Clock,
         enabled: bool,
         last_active: Callable[[str], int | None] = lambda user_id: None,
     ) -> None:
         self._store = store
         self._main = main
-        self._exists = exists
+        self._created = created
         self._clock = clock
         self._enabled = enabled
         self._last_active = last_active
 
     async def get(self, requester: str, user_id: str) -> dict[str, Any]:
         """`GET /presence/{userId}/status`. Raises 403, 404."""
-        state = None
-        if self._enabled:
-            if requester != user_id and not await self._store.share_room(requester, user_id):
-                raise forbidden("You are not in a room with this user.")
-            state = (await self._store.get([user_id])).get(user_id)
-        if state is None:
-            if not await self._exists(user_id):
+        if not self._enabled:
+            if await self._created(user_id) is None:
                 raise not_found("There is no such user.")
             return {"presence": Presence.OFFLINE}
+        if requester != user_id and not await self._store.share_room(requester, user_id):
+            raise forbidden("You are not in a room with this user.")
+        state = (await self._store.get([user_id])).get(user_id) or await self._newcomer(user_id)
+        if state is None:
+            raise not_found("There is no such user.")
         last_active = self._last_active(user_id)
         if last_active is not None:
             state = state._replace(last_active_ts=max(last_active, state.last_active_ts))
-        return presence_content(state, int(self._clock.seconds() * 1000))
+        return presence_content(state, self._now())
+
+    async def around(self, user_id: str, room_ids: Sequence[str], until: int) -> list[dict[str, Any]]:
+        """m.presence events of the user, and of those members of the rooms who are not offline."""
+        if not self._enabled:
+            return []
+        states = await self._store.in_rooms(room_ids, until, user_id)
+        return await self.with_own(user_id, [presence_event(state, self._now()) for state in states])
+
+    async def with_own(self, user_id: str, events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The m.presence events, and one of the user if it is not among them: new users see themselves offline."""
+        if not self._enabled or any(event["sender"] == user_id for event in events):
+            return events
+        state = await self._newcomer(user_id)
+        return events if state is None else [*events, presence_event(state, self._now())]
+
+    async def _newcomer(self, user_id: str) -> PresenceState | None:
+        """Somebody who has an account and was never seen: all that they did was to make it."""
+        created = await self._created(user_id)
+        return None if created is None else PresenceState(user_id, Presence.OFFLINE, None, created, False)
+
+    def _now(self) -> int:
+        return int(self._clock.seconds() * 1000)
 
     async def set(self, requester: str, user_id: str, body: dict[str, Any]) -> None:
         """`PUT /presence/{userId}/status`; changes nothing where presence is switched off. Raises 400, 403."""

@@ -262,7 +262,8 @@ def _sync(hs: Homeserver) -> object:
 def _old_sync(hs: Homeserver) -> object:
     from synapse.rest.client.old_sync import OldSyncEndpoints
 
-    return OldSyncEndpoints(hs.reading.event_stream, hs.reading.initial_sync)
+    reading = hs.reading
+    return OldSyncEndpoints(reading.event_stream, reading.initial_sync, reading.syncing_users)
 
 
 def _ephemeral(hs: Homeserver) -> object:

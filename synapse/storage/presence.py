@@ -45,9 +45,11 @@ class PresenceStore:
         """
         return await self._db.read("presence.visible_to", _visible_to, user_id, after, until)
 
-    async def in_rooms(self, room_ids: Sequence[str], until: int) -> list[PresenceState]:
-        """The states of those members of these rooms who are not offline."""
-        return await self._db.read("presence.in_rooms", _in_rooms, list(room_ids), until) if room_ids else []
+    async def in_rooms(self, room_ids: Sequence[str], until: int, own: str | None = None) -> list[PresenceState]:
+        """The states of those members of these rooms who are not offline, and that of the user `own`. One statement."""
+        if not room_ids and own is None:
+            return []
+        return await self._db.read("presence.in_rooms", _in_rooms, list(room_ids), until, own)
 
     async def newcomers(self, members: Sequence[tuple[str, str]], until: int) -> list[PresenceState]:
         """The states of those of these (room, user) who are in the room and not offline."""
@@ -106,15 +108,16 @@ def _visible_to(txn: Transaction, user_id: str, after: int, until: int) -> list[
     return [PresenceState._make(row) for row in txn.rows()]
 
 
-def _in_rooms(txn: Transaction, room_ids: list[str], until: int) -> list[PresenceState]:
+def _in_rooms(txn: Transaction, room_ids: list[str], until: int, own: str | None) -> list[PresenceState]:
     txn.execute(
         f"""
-        SELECT {_COLUMNS} FROM presence p WHERE p.state <> 'offline' AND p.stream_id <= %s AND EXISTS (
+        SELECT {_COLUMNS} FROM presence p
+        WHERE p.stream_id <= %s AND (p.user_id = %s OR p.state <> 'offline' AND EXISTS (
             SELECT FROM current_state cs WHERE cs.type = 'm.room.member' AND cs.state_key = p.user_id
             AND cs.membership = 'join' AND cs.room_id = ANY(%s)
-        )
+        ))
         """,
-        (until, room_ids),
+        (until, own, room_ids),
     )
     return [PresenceState._make(row) for row in txn.rows()]
 

@@ -97,13 +97,23 @@ class Annotator:
 class Forms:
     """Writes events for one answer.
 
-    `now` is in milliseconds. `room_ids` says whether events carry their room's id (all but those in /sync do).
+    `now` is in milliseconds. `room_ids` says whether events carry their room's id (all but those in /sync do), `old`
+    whether also what the clients of the endpoints before /sync look for: the sender as `user_id`, and the age.
     `federation` hands out the events as servers see them (`event_format` of a filter), `fields` only parts of them.
     """
 
-    def __init__(self, now: int, *, room_ids: bool, federation: bool = False, fields: Fields | None = None) -> None:
+    def __init__(
+        self,
+        now: int,
+        *,
+        room_ids: bool,
+        old: bool = False,
+        federation: bool = False,
+        fields: Fields | None = None,
+    ) -> None:
         self._now = now
         self._room_ids = room_ids
+        self._old = old
         self._federation = federation
         self._fields = fields
 
@@ -124,6 +134,8 @@ class Forms:
         return [orjson.Fragment(self.form(row, notes)) for row in rows]
 
     def _finish(self, head: bytes, row: TimelineRow, unsigned: bytes) -> bytes:
+        if self._old:
+            head = b'%b,"user_id":%b,"age":%d' % (head, orjson.dumps(row.sender), self._now - row.origin_server_ts)
         if self._room_ids:
             return b'%b,"room_id":%b,"unsigned":{%b}}' % (head, orjson.dumps(row.room_id), unsigned)
         return b'%b,"unsigned":{%b}}' % (head, unsigned)

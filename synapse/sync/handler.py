@@ -44,7 +44,7 @@ class SyncRequest:
     timeout: int = 0
     full_state: bool = False
     state_after: bool = False
-    room_ids: bool = False  # events carry their room's id, for the endpoints before /sync
+    old: bool = False  # events in the form of the endpoints before /sync
 
 
 class SyncAnswer(NamedTuple):
@@ -165,7 +165,7 @@ class SyncHandler:
             since=since,
             now=now,
             next=now,
-            forms=Forms(milliseconds, room_ids=request.room_ids, federation=federation, fields=fields),
+            forms=Forms(milliseconds, room_ids=request.old, old=request.old, federation=federation, fields=fields),
             joined=joined,
             ignored=ignored,
             breath=Breath(self._clock),
@@ -197,7 +197,7 @@ class _Same:
 
 def _key(request: SyncRequest) -> Hashable:
     """Equal for requests with equal answers. Filters are compared by identity: comparing their contents takes long."""
-    options = (request.full_state, request.state_after, request.room_ids, request.timeout)
+    options = (request.full_state, request.state_after, request.old, request.timeout)
     return (request.user_id, request.device_id, request.since, _Same(request.filter), options)
 
 

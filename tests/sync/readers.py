@@ -8,8 +8,10 @@ from synapse.handlers.context import EventContext
 from synapse.handlers.event_stream import EventStream
 from synapse.handlers.initial_sync import InitialSync
 from synapse.handlers.pagination import Pagination
+from synapse.handlers.presence import PresenceReading
 from synapse.handlers.room_reading import RoomReading
 from synapse.handlers.visibility import RoomDoor
+from synapse.replication.calls import LocalMain
 from synapse.state.store import StateReader
 from synapse.storage.account_data import AccountDataStore
 from synapse.storage.current_state import CurrentStateStore
@@ -28,6 +30,10 @@ from synapse.sync.sections.receipts import ReceiptSection
 from synapse.sync.sections.typing import TypingSection
 from synapse.util.caches import LruCache
 from tests.sync.harness import Harness
+
+
+async def never(user_id: str) -> int | None:
+    """Nobody has an account here."""
 
 
 class Readers:
@@ -61,12 +67,14 @@ class Readers:
             states,
             receipts,
             AccountDataStore(h.db),
+            PresenceReading(PresenceStore(h.db), LocalMain(), never, h.clock, enabled=True),
             annotator,
             h.clock,
         )
         self.events = EventStream(
             h.present,
             memberships,
+            user_rooms,
             self.door,
             timeline,
             states,

@@ -25,7 +25,7 @@ class PresenceSection:
         self._clock = clock
 
     async def initial(self, ctx: SyncContext) -> None:
-        self._tell(ctx, await self._store.in_rooms(list(ctx.joined), ctx.now.presence))
+        self._tell(ctx, await self._store.in_rooms(list(ctx.joined), ctx.now.presence, ctx.user_id))
 
     async def incremental(self, ctx: SyncContext, since: StreamToken, now: StreamToken) -> None:
         told: dict[str, PresenceState] = {}
