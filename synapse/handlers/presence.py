@@ -75,6 +75,15 @@ class _User:
     devices: dict[object, _Device] = field(default_factory=dict)
 
 
+@dataclass(slots=True)
+class _Change:
+    """A state that is to be written, and who waits for that."""
+
+    state: PresenceState
+    keep_status: bool
+    waiting: list[Deferred[None]] = field(default_factory=list)
+
+
 class PresenceKeeper:
     """Keeps presence; for the main process.
 
@@ -86,7 +95,7 @@ class PresenceKeeper:
         self._stream = stream
         self._clock = clock
         self._users: dict[str, _User] = {}
-        self._dirty: dict[str, tuple[PresenceState, bool]] = {}
+        self._dirty: dict[str, _Change] = {}
         self._writing = False
         self._sweeping = False
         main.expose(SET, self._set)
@@ -147,7 +156,9 @@ class PresenceKeeper:
         user.devices[""] = _Device(setting.presence, now + IDLE_AFTER)
         user.knows_status = True
         state = user.state._replace(status_msg=setting.status_msg)
-        self._settle(setting.user_id, user, state)
+        written: Deferred[None] = Deferred()
+        if self._settle(setting.user_id, user, state, written):
+            await written  # who has said so may read it
 
     def last_active_ts(self, user_id: str) -> int | None:
         """Milliseconds; None for whoever is offline. The table knows it only as of the last change."""
@@ -164,8 +175,10 @@ class PresenceKeeper:
         self._keep_sweeping()
         return user
 
-    def _settle(self, user_id: str, user: _User, state: PresenceState | None = None) -> None:
-        """Works out how present the user is, and has it written if that changed."""
+    def _settle(
+        self, user_id: str, user: _User, state: PresenceState | None = None, written: Deferred[None] | None = None
+    ) -> bool:
+        """Works out how present the user is; True if that changed and is being written, which calls `written` back."""
         now = self._clock.seconds()
         user.devices = {k: d for k, d in user.devices.items() if d.until is None or d.until > now}
         presence = max((d.presence for d in user.devices.values()), key=_RANK.__getitem__, default=Presence.OFFLINE)
@@ -175,12 +188,26 @@ class PresenceKeeper:
             presence = Presence.UNAVAILABLE
         active = presence == Presence.ONLINE and now - user.last_active < CURRENTLY_ACTIVE
         state = (state or user.state)._replace(state=presence, currently_active=active)
-        if state != user.state:
+        changed = state != user.state
+        if changed:
             user.state = state._replace(last_active_ts=int(user.last_active * 1000))
-            self._dirty[user_id] = (user.state, not user.knows_status)
-            self._write_soon()
+            self._change(user.state, not user.knows_status, written)
         if presence == Presence.OFFLINE and not user.devices:
             self._users.pop(user_id, None)
+        return changed
+
+    def _change(self, state: PresenceState, keep_status: bool, written: Deferred[None] | None) -> None:
+        """Has a state written, instead of an earlier one that still is to be."""
+        change = self._dirty.get(state.user_id)
+        if change is None:
+            change = self._dirty[state.user_id] = _Change(state, keep_status)
+        else:
+            change.state, change.keep_status = state, keep_status
+        if written is not None:
+            change.waiting.append(written)
+        if not self._writing:
+            self._writing = True
+            Deferred.fromCoroutine(self._write())
 
     def _keep_sweeping(self) -> None:
         if self._users and not self._sweeping:
@@ -193,21 +220,18 @@ class PresenceKeeper:
         self._sweeping = False
         self._keep_sweeping()
 
-    def _write_soon(self) -> None:
-        if not self._writing:
-            self._writing = True
-            Deferred.fromCoroutine(self._write())
-
     async def _write(self) -> None:
         """Writes what changed, one after another; what changes meanwhile comes at the end."""
         try:
             while self._dirty:
                 user_id = next(iter(self._dirty))
-                state, keep_status = self._dirty.pop(user_id)
+                change = self._dirty.pop(user_id)
                 try:
-                    await self._append(state, keep_status)
+                    await self._append(change.state, change.keep_status)
                 except Exception:
                     logger.exception("The presence of %s could not be written", user_id)
+                for waiting in change.waiting:
+                    waiting.callback(None)
         finally:
             self._writing = False
 
