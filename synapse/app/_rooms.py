@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from synapse.handlers.entry import Entry
     from synapse.handlers.event_creation import EventCreation, Signer
     from synapse.handlers.membership import Memberships
+    from synapse.handlers.new_rooms import NewRooms
     from synapse.handlers.public_rooms import PublicRooms
     from synapse.handlers.redaction import Redactions
     from synapse.handlers.room_creation import RoomCreation
@@ -294,18 +295,24 @@ class Rooms:
         await self._hs.invalidate(CACHE, [user_id])
 
     @cached_property
+    def new_rooms(self) -> NewRooms:
+        from synapse.handlers.new_rooms import NewRooms
+
+        return NewRooms(self.signer, self.push, self.writer, self.caught_up, self.now)
+
+    @cached_property
     def room_creation(self) -> RoomCreation:
         from synapse.handlers.room_creation import RoomCreation
+        from synapse.handlers.room_plan import ENCRYPTED_PRESETS
 
+        options = self._config.server
         return RoomCreation(
-            self.signer,
+            self.new_rooms,
             self.invitees_store,
-            self.push,
-            self.writer,
-            self.caught_up,
-            self.now,
             self._hs.ratelimits,
-            self._config.server.default_room_version,
+            self._server_name,
+            options.default_room_version,
+            ENCRYPTED_PRESETS[options.encryption_enabled_by_default_for_room_type],
         )
 
     @cached_property

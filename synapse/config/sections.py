@@ -67,6 +67,13 @@ class ServerConfig(Section, frozen=True, kw_only=True):
         Doc("Another way to write `use_presence`; it wins where both are given.", example={"enabled": True}),
     ] = None
     default_room_version: Annotated[str, Doc("The version of new rooms, where their creator does not choose.")] = "12"
+    encryption_enabled_by_default_for_room_type: Annotated[
+        Literal["off", "invite", "all"],
+        Doc(
+            "Which new rooms are encrypted, unless their creator says how: none, those that one is invited to "
+            "(the presets private_chat and trusted_private_chat), or all."
+        ),
+    ] = "off"
     report_stats: Annotated[
         bool | None,
         Doc(
@@ -282,6 +289,7 @@ class RatelimitConfig(Section, frozen=True, kw_only=True):
     rc_login: Annotated[LoginLimits, Doc("Logins.")] = LoginLimits()
     rc_joins: Annotated[JoinLimits, Doc("Joins.")] = JoinLimits()
     rc_invites: Annotated[InviteLimits, Doc("Invites.")] = InviteLimits()
+    rc_room_creation: Annotated[RateLimit, Doc("Rooms that a user creates, upgrades included.")] = _rate(0.016, 10)
 
     def by_name(self, name: str) -> RateLimit:
         """The limit of a dotted name, `rc_login.address`. Raises `AttributeError` where there is none."""

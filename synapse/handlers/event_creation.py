@@ -50,6 +50,7 @@ class Draft(NamedTuple):
     state_key: str | None = None
     redacts: str | None = None
     txn: TxnKey | None = None
+    ts: int | None = None  # when it was sent, in milliseconds; None: now
 
     @property
     def key(self) -> StateKey | None:
@@ -125,20 +126,24 @@ class EventCreation:
         *,
         state_key: str | None = None,
         txn_id: str | None = None,
+        txn_scope: str = "",
         redacts: str | None = None,
+        ts: int | None = None,
     ) -> Persisted:
         """Send an event as the requester; answers when it is written, and known in this process.
 
-        The same transaction id of the same device in the same room answers with the event of the first time. State
-        that is as wanted already stays as it is. Raises 403 M_FORBIDDEN where the room does not allow the event, 400
-        M_BAD_JSON and 413 M_TOO_LARGE for events that cannot be.
+        The same transaction id of the same device in the same room and `txn_scope` answers with the event of the first
+        time. State that is as wanted already stays as it is. `ts` (milliseconds) is heard from application services
+        alone. Raises 403 M_FORBIDDEN where the room does not allow the event, 400 M_BAD_JSON and 413 M_TOO_LARGE for
+        events that cannot be.
         """
         txn = None
         if txn_id is not None:
             if not fits(txn_id):
                 raise invalid_param(f"A transaction ID may have {MAX_ID_BYTES} bytes at most.")
-            txn = TxnKey(requester.user_id, requester.device_id or "", room_id, txn_id)
-        return await self.send(Draft(room_id, requester.user_id, event_type, content, state_key, redacts, txn))
+            txn = TxnKey(requester.user_id, requester.device_id or "", room_id, txn_scope + txn_id)
+        sent = ts if requester.app_service is not None else None
+        return await self.send(Draft(room_id, requester.user_id, event_type, content, state_key, redacts, txn, sent))
 
     async def send(self, draft: Draft) -> Persisted:
         """The same for a draft."""
@@ -181,19 +186,35 @@ class EventCreation:
                 return outcome.events[0]
         raise RuntimeError("an event that may fork was called stale")
 
+    async def prepare(self, draft: Draft) -> Request:
+        """An event that is allowed, signed, and not written yet; for those whose id must be known beforehand. Raises
+        like `send`."""
+        await self.refresh(draft.room_id)
+        return await self._prepare(draft, *await self._present(draft))
+
+    async def finish(self, request: Request) -> Persisted:
+        """Write what was prepared, wherever the room stands by now. Raises 403 if the room allows it no more."""
+        outcome = await self._writer(request._replace(may_fork=True))
+        await self._caught_up(outcome.position)
+        return outcome.events[0]
+
     async def _try(self, draft: Draft, may_fork: bool) -> Outcome | Persisted:
         head, state = await self._present(draft)
         if draft.key is not None:
             existing = state.get(draft.key)
             if existing is not None and _says_the_same(existing.shown, draft):
                 return Persisted(existing.event.event_id, existing.stream_ordering)
+        request = await self._prepare(draft, head, state)
+        return await self._writer(request._replace(may_fork=may_fork))
+
+    async def _prepare(self, draft: Draft, head: Head, state: State) -> Request:
         event = await self._build(draft, head, state)
         auth.check(event, {key: stored.event for key, stored in state.items()})
         await self._rules(draft, state)
         redacts = await self._redacted(event, state)
         thread_id, push = await self._audience(event, state)
         new = NewEvent(event, draft.txn, tuple(push), thread_id, _replaced(draft, state), redacts)
-        return await self._writer(Request(draft.room_id, (new,), head.state_ordering, may_fork=may_fork))
+        return Request(draft.room_id, (new,), head.state_ordering)
 
     async def _present(self, draft: Draft) -> tuple[Head, State]:
         """The room's head, and the state that decides about the event, of one and the same moment."""
@@ -232,7 +253,7 @@ class EventCreation:
             prev_events=prev_events,
             auth_events=auth_events,
             depth=head.next_depth,
-            origin_server_ts=self._now(),
+            origin_server_ts=self._now() if draft.ts is None else draft.ts,
             server_name=self._signer.server_name,
             signing_key=self._signer.key,
             state_key=draft.state_key,

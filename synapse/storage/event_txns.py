@@ -6,10 +6,15 @@ Written together with the event (`synapse.storage.persist_rows`); the primary ke
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from synapse.storage.database import Database, Transaction
+
+
+REDACT: Final = "\x01redact\x01"
+"""Begins the transaction ids that were used at /redact: they have nothing to do with the same ids at /send
+(client-server API, "Transaction identifiers")."""
 
 
 class TxnKey(NamedTuple):

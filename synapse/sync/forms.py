@@ -21,6 +21,7 @@ from synapse.api.constants import EventTypes
 from synapse.api.filters import Path, only_fields
 from synapse.api.room_versions import RoomVersion, room_version
 from synapse.events.redaction import redact
+from synapse.storage.event_txns import REDACT
 from synapse.storage.timeline import Annotation, TimelineRow, TimelineStore
 
 Fields = tuple[Path, ...]
@@ -148,7 +149,7 @@ class Forms:
             return unsigned
         event_id = row.event_id
         if (txn_id := notes.txn.get(event_id)) is not None:
-            unsigned += b',"transaction_id":' + orjson.dumps(txn_id)
+            unsigned += b',"transaction_id":' + orjson.dumps(txn_id.removeprefix(REDACT))
         if (prev := notes.prev.get(event_id)) is not None:
             unsigned += _replaced(prev, hidden=row.redacted_by is not None)
         if (because := notes.because.get(event_id)) is not None and because.json is not None:

@@ -9,6 +9,7 @@ import pytest_twisted
 from twisted.internet.defer import gatherResults
 
 from synapse.api.errors import MatrixError
+from synapse.http.request import Requester
 from synapse.storage.database import Database, Transaction
 from tests.support.deferreds import started
 from tests.support.rooms import ALICE, BOB, CAROL, RoomProcess, check_invariants, start
@@ -65,6 +66,37 @@ async def test_a_transaction_id_is_good_for_one_event(database: Database) -> Non
     other_device = type(ALICE)(ALICE.user_id, "OTHER")
     others.append(await one.say(other_device, room_id, txn_id="t"))
     assert len({first, *others}) == 4
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_transaction_id_of_a_message_is_none_of_a_redaction(database: Database) -> None:
+    """Another endpoint, another device and another user are other scopes."""
+    process = (await start(database)).main
+    room_id = await process.room(joined=[BOB])
+    said = await process.say(ALICE, room_id, txn_id="t")
+    redacted = await process.redactions.redact(ALICE, room_id, said, {}, "t")
+    assert redacted.event_id != said
+    assert await process.redactions.redact(ALICE, room_id, said, {}, "t") == redacted
+    phone = Requester(ALICE.user_id, "PHONE")
+    others = [await process.say(who, room_id, txn_id="t") for who in (phone, BOB, Requester(BOB.user_id))]
+    assert len({said, redacted.event_id, *others}) == 5
+    sent = await process.redactions.send(ALICE, room_id, {"redacts": others[0]}, "u")
+    assert await process.say(ALICE, room_id, txn_id="u") == sent.event_id, "sent by the same endpoint"
+
+
+@pytest_twisted.ensureDeferred
+async def test_application_services_alone_say_when_an_event_was_sent(database: Database) -> None:
+    process = (await start(database)).main
+    room_id = await process.room()
+    bridge = Requester(ALICE.user_id, app_service="bridge")
+    times = []
+    for requester in (bridge, ALICE):
+        sent = await process.creation.create(requester, room_id, "m.room.message", {"body": "x"}, ts=1_500_000_000_000)
+        stored = await process.events.get(sent.event_id)
+        assert stored is not None
+        times.append(stored.event.origin_server_ts)
+    assert times[0] == 1_500_000_000_000
+    assert times[1] > 1_600_000_000_000
 
 
 @pytest_twisted.ensureDeferred

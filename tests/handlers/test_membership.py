@@ -389,7 +389,7 @@ async def test_joined_rooms(database: Database) -> None:
 def _states(states: list[dict[str, Any]]) -> list[Any]:
     import msgspec
 
-    from synapse.handlers.room_creation import InitialState
+    from synapse.handlers.room_plan import InitialState
 
     return msgspec.convert(states, list[InitialState])
 

@@ -9,8 +9,10 @@ import pytest
 import pytest_twisted
 
 from synapse.api.errors import MatrixError
-from synapse.handlers.room_creation import CreateRoom
+from synapse.handlers.room_creation import RoomCreation
+from synapse.handlers.room_plan import ENCRYPTED_PRESETS, CreateRoom, InitialState
 from synapse.storage.database import Database, Transaction
+from synapse.storage.invitees import InviteesStore
 from tests.support.rooms import ALICE, BOB, CAROL, RoomProcess, check_invariants, start
 
 
@@ -126,10 +128,14 @@ async def test_rooms_of_earlier_versions_give_power_to_their_creator(database: D
 @pytest_twisted.ensureDeferred
 async def test_power_levels_may_be_overridden(database: Database) -> None:
     process = (await start(database)).main
-    override = {"events_default": 7, "events": {"m.room.name": 3}, "custom": 1}
+    override = {"events_default": 7, "events": {"m.room.name": 3}, "custom": 1, "state_default": 160}
     state = await state_of(process, await create(process, power_level_content_override=override))
     levels = state["m.room.power_levels", ""]
-    assert (levels["events_default"], levels["events"], levels["custom"]) == (7, {"m.room.name": 3}, 1)
+    assert (levels["events_default"], levels["events"], levels["custom"]) == (
+        7,
+        {"m.room.name": 3, "m.room.tombstone": 161},  # since room version 12, upgrading takes more than other state
+        1,
+    )
     assert levels["ban"] == 50
 
 
@@ -161,6 +167,23 @@ async def test_power_levels_may_be_overridden(database: Database) -> None:
             "M_BAD_JSON",
         ),
         ({"creation_content": {"additional_creators": ["nobody"]}}, "M_BAD_JSON"),
+        ({"creation_content": {"m.federate": "no"}}, "M_BAD_JSON"),
+        ({"creation_content": {"type": 5}}, "M_BAD_JSON"),
+        ({"creation_content": {"predecessor": "!old:test"}}, "M_BAD_JSON"),
+        ({"power_level_content_override": {"users": {"bob": 5}}}, "M_BAD_JSON"),
+        ({"power_level_content_override": {"users_default": 2**53}}, "M_BAD_JSON"),
+        ({"power_level_content_override": {"events": [1]}}, "M_BAD_JSON"),
+        (
+            {"initial_state": [{"type": "m.room.canonical_alias", "content": {"alias": "#other:test"}}]},
+            "M_BAD_ALIAS",
+        ),
+        ({"initial_state": [{"type": "m.room.member", "state_key": BOB.user_id, "content": {}}]}, "M_BAD_JSON"),
+        (
+            {"initial_state": [{"type": "m.room.member", "state_key": BOB.user_id, "content": {"membership": "join"}}]},
+            "M_INVALID_ROOM_STATE",
+        ),
+        ({"name": "x" * 66_000}, "M_TOO_LARGE"),
+        ({"initial_state": [{"type": "x" * 256, "content": {}}]}, "M_TOO_LARGE"),
     ],
 )
 @pytest_twisted.ensureDeferred
@@ -211,6 +234,31 @@ async def test_a_room_created_by_a_worker_is_known_everywhere(database: Database
         await cluster.main.say(ALICE, room_id)
     assert counts.statements_read <= 2, counts.sql  # push rules, once a process
     await check_invariants(cluster, database)
+
+
+@pytest.mark.parametrize(
+    ("option", "preset", "expected"),
+    [
+        ("off", "private_chat", False),
+        ("invite", "private_chat", True),
+        ("invite", "trusted_private_chat", True),
+        ("invite", "public_chat", False),
+        ("all", "public_chat", True),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_rooms_are_encrypted_where_the_server_is_set_up_so(
+    database: Database, option: str, preset: str, expected: bool
+) -> None:
+    process = (await start(database)).main
+    rooms = RoomCreation(
+        process.new_rooms, InviteesStore(database), process.limits, "test", "12", ENCRYPTED_PRESETS[option]
+    )
+    own = [InitialState("m.room.encryption", {"algorithm": "own"})]
+    created = [await rooms.create(ALICE, CreateRoom(preset=preset, initial_state=state)) for state in ([], own)]
+    states = [await state_of(process, room.room_id) for room in created]
+    assert (("m.room.encryption", "") in states[0]) is expected
+    assert states[1]["m.room.encryption", ""] == {"algorithm": "own"}
 
 
 def _count(txn: Transaction) -> int:

@@ -35,6 +35,7 @@ import site_files  # noqa: E402
 _MANY = {"per_second": 100_000, "burst_count": 100_000}
 _UNLIMITED: dict[str, Any] = {
     "rc_message": _MANY,
+    "rc_room_creation": _MANY,
     "rc_registration": _MANY,
     "rc_login": {"address": _MANY, "account": _MANY, "failed_attempts": _MANY},
     "rc_joins": {"local": _MANY, "remote": _MANY},

@@ -39,6 +39,7 @@ OPTIONS: dict[str, Any] = {
     "enable_registration_without_verification": True,
     "registration_shared_secret": "the registration secret",
     "bcrypt_rounds": 4,
+    "rc_room_creation": {"per_second": 1000, "burst_count": 1000},
 }
 
 

@@ -17,11 +17,13 @@ from synapse.handlers.entry import Entry
 from synapse.handlers.event_creation import EventCreation, Signer
 from synapse.handlers.event_rules import EventRules
 from synapse.handlers.membership import Memberships
+from synapse.handlers.new_rooms import NewRooms
 from synapse.handlers.public_rooms import PublicRooms
 from synapse.handlers.push_rules import PushRules
 from synapse.handlers.redaction import Redactions
-from synapse.handlers.room_creation import CreateRoom, RoomCreation
+from synapse.handlers.room_creation import RoomCreation
 from synapse.handlers.room_locks import RoomLocks
+from synapse.handlers.room_plan import CreateRoom
 from synapse.handlers.room_profiles import RoomProfiles
 from synapse.http.ratelimit import RateLimits
 from synapse.http.request import Requester
@@ -98,7 +100,8 @@ class RoomProcess:
             is_main,
         )
         self.limits = RateLimits({"rc_invites.per_issuer": Rate(0.001, 50)}.get, Clock())
-        self.rooms = RoomCreation(SIGNER, InviteesStore(db), self.push, write, self.caught_up, now, self.limits, "12")
+        self.new_rooms = NewRooms(SIGNER, self.push, write, self.caught_up, now)
+        self.rooms = RoomCreation(self.new_rooms, InviteesStore(db), self.limits, SERVER, "12")
         self.aliases = Aliases(AliasesStore(db), RoomsStore(db), self.state, self.creation, SERVER)
         self.directory = PublicRooms(RoomsStore(db), SERVER)
         self.redactions = Redactions(self.creation)

@@ -10,7 +10,7 @@ _GET = ("GET",)
 _PUT = ("PUT",)
 
 MEMBERSHIP = (
-    Endpoint("room_create", f"{_C}/createRoom", _POST, CLIENT, max_body=MIB),
+    Endpoint("room_create", f"{_C}/createRoom", _POST, CLASSIC, max_body=MIB, ratelimit="rc_room_creation"),
     Endpoint("joined_rooms", f"{_C}/joined_rooms", _GET, CLIENT, guests=True),
     Endpoint(
         "join",

@@ -10,7 +10,8 @@ from synapse.api.constants import EventTypes
 from synapse.handlers.event_creation import EventCreation
 from synapse.handlers.membership import Memberships
 from synapse.handlers.redaction import Redactions
-from synapse.handlers.room_creation import CreateRoom, RoomCreation
+from synapse.handlers.room_creation import RoomCreation
+from synapse.handlers.room_plan import CreateRoom
 from synapse.http.server import Request, serves
 
 
@@ -28,7 +29,9 @@ class RoomWriting:
         if event_type == EventTypes.REDACTION:
             sent = await self._redactions.send(request.user, room_id, content, txn_id)
         else:
-            sent = await self._creation.create(request.user, room_id, event_type, content, txn_id=txn_id)
+            sent = await self._creation.create(
+                request.user, room_id, event_type, content, txn_id=txn_id, ts=request.int_arg("ts")
+            )
         return {"event_id": sent.event_id}
 
     @serves("room_redact")
@@ -41,7 +44,8 @@ class RoomWriting:
         content = request.json_object()
         if event_type == EventTypes.MEMBER:
             return {"event_id": await self._memberships.put_state(request.user, room_id, state_key, content)}
-        sent = await self._creation.create(request.user, room_id, event_type, content, state_key=state_key)
+        ts = request.int_arg("ts")
+        sent = await self._creation.create(request.user, room_id, event_type, content, state_key=state_key, ts=ts)
         return {"event_id": sent.event_id}
 
 
