@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from synapse.handlers.account_data import AccountData
     from synapse.handlers.auth import Authenticator
+    from synapse.handlers.deactivation import Deactivation
     from synapse.handlers.device_changes import DeviceChanges
     from synapse.handlers.devices import Devices
     from synapse.handlers.filters import Filters
@@ -77,6 +78,9 @@ class Foundation(Base, Protocol):
 
     async def update_profile_in_rooms(self, user_id: str) -> None:
         """Writes a user's name and picture into their memberships."""
+
+    async def user_deactivated(self, user_id: str) -> None:
+        """Has the user leave all rooms, in the background, and seem offline."""
 
 
 def in_thread(function: Callable[..., Any], *args: Any) -> Awaitable[Any]:
@@ -250,6 +254,16 @@ class Accounts:
 
         enabled = self._config.registration.password_config.enabled
         return PasswordChange(self.users, self.passwords, self.devices, enabled=enabled)
+
+    @cached_property
+    def deactivation(self) -> Deactivation:
+        """In the main process."""
+        from synapse.handlers.deactivation import Deactivation
+        from synapse.storage.deactivation import DeactivationStore
+
+        hs = self._hs
+        store = DeactivationStore(hs.database)
+        return Deactivation(store, self.authenticator, self.device_changes, hs.invalidate, hs.user_deactivated)
 
     @cached_property
     def keys(self) -> Keys:

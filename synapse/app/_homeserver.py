@@ -210,6 +210,11 @@ class Homeserver:
         """Writes a user's name and picture into their memberships."""
         await self.rooms.room_profiles.update(user_id)
 
+    async def user_deactivated(self, user_id: str) -> None:
+        """Has the user leave all rooms, in the background, and seem offline."""
+        self.rooms.departures.begin()
+        await self.reading.forget_presence(user_id)
+
     # -- rooms: reading and sync ---------------------------------------------------------------------------------
 
     @cached_property

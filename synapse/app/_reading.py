@@ -387,6 +387,14 @@ class Reading:
         last_active = self.presence_keeper.last_active_ts if enabled and hs.is_main else lambda user_id: None
         return PresenceReading(self.presence_store, hs.main, created, self._clock, enabled, last_active)
 
+    async def forget_presence(self, user_id: str) -> None:
+        """The account is gone: nobody is there, and has nothing to say."""
+        from synapse.api.constants import Presence
+        from synapse.handlers.presence import SET, SetPresence
+
+        if self._hs.config.use_presence:
+            await self._hs.main(SET, SetPresence(user_id, Presence.OFFLINE, None))
+
     @cached_property
     def syncing_users(self) -> SyncingUsers:
         """Tells presence who syncs on this process."""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from synapse.app._accounts import Accounts
     from synapse.app._replication import MainReplication, WorkerReplication
     from synapse.handlers.aliases import Aliases
+    from synapse.handlers.deactivation import Departures
     from synapse.handlers.entry import Entry
     from synapse.handlers.event_creation import EventCreation, Signer
     from synapse.handlers.membership import Memberships
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
     Writer = Callable[[Request], Awaitable[Outcome]]
 
+MINUTE_SECONDS: Final = 60.0
 HOUR_SECONDS: Final = 3600.0
 KEEP_TXNS_MS: Final = 24 * 3600 * 1000
 """How long the same transaction id means the same event."""
@@ -328,13 +330,25 @@ class Rooms:
         return PublicRooms(self.room_store, self._server_name)
 
     @cached_property
+    def departures(self) -> Departures:
+        """In the main process: takes deactivated users out of their rooms."""
+        from synapse.handlers.deactivation import Departures
+        from synapse.storage.deactivation import DeactivationStore
+
+        return Departures(DeactivationStore(self._hs.database), self.membership_store, self.memberships.leave)
+
+    @cached_property
     def background(self) -> list[Repeating]:
         """What the main process does once in a while, to be started with it."""
         from synapse.util.repeating import Repeating
 
         if not self._hs.is_main:
             return []
-        return [Repeating(self._hs.reactor, HOUR_SECONDS, "Forgetting old transaction ids", self._forget_old)]
+        reactor = self._hs.reactor
+        return [
+            Repeating(reactor, HOUR_SECONDS, "Forgetting old transaction ids", self._forget_old),
+            Repeating(reactor, MINUTE_SECONDS, "Taking deactivated users out of their rooms", self.departures.run),
+        ]
 
     async def _forget_old(self) -> None:
         await self.txn_store.delete_before(self.now() - KEEP_TXNS_MS)

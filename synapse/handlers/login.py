@@ -80,11 +80,12 @@ class Login:
         self._limits.check("rc_login.account", user_id)
         self._limits.require("rc_login.failed_attempts", user_id)
         user = await self._users.get(user_id) if "\x00" not in user_id else None
-        if not await self._passwords.matches(password, None if user is None else user.password_hash) or user is None:
+        matches = await self._passwords.matches(password, None if user is None else user.password_hash)
+        if user is not None and user.deactivated:  # its password is gone, so nobody could prove to be its owner
+            raise MatrixError(403, Codes.USER_DEACTIVATED, "This account has been deactivated.")
+        if not matches or user is None:
             self._limits.count("rc_login.failed_attempts", user_id)
             raise forbidden("The user name or the password is wrong.")
-        if user.deactivated:
-            raise MatrixError(403, Codes.USER_DEACTIVATED, "This account has been deactivated.")
         return user
 
     async def _new_session(self, user: User, device: DeviceRequest) -> LoggedIn:

@@ -44,8 +44,7 @@ class AuthenticationNeeded(MatrixError):
     def __init__(self, session: UiAuthSession, flows: list[list[str]], failure: MatrixError | None) -> None:
         super().__init__(401, Codes.FORBIDDEN, "Additional authentication is needed.")
         self.fields = {"session": session.session_id, "flows": [{"stages": flow} for flow in flows], "params": {}}
-        if session.completed:
-            self.fields["completed"] = list(session.completed)
+        self.fields["completed"] = list(session.completed)
         if failure is not None:
             self.fields |= {"errcode": failure.errcode, "error": failure.message}
 

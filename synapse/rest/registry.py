@@ -100,6 +100,12 @@ def _change_password(hs: Homeserver) -> object:
     return ChangePassword(hs.accounts.password_change, hs.accounts.ui_auth)
 
 
+def _deactivate_account(hs: Homeserver) -> object:
+    from synapse.rest.client.deactivation import DeactivateAccount
+
+    return DeactivateAccount(hs.accounts.deactivation, hs.accounts.ui_auth)
+
+
 def _capabilities(hs: Homeserver) -> object:
     from synapse.rest.client.discovery import Capabilities
 
@@ -288,6 +294,7 @@ ROWS: tuple[Row, ...] = (
     Row(("admin_register_nonce", "admin_register"), _admin_register),
     Row(("devices", "device_get", "device_update", "device_delete", "delete_devices"), _devices),
     Row(("account_password",), _change_password),
+    Row(("account_deactivate",), _deactivate_account),
     Row(("capabilities",), _capabilities),
     Row(("turn_server", "threepids"), _account_services),
     Row(("profile_get", "profile_field_get", "profile_field_set", "profile_field_delete"), _profiles),

@@ -59,7 +59,7 @@ class DeviceStore:
 
     async def delete(self, user_id: str, device_ids: list[str] | None) -> Deleted:
         """Deletes devices with their tokens, keys and undelivered messages; None: all, and tokens without a device."""
-        return await self._db.write("devices.delete", _delete, user_id, device_ids)
+        return await self._db.write("devices.delete", delete, user_id, device_ids)
 
     async def delete_others(self, user_id: str, device_id: str | None, token_id: int | None) -> Deleted:
         """Like `delete`, of all devices but one, and of all tokens without a device but one."""
@@ -85,7 +85,8 @@ def _rename(txn: Transaction, user_id: str, device_id: str, display_name: str | 
     return txn.one_or_none() is not None
 
 
-def _delete(txn: Transaction, user_id: str, device_ids: list[str] | None) -> Deleted:
+def delete(txn: Transaction, user_id: str, device_ids: list[str] | None) -> Deleted:
+    """See `DeviceStore.delete`; for stores that do it within a transaction of their own."""
     if device_ids is None:
         txn.execute("DELETE FROM devices WHERE user_id = %s RETURNING device_id", (user_id,))
     else:

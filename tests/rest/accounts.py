@@ -32,6 +32,7 @@ MOUNTED = (
         "login",
         "devices",
         "account_password",
+        "account_deactivate",
         "capabilities",
         "turn_server",
         "profile_get",
@@ -90,6 +91,7 @@ class Server:
         self.streams: dict[str, CountingStream] = {}
         self.forgotten: list[tuple[str, str]] = []
         self.propagated: list[str] = []
+        self.gone: list[str] = []
         self.accounts = Accounts(self)
         hs: Any = self
         owners = [row.make(hs) for row in ROWS if set(row.names) & set(MOUNTED)]
@@ -108,6 +110,9 @@ class Server:
 
     async def update_profile_in_rooms(self, user_id: str) -> None:
         self.propagated.append(user_id)
+
+    async def user_deactivated(self, user_id: str) -> None:
+        self.gone.append(user_id)
 
     async def call(self, method: str, path: str, body: Any = None, user: str | None = None, **kw: Any) -> Reply:
         """`path` without its prefix when it does not begin with an underscore; `user` is an access token."""

@@ -36,6 +36,11 @@ CREATE TABLE users (
     suspended boolean NOT NULL DEFAULT false
 );
 
+-- Deactivated users who are still to be taken out of their rooms.
+CREATE TABLE departing_users (
+    user_id text PRIMARY KEY
+);
+
 CREATE TABLE profiles (
     user_id text PRIMARY KEY,            -- local users only
     display_name text,

@@ -40,3 +40,9 @@ CREATE TABLE user_reports (
     target_user_id text NOT NULL,
     reason text NOT NULL
 );
+
+---------------------------------------------------------------- deactivated accounts
+
+CREATE TABLE departing_users (
+    user_id text PRIMARY KEY
+);

@@ -1,0 +1,117 @@
+"""Deactivating accounts: the end of every session at once, and of every membership in the background.
+
+The password, sessions, devices with their keys, settings and the entry in the user directory go in one transaction. The
+rooms are left one after another by the main process; who has yet to leave is in the database, so a restart goes on with
+it. Whoever asks for erasure also loses profile and addresses, and what they wrote is shown pruned to those who were not
+there (`synapse.sync.erased`).
+
+Client-server API, "Account management", `POST /account/deactivate`.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from twisted.internet.defer import Deferred
+
+from synapse.api.constants import Membership
+from synapse.api.errors import MatrixError
+from synapse.http.request import Requester
+from synapse.sync.erased import CACHE as ERASED_USERS
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable
+
+    from synapse.handlers.auth import Authenticator
+    from synapse.handlers.device_changes import DeviceChanges
+    from synapse.storage.deactivation import DeactivationStore
+    from synapse.storage.memberships import MembershipsStore
+
+logger = logging.getLogger(__name__)
+
+_HERE = (Membership.JOIN, Membership.INVITE, Membership.KNOCK)
+
+
+class Deactivation:
+    """Takes accounts out of use, in the main process.
+
+    :param invalidate: has every process forget keys of a cache.
+    :param gone: has the rest of the server draw the consequences: rooms are left, presence ends.
+    """
+
+    def __init__(
+        self,
+        store: DeactivationStore,
+        authenticator: Authenticator,
+        changes: DeviceChanges,
+        invalidate: Callable[[str, Iterable[str]], Awaitable[None]],
+        gone: Callable[[str], Awaitable[None]],
+    ) -> None:
+        self._store = store
+        self._authenticator = authenticator
+        self._changes = changes
+        self._invalidate = invalidate
+        self._gone = gone
+
+    async def deactivate(self, user_id: str, erase: bool) -> None:
+        """Ends an account for good."""
+        deleted = await self._store.deactivate(user_id, erase)
+        await self._authenticator.forget(deleted.tokens)
+        if erase:
+            await self._invalidate(ERASED_USERS, [user_id])
+        if deleted.with_keys:
+            await self._changes.devices_changed(user_id, deleted.with_keys)
+        await self._gone(user_id)
+
+
+class Departures:
+    """Takes deactivated users out of their rooms, in the main process.
+
+    :param leave: makes a user leave a room, or refuse an invitation to it.
+    """
+
+    def __init__(
+        self,
+        store: DeactivationStore,
+        memberships: MembershipsStore,
+        leave: Callable[[Requester, str], Awaitable[None]],
+    ) -> None:
+        self._store = store
+        self._memberships = memberships
+        self._leave = leave
+        self._wanted = False
+        self._running = False
+
+    def begin(self) -> None:
+        """Somebody has to leave; returns at once."""
+        Deferred.fromCoroutine(self.run()).addErrback(
+            lambda failure: logger.error("Deactivated users could not leave their rooms", exc_info=failure.value)
+        )
+
+    async def run(self) -> None:
+        """Has everybody leave who has to. What fails by a fault of the server is left for the next time."""
+        self._wanted = True
+        if self._running:
+            return
+        self._running = True
+        try:
+            while self._wanted:
+                self._wanted = False
+                for user_id in await self._store.departing():
+                    if await self._leave_rooms(user_id):
+                        await self._store.departed(user_id)
+        finally:
+            self._running = False
+
+    async def _leave_rooms(self, user_id: str) -> bool:
+        done = True
+        for room in await self._memberships.rooms_of(user_id, _HERE):
+            try:
+                await self._leave(Requester(user_id), room.room_id)
+            except MatrixError as error:
+                logger.warning("%s is deactivated and cannot leave %s: %s", user_id, room.room_id, error)
+            except Exception:
+                logger.exception("%s is deactivated and could not leave %s", user_id, room.room_id)
+                done = False
+        return done

@@ -1,0 +1,62 @@
+"""Taking an account out of use: one transaction, and the list of those who have yet to leave their rooms.
+
+The row in `users` stays, so that nobody ever gets the name again. What others have of the user (events, receipts,
+media) stays as well; what was the user's own goes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from synapse.storage import devices
+
+if TYPE_CHECKING:
+    from synapse.storage.database import Database, Transaction
+    from synapse.storage.devices import Deleted
+
+# What is of no use without somebody who logs in.
+_OWN: Final = ("account_data", "push_rules", "filters", "user_directory")
+# What tells who it was, and where from; kept of those who do not ask for erasure, as it may have to be looked up.
+_PERSONAL: Final = ("profiles", "user_ips")
+
+
+class DeactivationStore:
+    """Writes in the main process."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    async def deactivate(self, user_id: str, erase: bool) -> Deleted:
+        """Nobody can log in any more, and the user is listed among the departing; what went of devices and tokens.
+
+        Who is deactivated already may still be erased.
+        """
+        return await self._db.write("deactivation.deactivate", _deactivate, user_id, erase)
+
+    async def departing(self) -> list[str]:
+        """Those who have yet to leave their rooms."""
+        return await self._db.read("deactivation.departing", _departing)
+
+    async def departed(self, user_id: str) -> None:
+        """The user has left all rooms that let them."""
+        await self._db.write_idempotent("deactivation.departed", _departed, user_id)
+
+
+def _deactivate(txn: Transaction, user_id: str, erase: bool) -> Deleted:
+    txn.later(
+        "UPDATE users SET deactivated = true, erased = erased OR %s, password_hash = NULL WHERE user_id = %s",
+        (erase, user_id),
+    )
+    for table in (*_OWN, *(_PERSONAL if erase else ())):
+        txn.later(f"DELETE FROM {table} WHERE user_id = %s", (user_id,))
+    txn.later("INSERT INTO departing_users (user_id) VALUES (%s) ON CONFLICT DO NOTHING", (user_id,))
+    return devices.delete(txn, user_id, None)
+
+
+def _departing(txn: Transaction) -> list[str]:
+    txn.execute("SELECT user_id FROM departing_users ORDER BY user_id")
+    return [user_id for (user_id,) in txn.rows()]
+
+
+def _departed(txn: Transaction, user_id: str) -> None:
+    txn.execute("DELETE FROM departing_users WHERE user_id = %s", (user_id,))
