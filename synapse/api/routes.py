@@ -47,6 +47,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     *rooms.WRITING,
     *rooms.READING,
     *rooms.SYNCING,
+    *rooms.FINDING,
     *rooms.DIRECTORY,
     *server.MEDIA,
     *server.ADMIN,

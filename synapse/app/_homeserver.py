@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from synapse.app._accounts import Accounts
+    from synapse.app._finding import Finding
     from synapse.app._reading import Reading
     from synapse.app._replication import Replication
     from synapse.app._rooms import Rooms
@@ -190,7 +191,7 @@ class Homeserver:
     @property
     def background(self) -> list[Repeating]:
         """What this process does once in a while."""
-        return [*self.accounts.background, *self.rooms.background]
+        return [*self.accounts.background, *self.rooms.background, *self.finding.background]
 
     @property
     def authenticator(self) -> Authenticator:
@@ -223,3 +224,12 @@ class Homeserver:
         from synapse.app._reading import Reading
 
         return Reading(self)
+
+    # -- finding things --------------------------------------------------------------------------------------------
+
+    @cached_property
+    def finding(self) -> Finding:
+        """Searching messages, spaces, rooms that users share."""
+        from synapse.app._finding import Finding
+
+        return Finding(self)

@@ -66,6 +66,9 @@ class ServerConfig(Section, frozen=True, kw_only=True):
         PresenceOptions | None,
         Doc("Another way to write `use_presence`; it wins where both are given.", example={"enabled": True}),
     ] = None
+    enable_search: Annotated[
+        bool, Doc("Whether users can search messages. While it is false, new messages are not indexed.")
+    ] = True
     default_room_version: Annotated[str, Doc("The version of new rooms, where their creator does not choose.")] = "12"
     encryption_enabled_by_default_for_room_type: Annotated[
         Literal["off", "invite", "all"],

@@ -6,16 +6,14 @@ Client-server API, "Published room directory".
 
 from __future__ import annotations
 
-import base64
-import binascii
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-import orjson
 
 from synapse.api.constants import GuestAccess, HistoryVisibility, JoinRules
 from synapse.api.errors import invalid_param, not_found
 from synapse.storage.rooms import ListedRoom, Place, Search
+from synapse.util.batch_tokens import pack, unpack
 
 if TYPE_CHECKING:
     from synapse.storage.rooms import RoomsStore
@@ -97,18 +95,13 @@ def _shown(room: ListedRoom) -> dict[str, Any]:
 
 
 def _token(direction: str, room: ListedRoom) -> str:
-    place = orjson.dumps([direction, room.joined_members, room.room_id])
-    return base64.urlsafe_b64encode(place).decode().rstrip("=")
+    return pack(direction, room.joined_members, room.room_id)
 
 
 def _parse(token: str) -> tuple[bool, Place]:
     """Whether the token leads backwards, and from which place."""
-    try:
-        direction, members, room_id = orjson.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
-    except (ValueError, binascii.Error, TypeError):
-        direction = members = room_id = None
-    if direction not in ("n", "p") or type(members) is not int or not isinstance(room_id, str) or "\x00" in room_id:
+    values = unpack(token, str, int, str)
+    if values is None or values[0] not in ("n", "p") or abs(values[1]) >= 2**31:
         raise invalid_param("'since' is not a token of this list.")
-    if abs(members) >= 2**31:
-        raise invalid_param("'since' is not a token of this list.")
+    direction, members, room_id = values
     return direction == "p", Place(members, room_id)

@@ -284,6 +284,15 @@ def _presence(hs: Homeserver) -> object:
     return PresenceEndpoints(hs.reading.presence)
 
 
+# -- finding things --------------------------------------------------------------------------------------------------
+
+
+def _search(hs: Homeserver) -> object:
+    from synapse.rest.client.search import SearchEndpoint
+
+    return SearchEndpoint(hs.finding.search)
+
+
 # -- all of them -----------------------------------------------------------------------------------------------------
 
 ROWS: tuple[Row, ...] = (
@@ -350,6 +359,7 @@ ROWS: tuple[Row, ...] = (
     Row(("events", "initial_sync", "room_initial_sync"), _old_sync),
     Row(("room_typing", "room_receipt", "room_read_markers"), _ephemeral),
     Row(("presence_get", "presence_set"), _presence),
+    Row(("search",), _search),
     Row(("server_keys",), _server_keys),
     Row(("federation_version",), _federation_version),
 )

@@ -4,7 +4,7 @@ Rows of our own users are written together with their profiles; those of others 
 rooms that we are in (`synapse.handlers.user_directory`). Who may find whom is not kept but asked of the rooms' current
 state at the time of the search, so it is never out of date.
 
-Names are cut into words here and not by PostgreSQL, whose parser takes `alice.smith` for a host name.
+Names are cut into words by `synapse.util.words` and not by PostgreSQL.
 """
 
 from __future__ import annotations
@@ -13,15 +13,14 @@ import re
 import unicodedata
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from synapse.util.words import UNSPACED, WORD, fold
+
 if TYPE_CHECKING:
     from synapse.storage.database import Database, Transaction
 
 MAX_WORDS: Final = 32
 MAX_WORD: Final = 64
 _FOLLOWER: Final = "user_directory"
-_WORD: Final = re.compile(r"[^\W_]+")
-# Scripts that are written without spaces: whoever looks for a given name has to find it behind the family name.
-_UNSPACED: Final = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]+")
 
 
 class DirectoryUser(NamedTuple):
@@ -73,19 +72,18 @@ class UserDirectoryStore:
 
 def split_words(text: str) -> list[str]:
     """The words of a text, folded: without case, accents and width, so that "SMITH" and "Šmith" both find "smith"."""
-    decomposed = unicodedata.normalize("NFKD", text.casefold())
-    folded = "".join(char for char in decomposed if not unicodedata.combining(char))
-    return [word[:MAX_WORD] for word in _WORD.findall(folded)[:MAX_WORDS]]
+    return [word[:MAX_WORD] for word in WORD.findall(fold(text))[:MAX_WORDS]]
 
 
 def index_words(user_id: str, display_name: str | None) -> list[str]:
-    """What a user is found by: words of the localpart and the display name, and tails of words in unspaced scripts."""
+    """What a user is found by: words of the localpart and the display name, and tails of words in scripts without
+    spaces, where a given name has to be found behind the family name."""
     localpart = user_id[1:].partition(":")[0]
     words = split_words(localpart) + split_words(display_name or "")
     tails = [
         run[start:]
         for word in words
-        for run in _UNSPACED.findall(unicodedata.normalize("NFC", word))
+        for run in UNSPACED.findall(unicodedata.normalize("NFC", word))
         for start in range(1, len(run))
     ]
     return list(dict.fromkeys(words + tails))

@@ -84,7 +84,7 @@ class VisibilityFilter:
 
     async def now(self, room_id: str) -> str:
         """The room's present history visibility."""
-        return (await self._histories_of([room_id]))[room_id].values[-1]
+        return (await self.histories_of([room_id]))[room_id].values[-1]
 
     async def visible(
         self,
@@ -98,7 +98,7 @@ class VisibilityFilter:
 
         `known` are ids of events that the user may see in any case, as they are part of a state that is shown to them.
         """
-        histories = await self._histories_of([room_id for room_id, rows in timelines.items() if rows])
+        histories = await self.histories_of([room_id for room_id, rows in timelines.items() if rows])
         steps = await self._steps(timelines, access, user_id)
         seen: dict[str, list[Seen]] = {}
         strict: dict[str, Sequence[TimelineRow]] = {}
@@ -124,7 +124,8 @@ class VisibilityFilter:
             return False
         return all(value in _OPEN for value in history.during(first, last))
 
-    async def _histories_of(self, room_ids: list[str]) -> dict[str, History]:
+    async def histories_of(self, room_ids: list[str]) -> dict[str, History]:
+        """How the visibility of each room changed. At most one statement."""
         return await self.histories.fetch_many(room_ids, self._load_histories)
 
     async def _load_histories(self, room_ids: list[str]) -> dict[str, History]:

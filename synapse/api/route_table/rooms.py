@@ -87,6 +87,8 @@ SYNCING = (
     ),
 )
 
+FINDING = (Endpoint("search", f"{_C}/search", _POST, CLASSIC),)
+
 DIRECTORY = (
     Endpoint(
         "public_rooms", f"{_C}/publicRooms", _GET, CLASSIC, (workers.PUBLIC_ROOMS,), auth=Auth.OPTIONAL, guests=True
