@@ -141,7 +141,9 @@ class SearchHandler:
     ) -> list[tuple[Match, Seen]]:
         rows = await self._timeline.get([match.event_id for match in matches])
         seen = await self._answer.visible(user_id, rows.values(), searchable.access, ignored)
-        return [(match, seen[match.event_id]) for match in matches if match.event_id in seen]
+        # What was pruned for this user, because its sender is erased, does not say any more what was looked for.
+        whole = {event_id for event_id, each in seen.items() if each.row.redacted_by is None}
+        return [(match, seen[match.event_id]) for match in matches if match.event_id in whole]
 
     def _add_tokens(self, events: dict[str, Any], wish: RoomEvents, page: Page, start: Start) -> None:
         """`next_batch`, of the whole and of those groups of which there is more behind the page."""
