@@ -20,7 +20,8 @@ def fold(text: str) -> str:
     """The text without case, accents and width."""
     if text.isascii():
         return text.lower()
-    decomposed = unicodedata.normalize("NFKD", text.casefold())
+    # Letters of mathematics decompose into capitals, and some small letters fold into what decomposes once more.
+    decomposed = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
     return "".join(char for char in decomposed if not unicodedata.combining(char))
 
 
