@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from synapse.handlers.devices import Devices
     from synapse.handlers.filters import Filters
     from synapse.handlers.frontend_proxy import FrontendProxy
+    from synapse.handlers.guest_upgrade import GuestUpgrade
     from synapse.handlers.key_changes import KeyChanges
     from synapse.handlers.keys import Keys
     from synapse.handlers.login import Login
@@ -204,6 +205,13 @@ class Accounts:
             enabled=config.enable_registration,
             guests=config.allow_guest_access,
         )
+
+    @cached_property
+    def guest_upgrade(self) -> GuestUpgrade:
+        from synapse.handlers.guest_upgrade import GuestUpgrade
+
+        changes, main = self.device_changes, self._hs.main
+        return GuestUpgrade(self.users, self.passwords, self.authenticator, changes, main, self._clock)
 
     @cached_property
     def login(self) -> Login:

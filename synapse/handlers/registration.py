@@ -58,6 +58,16 @@ class LoggedIn(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     access_token: str | None = None
     device_id: str | None = None
 
+    @classmethod
+    def of(cls, account: NewAccount, token: str) -> LoggedIn:
+        """The answer for an account that was made with this token, or without any."""
+        return cls(
+            user_id=account.user_id,
+            home_server=account.user_id.partition(":")[2],
+            access_token=None if account.token_hash is None else token,
+            device_id=account.device_id,
+        )
+
 
 CREATE_ACCOUNT: Final = Call("accounts.create", NewAccount, bool)
 
@@ -132,7 +142,7 @@ class Registration:
             if device is not None:
                 account = with_device(account, device, token)
             if await self._main(CREATE_ACCOUNT, account):
-                return self._answer(account, token)
+                return LoggedIn.of(account, token)
             if user_id is not None:
                 raise in_use()
 
@@ -146,24 +156,13 @@ class Registration:
             token = make_token(user_id)
             account = with_device(NewAccount(user_id=user_id, password_hash=None, is_guest=True), device, token)
             if await self._main(CREATE_ACCOUNT, account):
-                return self._answer(account, token)
+                return LoggedIn.of(account, token)
 
     def _made_up(self) -> str:
         return f"@{random_letters(10, _ALPHABET)}:{self._server_name}"
 
-    def _answer(self, account: NewAccount, token: str) -> LoggedIn:
-        return LoggedIn(
-            user_id=account.user_id,
-            home_server=self._server_name,
-            access_token=None if account.token_hash is None else token,
-            device_id=account.device_id,
-        )
-
     async def _create(self, account: NewAccount) -> bool:
         now = int(self._clock.seconds() * 1000)
-        session = None
-        if account.token_hash is not None:
-            session = NewSession(account.user_id, account.token_hash, account.device_id, account.device_name, now)
         return await self._users.create(
             NewUser(
                 account.user_id,
@@ -172,10 +171,17 @@ class Registration:
                 account.display_name or account.user_id[1:].partition(":")[0],
                 account.admin,
                 account.user_type,
-                session,
+                new_session(account, now),
                 account.is_guest,
             )
         )
+
+
+def new_session(account: NewAccount, now: int) -> NewSession | None:
+    """The session that an account begins with, if any; `now` in milliseconds."""
+    if account.token_hash is None:
+        return None
+    return NewSession(account.user_id, account.token_hash, account.device_id, account.device_name, now)
 
 
 def with_device(account: NewAccount, device: DeviceRequest, token: str) -> NewAccount:

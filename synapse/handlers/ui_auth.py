@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from synapse.storage.ui_auth import UiAuthStore
     from synapse.util.clock import Clock
 
-_SECRETS: Final = ("password", "new_password")
+_SECRETS: Final = ("password", "new_password", "guest_access_token")
 SESSION_LIFETIME_MS: Final = 24 * 3600 * 1000
 
 

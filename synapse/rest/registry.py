@@ -72,7 +72,7 @@ def _versions(hs: Homeserver) -> object:
 def _register(hs: Homeserver) -> object:
     from synapse.rest.client.sessions import Register
 
-    return Register(hs.accounts.registration, hs.accounts.ui_auth)
+    return Register(hs.accounts.registration, hs.accounts.guest_upgrade, hs.accounts.ui_auth)
 
 
 def _sessions(hs: Homeserver) -> object:

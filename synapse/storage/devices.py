@@ -63,7 +63,7 @@ class DeviceStore:
 
     async def delete_others(self, user_id: str, device_id: str | None, token_id: int | None) -> Deleted:
         """Like `delete`, of all devices but one, and of all tokens without a device but one."""
-        return await self._db.write("devices.delete_others", _delete_others, user_id, device_id, token_id)
+        return await self._db.write("devices.delete_others", delete_others, user_id, device_id, token_id)
 
 
 def _of_user(txn: Transaction, user_id: str) -> list[Device]:
@@ -110,7 +110,8 @@ def _delete_tokens(txn: Transaction, user_id: str, device_ids: list[str] | None)
     return hashes(txn)
 
 
-def _delete_others(txn: Transaction, user_id: str, device_id: str | None, token_id: int | None) -> Deleted:
+def delete_others(txn: Transaction, user_id: str, device_id: str | None, token_id: int | None) -> Deleted:
+    """See `DeviceStore.delete_others`; for stores that do it within a transaction of their own."""
     txn.execute(
         "DELETE FROM devices WHERE user_id = %s AND device_id IS DISTINCT FROM %s RETURNING device_id",
         (user_id, device_id),

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from synapse.storage import user_directory
+from synapse.storage import devices, user_directory
 from synapse.storage.access_tokens import NewSession, insert_session
 
 if TYPE_CHECKING:
@@ -76,6 +76,15 @@ class UserStore:
         """Makes the account, its profile and its first session; False, and nothing done, if the name is taken."""
         return await self._db.write("users.create", _create, user)
 
+    async def upgrade_guest(
+        self, user_id: str, password_hash: str | None, session: NewSession | None
+    ) -> devices.Deleted | None:
+        """Makes a guest a user like others, who has the given session and no other; what went of devices and tokens.
+
+        None, and nothing done, if there is no such guest.
+        """
+        return await self._db.write("users.upgrade_guest", _upgrade_guest, user_id, password_hash, session)
+
     async def set_password_hash(self, user_id: str, password_hash: str | None) -> None:
         await self._db.write("users.set_password_hash", _set_password_hash, user_id, password_hash)
 
@@ -129,6 +138,21 @@ def _create(txn: Transaction, user: NewUser) -> bool:
     if user.session is not None:
         insert_session(txn, user.session)
     return True
+
+
+def _upgrade_guest(
+    txn: Transaction, user_id: str, password_hash: str | None, session: NewSession | None
+) -> devices.Deleted | None:
+    txn.execute(
+        "UPDATE users SET is_guest = false, password_hash = %s WHERE user_id = %s AND is_guest RETURNING true",
+        (password_hash, user_id),
+    )
+    if txn.one_or_none() is None:
+        return devices.Deleted([], [], []) if session is not None and _is_ours(txn, session) else None
+    if session is None:
+        return devices.delete(txn, user_id, None)
+    gone = devices.delete_others(txn, user_id, session.device_id, None)
+    return gone._replace(tokens=gone.tokens + insert_session(txn, session).revoked)
 
 
 def _is_ours(txn: Transaction, session: NewSession) -> bool:

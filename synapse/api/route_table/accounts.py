@@ -5,6 +5,8 @@ from synapse.api.route_table.types import CLASSIC, CLIENT, MIB, REGISTER, Auth, 
 
 _C = "/_matrix/client/{version}"
 
+# `guests` is true of what the specification lists ("Guest Access"), and of what clients cannot do without: asking what
+# the server can do, uploading the filter of a sync, following whose keys changed, logging out.
 ENDPOINTS = (
     # --- discovery
     # Clients may send a token along; there is nothing here that depends on it.
@@ -79,19 +81,15 @@ ENDPOINTS = (
         ("GET",),
         CLASSIC,
         (workers.PRESENCE_STATUS,),
-        guests=True,
     ),
-    Endpoint(
-        "presence_set", f"{_C}/presence/{{user_id}}/status", ("PUT",), CLASSIC, (workers.PRESENCE_STATUS,), guests=True
-    ),
+    Endpoint("presence_set", f"{_C}/presence/{{user_id}}/status", ("PUT",), CLASSIC, (workers.PRESENCE_STATUS,)),
     # --- account data, filters
-    Endpoint("account_data_get", f"{_C}/user/{{user_id}}/account_data/{{data_type}}", ("GET",), CLIENT, guests=True),
+    Endpoint("account_data_get", f"{_C}/user/{{user_id}}/account_data/{{data_type}}", ("GET",), CLIENT),
     Endpoint(
         "account_data_set",
         f"{_C}/user/{{user_id}}/account_data/{{data_type}}",
         ("PUT",),
         CLIENT,
-        guests=True,
         max_body=MIB,
     ),
     Endpoint(
@@ -99,14 +97,12 @@ ENDPOINTS = (
         f"{_C}/user/{{user_id}}/rooms/{{room_id}}/account_data/{{data_type}}",
         ("GET",),
         CLIENT,
-        guests=True,
     ),
     Endpoint(
         "room_account_data_set",
         f"{_C}/user/{{user_id}}/rooms/{{room_id}}/account_data/{{data_type}}",
         ("PUT",),
         CLIENT,
-        guests=True,
         max_body=MIB,
     ),
     Endpoint("room_tags", f"{_C}/user/{{user_id}}/rooms/{{room_id}}/tags", ("GET",), CLIENT),
@@ -121,8 +117,8 @@ _READ = (workers.PUSH_RULES,)
 
 PUSH = (
     # Reading may be anybody's work, changing is the main process's.
-    Endpoint("push_rules", f"{_C}/pushrules/", ("GET",), CLASSIC, _READ, guests=True),
-    Endpoint("push_rules_global", f"{_C}/pushrules/global[/]", ("GET",), CLASSIC, _READ, guests=True),
+    Endpoint("push_rules", f"{_C}/pushrules/", ("GET",), CLASSIC, _READ),
+    Endpoint("push_rules_global", f"{_C}/pushrules/global[/]", ("GET",), CLASSIC, _READ),
     Endpoint("push_rule_get", _RULE, ("GET",), CLASSIC, _READ),
     Endpoint("push_rule_set", _RULE, ("PUT",), CLASSIC),
     Endpoint("push_rule_delete", _RULE, ("DELETE",), CLASSIC),

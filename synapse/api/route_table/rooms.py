@@ -11,7 +11,7 @@ _PUT = ("PUT",)
 
 MEMBERSHIP = (
     Endpoint("room_create", f"{_C}/createRoom", _POST, CLASSIC, max_body=MIB, ratelimit="rc_room_creation"),
-    Endpoint("joined_rooms", f"{_C}/joined_rooms", _GET, CLIENT, guests=True),
+    Endpoint("joined_rooms", f"{_C}/joined_rooms", _GET, CLIENT),
     Endpoint(
         "join",
         f"{_C}/join/{{room_id_or_alias}}",
@@ -55,9 +55,9 @@ WRITING = (
         guests=True,
         ratelimit="rc_message",
     ),
-    Endpoint("room_typing", f"{_ROOM}/typing/{{user_id}}", _PUT, CLIENT, guests=True),
-    Endpoint("room_receipt", f"{_ROOM}/receipt/{{receipt_type}}/{{event_id}}", _POST, CLIENT, guests=True),
-    Endpoint("room_read_markers", f"{_ROOM}/read_markers", _POST, CLIENT, guests=True),
+    Endpoint("room_typing", f"{_ROOM}/typing/{{user_id}}", _PUT, CLIENT),
+    Endpoint("room_receipt", f"{_ROOM}/receipt/{{receipt_type}}/{{event_id}}", _POST, CLIENT),
+    Endpoint("room_read_markers", f"{_ROOM}/read_markers", _POST, CLIENT),
 )
 
 READING = (
@@ -71,7 +71,7 @@ READING = (
         guests=True,
     ),
     Endpoint("room_members", f"{_ROOM}/members", _GET, CLASSIC, (workers.MEMBERS,), guests=True),
-    Endpoint("room_joined_members", f"{_ROOM}/joined_members", _GET, CLASSIC, (workers.JOINED_MEMBERS,), guests=True),
+    Endpoint("room_joined_members", f"{_ROOM}/joined_members", _GET, CLASSIC, (workers.JOINED_MEMBERS,)),
     Endpoint("room_messages", f"{_ROOM}/messages", _GET, CLASSIC, (workers.MESSAGES,), guests=True),
     Endpoint("room_context", f"{_ROOM}/context/{{event_id}}", _GET, CLASSIC, (workers.CONTEXT,), guests=True),
     Endpoint("room_event", f"{_ROOM}/event/{{event_id}}", _GET, CLIENT, guests=True),
@@ -81,7 +81,7 @@ READING = (
 SYNCING = (
     Endpoint("sync", f"{_C}/sync", _GET, SYNC, (workers.SYNC,), guests=True, long_poll=True),
     Endpoint("events", f"{_C}/events", _GET, EVENTS, (workers.EVENTS,), guests=True, long_poll=True),
-    Endpoint("initial_sync", f"{_C}/initialSync", _GET, INITIAL_SYNC, (workers.INITIAL_SYNC,), guests=True),
+    Endpoint("initial_sync", f"{_C}/initialSync", _GET, INITIAL_SYNC, (workers.INITIAL_SYNC,)),
     Endpoint(
         "room_initial_sync", f"{_ROOM}/initialSync", _GET, INITIAL_SYNC, (workers.ROOM_INITIAL_SYNC,), guests=True
     ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from synapse.api.errors import guest_access_forbidden
 from synapse.handlers.profile import Profiles, check_owner
 from synapse.http.server import Request, serves
 
@@ -24,12 +25,19 @@ class ProfileEndpoints:
 
     @serves("profile_field_set")
     async def set_field(self, request: Request, user_id: str, field: str) -> dict[str, Any]:
-        check_owner(request.user.user_id, user_id)
+        _check_changer(request, user_id, field)
         await self._profiles.set_field(user_id, field, request.json_object())
         return {}
 
     @serves("profile_field_delete")
     async def delete_field(self, request: Request, user_id: str, field: str) -> dict[str, Any]:
-        check_owner(request.user.user_id, user_id)
+        _check_changer(request, user_id, field)
         await self._profiles.delete_field(user_id, field)
         return {}
+
+
+def _check_changer(request: Request, user_id: str, field: str) -> None:
+    """Raises 403 for the profiles of others; guests have a display name, and nothing else to change."""
+    check_owner(request.user.user_id, user_id)
+    if request.user.is_guest and field != "displayname":
+        raise guest_access_forbidden("Guests may change nothing of their profile but the display name.")

@@ -13,6 +13,7 @@ from synapse.api.constants import LoginTypes
 from synapse.api.errors import bad_json
 from synapse.handlers.auth import Authenticator
 from synapse.handlers.devices import Devices
+from synapse.handlers.guest_upgrade import GuestUpgrade
 from synapse.handlers.login import Login
 from synapse.handlers.passwords import check_acceptable
 from synapse.handlers.registration import DeviceRequest, LoggedIn, Registration
@@ -32,6 +33,7 @@ class RegisterBody(msgspec.Struct, frozen=True, kw_only=True):
     device_id: str | None = None
     initial_device_display_name: str | None = None
     inhibit_login: bool = False
+    guest_access_token: str | None = None  # of the guest whose account is to become a full one
     refresh_token: bool = False  # whether the client could use one; it is not obliged to get one
 
     def device(self) -> DeviceRequest | None:
@@ -43,8 +45,9 @@ class RegisterBody(msgspec.Struct, frozen=True, kw_only=True):
 class Register:
     """`/register`."""
 
-    def __init__(self, registration: Registration, ui_auth: UiAuth) -> None:
+    def __init__(self, registration: Registration, guests: GuestUpgrade, ui_auth: UiAuth) -> None:
         self._registration = registration
+        self._guests = guests
         self._ui_auth = ui_auth
 
     @serves("register")
@@ -56,14 +59,19 @@ class Register:
                 raise bad_json("The field 'initial_device_display_name' must be a string.")
             return await self._registration.register_guest(name)
         self._registration.check_enabled()
-        await self._check(convert(body, RegisterBody))
+        await self._check(convert(body, RegisterBody), request)
         operation = Operation("POST", "register", "register an account", None)
         wanted = convert(await self._ui_auth.check(operation, body, _FLOWS), RegisterBody)
+        if wanted.guest_access_token is not None:
+            user_id = await self._guests.check(wanted.username, wanted.guest_access_token, request)
+            return await self._guests.upgrade(user_id, wanted.password, wanted.device())
         return await self._registration.register(wanted.username, wanted.password, wanted.device())
 
-    async def _check(self, body: RegisterBody) -> None:
+    async def _check(self, body: RegisterBody, request: Request) -> None:
         """Whatever is wrong is said before the client is sent through the stages."""
-        if body.username is not None:
+        if body.guest_access_token is not None:
+            await self._guests.check(body.username, body.guest_access_token, request)
+        elif body.username is not None:
             await self._registration.check_available(body.username)
         if body.password is not None:
             check_acceptable(body.password)

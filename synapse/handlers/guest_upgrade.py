@@ -1,0 +1,86 @@
+"""Guests who register: the account that they have becomes a full one, under the same id and in the same rooms.
+
+They prove that it is theirs by the guest's access token, which is worth nothing afterwards. Client-server API, "Guest
+Access", client behaviour.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from synapse.api.errors import MatrixError, forbidden, missing_param
+from synapse.handlers.registration import (
+    DeviceRequest,
+    LoggedIn,
+    NewAccount,
+    in_use,
+    new_session,
+    with_device,
+)
+from synapse.handlers.tokens import make_token
+from synapse.replication.calls import Call
+
+if TYPE_CHECKING:
+    from synapse.handlers.auth import Authenticator
+    from synapse.handlers.device_changes import DeviceChanges
+    from synapse.handlers.passwords import Passwords
+    from synapse.http.request import Request
+    from synapse.replication.calls import MainProcess
+    from synapse.storage.users import UserStore
+    from synapse.util.clock import Clock
+
+UPGRADE = Call("accounts.upgrade_guest", NewAccount, bool)
+
+
+class GuestUpgrade:
+    """Makes full accounts of guests' ones, from any process."""
+
+    def __init__(
+        self,
+        users: UserStore,
+        passwords: Passwords,
+        authenticator: Authenticator,
+        changes: DeviceChanges,
+        main: MainProcess,
+        clock: Clock,
+    ) -> None:
+        self._users = users
+        self._passwords = passwords
+        self._authenticator = authenticator
+        self._changes = changes
+        self._main = main
+        self._clock = clock
+        main.expose(UPGRADE, self._upgrade)
+
+    async def check(self, username: str | None, guest_token: str, request: Request) -> str:
+        """The id of the guest whose token it is. Raises 400 M_MISSING_PARAM, 403 unless it is the named user's."""
+        if username is None:
+            raise missing_param("username")
+        try:
+            guest = await self._authenticator.authenticate(guest_token, request)
+        except MatrixError:
+            raise forbidden("The 'guest_access_token' is not the token of a guest of this server.") from None
+        if not guest.is_guest or guest.user_id[1:].partition(":")[0] != username.lower():
+            raise forbidden("The 'guest_access_token' is not the token of the guest that 'username' names.")
+        return guest.user_id
+
+    async def upgrade(self, user_id: str, password: str | None, device: DeviceRequest | None) -> LoggedIn:
+        """Gives the guest a password, ends its sessions, and logs in with `device` unless it is None."""
+        token = make_token(user_id)
+        password_hash = None if password is None else await self._passwords.hash(password)
+        account = NewAccount(user_id=user_id, password_hash=password_hash)
+        if device is not None:
+            account = with_device(account, device, token)
+        if not await self._main(UPGRADE, account):
+            raise in_use()
+        return LoggedIn.of(account, token)
+
+    async def _upgrade(self, account: NewAccount) -> bool:
+        now = int(self._clock.seconds() * 1000)
+        gone = await self._users.upgrade_guest(account.user_id, account.password_hash, new_session(account, now))
+        if gone is None:
+            return False
+        await self._authenticator.forget(gone.tokens)
+        if gone.with_keys:
+            await self._changes.devices_changed(account.user_id, gone.with_keys)
+        return True
