@@ -191,7 +191,8 @@ def preset_of(wish: CreateRoom) -> str:
     """The preset that applies. Raises M_INVALID_PARAM for what is none, and for an unknown visibility."""
     if wish.visibility not in (None, "public", "private"):
         raise invalid_param("The visibility of a room is 'public' or 'private'.")
-    preset = wish.preset or (PUBLIC if wish.visibility == "public" else PRIVATE)
+    usual = PUBLIC if wish.visibility == "public" else PRIVATE
+    preset = usual if wish.preset is None else wish.preset
     if preset not in PRESETS:
         raise invalid_param(f"A preset is one of {', '.join(PRESETS)}.")
     return preset

@@ -41,7 +41,7 @@ class Answers:
     def __init__(self, described: Description) -> None:
         self.succeeded: set[str] = set()
         self._described = described
-        self._registry = jsonschema_rs.Registry(list(described.files.items()), draft=jsonschema_rs.Draft202012)
+        self.registry = jsonschema_rs.Registry(list(described.files.items()), draft=jsonschema_rs.Draft202012)
         self._validators: dict[str, Any] = {}
         self._patterns = [(operation, _pattern(operation)) for operation in described.operations]
 
@@ -84,7 +84,7 @@ class Answers:
         validator = self._validators.get(reference)
         if validator is None:
             schema = {"$ref": reference}
-            validator = self._validators[reference] = jsonschema_rs.validator_for(schema, registry=self._registry)
+            validator = self._validators[reference] = jsonschema_rs.validator_for(schema, registry=self.registry)
         for problem in validator.iter_errors(orjson.loads(body)):
             where = "/".join(map(str, problem.instance_path))
             yield f"  at /{where}: {problem.message[:_SHOWN]}"
