@@ -158,9 +158,12 @@ class Reading:
 
     @cached_property
     def annotator(self) -> Annotator:
+        from synapse.storage.aggregations import AggregationStore
+        from synapse.sync.bundles import Bundler
         from synapse.sync.forms import Annotator
 
-        return Annotator(self.timeline_store)
+        bundler = Bundler(AggregationStore(self._hs.database), self.memory.visibility, self.memory.ignored)
+        return Annotator(self.timeline_store, bundler)
 
     @cached_property
     def present(self) -> StreamPresent:
@@ -194,6 +197,7 @@ class Reading:
             self.timeline_store,
             self.annotator,
             self.memory.visibility,
+            self.memory.ignored,
             self._clock,
         )
 

@@ -116,11 +116,12 @@ class MainReplication:
     @cached_property
     def background_updates(self) -> BackgroundUpdates:
         """Changes of the database that take long."""
-        from synapse.storage import event_search
+        from synapse.storage import event_search, relation_updates
         from synapse.storage.background_updates import BackgroundUpdates
 
         updates = BackgroundUpdates(self._hs.database, self._hs.reactor)
         updates.register(event_search.UPDATE, event_search.fill)
+        updates.register(relation_updates.NAME, relation_updates.relate_events)
         return updates
 
     async def begin(self) -> None:

@@ -52,9 +52,9 @@ class EventContext:
     async def around(
         self, user_id: str, device_id: str | None, room_id: str, event_id: str, limit: int, wanted: RoomEventFilter
     ) -> bytes:
-        """The body of the answer; `limit` is shared by what came before and after. Raises 404."""
-        row, membership = await self._reading.visible_event(user_id, room_id, event_id)
+        """The body of the answer; `limit` is shared by what came before and after. Raises 403, 404."""
         access = (await self._door.standing(user_id, room_id)).access
+        row, membership = await self._reading.seen_event(user_id, room_id, event_id, access)
         newest = NEWEST if access.until is None else access.until
         request = PageRequest(user_id, device_id, room_id, True, limit=limit - limit // 2, filter=wanted)
         before: list[TimelineRow] = []
@@ -66,7 +66,8 @@ class EventContext:
         seen = await self._pagination.seen(user_id, room_id, [*before, *after], access)
         first = before[-1] if before else row
         last = after[-1] if after else row
-        notes = await self._annotator.notes([row, *(s.row for s in seen)], user_id, device_id)
+        told = [row, *(s.row for s in seen)]
+        notes = await self._annotator.notes(told, user_id, device_id, {room_id: access})
         earlier = {r.event_id for r in before}
         answer: dict[str, Any] = {
             "start": str(RoomToken(first.depth, first.stream - 1)),

@@ -262,15 +262,17 @@ class EventCreation:
         )
 
     async def _redacted(self, event: Event, state: State) -> str | None:
-        """The event that a redaction takes effect on. Raises 403, and 404 where there is none in the room.
+        """The event that a redaction takes effect on. Raises 403, 404 where there is none, 400 for another room's.
 
         The auth rules let a server redact all events of its users; that it is the same user is ours to check.
         """
         if event.type != EventTypes.REDACTION or event.redacts is None:
             return None
         target = await self._events.get(event.redacts)
-        if target is None or target.event.room_id != event.room_id:
+        if target is None:
             raise MatrixError(404, Codes.NOT_FOUND, "There is no such event in this room to be redacted.")
+        if target.event.room_id != event.room_id:
+            raise invalid_param("The event to be redacted is in another room.")
         levels = PowerLevels.of_state({key: stored.event for key, stored in state.items()}, event.room_version)
         if target.event.sender != event.sender and levels.user(event.sender) < levels.redact:
             raise AuthError(f"To redact events of others you need power level {levels.redact}.")

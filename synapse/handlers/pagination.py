@@ -86,7 +86,7 @@ class Pagination:
         if more:
             answer["end"] = str(_next_token(start, rows[-1], request.backwards))
         seen = await self.seen(request.user_id, request.room_id, rows, access)
-        answer["chunk"] = await self._written(request, seen)
+        answer["chunk"] = await self._written(request, seen, access)
         if request.filter.lazy_load_members:
             answer["state"] = await self._members(request.room_id, seen, access)
         return orjson.dumps(answer)
@@ -104,9 +104,10 @@ class Pagination:
         ignored = await self._ignored.of(user_id)
         return (await self._visibility.visible({room_id: rows}, {room_id: access}, user_id, ignored))[room_id]
 
-    async def _written(self, request: PageRequest, seen: Sequence[Seen]) -> list[orjson.Fragment]:
-        notes = await self._annotator.notes([row for row, _ in seen], request.user_id, request.device_id)
-        return self.write(seen, notes)
+    async def _written(self, request: PageRequest, seen: Sequence[Seen], access: Access) -> list[orjson.Fragment]:
+        rows = [row for row, _ in seen]
+        bundled = {request.room_id: access}
+        return self.write(seen, await self._annotator.notes(rows, request.user_id, request.device_id, bundled))
 
     def write(self, seen: Sequence[Seen], notes: Notes) -> list[orjson.Fragment]:
         """The events as clients get them."""

@@ -17,10 +17,11 @@ from synapse.storage.past_state import PastStateStore
 from synapse.storage.timeline import TimelineRow, TimelineStore
 from synapse.storage.user_rooms import UserRoomStore
 from synapse.sync.forms import Annotator, Forms, content_of
+from synapse.sync.ignored import NOBODY, IgnoredUsers
 from synapse.sync.memberships import Memberships
 from synapse.sync.state_at import entry_at, state_at
 from synapse.sync.tokens import RoomToken
-from synapse.sync.visibility import VisibilityFilter
+from synapse.sync.visibility import Access, Seen, VisibilityFilter
 from synapse.util.clock import Clock
 
 _MEMBERS: Final = (EventTypes.MEMBER,)
@@ -41,6 +42,7 @@ class RoomReading:
         timeline: TimelineStore,
         annotator: Annotator,
         visibility: VisibilityFilter,
+        ignored: IgnoredUsers,
         clock: Clock,
     ) -> None:
         self._door = door
@@ -50,6 +52,7 @@ class RoomReading:
         self._timeline = timeline
         self._annotator = annotator
         self._visibility = visibility
+        self._ignored = ignored
         self._clock = clock
 
     async def state(self, user_id: str, room_id: str) -> bytes:
@@ -108,22 +111,28 @@ class RoomReading:
 
     async def event(self, user_id: str, device_id: str | None, room_id: str, event_id: str) -> bytes:
         """`GET /rooms/{roomId}/event/{eventId}`. Raises 404 also for what the user may not see."""
-        row, membership = await self.visible_event(user_id, room_id, event_id)
-        notes = await self._annotator.notes([row], user_id, device_id)
+        try:
+            access = (await self._door.standing(user_id, room_id)).access
+        except MatrixError:  # 403: whether the event exists is not for them to know
+            raise no_event() from None
+        row, membership = await self.seen_event(user_id, room_id, event_id, access)
+        notes = await self._annotator.notes([row], user_id, device_id, {room_id: access})
         return self._forms().form(row, notes, membership)
 
-    async def visible_event(self, user_id: str, room_id: str, event_id: str) -> tuple[TimelineRow, str | None]:
-        """The event, and the user's membership then. Raises 404 where there is none that the user may see."""
+    async def seen_event(
+        self, user_id: str, room_id: str, event_id: str, access: Access, *, though_ignored: bool = False
+    ) -> Seen:
+        """The event, and the user's membership then. Raises 404 where there is none that the user may see.
+
+        Messages of those whom the user ignores are there only for those who ask for what relates to them.
+        """
         row = (await self._timeline.get([event_id])).get(event_id)
         if row is not None and row.room_id == room_id:
-            try:
-                standing = await self._door.standing(user_id, room_id)
-            except MatrixError:  # 403: whether the event exists is not for them to know
-                raise _no_event() from None
-            seen = await self._visibility.visible({room_id: [row]}, {room_id: standing.access}, user_id)
+            ignored = NOBODY if though_ignored else await self._ignored.of(user_id)
+            seen = await self._visibility.visible({room_id: [row]}, {room_id: access}, user_id, ignored)
             if seen[room_id]:
                 return seen[room_id][0]
-        raise _no_event()
+        raise no_event()
 
     async def _written(self, rows: Iterable[TimelineRow]) -> list[orjson.Fragment]:
         rows = list(rows)
@@ -133,7 +142,8 @@ class RoomReading:
         return Forms(int(self._clock.seconds() * 1000), room_ids=True)
 
 
-def _no_event() -> MatrixError:
+def no_event() -> MatrixError:
+    """The same answer for what is not there and for what is not to be seen."""
     return not_found("There is no such event in this room, or you may not see it.")
 
 

@@ -118,7 +118,7 @@ class SearchAnswer:
             if wish.include_profile:
                 profiles = await self._profiles(rows, {each.row.sender for each in seen.values()})
         every = [each.row for each in seen.values()]
-        notes = await self._annotator.notes(every, requester.user_id, requester.device_id)
+        notes = await self._annotator.notes(every, requester.user_id, requester.device_id, page.access)
         forms = Forms(int(self._clock.seconds() * 1000), room_ids=True)
         written = {
             event_id: orjson.Fragment(forms.form(each.row, notes, each.membership)) for event_id, each in seen.items()

@@ -24,7 +24,8 @@ SMALL: Final = 8 * 1024
 class EventRow(msgspec.Struct, frozen=True, array_like=True, tag_field="kind", tag="e"):
     """A new event. `json` is its federation form, "" where it is too large to be sent along.
 
-    `redacts` names the event that this one redacts, where the redaction is in force.
+    `redacts` names the event that this one redacts, where the redaction is in force; `replaces` the state event whose
+    place it took.
     """
 
     room_id: str
@@ -39,6 +40,7 @@ class EventRow(msgspec.Struct, frozen=True, array_like=True, tag_field="kind", t
     contains_url: bool
     redacts: str | None
     json: str
+    replaces: str | None = None
 
 
 class StateRow(msgspec.Struct, frozen=True, array_like=True, tag_field="kind", tag="s"):
@@ -83,6 +85,7 @@ def _event_row(planned: Planned) -> EventRow:
         contains_url=isinstance(event.content.get("url"), str),
         redacts=planned.new.redacts,
         json=text if len(text) <= SMALL else "",
+        replaces=planned.replaces,
     )
 
 
@@ -103,7 +106,7 @@ def read(txn: Transaction, after: int, until: int, limit: int) -> list[tuple[int
 # Events that clients never see have no part in the stream: outliers, rejected and soft-failed ones.
 _EVENTS: Final = """
     SELECT e.stream_ordering, e.room_id, e.event_id, e.depth, e.type, e.state_key, e.sender, e.origin_server_ts,
-        e.state_group, e.contains_url, e.redacted_by, r.event_id, e.json
+        e.state_group, e.contains_url, e.redacted_by, r.event_id, e.json, e.replaces
     FROM events e LEFT JOIN events r ON e.type = 'm.room.redaction' AND r.redacted_by = e.event_id
         AND r.event_id = COALESCE(e.json::jsonb #>> '{content,redacts}', e.json::jsonb ->> 'redacts')
     WHERE e.stream_ordering > %s AND e.stream_ordering <= %s
@@ -117,11 +120,11 @@ _DELTAS: Final = """
 
 
 def _from_tables(row: tuple[Any, ...]) -> tuple[int, EventRow]:
-    position, room_id, event_id, depth, kind, state_key, sender, ts, group, url, redacted_by, redacts, text = row
+    position, room_id, event_id, depth, kind, state_key, sender, ts, group, url, redacted_by, redacts, text, prev = row
     previous = orjson.loads(text)["prev_events"]
     # In the oldest room versions, references are pairs of an id and its hashes.
     ids = tuple(each if isinstance(each, str) else each[0] for each in previous)
     usable = len(text) <= SMALL and redacted_by is None
     return position, EventRow(
-        room_id, event_id, depth, kind, state_key, sender, ts, ids, group, url, redacts, text if usable else ""
+        room_id, event_id, depth, kind, state_key, sender, ts, ids, group, url, redacts, text if usable else "", prev
     )

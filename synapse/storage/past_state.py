@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from synapse.api.constants import EventTypes
-from synapse.storage.timeline import TimelineRow
+from synapse.storage.timeline import COLUMNS, TimelineRow
 
 if TYPE_CHECKING:
     from synapse.storage.database import Database, Transaction
@@ -90,12 +90,6 @@ class PastStateStore:
         return await self._db.read("past_state.summaries", _summaries, list(room_ids), user_id) if room_ids else []
 
 
-_COLUMNS = (
-    "e.stream_ordering, e.room_id, e.event_id, e.depth, e.type, e.state_key, e.sender, e.origin_server_ts, "
-    "e.state_group, e.redacted_by, e.contains_url, e.json"
-)
-
-
 def _current(
     txn: Transaction, room_ids: list[str], members: Members, types: Sequence[str] | None
 ) -> list[tuple[int, TimelineRow]]:
@@ -108,12 +102,12 @@ def _current(
         conditions.append("cs.type = ANY(%s)")
         params.append(list(types))
     sql = f"""
-        SELECT cs.stream_ordering, {_COLUMNS} FROM current_state cs JOIN events e ON e.event_id = cs.event_id
+        SELECT cs.stream_ordering, {COLUMNS} FROM current_state cs JOIN events e ON e.event_id = cs.event_id
         WHERE cs.room_id = ANY(%s) {"".join(f" AND {condition}" for condition in conditions)}
     """
     if members.of:
         sql += f"""
-        UNION ALL SELECT cs.stream_ordering, {_COLUMNS}
+        UNION ALL SELECT cs.stream_ordering, {COLUMNS}
         FROM unnest(%s::text[], %s::text[]) AS m (room_id, user_id)
         JOIN current_state cs ON (cs.room_id, cs.type, cs.state_key) = (m.room_id, 'm.room.member', m.user_id)
         JOIN events e ON e.event_id = cs.event_id
@@ -137,14 +131,14 @@ def _deltas(txn: Transaction, after: dict[str, int], until: int) -> list[Delta]:
 
 
 def _events(txn: Transaction, event_ids: list[str]) -> dict[str, TimelineRow]:
-    txn.execute(f"SELECT {_COLUMNS} FROM events e WHERE e.event_id = ANY(%s) AND e.rejected IS NULL", (event_ids,))
+    txn.execute(f"SELECT {COLUMNS} FROM events e WHERE e.event_id = ANY(%s) AND e.rejected IS NULL", (event_ids,))
     return {row.event_id: row for row in map(TimelineRow._make, txn.rows())}
 
 
 def _entries(txn: Transaction, keys: Sequence[Entry]) -> dict[Entry, TimelineRow]:
     txn.execute(
         f"""
-        SELECT {_COLUMNS} FROM unnest(%s::text[], %s::text[], %s::text[]) AS k (room_id, type, state_key)
+        SELECT {COLUMNS} FROM unnest(%s::text[], %s::text[], %s::text[]) AS k (room_id, type, state_key)
         JOIN current_state cs USING (room_id, type, state_key) JOIN events e ON e.event_id = cs.event_id
         """,
         tuple(map(list, zip(*keys, strict=True))),

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from synapse.api.constants import EventTypes, Membership
+from synapse.api.constants import EventTypes, Membership, RelationTypes
 from synapse.api.identifiers import domain_of
 from synapse.events.event import Event, StateKey
 from synapse.storage.persist_events import NewEvent, Replaced
 from synapse.storage.persist_rows import STATS_OF_STATE, Rows
-from synapse.storage.relations import relation_of
+from synapse.storage.relations import AGGREGATED, relation_kept_of
 
 _COUNTED = {Membership.JOIN: "joined_members", Membership.INVITE: "invited_members"}
 
@@ -23,11 +23,14 @@ class Change(NamedTuple):
     new: Event | None
 
 
-def write_event(rows: Rows, new: NewEvent, position: int, group: int, now: int) -> None:
-    """The event itself, its transaction id, its auth events (of state events alone), and whom it concerns."""
+def write_event(rows: Rows, new: NewEvent, position: int, group: int, now: int, replaces: str | None) -> None:
+    """The event itself, its transaction id, its auth events (of state events alone), and whom it concerns.
+
+    `replaces` is the state event whose place it takes.
+    """
     event = new.event
     content = event.content
-    relation = relation_of(content) if "m.relates_to" in content else None
+    relation = relation_kept_of(event) if "m.relates_to" in content else None
     rows.events.append(
         (
             position,
@@ -43,9 +46,14 @@ def write_event(rows: Rows, new: NewEvent, position: int, group: int, now: int) 
             isinstance(content.get("url"), str),
             None if relation is None else relation.event_id,
             None if relation is None else relation.rel_type,
+            replaces,
             event.json.decode(),
         )
     )
+    if relation is not None and relation.rel_type in AGGREGATED:
+        rows.parents.add((relation.event_id, event.room_id))
+        if relation.rel_type == RelationTypes.THREAD:
+            rows.threads.append((event.room_id, relation.event_id, event.depth, position))
     if new.txn is not None:
         rows.txns[new.txn] = (*new.txn, event.event_id, now)
     if event.is_state():

@@ -35,6 +35,12 @@ class Planned(NamedTuple):
     state_group: int
     changes: list[Change]
 
+    @property
+    def replaces(self) -> str | None:
+        """The state event whose place the event took."""
+        event = self.new.event
+        return next((change.old.event_id for change in self.changes if change.new is event), None)
+
 
 class Stale(Exception):
     """The room's state has moved on since the events of a request were checked."""
@@ -119,11 +125,12 @@ class BatchPlan:
         if changes:
             end.state_ordering = position
             end.changed.update((change.key, change.new) for change in changes)
-        write_event(rows, new, position, after.group, self._now)
+        planned = Planned(new, position, after.group, changes)
+        write_event(rows, new, position, after.group, self._now, planned.replaces)
         write_changes(rows, end.room_id, changes, position, self._server_name)
         if new.redacts is not None:
             await self._redact(end, rows, event.event_id, new.redacts)
-        return Planned(new, position, after.group, changes)
+        return planned
 
     async def _redact(self, end: RoomEnd, rows: Rows, redaction: str, target_id: str) -> None:
         target = await self._state.event(target_id)

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from synapse.storage.event_txns import TxnKey
+from synapse.storage.persist_relations import write_parents, write_redactions, write_threads
 
 if TYPE_CHECKING:
     from synapse.storage.database import Transaction
@@ -59,6 +60,8 @@ class Rows:
         self.heads: dict[str, HeadChange] = {}
         self.push_actions: list[Params] = []
         self.read: dict[tuple[str, str, str], int] = {}  # who has, by writing, read a room's thread up to where
+        self.parents: set[tuple[str, str]] = set()  # (event, room): it is related to
+        self.threads: list[Params] = []  # (room, root, depth, position) of events in threads
         self.redactions: dict[str, tuple[str, str]] = {}  # target: (redaction, room)
 
     def add(self, other: Rows) -> None:
@@ -105,9 +108,9 @@ class Rows:
             columns = zip(*self.local_memberships.values(), strict=True)
             txn.later(_LOCAL_MEMBERSHIPS, dict(zip(_LOCAL_COLUMNS, map(list, columns), strict=True)))
         self._write_push_actions(txn)
-        if self.redactions:
-            changed = [(target, redaction, room_id) for target, (redaction, room_id) in self.redactions.items()]
-            txn.later(_REDACTIONS, [list(column) for column in zip(*changed, strict=True)])
+        write_parents(txn, self.parents)
+        write_threads(txn, self.threads)
+        write_redactions(txn, self.redactions)
 
     def _write_push_actions(self, txn: Transaction) -> None:
         """What is unread from now on, and what is not any more, in one statement."""
@@ -149,7 +152,7 @@ _COUNTED: Final = frozenset({"joined_members", "invited_members"})
 
 _EVENTS: Final = """
     INSERT INTO events (stream_ordering, event_id, room_id, depth, type, state_key, sender, origin_server_ts,
-        received_ts, state_group, contains_url, relates_to, relation_type, json) VALUES %s
+        received_ts, state_group, contains_url, relates_to, relation_type, replaces, json) VALUES %s
 """
 _TXNS: Final = "INSERT INTO event_txns (user_id, device_id, room_id, txn_id, event_id, sent_ts) VALUES %s"
 _ROOMS: Final = "INSERT INTO rooms (room_id, creator, room_version, is_public, created_ts) VALUES %s"
@@ -208,10 +211,4 @@ _PUSH_ACTIONS: Final = """
     INSERT INTO push_actions (user_id, room_id, stream_ordering, event_id, thread_id, notify, highlight, actions)
     SELECT * FROM unnest(%s::text[], %s::text[], %s::bigint[], %s::text[], %s::text[], %s::boolean[], %s::boolean[],
         %s::text[])
-"""
-# The first redaction stays the one in force.
-_REDACTIONS: Final = """
-    UPDATE events SET redacted_by = new.redaction
-    FROM unnest(%s::text[], %s::text[], %s::text[]) AS new (target, redaction, room_id)
-    WHERE events.event_id = new.target AND events.room_id = new.room_id AND events.redacted_by IS NULL
 """

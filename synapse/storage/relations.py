@@ -6,12 +6,16 @@ Client-server API, "Forming relationships between events".
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from synapse.api.constants import RelationTypes
+from synapse.api.constants import EventTypes, RelationTypes
 
 if TYPE_CHECKING:
+    from synapse.events.event import Event
     from synapse.storage.database import Database, Transaction
+
+AGGREGATED: Final = frozenset({RelationTypes.REFERENCE, RelationTypes.REPLACE, RelationTypes.THREAD})
+"""The relations that parents are shown with: client-server API, "Aggregations of child events"."""
 
 
 class Relation(NamedTuple):
@@ -33,6 +37,20 @@ def relation_of(content: Mapping[str, Any]) -> Relation | None:
     reply = relates_to.get("m.in_reply_to")
     replied = reply.get("event_id") if isinstance(reply, dict) else None
     return _checked(Relation(replied, None)) if isinstance(replied, str) else None
+
+
+def relation_kept_of(event: Event) -> Relation | None:
+    """The relation that is kept beside the event: none of an edit that says nothing new, which is to be ignored.
+
+    What the edit of an encrypted event says, no server can read. Client-server API, "Validity of replacement events".
+    """
+    relation = relation_of(event.content)
+    if relation is None or relation.rel_type != RelationTypes.REPLACE:
+        return relation
+    if event.state_key is not None:
+        return None
+    is_readable = event.type != EventTypes.ENCRYPTED
+    return None if is_readable and not isinstance(event.content.get("m.new_content"), dict) else relation
 
 
 def _checked(relation: Relation) -> Relation | None:

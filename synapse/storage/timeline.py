@@ -10,7 +10,7 @@ in which rooms are paged through.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -21,7 +21,11 @@ NEWEST = 2**62
 
 
 class TimelineRow(NamedTuple):
-    """An event as it stands in a room's timeline; `json` is the federation form, canonical."""
+    """An event as it stands in a room's timeline; `json` is the federation form, canonical.
+
+    `replaces` is the state event whose place it took; `is_parent` says whether others may relate to it in a way that
+    is aggregated. Readers that care for neither leave them out.
+    """
 
     stream: int
     room_id: str
@@ -35,6 +39,8 @@ class TimelineRow(NamedTuple):
     redacted_by: str | None
     contains_url: bool
     json: str
+    replaces: str | None = None
+    is_parent: bool = False
 
 
 class Window(NamedTuple):
@@ -76,17 +82,20 @@ class Annotation(NamedTuple):
     """What else is known of an event, by its id: see `TimelineStore.annotations`."""
 
     kind: str  # "prev", "because" or "txn"
-    event_id: str
-    text: str  # id of the replaced state event, id of the redaction, transaction id
+    event_id: str  # of the replaced state event itself where `kind` is "prev"
+    text: str | None  # id of the redaction, transaction id
     json: str | None  # of the replaced event or the redaction
     redacted: bool  # that event is itself redacted
 
 
-_COLUMNS = (
+COLUMNS = (
     "e.stream_ordering, e.room_id, e.event_id, e.depth, e.type, e.state_key, e.sender, e.origin_server_ts, "
-    "e.state_group, e.redacted_by, e.contains_url, e.json"
+    "e.state_group, e.redacted_by, e.contains_url, e.json, e.replaces, e.is_parent"
 )
-_SHOWN = "NOT e.outlier AND NOT e.soft_failed AND e.rejected IS NULL"
+"""The columns of `e`, the events table, that make a `TimelineRow`."""
+
+SHOWN = "NOT e.outlier AND NOT e.soft_failed AND e.rejected IS NULL"
+"""That clients see `e` at all."""
 
 
 class TimelineStore:
@@ -118,19 +127,20 @@ class TimelineStore:
         """Those of the events that clients may be shown at all, by id. One statement."""
         return await self._db.read("timeline.get", _get, list(event_ids)) if event_ids else {}
 
-    async def annotations(self, rows: Iterable[TimelineRow], user_id: str, device_id: str | None) -> list[Annotation]:
+    async def annotations(self, rows: Sequence[TimelineRow], user_id: str, device_id: str | None) -> list[Annotation]:
         """What `unsigned` tells of these events besides their age. One statement, or none where there is nothing to
         tell.
 
-        `prev`: the state that a state event replaced; `because`: the redaction in force; `txn`: the transaction id,
+        `prev`: a state event that one of these replaced; `because`: the redaction in force; `txn`: the transaction id,
         only of events that this very device has sent.
         """
-        states = [row for row in rows if row.state_key is not None]
+        replaced = [row.replaces for row in rows if row.replaces is not None and row.redacted_by is None]
         redacted = [row.event_id for row in rows if row.redacted_by is not None]
-        own = [row.event_id for row in rows if row.sender == user_id] if device_id is not None else []
-        if not (states or redacted or own):
+        # State is sent without a transaction id.
+        own = [r.event_id for r in rows if r.sender == user_id and r.state_key is None] if device_id is not None else []
+        if not (replaced or redacted or own):
             return []
-        return await self._db.read("timeline.annotations", _annotations, states, redacted, own, user_id, device_id)
+        return await self._db.read("timeline.annotations", _annotations, replaced, redacted, own, user_id, device_id)
 
     async def published(self, room_ids: Sequence[str]) -> set[str]:
         """Those of the rooms that stand in the room directory."""
@@ -147,11 +157,11 @@ def _last(
     rooms, after, until = zip(*windows, strict=True)
     txn.execute(
         f"""
-        SELECT {_COLUMNS} FROM unnest(%s::text[], %s::bigint[], %s::bigint[]) AS w (room_id, after, until)
+        SELECT {COLUMNS} FROM unnest(%s::text[], %s::bigint[], %s::bigint[]) AS w (room_id, after, until)
         CROSS JOIN LATERAL (
             SELECT * FROM events e
             WHERE e.room_id = w.room_id AND e.stream_ordering > w.after AND e.stream_ordering <= w.until
-              AND {_SHOWN} AND ({condition.sql})
+              AND {SHOWN} AND ({condition.sql})
             ORDER BY e.stream_ordering DESC LIMIT %s
         ) e
         """,
@@ -170,9 +180,9 @@ def _page(txn: Transaction, page: Page, condition: Condition) -> list[TimelineRo
     bound, end = ("true", ()) if page.end is None else (f"(e.depth, e.stream_ordering) {stop} (%s, %s)", page.end)
     txn.execute(
         f"""
-        SELECT {_COLUMNS} FROM events e
+        SELECT {COLUMNS} FROM events e
         WHERE e.room_id = %s AND (e.depth, e.stream_ordering) {compare} (%s, %s) AND {bound}
-          AND e.stream_ordering > %s AND e.stream_ordering <= %s AND {_SHOWN} AND ({condition.sql})
+          AND e.stream_ordering > %s AND e.stream_ordering <= %s AND {SHOWN} AND ({condition.sql})
         ORDER BY e.depth {order}, e.stream_ordering {order} LIMIT %s
         """,
         (page.room_id, page.depth, page.stream, *end, page.after, page.until, *condition.params, page.limit),
@@ -183,9 +193,9 @@ def _page(txn: Transaction, page: Page, condition: Condition) -> list[TimelineRo
 def _since(txn: Transaction, room_ids: list[str], after: int, until: int, limit: int) -> list[TimelineRow]:
     txn.execute(
         f"""
-        SELECT {_COLUMNS} FROM unnest(%s::text[]) AS r (room_id) CROSS JOIN LATERAL (
+        SELECT {COLUMNS} FROM unnest(%s::text[]) AS r (room_id) CROSS JOIN LATERAL (
             SELECT * FROM events e
-            WHERE e.room_id = r.room_id AND e.stream_ordering > %s AND e.stream_ordering <= %s AND {_SHOWN}
+            WHERE e.room_id = r.room_id AND e.stream_ordering > %s AND e.stream_ordering <= %s AND {SHOWN}
             ORDER BY e.stream_ordering LIMIT %s
         ) e ORDER BY e.stream_ordering LIMIT %s
         """,
@@ -195,17 +205,12 @@ def _since(txn: Transaction, room_ids: list[str], after: int, until: int, limit:
 
 
 def _get(txn: Transaction, event_ids: list[str]) -> dict[str, TimelineRow]:
-    txn.execute(f"SELECT {_COLUMNS} FROM events e WHERE e.event_id = ANY(%s) AND {_SHOWN}", (event_ids,))
+    txn.execute(f"SELECT {COLUMNS} FROM events e WHERE e.event_id = ANY(%s) AND {SHOWN}", (event_ids,))
     return {row.event_id: row for row in map(TimelineRow._make, txn.rows())}
 
 
 _PREV = """
-    SELECT 'prev', s.event_id, d.prev_event_id, p.json, p.redacted_by IS NOT NULL
-    FROM unnest(%s::text[], %s::bigint[], %s::text[], %s::text[], %s::text[])
-        AS s (room_id, stream, type, state_key, event_id)
-    JOIN current_state_deltas d
-      ON (d.room_id, d.stream_ordering, d.type, d.state_key) = (s.room_id, s.stream, s.type, s.state_key)
-    JOIN events p ON p.event_id = d.prev_event_id
+    SELECT 'prev', p.event_id, NULL, p.json, p.redacted_by IS NOT NULL FROM events p WHERE p.event_id = ANY(%s)
 """
 _BECAUSE = """
     SELECT 'because', e.event_id, e.redacted_by, r.json, r.redacted_by IS NOT NULL
@@ -219,7 +224,7 @@ _TXN = """
 
 def _annotations(
     txn: Transaction,
-    states: list[TimelineRow],
+    replaced: list[str],
     redacted: list[str],
     own: list[str],
     user_id: str,
@@ -227,10 +232,9 @@ def _annotations(
 ) -> list[Annotation]:
     parts: list[str] = []
     params: list[object] = []
-    if states:
+    if replaced:
         parts.append(_PREV)
-        columns = zip(*((s.room_id, s.stream, s.type, s.state_key, s.event_id) for s in states), strict=True)
-        params += map(list, columns)
+        params.append(replaced)
     if redacted:
         parts.append(_BECAUSE)
         params.append(redacted)

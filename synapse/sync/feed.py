@@ -124,4 +124,6 @@ def timeline_row(stream: int, row: EventRow) -> TimelineRow:
         None,
         row.contains_url,
         row.json,
+        row.replaces,
+        True,  # it may be related to by what comes later
     )

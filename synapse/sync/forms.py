@@ -10,8 +10,8 @@ Client-server API, "Room event format" and "Redactions"; `unsigned`: `ClientEven
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
 
 import msgspec
 import orjson
@@ -23,6 +23,10 @@ from synapse.api.room_versions import RoomVersion, room_version
 from synapse.events.redaction import redact
 from synapse.storage.event_txns import REDACT
 from synapse.storage.timeline import Annotation, TimelineRow, TimelineStore
+from synapse.sync.bundles import NO_BUNDLES, Bundle, Bundler, Child
+from synapse.sync.visibility import Access
+
+NOWHERE: Final[Mapping[str, Access]] = {}
 
 Fields = tuple[Path, ...]
 """`event_fields` of a filter."""
@@ -49,13 +53,19 @@ _content = msgspec.json.Decoder(_Content)
 class Notes:
     """What `unsigned` tells of some events besides their age, each by event id."""
 
-    __slots__ = ("because", "prev", "txn", "versions")
+    __slots__ = ("because", "bundles", "prev", "txn", "versions")
 
-    def __init__(self, annotations: Iterable[Annotation], versions: dict[str, RoomVersion]) -> None:
+    def __init__(
+        self,
+        annotations: Iterable[Annotation],
+        versions: Mapping[str, RoomVersion],
+        bundles: Mapping[str, Bundle] = NO_BUNDLES,
+    ) -> None:
         self.prev: dict[str, Annotation] = {}
         self.because: dict[str, Annotation] = {}
-        self.txn: dict[str, str] = {}
+        self.txn: dict[str, str | None] = {}
         self.versions = versions
+        self.bundles = bundles
         for annotation in annotations:
             if annotation.kind == "txn":
                 self.txn[annotation.event_id] = annotation.text
@@ -70,15 +80,30 @@ NO_NOTES = Notes((), {})
 class Annotator:
     """Finds the notes of events."""
 
-    def __init__(self, timeline: TimelineStore) -> None:
+    def __init__(self, timeline: TimelineStore, bundler: Bundler) -> None:
         self._timeline = timeline
+        self._bundler = bundler
         self._versions: dict[str, RoomVersion] = {}  # of rooms with redacted events; a room never changes its version
 
-    async def notes(self, rows: Sequence[TimelineRow], user_id: str, device_id: str | None) -> Notes:
-        """One statement, none where there is nothing to tell; one more for rooms first seen to have redacted events."""
+    async def notes(
+        self,
+        rows: Sequence[TimelineRow],
+        user_id: str,
+        device_id: str | None,
+        bundled: Mapping[str, Access] = NOWHERE,
+    ) -> Notes:
+        """One statement, none where there is nothing to tell; one more for rooms first seen to have redacted events.
+
+        With `bundled`, how the user stands to those rooms whose events are to come with what relates to them; that is
+        another statement where there is such a thing (`Bundler`).
+        """
         annotations = await self._timeline.annotations(rows, user_id, device_id)
+        bundles = await self._bundler.bundles(rows, user_id, device_id, bundled) if bundled else NO_BUNDLES
         redacted = {row.room_id for row in rows if row.redacted_by is not None}
-        return Notes(annotations, await self._versions_of(redacted)) if annotations or redacted else NO_NOTES
+        redacted.update(row.room_id for bundle in bundles.values() for row in bundle.redacted())
+        if not (annotations or redacted or bundles):
+            return NO_NOTES
+        return Notes(annotations, await self._versions_of(redacted), bundles)
 
     async def versions(self, rows: Iterable[TimelineRow]) -> Notes:
         """Only what is needed to show redacted events as redacted: for state, where `unsigned` is of no interest."""
@@ -127,7 +152,7 @@ class Forms:
 
     def of_head(self, head: bytes, row: TimelineRow) -> bytes:
         """An event of which the head is at hand, made by `head`. Not in the form of the federation."""
-        form = self._finish(head, row, b'"age":%d' % (self._now - row.origin_server_ts))
+        form = self._finish(head, row, self._unsigned(row, NO_NOTES, None))
         return form if self._fields is None else _select(form, self._fields)
 
     def forms(self, rows: Iterable[TimelineRow], notes: Notes = NO_NOTES) -> list[orjson.Fragment]:
@@ -141,27 +166,50 @@ class Forms:
             return b'%b,"room_id":%b,"unsigned":{%b}}' % (head, orjson.dumps(row.room_id), unsigned)
         return b'%b,"unsigned":{%b}}' % (head, unsigned)
 
-    def _unsigned(self, row: TimelineRow, notes: Notes, membership: str | None) -> bytes:
+    def _unsigned(self, row: TimelineRow, notes: Notes, membership: str | None, txn_id: str | None = None) -> bytes:
         unsigned = b'"age":%d' % (self._now - row.origin_server_ts)
         if membership is not None:
             unsigned += b',"membership":' + orjson.dumps(membership)
+        if row.replaces is not None:
+            unsigned += b',"replaces_state":' + orjson.dumps(row.replaces)
         if notes is NO_NOTES:
             return unsigned
         event_id = row.event_id
-        if (txn_id := notes.txn.get(event_id)) is not None:
+        if (txn_id := notes.txn.get(event_id, txn_id)) is not None:
             unsigned += b',"transaction_id":' + orjson.dumps(txn_id.removeprefix(REDACT))
-        if (prev := notes.prev.get(event_id)) is not None:
-            unsigned += _replaced(prev, hidden=row.redacted_by is not None)
+        if row.replaces is not None and (prev := notes.prev.get(row.replaces)) is not None:
+            unsigned += _prev_content(prev, row)
         if (because := notes.because.get(event_id)) is not None and because.json is not None:
             unsigned += b',"redacted_because":' + self._redaction(because, row, notes)
+        if (bundle := notes.bundles.get(event_id)) is not None:
+            unsigned += b',"m.relations":' + self._relations(bundle, notes)
         return unsigned
+
+    def _relations(self, bundle: Bundle, notes: Notes) -> bytes:
+        """What relates to the event. Client-server API, "Aggregations of child events"."""
+        parts: list[bytes] = []
+        if bundle.edit is not None:
+            parts.append(b'"m.replace":' + self._inner(bundle.edit, notes))
+        if bundle.references:
+            chunk = [{"event_id": event_id} for event_id in bundle.references]
+            parts.append(b'"m.reference":' + orjson.dumps({"chunk": chunk}))
+        if (thread := bundle.thread) is not None:
+            parts.append(
+                b'"m.thread":{"latest_event":%b,"count":%d,"current_user_participated":%b}'
+                % (self._inner(thread.latest, notes), thread.size, b"true" if thread.participated else b"false")
+            )
+        return b"{" + b",".join(parts) + b"}"
+
+    def _inner(self, child: Child, notes: Notes) -> bytes:
+        row, membership, txn_id = child
+        return self._finish(head(row, notes), row, self._unsigned(row, notes, membership, txn_id))
 
     def _redaction(self, because: Annotation, row: TimelineRow, notes: Notes) -> bytes:
         assert because.json is not None
         raw = orjson.loads(because.json)
         if because.redacted and row.room_id in notes.versions:
             raw = redact(raw, notes.versions[row.room_id])
-        event = _client_dict(raw, because.text)
+        event = _client_dict(raw, because.text or "")
         if self._room_ids:
             event["room_id"] = row.room_id
         event["unsigned"] = {"age": self._now - event["origin_server_ts"]}
@@ -226,11 +274,10 @@ def _client_dict(raw: dict[str, Any], event_id: str) -> dict[str, Any]:
     return event
 
 
-def _replaced(prev: Annotation, hidden: bool) -> bytes:
-    note = b',"replaces_state":' + orjson.dumps(prev.text)
-    if hidden or prev.redacted or prev.json is None:
-        return note
-    return b'%b,"prev_content":%b' % (note, bytes(_content.decode(prev.json).content))
+def _prev_content(prev: Annotation, row: TimelineRow) -> bytes:
+    if row.redacted_by is not None or prev.redacted or prev.json is None:
+        return b""
+    return b',"prev_content":%b' % bytes(_content.decode(prev.json).content)
 
 
 def _federation_form(row: TimelineRow, notes: Notes) -> bytes:

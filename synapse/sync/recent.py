@@ -61,7 +61,9 @@ class RecentEvents:
         """The event was redacted, so what is kept of it is not true any more: it is to be read anew."""
         room = self._rooms.get(room_id)
         if room is not None:
-            room.rows = [row._replace(json="") if row.event_id == event_id else row for row in room.rows]
+            room.rows = [
+                row._replace(json="", contains_url=False) if row.event_id == event_id else row for row in room.rows
+            ]
 
     def knows(self, after: int) -> bool:
         """Whether everything after this position is at hand."""

@@ -66,6 +66,7 @@ class VisibilityFilter:
 
     :param histories: invalidated by room id when a room's visibility changes.
     :param groups: by group and user; what a state group says never changes.
+    :param erased: whose events are shown pruned to those who were not in the room at the time.
     """
 
     def __init__(
@@ -85,6 +86,14 @@ class VisibilityFilter:
     async def now(self, room_id: str) -> str:
         """The room's present history visibility."""
         return (await self.histories_of([room_id]))[room_id].values[-1]
+
+    async def is_ever_open(self, access: Mapping[str, Access]) -> bool:
+        """Whether nothing that arrived in time is hidden from the user in any of these rooms: see `Access.until`."""
+        histories = await self.histories_of(list(access))
+        return all(
+            each.joined is not None and all(value in _OPEN for value in histories[room_id].values)
+            for room_id, each in access.items()
+        )
 
     async def visible(
         self,

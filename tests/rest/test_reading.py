@@ -235,7 +235,7 @@ async def test_messages_and_context(c: Clients) -> None:
     around = await c.get(ALICE, f"/rooms/{room}/context/{quote(sent[8])}?filter={lazy}")
     assert [e["type"] for e in around["state"]] == ["m.room.member"]
     code, _ = await c.read.get(f"{V3}/rooms/{room}/context/{quote(sent[4])}", c.tokens[CAROL])
-    assert code == 404
+    assert code == 403
 
 
 @pytest_twisted.ensureDeferred
@@ -330,7 +330,7 @@ async def test_filters_by_id_and_inline(c: Clients) -> None:
         ("/rooms/!x:test/members?at=x", 400, "M_INVALID_PARAM"),
         ("/rooms/!x:test/joined_members", 403, "M_FORBIDDEN"),
         ("/rooms/!x:test/event/$x", 404, "M_NOT_FOUND"),
-        ("/rooms/!x:test/context/$x", 404, "M_NOT_FOUND"),
+        ("/rooms/!x:test/context/$x", 403, "M_FORBIDDEN"),
         ("/rooms/!x:test/context/$x?limit=x", 400, "M_INVALID_PARAM"),
         ("/events?from=x", 400, "M_INVALID_PARAM"),
         ("/events?room_id=x", 400, "M_INVALID_PARAM"),

@@ -68,7 +68,11 @@ def hindrances(old: Shape, new: Shape) -> list[str]:
     found += [
         f"{row[0]} has {row[2]}"
         for row in new.constraints + new.indexes
-        if row[0] in tables and tuple(row) not in before and (row in new.constraints or "UNIQUE" in row[2])
+        if row[0] in tables
+        and tuple(row) not in before
+        and (row in new.constraints or "UNIQUE" in row[2])
+        # A column that is not known may have its default, which the query above has looked at.
+        and not (row[2].startswith("NOT NULL ") and (row[0], row[2].split()[-1]) not in known)
     ]
     # What ON CONFLICT of the old code relies on.
     after = {tuple(row) for row in new.constraints + new.indexes}

@@ -13,8 +13,10 @@ from typing import Any
 
 import orjson
 
+from synapse.storage import persist_relations
 from synapse.storage.database import Database, Transaction
 from synapse.storage.past_state import Delta
+from synapse.storage.relations import AGGREGATED
 from synapse.storage.timeline import TimelineRow
 
 SERVER = "test"
@@ -139,6 +141,7 @@ class World:
             columns.get("redacted_by"),
             "url" in content,
             json,
+            prev_state if is_current else None,
         )
         hidden = {name: columns.get(name) for name in ("outlier", "soft_failed", "rejected")}
         await self.db.write("world.event", _insert_event, row, hidden, relation, prev_group, room.number, is_current)
@@ -158,8 +161,8 @@ class World:
         redaction = await self.event(
             row.room_id, sender, "m.room.redaction", {"redacts": row.event_id, "reason": reason}
         )
-        sql = "UPDATE events SET redacted_by = %s WHERE event_id = %s"
-        await self.sql(sql, redaction.event_id, row.event_id)
+        changed = {row.event_id: (redaction.event_id, row.room_id)}
+        await self.db.write("world.redact", persist_relations.write_redactions, changed)
         return redaction
 
     async def push_action(
@@ -200,8 +203,8 @@ def _insert_event(
         """
         INSERT INTO events (stream_ordering, event_id, room_id, depth, type, state_key, sender, origin_server_ts,
             received_ts, state_group, outlier, soft_failed, rejected, redacted_by, contains_url, relates_to,
-            relation_type, json)
-        VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+            relation_type, json, replaces)
+        VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
         """,
         (
             row.stream,
@@ -222,8 +225,13 @@ def _insert_event(
             relation.get("event_id"),
             relation.get("rel_type"),
             row.json,
+            row.replaces,
         ),
     )
+    if relation.get("rel_type") in AGGREGATED:
+        persist_relations.write_parents(txn, [(relation["event_id"], row.room_id)])
+    if relation.get("rel_type") == "m.thread":
+        persist_relations.write_threads(txn, [(row.room_id, relation["event_id"], row.depth, row.stream)])
     if is_current:
         txn.execute(
             "INSERT INTO state_groups (id, room_id, prev_group, base_group, number) VALUES (%s, %s, %s, %s, %s)",

@@ -11,6 +11,7 @@ from twisted.internet.task import Clock
 
 from synapse.api.filters import Filter
 from synapse.storage.account_data import AccountDataStore
+from synapse.storage.aggregations import AggregationStore
 from synapse.storage.database import Database
 from synapse.storage.keys import KeyStore
 from synapse.storage.past_state import Delta, PastStateStore
@@ -23,6 +24,7 @@ from synapse.storage.unread import UnreadStore
 from synapse.storage.user_rooms import UserRoomStore
 from synapse.storage.users import UserStore
 from synapse.storage.visibility_facts import VisibilityFactStore
+from synapse.sync.bundles import Bundler
 from synapse.sync.changes import Changes
 from synapse.sync.erased import ErasedUsers
 from synapse.sync.forms import Annotator
@@ -98,13 +100,14 @@ class Harness:
 
     def _build(self) -> SyncHandler:
         timeline, states = TimelineStore(self.db), PastStateStore(self.db)
-        annotator = Annotator(timeline)
         groups: LruCache[Any, Any] = LruCache("groups", 100)
         user_rooms = UserRoomStore(self.db)
         lazy_members = LazyMembers()
         erased = ErasedUsers(UserStore(self.db), self.erased)
         self.visibility = VisibilityFilter(VisibilityFactStore(self.db), user_rooms, self.histories, groups, erased)
         accounts = AccountDataStore(self.db)
+        ignored = IgnoredUsers(accounts, self.ignored_lists)
+        annotator = Annotator(timeline, Bundler(AggregationStore(self.db), self.visibility, ignored))
         sections = build_sections(
             timeline=timeline,
             states=states,
@@ -128,7 +131,7 @@ class Harness:
         sources = Sources(
             present=self.present,
             memberships=Memberships(user_rooms, self.user_rooms),
-            ignored=IgnoredUsers(accounts, self.ignored_lists),
+            ignored=ignored,
             planner=Planner(user_rooms, self.recent),
             lazy_members=lazy_members,
             sections=sections,
@@ -140,7 +143,7 @@ class Harness:
 
     def _told(self, row: TimelineRow, delta: Delta | None) -> None:
         if self.memory:
-            self.recent.add_event(row)
+            self.recent.add_event(row._replace(is_parent=True))
             if delta is not None:
                 self.recent.add_delta(delta)
         if delta is not None or row.type == "m.room.redaction":

@@ -14,6 +14,7 @@ from synapse.handlers.visibility import RoomDoor
 from synapse.replication.calls import LocalMain
 from synapse.state.store import StateReader
 from synapse.storage.account_data import AccountDataStore
+from synapse.storage.aggregations import AggregationStore
 from synapse.storage.current_state import CurrentStateStore
 from synapse.storage.events import EventsStore
 from synapse.storage.past_state import PastStateStore
@@ -22,6 +23,7 @@ from synapse.storage.receipts import ReceiptStore
 from synapse.storage.state import StateStore
 from synapse.storage.timeline import TimelineStore
 from synapse.storage.user_rooms import UserRoomStore
+from synapse.sync.bundles import Bundler
 from synapse.sync.forms import Annotator
 from synapse.sync.ignored import IgnoredUsers
 from synapse.sync.memberships import Memberships
@@ -43,7 +45,7 @@ class Readers:
         user_rooms, timeline, states = UserRoomStore(h.db), TimelineStore(h.db), PastStateStore(h.db)
         memberships = Memberships(user_rooms, h.user_rooms)
         ignored = IgnoredUsers(AccountDataStore(h.db), h.ignored_lists)
-        annotator = Annotator(timeline)
+        annotator = Annotator(timeline, Bundler(AggregationStore(h.db), h.visibility, ignored))
         cache: LruCache[Any, Any] = LruCache("events", 100)
         events = EventsStore(h.db, cache)
         entries: LruCache[Any, Any] = LruCache("state", 100)
@@ -53,7 +55,7 @@ class Readers:
             self.door, timeline, states, h.visibility, annotator, ignored, lambda: h.present.token().events, h.clock
         )
         self.reading = RoomReading(
-            self.door, memberships, user_rooms, states, timeline, annotator, h.visibility, h.clock
+            self.door, memberships, user_rooms, states, timeline, annotator, h.visibility, ignored, h.clock
         )
         self.context = EventContext(self.door, self.reading, self.pagination, states, state, annotator, h.clock)
         receipts = ReceiptStore(h.db)

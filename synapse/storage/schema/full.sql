@@ -216,11 +216,26 @@ CREATE TABLE events (
     contains_url boolean NOT NULL DEFAULT false,
     relates_to text,                     -- m.relates_to.event_id
     relation_type text,
+    replaces text,                       -- the state event that this one took the place of
+    is_parent boolean NOT NULL DEFAULT false, -- others relate to it in a way that is aggregated
     json text NOT NULL                   -- the event as signed, canonical JSON
 );
 CREATE INDEX events_room_stream ON events (room_id, stream_ordering) WHERE NOT outlier;
 CREATE INDEX events_room_depth ON events (room_id, depth, stream_ordering) WHERE NOT outlier;
-CREATE INDEX events_relations ON events (relates_to, relation_type) WHERE relates_to IS NOT NULL;
+CREATE INDEX events_room_ts ON events (room_id, origin_server_ts) WHERE NOT outlier;
+CREATE INDEX events_children ON events (relates_to, relation_type, depth, stream_ordering)
+    WHERE relates_to IS NOT NULL;
+CREATE INDEX events_in_threads ON events (relates_to, room_id, depth, stream_ordering) INCLUDE (sender)
+    WHERE relation_type = 'm.thread' AND redacted_by IS NULL AND NOT soft_failed AND NOT outlier AND rejected IS NULL;
+
+CREATE TABLE threads (                   -- where the latest event of each thread stands
+    room_id text NOT NULL,
+    root_id text NOT NULL,
+    depth bigint,                        -- NULL: all of its events are redacted
+    stream_ordering bigint,
+    PRIMARY KEY (room_id, root_id)
+);
+CREATE INDEX threads_latest ON threads (room_id, depth, stream_ordering) WHERE depth IS NOT NULL;
 
 CREATE TABLE event_auth (                -- of state events only: chains of auth events are state events
     event_id text NOT NULL,

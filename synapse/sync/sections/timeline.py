@@ -108,7 +108,9 @@ class TimelineSection:
 
     async def _write(self, ctx: SyncContext) -> None:
         told = [seen.row for timeline in ctx.timelines.values() for seen in timeline.seen]
-        notes = await self._annotator.notes(told, ctx.user_id, ctx.device_id)
+        # Where everything new is told, clients relate events to each other themselves.
+        gaps = {room_id: ctx.windows[room_id].access for room_id, t in ctx.timelines.items() if t.limited}
+        notes = await self._annotator.notes(told, ctx.user_id, ctx.device_id, gaps)
         form = ctx.forms.form
         for room_id, timeline in ctx.timelines.items():
             window = ctx.windows[room_id]

@@ -46,3 +46,24 @@ CREATE TABLE user_reports (
 CREATE TABLE departing_users (
     user_id text PRIMARY KEY
 );
+
+---------------------------------------------------------------- relations and threads
+
+ALTER TABLE events ADD COLUMN replaces text, ADD COLUMN is_parent boolean NOT NULL DEFAULT false;
+CREATE INDEX events_room_ts ON events (room_id, origin_server_ts) WHERE NOT outlier;
+DROP INDEX events_relations;
+CREATE INDEX events_children ON events (relates_to, relation_type, depth, stream_ordering)
+    WHERE relates_to IS NOT NULL;
+CREATE INDEX events_in_threads ON events (relates_to, room_id, depth, stream_ordering) INCLUDE (sender)
+    WHERE relation_type = 'm.thread' AND redacted_by IS NULL AND NOT soft_failed AND NOT outlier AND rejected IS NULL;
+CREATE TABLE threads (
+    room_id text NOT NULL,
+    root_id text NOT NULL,
+    depth bigint,
+    stream_ordering bigint,
+    PRIMARY KEY (room_id, root_id)
+);
+CREATE INDEX threads_latest ON threads (room_id, depth, stream_ordering) WHERE depth IS NOT NULL;
+
+-- What new events are written with, those that exist get in the background.
+INSERT INTO background_updates (name) VALUES ('event_relations');

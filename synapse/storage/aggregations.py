@@ -1,0 +1,182 @@
+"""What relates to events, read for whoever looks at them: their latest edits, their references, their threads.
+
+One statement for all events of an answer. Children that are redacted, hidden from clients or of other rooms have no
+part in it, nor have those of users whom the reader ignores. Which of the children the reader may see is for the caller
+to decide, so there may be several candidates for what is shown as the latest.
+
+Client-server API, "Aggregations of child events", "Event replacements", "Reference relations", "Threading".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from synapse.api.constants import RelationTypes
+from synapse.storage.persist_relations import IN_THREAD
+from synapse.storage.timeline import COLUMNS, SHOWN, TimelineRow
+
+if TYPE_CHECKING:
+    from synapse.storage.database import Database, Transaction
+
+MAX_REFERENCES: Final = 1_000
+"""Of one event, that an answer lists: the first ones."""
+
+
+class Parent(NamedTuple):
+    """An event to whose children, up to and including position `until`, an answer points."""
+
+    event_id: str
+    until: int
+
+
+class Edit(NamedTuple):
+    """A valid replacement of the parent; the most recent comes first. `txn_id` is the reader's device's own."""
+
+    parent_id: str
+    row: TimelineRow
+    txn_id: str | None
+
+
+class Reference(NamedTuple):
+    """An event that refers to the parent, and what decides who may see it. The first comes first."""
+
+    parent_id: str
+    event_id: str
+    stream: int
+    state_group: int | None
+
+
+class InThread(NamedTuple):
+    """An event of the thread whose root is the parent; the latest comes first.
+
+    `size` is how many there are; `participated`: one of them, or the root, is the reader's own.
+    """
+
+    parent_id: str
+    row: TimelineRow
+    txn_id: str | None
+    size: int
+    participated: bool
+
+
+class Children(NamedTuple):
+    """What was found, of the parents and of the latest events in their threads."""
+
+    edits: list[Edit]
+    references: list[Reference]
+    threads: list[InThread]
+
+
+class AggregationStore:
+    """Reads relations, in any process."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    async def children(
+        self,
+        parents: Sequence[Parent],
+        user_id: str,
+        device_id: str | None,
+        ignored: Collection[str],
+        candidates: int = 1,
+    ) -> Children:
+        """For each parent, `candidates` of its edits and of the events of its thread. One statement."""
+        return await self._db.read(
+            "aggregations.children", _children, parents, user_id, device_id, sorted(ignored), candidates
+        )
+
+
+_FIELDS: Final = len(TimelineRow._fields)
+_NO_EVENT: Final = ", ".join(["NULL"] * _FIELDS)
+_TXN: Final = """
+    (SELECT t.txn_id FROM event_txns t WHERE t.event_id = e.event_id AND t.user_id = %(user)s
+        AND t.device_id = %(device)s AND e.sender = %(user)s)
+"""
+
+# The latest events of threads are parents as well: they come with their own edits and references. What is in a thread,
+# or edits or annotates, cannot be the root of one ("Threading"), and what edits cannot be edited.
+_CHILDREN: Final = f"""
+    WITH parents AS (
+        SELECT e.event_id, e.room_id, e.sender, e.type, e.redacted_by, e.relation_type, w.until
+        FROM unnest(%(parents)s::text[], %(until)s::bigint[]) AS w (event_id, until) JOIN events e USING (event_id)
+    ), latest AS MATERIALIZED (
+        SELECT p.event_id AS parent_id, p.sender = %(user)s AS is_own_root, p.until, c.*
+        FROM parents p CROSS JOIN LATERAL (
+            SELECT c.* FROM events c
+            WHERE c.relates_to = p.event_id AND c.room_id = p.room_id AND {IN_THREAD}
+              AND c.stream_ordering <= p.until AND c.sender <> ALL(%(ignored)s)
+            ORDER BY c.depth DESC, c.stream_ordering DESC LIMIT %(candidates)s
+        ) c WHERE p.relation_type IS NULL
+    ), targets AS (
+        SELECT event_id, room_id, sender, type, redacted_by, relation_type, until FROM parents
+        UNION SELECT event_id, room_id, sender, type, redacted_by, relation_type, until FROM latest
+        WHERE state_key IS NULL
+    )
+    SELECT '{RelationTypes.REPLACE}', p.event_id, {COLUMNS}, {_TXN}, 0, false, NULL, NULL, NULL
+    FROM targets p CROSS JOIN LATERAL (
+        SELECT * FROM events e
+        WHERE e.relates_to = p.event_id AND e.relation_type = '{RelationTypes.REPLACE}' AND e.room_id = p.room_id
+          AND e.type = p.type AND e.sender = p.sender AND e.state_key IS NULL AND e.redacted_by IS NULL AND {SHOWN}
+          AND e.stream_ordering <= p.until
+        ORDER BY e.origin_server_ts DESC, e.event_id DESC LIMIT %(candidates)s
+    ) e WHERE p.redacted_by IS NULL AND p.relation_type IS DISTINCT FROM '{RelationTypes.REPLACE}'
+    UNION ALL
+    SELECT '{RelationTypes.REFERENCE}', p.event_id, {_NO_EVENT}, NULL, 0, false,
+        array_agg(e.event_id), array_agg(e.stream_ordering), array_agg(e.state_group)
+    FROM targets p CROSS JOIN LATERAL (
+        SELECT e.event_id, e.stream_ordering, e.state_group FROM events e
+        WHERE e.relates_to = p.event_id AND e.relation_type = '{RelationTypes.REFERENCE}' AND e.room_id = p.room_id
+          AND e.redacted_by IS NULL AND {SHOWN}
+          AND e.stream_ordering <= p.until AND e.sender <> ALL(%(ignored)s)
+        ORDER BY e.depth, e.stream_ordering LIMIT {MAX_REFERENCES}
+    ) e GROUP BY p.event_id
+    UNION ALL
+    SELECT '{RelationTypes.THREAD}', e.parent_id, {COLUMNS}, {_TXN}, n.count, n.own OR e.is_own_root, NULL, NULL, NULL
+    FROM latest e CROSS JOIN LATERAL (
+        SELECT count(*), bool_or(c.sender = %(user)s) AS own FROM events c
+        WHERE c.relates_to = e.parent_id AND c.room_id = e.room_id AND {IN_THREAD}
+          AND c.stream_ordering <= e.until AND c.sender <> ALL(%(ignored)s)
+    ) n
+"""
+
+
+def _children(
+    txn: Transaction,
+    parents: Sequence[Parent],
+    user_id: str,
+    device_id: str | None,
+    ignored: list[str],
+    candidates: int,
+) -> Children:
+    ids, until = zip(*parents, strict=True)
+    txn.execute(
+        _CHILDREN,
+        {
+            "parents": list(ids),
+            "until": list(until),
+            "user": user_id,
+            "device": device_id,
+            "ignored": ignored,
+            "candidates": candidates,
+        },
+    )
+    found = Children([], [], [])
+    for kind, parent_id, *rest in txn.rows():
+        _add(found, kind, parent_id, rest)
+    found.edits.sort(key=lambda edit: (edit.row.origin_server_ts, edit.row.event_id), reverse=True)
+    found.threads.sort(key=lambda event: (event.row.depth, event.row.stream), reverse=True)
+    return found
+
+
+def _add(found: Children, kind: str, parent_id: str, values: list[Any]) -> None:
+    txn_id, size, participated, ids, streams, groups = values[_FIELDS:]
+    if kind == RelationTypes.REFERENCE:
+        found.references.extend(map(Reference._make, zip([parent_id] * len(ids), ids, streams, groups, strict=True)))
+        return
+    row = TimelineRow._make(values[:_FIELDS])
+    if kind == RelationTypes.REPLACE:
+        found.edits.append(Edit(parent_id, row, txn_id))
+    else:
+        found.threads.append(InThread(parent_id, row, txn_id, size, participated))
