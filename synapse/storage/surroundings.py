@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from synapse.storage.timeline import NEWEST, TimelineRow
+from synapse.storage.timeline import COLUMNS, NEWEST, TimelineRow
 
 if TYPE_CHECKING:
     from synapse.storage.database import Database, Transaction
@@ -32,10 +32,6 @@ class SurroundingsStore:
         return await self._db.read("surroundings.of", _of, rows, before, after, until) if rows else {}
 
 
-_COLUMNS = (
-    "e.stream_ordering, e.room_id, e.event_id, e.depth, e.type, e.state_key, e.sender, e.origin_server_ts, "
-    "e.state_group, e.redacted_by, e.contains_url, e.json"
-)
 _SIDE = """
     (
         SELECT {later} AS later, e.* FROM events e
@@ -53,7 +49,7 @@ def _of(
     bounds = [NEWEST if until.get(row.room_id) is None else until[row.room_id] for row in rows]
     txn.execute(
         f"""
-        SELECT w.event_id, e.later, {_COLUMNS}
+        SELECT w.event_id, e.later, {COLUMNS}
         FROM unnest(%s::text[], %s::text[], %s::bigint[], %s::bigint[], %s::bigint[])
             AS w (event_id, room_id, depth, stream, until)
         CROSS JOIN LATERAL (
