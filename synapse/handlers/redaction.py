@@ -31,7 +31,7 @@ class Redactions:
         room_id: str,
         event_id: str,
         content: dict[str, Any],
-        txn_id: str,
+        txn_id: str | None,
         scope: str = REDACT,
     ) -> Persisted:
         """Redact an event of the room. Raises 403 M_FORBIDDEN, 404 M_NOT_FOUND.
@@ -47,7 +47,7 @@ class Redactions:
             requester, room_id, EventTypes.REDACTION, content, txn_id=txn_id, txn_scope=scope, redacts=event_id
         )
 
-    async def send(self, requester: Requester, room_id: str, content: dict[str, Any], txn_id: str) -> Persisted:
+    async def send(self, requester: Requester, room_id: str, content: dict[str, Any], txn_id: str | None) -> Persisted:
         """The same as an ordinary event, whose content says what to redact, as room version 11 allows."""
         target = content.get("redacts")
         if not isinstance(target, str):

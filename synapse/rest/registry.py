@@ -336,7 +336,7 @@ ROWS: tuple[Row, ...] = (
     ),
     Row(("admin_purge_media_cache", "admin_room_media", "admin_quarantine_room_media"), _admin_media),
     Row(("room_create",), _room_create),
-    Row(("room_send", "room_redact", "room_state_set"), _room_writing),
+    Row(("room_send", "room_send_once", "room_redact", "room_redact_once", "room_state_set"), _room_writing),
     Row(
         (
             *("join", "room_join", "knock", "room_leave", "room_invite", "room_kick", "room_ban", "room_unban"),

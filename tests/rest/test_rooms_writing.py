@@ -72,6 +72,19 @@ async def test_a_conversation(database: Database) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_events_without_a_transaction_are_new_each_time(database: Database) -> None:
+    client = Client((await start(database)).main)
+    room_id = (await client.ok("POST", "/createRoom", {"preset": "public_chat"}))["room_id"]
+    path = f"/rooms/{room_id}/send/m.room.message"
+    sent = [(await client.ok("POST", path, {"body": "hi"}))["event_id"] for _ in range(2)]
+    assert sent[0] != sent[1]
+    by_event = await client.ok("POST", f"/rooms/{room_id}/redact/{sent[0]}", {"reason": "x"})
+    by_content = await client.ok("POST", f"/rooms/{room_id}/send/m.room.redaction", {"redacts": sent[1]})
+    redacted = await client.process.events.get_many(sent)
+    assert [redacted[event_id].redacted_by for event_id in sent] == [by_event["event_id"], by_content["event_id"]]
+
+
+@pytest_twisted.ensureDeferred
 async def test_the_directory(database: Database) -> None:
     client = Client((await start(database)).main)
     room_id = (await client.ok("POST", "/createRoom", {"preset": "public_chat"}))["room_id"]

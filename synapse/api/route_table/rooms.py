@@ -45,7 +45,18 @@ WRITING = (
         guests=True,
         ratelimit="rc_message",
     ),
+    # Without a transaction ID, as the first clients sent: nobody can tell a repetition from a new event.
+    Endpoint(
+        "room_send_once",
+        f"{_ROOM}/send/{{event_type}}",
+        _POST,
+        CLASSIC,
+        (workers.SEND,),
+        guests=True,
+        ratelimit="rc_message",
+    ),
     Endpoint("room_redact", f"{_ROOM}/redact/{{event_id}}/{{txn_id}}", _PUT, CLASSIC, ratelimit="rc_message"),
+    Endpoint("room_redact_once", f"{_ROOM}/redact/{{event_id}}", _POST, CLASSIC, ratelimit="rc_message"),
     Endpoint(
         "room_state_set",
         f"{_ROOM}/state/{{event_type}}[/{{state_key}}]",

@@ -25,6 +25,13 @@ class RoomWriting:
 
     @serves("room_send")
     async def send(self, request: Request, room_id: str, event_type: str, txn_id: str) -> dict[str, Any]:
+        return await self._send(request, room_id, event_type, txn_id)
+
+    @serves("room_send_once")
+    async def send_once(self, request: Request, room_id: str, event_type: str) -> dict[str, Any]:
+        return await self._send(request, room_id, event_type, None)
+
+    async def _send(self, request: Request, room_id: str, event_type: str, txn_id: str | None) -> dict[str, Any]:
         content = request.json_object()
         if event_type == EventTypes.REDACTION:
             sent = await self._redactions.send(request.user, room_id, content, txn_id)
@@ -36,6 +43,13 @@ class RoomWriting:
 
     @serves("room_redact")
     async def redact(self, request: Request, room_id: str, event_id: str, txn_id: str) -> dict[str, Any]:
+        return await self._redact(request, room_id, event_id, txn_id)
+
+    @serves("room_redact_once")
+    async def redact_once(self, request: Request, room_id: str, event_id: str) -> dict[str, Any]:
+        return await self._redact(request, room_id, event_id, None)
+
+    async def _redact(self, request: Request, room_id: str, event_id: str, txn_id: str | None) -> dict[str, Any]:
         content = request.json_object(allow_empty=True)
         return {"event_id": (await self._redactions.redact(request.user, room_id, event_id, content, txn_id)).event_id}
 
