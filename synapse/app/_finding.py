@@ -13,9 +13,12 @@ from synapse.app._foundation import Base
 if TYPE_CHECKING:
     from synapse.app._reading import Reading
     from synapse.app._rooms import Rooms
+    from synapse.handlers.mutual_rooms import MutualRooms
+    from synapse.handlers.room_summaries import RoomSummaries
     from synapse.handlers.search import SearchHandler
     from synapse.handlers.search_answer import SearchAnswer
     from synapse.handlers.search_index import SearchIndex
+    from synapse.handlers.spaces import Spaces
     from synapse.storage.event_search import EventSearchStore
     from synapse.util.repeating import Repeating
 
@@ -87,6 +90,28 @@ class Finding:
             self._hs.rooms.state_store,
             self._clock,
         )
+
+    # -- rooms -------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def room_summaries(self) -> RoomSummaries:
+        from synapse.handlers.room_summaries import RoomSummaries
+
+        rooms = self._hs.rooms
+        return RoomSummaries(rooms.room_store, self._hs.reading.memory.memberships, rooms.aliases)
+
+    @cached_property
+    def spaces(self) -> Spaces:
+        from synapse.handlers.spaces import Spaces
+
+        return Spaces(self.room_summaries, self._hs.reading.state_store, self._hs.reading.annotator)
+
+    @cached_property
+    def mutual_rooms(self) -> MutualRooms:
+        from synapse.handlers.mutual_rooms import MutualRooms
+        from synapse.storage.shared_rooms import SharedRoomStore
+
+        return MutualRooms(SharedRoomStore(self._hs.database))
 
     # -- in the background -------------------------------------------------------------------------------------------
 

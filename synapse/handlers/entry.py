@@ -56,7 +56,7 @@ class Entry:
         rules = state[_JOIN_RULES].event.content if _JOIN_RULES in state else {}
         if rules.get("join_rule") not in _RESTRICTED or own in _NEEDS_NO_CONDITION:
             return None
-        await self._require_condition(requester.user_id, list(_allowed_rooms(rules)))
+        await self._require_condition(requester.user_id, list(allowed_rooms(rules)))
         return await self._voucher(room_id, state)
 
     async def _require_condition(self, user_id: str, room_ids: list[str]) -> None:
@@ -83,7 +83,8 @@ class Entry:
         return max(able, key=lambda user_id: (levels.user(user_id), user_id))
 
 
-def _allowed_rooms(rules: dict[str, Any]) -> Iterator[str]:
+def allowed_rooms(rules: dict[str, Any]) -> Iterator[str]:
+    """The rooms whose members may join, of the content of m.room.join_rules."""
     allow = rules.get("allow")
     for condition in allow[:MAX_CONDITIONS] if isinstance(allow, list) else ():
         if isinstance(condition, dict) and condition.get("type") == "m.room_membership":

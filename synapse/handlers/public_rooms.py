@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from synapse.api.constants import GuestAccess, HistoryVisibility, JoinRules
 from synapse.api.errors import invalid_param, not_found
+from synapse.handlers.room_summaries import shown
 from synapse.storage.rooms import ListedRoom, Place, Search
 from synapse.util.batch_tokens import pack, unpack
 
@@ -73,25 +73,11 @@ class PublicRooms:
         rooms = await self._store.listed(search, limit + 1, after=after, before=before)
         more = len(rooms) > limit
         rooms = rooms[-limit:] if backwards else rooms[:limit]
-        result["chunk"] = [_shown(room) for room in rooms]
+        result["chunk"] = [shown(room) for room in rooms]
         if rooms and (more or backwards):
             result["next_batch"] = _token("n", rooms[-1])
         if rooms and (place is not None and (more or not backwards)):
             result["prev_batch"] = _token("p", rooms[0])
-
-
-def _shown(room: ListedRoom) -> dict[str, Any]:
-    shown: dict[str, Any] = {
-        "room_id": room.room_id,
-        "num_joined_members": room.joined_members,
-        "world_readable": room.history_visibility == HistoryVisibility.WORLD_READABLE,
-        "guest_can_join": room.guest_access == GuestAccess.CAN_JOIN,
-        "join_rule": room.join_rules or JoinRules.INVITE,
-    }
-    for name in ("name", "topic", "canonical_alias", "avatar_url", "room_type"):
-        if (value := getattr(room, name)) is not None:
-            shown[name] = value
-    return shown
 
 
 def _token(direction: str, room: ListedRoom) -> str:

@@ -293,6 +293,12 @@ def _search(hs: Homeserver) -> object:
     return SearchEndpoint(hs.finding.search)
 
 
+def _finding_rooms(hs: Homeserver) -> object:
+    from synapse.rest.client.finding_rooms import FindingRooms
+
+    return FindingRooms(hs.finding.spaces, hs.finding.room_summaries, hs.finding.mutual_rooms)
+
+
 # -- all of them -----------------------------------------------------------------------------------------------------
 
 ROWS: tuple[Row, ...] = (
@@ -360,6 +366,10 @@ ROWS: tuple[Row, ...] = (
     Row(("room_typing", "room_receipt", "room_read_markers"), _ephemeral),
     Row(("presence_get", "presence_set"), _presence),
     Row(("search",), _search),
+    Row(
+        ("room_hierarchy", "room_summary", "room_summary_unstable", "room_summary_oldest", "mutual_rooms"),
+        _finding_rooms,
+    ),
     Row(("server_keys",), _server_keys),
     Row(("federation_version",), _federation_version),
 )

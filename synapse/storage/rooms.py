@@ -36,6 +36,18 @@ class ListedRoom(NamedTuple):
     joined_members: int
 
 
+class KnownRoom(NamedTuple):
+    """What a summary tells of a room besides, and what decides about who may read it.
+
+    `restricted` is the event with the join rules, as JSON, where these name rooms whose members may join.
+    """
+
+    listed: ListedRoom
+    room_version: str
+    encryption: str | None
+    restricted: str | None
+
+
 class Search(NamedTuple):
     """Which listed rooms are wanted: all whose name, topic or alias contains `term`, ignoring case; of these types
     (None among them being rooms without a type), if any are named."""
@@ -72,9 +84,19 @@ class RoomsStore:
         """Listed rooms, the largest first: at most `limit`, the first after a place or the last before one."""
         return await self._db.read("rooms.listed", _listed, search, limit, after, before)
 
+    async def known(self, room_ids: Collection[str]) -> dict[str, KnownRoom]:
+        """Those of the rooms that the server knows, listed or not."""
+        return await self._db.read("rooms.known", _known, list(room_ids)) if room_ids else {}
+
     async def count_listed(self, search: Search) -> int:
         """How many there are in all."""
         return await self._db.read("rooms.count_listed", _count_listed, search)
+
+
+_LISTED = (
+    "s.room_id, s.name, s.topic, s.canonical_alias, s.avatar_url, s.join_rules, s.history_visibility, "
+    "s.guest_access, s.room_type, s.joined_members"
+)
 
 
 def _get(txn: Transaction, room_id: str) -> Room | None:
@@ -111,15 +133,27 @@ def _listed(
     order = "DESC" if before is None else "ASC"
     txn.execute(
         f"""
-        SELECT s.room_id, s.name, s.topic, s.canonical_alias, s.avatar_url, s.join_rules, s.history_visibility,
-            s.guest_access, s.room_type, s.joined_members
-        FROM rooms r JOIN room_stats s USING (room_id) WHERE {condition}
+        SELECT {_LISTED} FROM rooms r JOIN room_stats s USING (room_id) WHERE {condition}
         ORDER BY s.joined_members {order}, s.room_id {order} LIMIT %s
         """,
         [*params, limit],
     )
     rooms = [ListedRoom(*row) for row in txn.rows()]
     return rooms if before is None else rooms[::-1]
+
+
+def _known(txn: Transaction, room_ids: list[str]) -> dict[str, KnownRoom]:
+    txn.execute(
+        f"""
+        SELECT {_LISTED}, r.room_version, s.encryption, e.json FROM rooms r JOIN room_stats s USING (room_id)
+        LEFT JOIN current_state c ON (c.room_id, c.type, c.state_key) = (s.room_id, 'm.room.join_rules', '')
+          AND s.join_rules IN ('restricted', 'knock_restricted')
+        LEFT JOIN events e ON e.event_id = c.event_id
+        WHERE r.room_id = ANY(%s)
+        """,
+        (room_ids,),
+    )
+    return {row[0]: KnownRoom(ListedRoom._make(row[:-3]), *row[-3:]) for row in txn.rows()}
 
 
 def _count_listed(txn: Transaction, search: Search) -> int:

@@ -1,4 +1,4 @@
-"""Reading who shares rooms with whom: for presence, and for the device lists that encryption needs.
+"""Reading who shares rooms with whom: for presence, for the device lists that encryption needs, and for those who ask.
 
 Questions of the form "which of these users…" over the members of rooms, each in one statement. Nothing is kept about
 pairs of users: the present members of rooms say it all.
@@ -52,6 +52,10 @@ class SharedRoomStore:
         """All users whose devices or keys changed at positions `after` < p ≤ `until`."""
         return await self._db.read("shared_rooms.changed_device_lists", _users, _CHANGED_LISTS, after, until)
 
+    async def mutual(self, user_id: str, other_id: str, after: str, limit: int) -> tuple[int, list[str]]:
+        """How many rooms a local user and another one are both joined to, and the first of them after a room id."""
+        return await self._db.read("shared_rooms.mutual", _mutual, user_id, other_id, after, limit)
+
     async def _ask(self, name: str, sql: str, user_ids: Collection[str], room_ids: Collection[str]) -> set[str]:
         if not user_ids or not room_ids:
             return set()
@@ -95,3 +99,20 @@ def _turns(txn: Transaction, changes: list[tuple[str, str, str | None, str | Non
         tuple(map(list, zip(*changes, strict=True))),
     )
     return [Turn._make(row) for row in txn.rows()]
+
+
+def _mutual(txn: Transaction, user_id: str, other_id: str, after: str, limit: int) -> tuple[int, list[str]]:
+    txn.execute(
+        """
+        WITH shared AS (
+            SELECT cs.room_id FROM local_memberships l
+            JOIN current_state cs ON (cs.room_id, cs.type, cs.state_key) = (l.room_id, 'm.room.member', %s)
+            WHERE l.user_id = %s AND l.membership = 'join' AND cs.membership = 'join'
+        )
+        SELECT (SELECT count(*) FROM shared),
+            ARRAY(SELECT room_id FROM shared WHERE room_id > %s ORDER BY room_id LIMIT %s)
+        """,
+        (other_id, user_id, after, limit),
+    )
+    total, room_ids = txn.one()
+    return total, room_ids

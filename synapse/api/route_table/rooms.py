@@ -98,7 +98,30 @@ SYNCING = (
     ),
 )
 
-FINDING = (Endpoint("search", f"{_C}/search", _POST, CLASSIC),)
+_SUMMARY = "im.nheko.summary"  # under its first names, a room's summary is what clients of today still ask for
+
+FINDING = (
+    Endpoint("search", f"{_C}/search", _POST, CLASSIC),
+    Endpoint("room_hierarchy", f"{_ROOM}/hierarchy", _GET, ("v1",)),
+    Endpoint("mutual_rooms", f"{_C}/mutual_rooms", _GET, ("v1",)),
+    Endpoint("room_summary", f"{_C}/room_summary/{{room_id_or_alias}}", _GET, ("v1",), auth=Auth.OPTIONAL, guests=True),
+    Endpoint(
+        "room_summary_unstable",
+        f"{_C}/{_SUMMARY}/summary/{{room_id_or_alias}}",
+        _GET,
+        ("unstable",),
+        auth=Auth.OPTIONAL,
+        guests=True,
+    ),
+    Endpoint(
+        "room_summary_oldest",
+        f"{_C}/{_SUMMARY}/rooms/{{room_id_or_alias}}/summary",
+        _GET,
+        ("unstable",),
+        auth=Auth.OPTIONAL,
+        guests=True,
+    ),
+)
 
 DIRECTORY = (
     Endpoint(

@@ -1,0 +1,115 @@
+"""Rooms as those see them who are not in them: what lists, spaces and summaries show of a room, and to whom.
+
+Only what this server knows is told; rooms that it is not in are asked for over federation, which is not done here.
+
+Client-server API, "Room Summary API", "Discovering rooms within spaces".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+
+from synapse.api.constants import GuestAccess, HistoryVisibility, JoinRules, Membership
+from synapse.api.errors import not_found
+from synapse.api.identifiers import is_room_id, parse_room_id
+from synapse.api.room_versions import ROOM_VERSIONS
+from synapse.handlers.entry import allowed_rooms
+
+if TYPE_CHECKING:
+    from synapse.handlers.aliases import Aliases
+    from synapse.storage.rooms import KnownRoom, ListedRoom, RoomsStore
+    from synapse.sync.memberships import Memberships, UserRooms
+
+# Who stands to a room like this may know of it, whatever its join rules say.
+_MAY_KNOW: Final = frozenset({Membership.JOIN, Membership.INVITE, Membership.KNOCK})
+
+
+class RoomSummaries:
+    """Answers in any process."""
+
+    def __init__(self, rooms: RoomsStore, memberships: Memberships, aliases: Aliases) -> None:
+        self._rooms = rooms
+        self._memberships = memberships
+        self._aliases = aliases
+
+    async def of(self, user_id: str | None, room: str) -> dict[str, Any]:
+        """The summary of a room, by its id or alias; `user_id` None: for somebody without an account.
+
+        Raises 404 M_NOT_FOUND for rooms that they may not know of, 400 M_INVALID_PARAM for what is neither.
+        """
+        room_id = await self._aliases.resolve(room) if room.startswith("#") else parse_room_id(room)
+        found = (await self.accessible(user_id, [room_id])).get(room_id)
+        if found is None:
+            raise not_found("There is no such room, or it is not open to you.")
+        summary = summarised(found)
+        if user_id is not None:
+            standing = (await self._memberships.of(user_id)).rooms.get(room_id)
+            summary["membership"] = Membership.LEAVE if standing is None else standing.membership
+        return summary
+
+    async def accessible(self, user_id: str | None, room_ids: Collection[str]) -> dict[str, KnownRoom]:
+        """Those of the rooms that somebody may know of. One statement, two at first."""
+        known = await self._rooms.known(room_ids)
+        theirs = None if user_id is None else await self._memberships.of(user_id)
+        return {room_id: room for room_id, room in known.items() if _may_know(room, theirs)}
+
+
+def _may_know(room: KnownRoom, user: UserRooms | None) -> bool:
+    """Who is in the room, could come in, or could read it anyway. Of those who are banned, only the last."""
+    if room.listed.history_visibility == HistoryVisibility.WORLD_READABLE:
+        return True
+    standing = None if user is None else user.rooms.get(room.listed.room_id)
+    if standing is not None and standing.membership == Membership.BAN:
+        return False
+    if standing is not None and standing.membership in _MAY_KNOW:
+        return True
+    return _lets_in(room, frozenset() if user is None else user.joined)
+
+
+def _lets_in(room: KnownRoom, joined: frozenset[str]) -> bool:
+    """Whether the join rules let somebody join or knock who is joined to these rooms."""
+    rule, version = room.listed.join_rules, ROOM_VERSIONS.get(room.room_version)
+    if rule == JoinRules.PUBLIC:
+        return True
+    if version is None:
+        return False
+    if rule == JoinRules.KNOCK:
+        return version.knocking
+    if rule == JoinRules.KNOCK_RESTRICTED:
+        return version.knock_restricted
+    return rule == JoinRules.RESTRICTED and version.restricted_joins and not joined.isdisjoint(allowed_by(room))
+
+
+def allowed_by(room: KnownRoom) -> list[str]:
+    """The rooms whose members may join this one."""
+    if room.restricted is None:
+        return []
+    return list(dict.fromkeys(allowed_rooms(orjson.loads(room.restricted)["content"])))
+
+
+def shown(room: ListedRoom) -> dict[str, Any]:
+    """What lists show of a room: `PublishedRoomsChunk`."""
+    chunk: dict[str, Any] = {
+        "room_id": room.room_id,
+        "num_joined_members": room.joined_members,
+        "world_readable": room.history_visibility == HistoryVisibility.WORLD_READABLE,
+        "guest_can_join": room.guest_access == GuestAccess.CAN_JOIN,
+        "join_rule": room.join_rules or JoinRules.INVITE,
+    }
+    for name in ("name", "topic", "canonical_alias", "avatar_url", "room_type"):
+        if (value := getattr(room, name)) is not None:
+            chunk[name] = value
+    return chunk
+
+
+def summarised(room: KnownRoom) -> dict[str, Any]:
+    """`RoomSummary`."""
+    summary = {**shown(room.listed), "room_version": room.room_version}
+    if room.encryption is not None:
+        summary["encryption"] = room.encryption
+    if allowed := [room_id for room_id in allowed_by(room) if is_room_id(room_id)]:
+        summary["allowed_room_ids"] = allowed
+    return summary
