@@ -11,8 +11,8 @@ from typing import Any, Final
 
 import orjson
 
-from synapse.api.constants import Membership
-from synapse.api.filters import Filter
+from synapse.api.constants import AccountDataTypes, Membership
+from synapse.api.filters import Filter, TypePatterns
 from synapse.handlers.event_stream import with_user_id
 from synapse.handlers.pagination import PageRequest, Pagination
 from synapse.handlers.presence import PresenceReading
@@ -151,7 +151,10 @@ class InitialSync:
 def _filter(limit: int, archived: bool) -> Filter:
     plain = Filter()
     timeline = replace(plain.room.timeline, limit=limit)
-    return replace(plain, room=replace(plain.room, timeline=timeline, include_leave=archived))
+    # What "the user has created": push rules were never part of this, and have endpoints of their own.
+    account_data = replace(plain.account_data, not_types=TypePatterns([AccountDataTypes.PUSH_RULES]))
+    room = replace(plain.room, timeline=timeline, include_leave=archived)
+    return replace(plain, room=room, account_data=account_data)
 
 
 def _room(ctx: SyncContext, standing: RoomMembership, room: RoomAnswer, is_public: bool) -> dict[str, Any]:

@@ -48,10 +48,15 @@ class Profiles:
         return (await self._existing(user_id)).as_json()
 
     async def get_field(self, user_id: str, field: str) -> dict[str, Any]:
-        """`{field: value}`; raises 404 M_NOT_FOUND where it is not set."""
+        """`{field: value}`; raises 404 M_NOT_FOUND where it is not set.
+
+        Name and picture are fields of every profile: clients have always got an empty object where they are not set.
+        """
         check_key(field)
         profile = await self.get(user_id)
         if field not in profile:
+            if field in IN_ROOMS:
+                return {}
             raise not_found(f"The profile has no field '{field}'.")
         return {field: profile[field]}
 

@@ -160,7 +160,7 @@ async def test_guests_follow_single_rooms_only(server: TestServer) -> None:
 async def test_the_first_look_at_everything(server: TestServer) -> None:
     alice, bob = await person(server, "alice"), await person(server, "bob")
     fresh = await alice.get("/initialSync")
-    assert (fresh["rooms"], fresh["receipts"]) == ([], [])
+    assert (fresh["rooms"], fresh["receipts"], fresh["account_data"]) == ([], [], [])
     [own] = fresh["presence"]
     assert (own["sender"], own["content"]["user_id"], own["content"]["presence"]) == (alice.id, alice.id, "offline")
     assert isinstance(own["content"]["last_active_ago"], int)
