@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from synapse.handlers.redaction import Redactions
     from synapse.handlers.room_creation import RoomCreation
     from synapse.handlers.room_profiles import RoomProfiles
+    from synapse.handlers.room_succession import RoomSuccession
+    from synapse.handlers.room_upgrade import RoomUpgrade
     from synapse.http.ratelimit import RateLimits
     from synapse.push.bulk import BulkPush, RoomMembers
     from synapse.state.heads import RoomHeads
@@ -281,6 +283,7 @@ class Rooms:
             self.invitees_store,
             self.aliases,
             self._server_name,
+            self.succession.joined,
             self._forgotten,
         )
         if self._hs.is_main:
@@ -316,6 +319,23 @@ class Rooms:
             options.default_room_version,
             ENCRYPTED_PRESETS[options.encryption_enabled_by_default_for_room_type],
         )
+
+    @cached_property
+    def succession(self) -> RoomSuccession:
+        from synapse.handlers.room_succession import RoomSuccession
+
+        accounts = self._hs.accounts
+        return RoomSuccession(self.memory.state, accounts.account_data, accounts.push_rules)
+
+    @cached_property
+    def room_upgrade(self) -> RoomUpgrade:
+        from synapse.handlers.room_upgrade import RoomUpgrade, Stores
+        from synapse.sync.breath import Breath
+
+        memory = self.memory
+        stores = Stores(self.room_store, self.alias_store, self.membership_store, self.invitees_store, memory.events)
+        breath = Breath(self._hs.reactor)
+        return RoomUpgrade(self.creation, self.new_rooms, memory.state, stores, self.succession, breath)
 
     @cached_property
     def aliases(self) -> Aliases:

@@ -96,8 +96,7 @@ def _check_server_acl(_state_key: str, content: Mapping[str, Any]) -> None:
         servers = content.get(name, [])
         if not isinstance(servers, list) or not all(isinstance(server, str) for server in servers):
             raise bad_json(f"The '{name}' of m.room.server_acl must be an array of strings.")
-    if not isinstance(content.get("allow_ip_literals", True), bool):
-        raise bad_json("The 'allow_ip_literals' of m.room.server_acl must be true or false.")
+    # What `allow_ip_literals` is otherwise than true or false, it is true (its schema): nothing is wrong about it.
 
 
 def _check_visibility(_state_key: str, content: Mapping[str, Any]) -> None:

@@ -35,6 +35,8 @@ class EventRules:
         self._server_name = server_name
 
     async def __call__(self, draft: Draft, state: State) -> None:
+        if draft.type == EventTypes.TOMBSTONE and draft.content.get("replacement_room") == draft.room_id:
+            raise bad_json("A room cannot be replaced by itself.")
         if draft.type == EventTypes.CANONICAL_ALIAS and draft.key is not None:
             await self._check_aliases(draft, state)
         if draft.key == _SERVER_ACL and not ServerAcl(draft.content).allows(self._server_name):

@@ -35,6 +35,7 @@ _NOT_CUSTOM: Final = frozenset({"membership", "third_party_signed", "third_party
 class Memberships:
     """Changes memberships for users of this server.
 
+    :param joined: is told of each user who has joined a room, before the user is answered.
     :param forgotten: is told of each user who has forgotten a room, which no event tells.
     """
 
@@ -48,9 +49,11 @@ class Memberships:
         invitees: InviteesStore,
         aliases: Aliases,
         server_name: str,
+        joined: Callable[[str, str], Awaitable[None]],
         forgotten: Callable[[str], Awaitable[None]] | None = None,
     ) -> None:
         self._creation = creation
+        self._joined = joined
         self._forgotten = forgotten
         self._heads = heads
         self._state = state
@@ -158,6 +161,8 @@ class Memberships:
         if membership in _SHOWS_PROFILE:
             content = {**await self._shown(target, membership), **content}
         created = await self._creation.create(requester, room_id, EventTypes.MEMBER, content, state_key=target)
+        if membership == Membership.JOIN:
+            await self._joined(target, room_id)
         return created.event_id
 
     async def _shown(self, user_id: str, membership: str) -> dict[str, Any]:

@@ -33,8 +33,11 @@ MAX_EVENTS: Final = 500
 class RoomBuilder:
     """The first events of a room in the making."""
 
-    def __init__(self, signer: Signer, now: Callable[[], int], version: RoomVersion, creator: str) -> None:
+    def __init__(
+        self, signer: Signer, now: Callable[[], int], version: RoomVersion, creator: str, limit: int = MAX_EVENTS
+    ) -> None:
         self.version = version
+        self._limit = limit
         self.creator = creator
         self.events: list[Event] = []
         self.state: dict[StateKey, Event] = {}
@@ -52,8 +55,8 @@ class RoomBuilder:
     def add(self, event_type: str, state_key: str, content: dict[str, Any]) -> Event:
         """The next event. Raises 400 M_INVALID_ROOM_STATE where the state before does not allow it, M_BAD_JSON and its
         kin for content that means nothing, M_INVALID_PARAM for one too many."""
-        if len(self.events) >= MAX_EVENTS:
-            raise invalid_param(f"A room may begin with {MAX_EVENTS} invitations and state events at most.")
+        if len(self.events) >= self._limit:
+            raise invalid_param(f"A room may begin with {self._limit} invitations and state events at most.")
         check_content(event_type, state_key, content, self.version)
         event = self._build(event_type, state_key, content)
         try:
@@ -110,9 +113,9 @@ class NewRooms:
         self._caught_up = caught_up
         self._now = now
 
-    def begin(self, version: RoomVersion, creator: str) -> RoomBuilder:
-        """A room without events."""
-        return RoomBuilder(self._signer, self._now, version, creator)
+    def begin(self, version: RoomVersion, creator: str, limit: int = MAX_EVENTS) -> RoomBuilder:
+        """A room without events, which may begin with so many."""
+        return RoomBuilder(self._signer, self._now, version, creator, limit)
 
     async def write(self, builder: RoomBuilder, room: NewRoom) -> None:
         """Write the room; returns when it is known in this process. Raises 400 M_ROOM_IN_USE for a taken alias."""

@@ -210,7 +210,7 @@ def _federation_version(hs: Homeserver) -> object:
 def _room_create(hs: Homeserver) -> object:
     from synapse.rest.client.room_writing import RoomCreate
 
-    return RoomCreate(hs.rooms.room_creation)
+    return RoomCreate(hs.rooms.room_creation, hs.rooms.room_upgrade)
 
 
 def _room_writing(hs: Homeserver) -> object:
@@ -341,7 +341,7 @@ ROWS: tuple[Row, ...] = (
         _media,
     ),
     Row(("admin_purge_media_cache", "admin_room_media", "admin_quarantine_room_media"), _admin_media),
-    Row(("room_create",), _room_create),
+    Row(("room_create", "room_upgrade"), _room_create),
     Row(("room_send", "room_send_once", "room_redact", "room_redact_once", "room_state_set"), _room_writing),
     Row(
         (

@@ -39,6 +39,10 @@ class AliasesStore:
         """False where the alias exists already, also if it points to the same room."""
         return await self._db.write("aliases.create", _create, alias)
 
+    async def move(self, old_room_id: str, new_room_id: str) -> None:
+        """Let all aliases of a room lead to another one."""
+        await self._db.write_idempotent("aliases.move", _move, old_room_id, new_room_id)
+
     async def delete(self, alias: str) -> bool:
         """False where there was no such alias."""
         return await self._db.write("aliases.delete", _delete, alias)
@@ -59,6 +63,10 @@ def _create(txn: Transaction, alias: Alias) -> bool:
         "INSERT INTO room_aliases (alias, room_id, creator) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING", tuple(alias)
     )
     return txn.affected > 0
+
+
+def _move(txn: Transaction, old_room_id: str, new_room_id: str) -> None:
+    txn.execute("UPDATE room_aliases SET room_id = %s WHERE room_id = %s", (new_room_id, old_room_id))
 
 
 def _delete(txn: Transaction, alias: str) -> bool:

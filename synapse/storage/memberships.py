@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
-from synapse.api.constants import Membership
+from synapse.api.constants import EventTypes, Membership
 
 if TYPE_CHECKING:
     from synapse.storage.database import Database, Transaction
@@ -47,6 +47,10 @@ class MembershipsStore:
     async def any_here(self, room_ids: Iterable[str]) -> bool:
         """Whether this server takes part in any of the rooms."""
         return await self._db.read("memberships.any_here", _any_here, list(room_ids))
+
+    async def banned(self, room_id: str, limit: int) -> list[str]:
+        """The events that ban somebody from the room, the latest first."""
+        return await self._db.read("memberships.banned", _banned, room_id, limit)
 
     async def joined_local(self, room_id: str) -> tuple[dict[str, str | None], int]:
         """The room's joined members of this server, with their display names there; and how many there are in all."""
@@ -91,6 +95,17 @@ def _any_here(txn: Transaction, room_ids: list[str]) -> bool:
         (Membership.JOIN, room_ids),
     )
     return txn.one_or_none() is not None
+
+
+def _banned(txn: Transaction, room_id: str, limit: int) -> list[str]:
+    txn.execute(
+        """
+        SELECT event_id FROM current_state WHERE room_id = %s AND type = %s AND membership = %s
+        ORDER BY stream_ordering DESC LIMIT %s
+        """,
+        (room_id, EventTypes.MEMBER, Membership.BAN, limit),
+    )
+    return [event_id for (event_id,) in txn.rows()]
 
 
 def _joined_local(txn: Transaction, room_id: str) -> tuple[dict[str, str | None], int]:

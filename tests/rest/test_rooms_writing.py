@@ -25,7 +25,7 @@ class Client:
     def __init__(self, process: RoomProcess) -> None:
         self.process = process
         self._driver = Driver(
-            RoomCreate(process.rooms),
+            RoomCreate(process.rooms, process.upgrades),
             RoomWriting(process.creation, process.redactions, process.memberships),
             RoomMembership(process.memberships),
             RoomAliases(process.aliases, "test"),

@@ -12,6 +12,7 @@ from signedjson.key import decode_signing_key_base64
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
+from synapse.handlers.account_data import AccountData
 from synapse.handlers.aliases import Aliases
 from synapse.handlers.entry import Entry
 from synapse.handlers.event_creation import EventCreation, Signer
@@ -25,16 +26,19 @@ from synapse.handlers.room_creation import RoomCreation
 from synapse.handlers.room_locks import RoomLocks
 from synapse.handlers.room_plan import CreateRoom
 from synapse.handlers.room_profiles import RoomProfiles
+from synapse.handlers.room_succession import RoomSuccession
+from synapse.handlers.room_upgrade import RoomUpgrade
+from synapse.handlers.room_upgrade import Stores as UpgradeStores
 from synapse.http.ratelimit import RateLimits
 from synapse.http.request import Requester
 from synapse.push.bulk import BulkPush, RoomMembers
 from synapse.replication.calls import LocalMain
 from synapse.replication.event_rows import Row, rows_of
-from synapse.replication.writing import NoStreams
 from synapse.state.feed import RoomFeed
 from synapse.state.filters import StateFilter
 from synapse.state.heads import RoomHeads
 from synapse.state.store import StateReader
+from synapse.storage.account_data import AccountDataStore
 from synapse.storage.aliases import AliasesStore
 from synapse.storage.current_state import CurrentStateStore
 from synapse.storage.database import Database, Transaction
@@ -52,7 +56,9 @@ from synapse.storage.push_rules import PushRuleStore
 from synapse.storage.relations import RelationsStore
 from synapse.storage.rooms import RoomsStore
 from synapse.storage.state import StateStore
+from synapse.sync.breath import Breath
 from synapse.util.caches import Cache, LruCache
+from tests.support.reactor import real_reactor
 
 SERVER = "test"
 SIGNER = Signer(SERVER, decode_signing_key_base64("ed25519", "1", "YJDBA9Xnr2sVqXD9Vj7XVUnmFZcZrlw8Md7kMW+3XA1"))
@@ -64,6 +70,16 @@ class Rate(NamedTuple):
 
     per_second: float
     burst_count: int
+
+
+class Numbers:
+    """The writing end of a stream that nobody follows."""
+
+    def __init__(self) -> None:
+        self._positions = count(1)
+
+    async def append(self, write: Any, rows: Any) -> Any:
+        return await write(next(self._positions))
 
 
 class RoomProcess:
@@ -80,9 +96,7 @@ class RoomProcess:
         self.heads = RoomHeads(ExtremitiesStore(db), LruCache("heads", 100))
         self.members = RoomMembers(MembershipsStore(db), SERVER, Cache("members", 100))
         self.feed = RoomFeed(self.heads, self.state, self.events, self.members)
-        self.push_rules = PushRules(
-            PushRuleStore(db), Cache("push_rules", 1000), NoStreams().writer("push_rules"), LocalMain()
-        )
+        self.push_rules = PushRules(PushRuleStore(db), Cache("push_rules", 1000), Numbers(), LocalMain())
         self.push = BulkPush(self.members, self.push_rules.programs, self.events, SERVER)
         self.creation = EventCreation(
             SIGNER,
@@ -105,6 +119,8 @@ class RoomProcess:
         self.aliases = Aliases(AliasesStore(db), RoomsStore(db), self.state, self.creation, SERVER)
         self.directory = PublicRooms(RoomsStore(db), SERVER)
         self.redactions = Redactions(self.creation)
+        self.account_data = AccountData(AccountDataStore(db), Numbers(), LocalMain())
+        self.succession = RoomSuccession(self.state, self.account_data, self.push_rules)
         self.memberships = Memberships(
             self.creation,
             self.heads,
@@ -114,6 +130,11 @@ class RoomProcess:
             InviteesStore(db),
             self.aliases,
             SERVER,
+            self.succession.joined,
+        )
+        stores = UpgradeStores(RoomsStore(db), AliasesStore(db), MembershipsStore(db), InviteesStore(db), self.events)
+        self.upgrades = RoomUpgrade(
+            self.creation, self.new_rooms, self.state, stores, self.succession, Breath(real_reactor())
         )
         self.profiles = RoomProfiles(self.creation, self.state, MembershipsStore(db), InviteesStore(db))
 

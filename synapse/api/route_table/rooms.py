@@ -11,6 +11,7 @@ _PUT = ("PUT",)
 
 MEMBERSHIP = (
     Endpoint("room_create", f"{_C}/createRoom", _POST, CLASSIC, max_body=MIB, ratelimit="rc_room_creation"),
+    Endpoint("room_upgrade", f"{_ROOM}/upgrade", _POST, CLIENT, ratelimit="rc_room_creation"),
     Endpoint("joined_rooms", f"{_C}/joined_rooms", _GET, CLIENT),
     Endpoint(
         "join",

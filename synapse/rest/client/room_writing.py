@@ -12,6 +12,7 @@ from synapse.handlers.membership import Memberships
 from synapse.handlers.redaction import Redactions
 from synapse.handlers.room_creation import RoomCreation
 from synapse.handlers.room_plan import CreateRoom
+from synapse.handlers.room_upgrade import RoomUpgrade, UpgradeRoom
 from synapse.http.server import Request, serves
 
 
@@ -64,13 +65,18 @@ class RoomWriting:
 
 
 class RoomCreate:
-    """`/createRoom`."""
+    """`/createRoom`, and `/rooms/{roomId}/upgrade`."""
 
-    def __init__(self, rooms: RoomCreation) -> None:
+    def __init__(self, rooms: RoomCreation, upgrades: RoomUpgrade) -> None:
         self._rooms = rooms
+        self._upgrades = upgrades
 
     @serves("room_create")
     async def create(self, request: Request) -> dict[str, Any]:
         created = await self._rooms.create(request.user, request.body_as(CreateRoom))
         answer = {"room_id": created.room_id}
         return answer if created.room_alias is None else {**answer, "room_alias": created.room_alias}
+
+    @serves("room_upgrade")
+    async def upgrade(self, request: Request, room_id: str) -> dict[str, Any]:
+        return {"replacement_room": await self._upgrades.upgrade(request.user, room_id, request.body_as(UpgradeRoom))}
