@@ -243,7 +243,7 @@ class Reading:
             lazy_members=lazy_members,
             sections=self._sections(lazy_members),
         )
-        return SyncHandler(sources, self._clock)
+        return SyncHandler(sources, self._clock, self._hs.config.caches.sync_response_cache_duration / 1000)
 
     def _sections(self, lazy_members: LazyMembers) -> Sequence[Section]:
         from synapse.storage.shared_rooms import SharedRoomStore

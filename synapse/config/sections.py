@@ -398,6 +398,9 @@ class CachesConfig(Section, frozen=True, kw_only=True):
     per_cache_factors: Annotated[
         dict[str, float], Doc("A factor for a cache by its name, in place of the global one.", example={"events": 2.0})
     ] = {}  # noqa: RUF012  # msgspec copies it
+    sync_response_cache_duration: Annotated[
+        Duration, Doc("How long the answer of a sync with news is kept, for clients that lost it and ask again.")
+    ] = 5 * _SECOND
 
     def size(self, name: str, entries: int) -> int:
         """How many entries the cache `name`, of normally so many, may have."""

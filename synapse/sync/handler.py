@@ -85,12 +85,13 @@ class SyncHandler:
     """Answers syncs.
 
     :param clock: its seconds are those of the epoch.
+    :param kept: seconds for which an answer is kept for clients that ask again.
     """
 
-    def __init__(self, sources: Sources, clock: Clock) -> None:
+    def __init__(self, sources: Sources, clock: Clock, kept: float = 5.0) -> None:
         self._sources = sources
         self._clock = clock
-        self._shared: SharedWork[SyncAnswer] = SharedWork(clock, _is_worth_keeping)
+        self._shared: SharedWork[SyncAnswer] = SharedWork(clock, _is_worth_keeping, kept)
 
     async def sync(self, request: SyncRequest) -> bytes:
         """The answer, after waiting for news if the request says so. Raises nothing that a client could cause."""

@@ -21,7 +21,7 @@ T = TypeVar("T")
 class SharedWork(Generic[T]):
     """Results are kept for `seconds`, where `keep` says so, and at most `size` of them."""
 
-    def __init__(self, clock: Clock, keep: Callable[[T], bool], seconds: float = 5.0, size: int = 500) -> None:
+    def __init__(self, clock: Clock, keep: Callable[[T], bool], seconds: float, size: int = 500) -> None:
         self._clock = clock
         self._keep = keep
         self._seconds = seconds
