@@ -68,6 +68,14 @@ class Town:
             self._tokens[name] = await self._server.client.register(name)
         await self.put("alice", "/presence/{alice}/status", {"presence": "online"})
         self.hs.notifier.leave()
+        # Forged tokens may name positions that never come.
+        self.hs.notifier.wait_for = _wait_for_nothing
+
+    async def newcomer(self) -> str:
+        """The name of somebody who has just come."""
+        name = f"newcomer{next(self._numbers)}"
+        self._tokens[name] = await self._server.client.register(name)
+        return name
 
     # -- requests ---------------------------------------------------------------------------------------------------
 
@@ -225,6 +233,10 @@ class Town:
 
     async def _make_knock_room(self) -> str:
         return await self._room(initial_state=[{"type": "m.room.join_rules", "content": {"join_rule": "knock"}}])
+
+
+async def _wait_for_nothing(reached: Callable[[], bool], seconds: float) -> bool:
+    return reached()
 
 
 def uses_up(example: Example) -> bool:

@@ -65,7 +65,7 @@ class Operation:
     def needs_token(self) -> bool:
         """Whether only a user may call it."""
         security = self.place.node.get("security", [])
-        return bool(security) and {} not in security
+        return any("accessTokenBearer" in kind for kind in security) and {} not in security
 
 
 class Description:
