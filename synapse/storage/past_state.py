@@ -37,6 +37,9 @@ class Delta(NamedTuple):
     def entry(self) -> Entry:
         return (self.room_id, self.type, self.state_key)
 
+    def is_membership_of(self, user_id: str) -> bool:
+        return self.type == EventTypes.MEMBER and self.state_key == user_id
+
 
 class Members(NamedTuple):
     """Which membership events to read: of all members (`of` None), or of these (room, user) only."""
@@ -83,11 +86,20 @@ class PastStateStore:
 
     async def entries(self, keys: Sequence[Entry]) -> dict[Entry, TimelineRow]:
         """Single entries of the present state. One statement."""
+        return {entry: row for entry, (_, row) in (await self.dated_entries(keys)).items()}
+
+    async def dated_entries(self, keys: Sequence[Entry]) -> dict[Entry, tuple[int, TimelineRow]]:
+        """The same, each with the position since which it holds."""
         return await self._db.read("past_state.entries", _entries, keys) if keys else {}
 
-    async def summaries(self, room_ids: Sequence[str], user_id: str) -> list[Summary]:
-        """How `user_id` may call the rooms. One statement."""
-        return await self._db.read("past_state.summaries", _summaries, list(room_ids), user_id) if room_ids else []
+    async def summaries(self, room_ids: Sequence[str], user_id: str, members: Sequence[Delta] = ()) -> list[Summary]:
+        """How `user_id` may call the rooms, and those in which one of the changes `members` made a membership another.
+
+        One statement.
+        """
+        if not room_ids and not members:
+            return []
+        return await self._db.read("past_state.summaries", _summaries, list(room_ids), user_id, members)
 
 
 def _current(
@@ -135,27 +147,42 @@ def _events(txn: Transaction, event_ids: list[str]) -> dict[str, TimelineRow]:
     return {row.event_id: row for row in map(TimelineRow._make, txn.rows())}
 
 
-def _entries(txn: Transaction, keys: Sequence[Entry]) -> dict[Entry, TimelineRow]:
+def _entries(txn: Transaction, keys: Sequence[Entry]) -> dict[Entry, tuple[int, TimelineRow]]:
     txn.execute(
         f"""
-        SELECT {COLUMNS} FROM unnest(%s::text[], %s::text[], %s::text[]) AS k (room_id, type, state_key)
+        SELECT cs.stream_ordering, {COLUMNS}
+        FROM unnest(%s::text[], %s::text[], %s::text[]) AS k (room_id, type, state_key)
         JOIN current_state cs USING (room_id, type, state_key) JOIN events e ON e.event_id = cs.event_id
         """,
         tuple(map(list, zip(*keys, strict=True))),
     )
-    return {(row.room_id, row.type, row.state_key or ""): row for row in map(TimelineRow._make, txn.rows())}
+    rows = [(since, TimelineRow._make(columns)) for since, *columns in txn.rows()]
+    return {(row.room_id, row.type, row.state_key or ""): (since, row) for since, row in rows}
 
 
-def _summaries(txn: Transaction, room_ids: list[str], user_id: str) -> list[Summary]:
+# A new display name makes a membership the newest, so that others of many members may come to be the first.
+_CHANGED = """
+    UNION SELECT c.room_id FROM unnest(%s::text[], %s::text[], %s::text[]) AS c (room_id, before, after)
+    LEFT JOIN memberships b ON b.event_id = c.before LEFT JOIN memberships a ON a.event_id = c.after
+    LEFT JOIN room_stats s ON s.room_id = c.room_id
+    WHERE a.membership IS DISTINCT FROM b.membership OR (
+        s.joined_members + s.invited_members > 6 AND COALESCE(s.name, '') = '' AND COALESCE(s.canonical_alias, '') = ''
+    )
+"""
+
+
+def _summaries(txn: Transaction, room_ids: list[str], user_id: str, members: Sequence[Delta]) -> list[Summary]:
+    changes = [[d.room_id for d in members], [d.prev_event_id for d in members], [d.event_id for d in members]]
     # Those who have left come after those who are here, and stand for the room only if nobody is.
     txn.execute(
-        """
+        f"""
         SELECT r.room_id, COALESCE(s.joined_members, 0), COALESCE(s.invited_members, 0), h.heroes
-        FROM unnest(%s::text[]) AS r (room_id) LEFT JOIN room_stats s USING (room_id)
+        FROM (SELECT unnest(%s::text[]) AS room_id {_CHANGED if members else ""}) AS r
+        LEFT JOIN room_stats s USING (room_id)
         LEFT JOIN LATERAL (
             SELECT COALESCE(
                 array_agg(first.state_key ORDER BY first.stream_ordering) FILTER (WHERE first.here),
-                array_agg(first.state_key ORDER BY first.stream_ordering), '{}'
+                array_agg(first.state_key ORDER BY first.stream_ordering), '{{}}'
             ) AS heroes FROM (
                 SELECT cs.state_key, cs.stream_ordering, cs.membership IN ('join', 'invite') AS here
                 FROM current_state cs
@@ -165,6 +192,6 @@ def _summaries(txn: Transaction, room_ids: list[str], user_id: str) -> list[Summ
             ) AS first
         ) h ON COALESCE(s.name, '') = '' AND COALESCE(s.canonical_alias, '') = ''
         """,
-        (room_ids, user_id),
+        (room_ids, *(changes if members else ()), user_id),
     )
     return [Summary._make(row) for row in txn.rows()]

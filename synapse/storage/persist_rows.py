@@ -177,13 +177,16 @@ _MEMBERSHIPS: Final = """
     VALUES %s
 """
 # A room that was forgotten stays so until its user enters or is asked in again.
-# Who comes or goes begins anew to count what is unread: by then, an invite has been seen.
+# Who comes or goes begins anew to count what is unread: by then, an invite has been seen. A new name is no coming.
 _LOCAL_COLUMNS: Final = ("users", "rooms", "memberships", "senders", "events", "positions")
 _LOCAL_MEMBERSHIPS: Final = """
     WITH done AS (
-        DELETE FROM push_actions USING unnest(%(users)s::text[], %(rooms)s::text[], %(positions)s::bigint[])
-            AS turn (user_id, room_id, position)
+        DELETE FROM push_actions
+        USING unnest(%(users)s::text[], %(rooms)s::text[], %(positions)s::bigint[], %(memberships)s::text[])
+            AS turn (user_id, room_id, position, membership)
+        LEFT JOIN local_memberships was ON (was.user_id, was.room_id) = (turn.user_id, turn.room_id)
         WHERE (push_actions.user_id, push_actions.room_id) = (turn.user_id, turn.room_id)
+            AND was.membership IS DISTINCT FROM turn.membership
             AND push_actions.stream_ordering < turn.position
     )
     INSERT INTO local_memberships (user_id, room_id, membership, sender, event_id, stream_ordering)

@@ -26,6 +26,7 @@ class Unread(NamedTuple):
     thread_id: str
     notifications: int
     highlights: int
+    last: int  # position of the last event that counts
 
 
 class UnreadStore:
@@ -42,7 +43,8 @@ class UnreadStore:
 def _counts(txn: Transaction, user_id: str, after: Mapping[str, int], until: int) -> list[Unread]:
     txn.execute(
         """
-        SELECT p.room_id, p.thread_id, COUNT(*) FILTER (WHERE p.notify), COUNT(*) FILTER (WHERE p.highlight)
+        SELECT p.room_id, p.thread_id, COUNT(*) FILTER (WHERE p.notify), COUNT(*) FILTER (WHERE p.highlight),
+            MAX(p.stream_ordering)
         FROM unnest(%s::text[], %s::bigint[]) AS w (room_id, after)
         JOIN push_actions p ON p.user_id = %s AND p.room_id = w.room_id
           AND p.stream_ordering > w.after AND p.stream_ordering <= %s

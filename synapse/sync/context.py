@@ -84,14 +84,19 @@ class SyncContext:
     next: StreamToken
     forms: Forms
     joined: frozenset[str]  # rooms in which the user is and which the filter lets through
+    all_joined: frozenset[str]  # the others as well
     ignored: frozenset[str]
     breath: Breath
+    ignores_anew: bool = False  # the list of ignored users changed since
     full_state: bool = False
     state_after: bool = False
     windows: dict[str, RoomWindow] = field(default_factory=dict)
     timelines: dict[str, Timeline] = field(default_factory=dict)
     deltas: dict[str, list[Delta]] = field(default_factory=dict)  # of the windows with `after`
+    hidden_deltas: list[Delta] = field(default_factory=list)  # of joined rooms that the filter leaves out
+    hidden_moves: list[RoomMembership] = field(default_factory=list)  # the user's own, in such rooms
     read_rooms: set[str] = field(default_factory=set)  # where the user's own receipts changed
+    introduced: dict[str, list[str]] = field(default_factory=dict)  # members told of, by room, if loaded lazily
     rooms: dict[str, RoomAnswer] = field(default_factory=dict)
     pending: list[RoomMembership] = field(default_factory=list)  # invites and knocks to tell of
     invited: dict[str, Any] = field(default_factory=dict)

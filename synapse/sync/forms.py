@@ -281,9 +281,9 @@ def _prev_content(prev: Annotation, row: TimelineRow) -> bytes:
 
 
 def _federation_form(row: TimelineRow, notes: Notes) -> bytes:
-    if row.redacted_by is None:
-        return row.json.encode()
-    return orjson.dumps(_redacted(row, notes), option=orjson.OPT_SORT_KEYS)
+    """What servers exchange, and the id, which clients cannot work out by themselves."""
+    raw = orjson.loads(row.json) if row.redacted_by is None else _redacted(row, notes)
+    return orjson.dumps({**raw, "event_id": row.event_id}, option=orjson.OPT_SORT_KEYS)
 
 
 def _select(form: bytes, fields: Fields) -> bytes:

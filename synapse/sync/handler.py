@@ -20,7 +20,7 @@ from synapse.sync.context import Section, SyncContext
 from synapse.sync.forms import Forms
 from synapse.sync.ignored import IgnoredUsers
 from synapse.sync.lazy_members import LazyMembers
-from synapse.sync.memberships import Memberships
+from synapse.sync.memberships import Memberships, UserRooms
 from synapse.sync.plan import Planner
 from synapse.sync.shared import SharedWork
 from synapse.sync.tokens import StreamToken
@@ -30,6 +30,7 @@ MAX_TIMEOUT: Final = 10 * 60 * 1000
 """Milliseconds that a client may wait at most."""
 
 _CATCH_UP: Final = 5.0  # seconds to wait for this process to have seen what the client has seen
+_ATTEMPTS: Final = 3  # to read memberships that do not change meanwhile
 _MAX_KEPT: Final = 256 * 1024  # bytes of an answer that is worth keeping for a retry
 
 
@@ -100,27 +101,39 @@ class SyncHandler:
     async def context(self, request: SyncRequest, since: StreamToken | None) -> SyncContext:
         """What is to be told now, told."""
         sources = self._sources
-        rooms, joined = await sources.memberships.of(request.user_id)
-        ignored = await sources.ignored.of(request.user_id)
-        newest = next(reversed(rooms.values())).stream if rooms else 0
-        if newest > sources.present.token().events:  # the database is ahead of what we have been told
-            await sources.present.catch_up(StreamToken(newest), _CATCH_UP)
-        now = sources.present.token()
+        ignored = await sources.ignored.dated(request.user_id)
+        rooms, joined = await self._rooms(request.user_id)
+        now = sources.present.token()  # without a turn of the reactor in between: it goes with these rooms
         if since is not None:
             since = since.at_most(now)
-        ctx = self._new_context(request, since, now, self._filtered(request.filter, joined), ignored)
+        ctx = self._new_context(request, since, now, joined, ignored.users)
         if since is None:
             await sources.planner.initial(ctx, rooms)
             for section in sources.sections:
                 await section.initial(ctx)
         else:
+            ctx.ignores_anew = ignored.since > since.account_data
             await sources.planner.incremental(ctx, rooms, since, now)
             for section in sources.sections:
                 await section.incremental(ctx, since, now)
         return ctx
 
+    async def _rooms(self, user_id: str) -> UserRooms:
+        """Where the user stands as of the present token. What is in one of the two alone would never be told."""
+        memberships, present = self._sources.memberships, self._sources.present
+        for _ in range(_ATTEMPTS):
+            rooms = await memberships.of(user_id)
+            newest = next(reversed(rooms.rooms.values())).stream if rooms.rooms else 0
+            if newest > present.token().events:  # the database is ahead of what we have been told
+                await present.catch_up(StreamToken(newest), _CATCH_UP)
+            elif memberships.holds(user_id, rooms):
+                break
+        return rooms
+
     async def _answer(self, request: SyncRequest) -> SyncAnswer:
         since = request.since
+        if request.filter.room.state.lazy_load_members:
+            self._sources.lazy_members.check(request.user_id, request.device_id, since)
         if since is None:
             return self._finish(request, await self.context(request, None))
         present = self._sources.present
@@ -132,8 +145,7 @@ class SyncHandler:
             # The client knows all that there is, so there is nothing to look for before something happens.
             _, joined = await self._sources.memberships.of(request.user_id)
             if present.token() == since:
-                rooms = self._filtered(request.filter, joined)
-                woken = await present.wait(request.user_id, rooms, request.timeout / 1000)
+                woken = await present.wait(request.user_id, joined, request.timeout / 1000)
         while True:
             ctx = await self.context(request, since)
             left = deadline - self._clock.seconds()
@@ -142,11 +154,12 @@ class SyncHandler:
             since = ctx.next
             # What came while we looked is not waited for.
             if present.token() == ctx.now:
-                woken = await present.wait(request.user_id, ctx.joined, left)
+                woken = await present.wait(request.user_id, ctx.all_joined, left)
 
     def _finish(self, request: SyncRequest, ctx: SyncContext) -> SyncAnswer:
         if request.filter.room.state.lazy_load_members:
-            self._sources.lazy_members.told(request.user_id, request.device_id, ctx.next)
+            told = {} if request.full_state else ctx.introduced
+            self._sources.lazy_members.told(request.user_id, request.device_id, ctx.next, told)
         return SyncAnswer(encode(ctx), ctx.is_empty or request.since is None)
 
     def _new_context(
@@ -167,7 +180,8 @@ class SyncHandler:
             now=now,
             next=now,
             forms=Forms(milliseconds, room_ids=request.old, old=request.old, federation=federation, fields=fields),
-            joined=joined,
+            joined=self._filtered(request.filter, joined),
+            all_joined=joined,
             ignored=ignored,
             breath=Breath(self._clock),
             full_state=request.full_state,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 import orjson
 
@@ -14,19 +14,31 @@ CACHE: Final = "ignored_users"
 NOBODY: Final[frozenset[str]] = frozenset()
 
 
+class Ignored(NamedTuple):
+    """A user's list, and the position of the account data stream at which it became so; 0 if there never was one."""
+
+    users: frozenset[str]
+    since: int
+
+
 class IgnoredUsers:
     """Remembers the lists of those who sync; `cache` is invalidated when a user's global account data changes."""
 
-    def __init__(self, store: AccountDataStore, cache: Cache[str, frozenset[str]]) -> None:
+    def __init__(self, store: AccountDataStore, cache: Cache[str, Ignored]) -> None:
         self._store = store
         self.cache = cache
 
     async def of(self, user_id: str) -> frozenset[str]:
+        return (await self.dated(user_id)).users
+
+    async def dated(self, user_id: str) -> Ignored:
+        """The list with its position."""
         known = self.cache.get(user_id)
         return known if known is not None else await self.cache.fetch(user_id, self._load)
 
-    async def _load(self, user_id: str) -> frozenset[str]:
-        return _parse(await self._store.get(user_id, "", AccountDataTypes.IGNORED_USER_LIST), user_id)
+    async def _load(self, user_id: str) -> Ignored:
+        content, since = await self._store.dated(user_id, "", AccountDataTypes.IGNORED_USER_LIST)
+        return Ignored(_parse(content, user_id), since)
 
 
 def _parse(content: str | None, user_id: str) -> frozenset[str]:

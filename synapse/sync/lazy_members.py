@@ -7,7 +7,7 @@ allows ("redundant membership events"). It holds user ids only, since a membersh
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Collection, Mapping
 
 from synapse.sync.tokens import StreamToken
 
@@ -32,26 +32,26 @@ class LazyMembers:
         rooms = self._devices.get((user_id, device_id))
         return set() if rooms is None else rooms.get(room_id, set())
 
-    def add(self, user_id: str, device_id: str | None, room_id: str, members: Iterable[str]) -> None:
+    def check(self, user_id: str, device_id: str | None, since: StreamToken | None) -> None:
+        """Forgets the device unless it goes on from what it was given last: another answer may not have reached it."""
+        if since is None or self._tokens.get((user_id, device_id)) != since:
+            self.forget(user_id, device_id)
+
+    def told(
+        self, user_id: str, device_id: str | None, token: StreamToken, members: Mapping[str, Collection[str]]
+    ) -> None:
+        """The device is given this token as its `next_batch`, and with it these members of rooms."""
         device = (user_id, device_id)
         rooms = self._devices.setdefault(device, {})
         self._devices.move_to_end(device)
-        known = rooms.setdefault(room_id, set())
-        known.update(members)
-        if len(known) > self._members:
-            rooms[room_id] = set(members)
+        self._tokens[device] = token
+        for room_id, introduced in members.items():
+            known = rooms.setdefault(room_id, set())
+            known.update(introduced)
+            if len(known) > self._members:
+                rooms[room_id] = set(introduced)
         if len(self._devices) > self._size:
             self.forget(*next(iter(self._devices)))
-
-    def told(self, user_id: str, device_id: str | None, token: StreamToken) -> None:
-        """The device is given this token as its `next_batch`."""
-        if (user_id, device_id) in self._devices:
-            self._tokens[user_id, device_id] = token
-
-    def check(self, user_id: str, device_id: str | None, since: StreamToken) -> None:
-        """Forgets the device if it does not go on from what it was given last: that answer may not have reached it."""
-        if self._tokens.get((user_id, device_id)) != since:
-            self.forget(user_id, device_id)
 
     def forget(self, user_id: str, device_id: str | None) -> None:
         """The device starts anew, or may have lost what it was told."""

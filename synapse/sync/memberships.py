@@ -38,6 +38,10 @@ class Memberships:
         known = self.cache.get(user_id)
         return known if known is not None else await self.cache.fetch(user_id, self._load)
 
+    def holds(self, user_id: str, rooms: UserRooms) -> bool:
+        """Whether this is still what is known: nothing has been heard since that changes it."""
+        return self.cache.peek(user_id) is rooms
+
     async def _load(self, user_id: str) -> UserRooms:
         rooms = {membership.room_id: membership for membership in await self._store.of_user(user_id)}
         return UserRooms(rooms, frozenset(r for r, m in rooms.items() if m.membership == Membership.JOIN))

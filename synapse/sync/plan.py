@@ -35,11 +35,12 @@ class Planner:
                 continue
             if membership.membership == Membership.JOIN:
                 _add(ctx, membership, after=None)
-            elif membership.membership in _PENDING:
+            else:
                 _add_pending(ctx, membership)
         if ctx.filter.room.include_leave:
-            gone = [m for m in rooms.values() if m.membership in _GONE and not m.forgotten]
-            await self._add_left(ctx, gone, since=None)
+            matches = ctx.filter.room.room_matches
+            gone = [m for m in rooms.values() if _is_gone(m) and matches(m.room_id)]
+            _add_left(ctx, gone, await self._steps(ctx, gone), since=None)
 
     async def incremental(self, ctx: SyncContext, rooms: Rooms, since: StreamToken, now: StreamToken) -> None:
         """The rooms in which something happened between `since` and `now`."""
@@ -49,6 +50,10 @@ class Planner:
             candidates = ctx.joined
         for room_id in candidates:
             _add(ctx, rooms[room_id], after=since.events, full=ctx.full_state)
+        if ctx.ignores_anew:  # invites that were held back are told, and the others once more
+            for membership in rooms.values():
+                if membership.stream <= since.events and ctx.filter.room.room_matches(membership.room_id):
+                    _add_pending(ctx, membership)
         await self._own_changes(ctx, rooms, since)
 
     async def _own_changes(self, ctx: SyncContext, rooms: Rooms, since: StreamToken) -> None:
@@ -56,32 +61,19 @@ class Planner:
         for membership in reversed(rooms.values()):  # the latest first
             if membership.stream <= since.events:
                 break
-            if ctx.filter.room.room_matches(membership.room_id):
-                moved.append(membership)
+            matches = ctx.filter.room.room_matches(membership.room_id)
+            (moved if matches else ctx.hidden_moves).append(membership)
         if not moved:
             return
-        pending = [membership for membership in moved if membership.membership in _PENDING]
-        for membership in pending:
-            _add_pending(ctx, membership)
-        steps = await self._steps(ctx, [m for m in moved if m.membership == Membership.JOIN])
+        joined = [m for m in moved if m.membership == Membership.JOIN]
+        gone = [m for m in moved if _is_gone(m)]
+        steps = await self._steps(ctx, joined + gone)
         for membership in moved:
-            if membership.membership == Membership.JOIN and not _was_joined(steps, membership.room_id, since.events):
+            _add_pending(ctx, membership)
+        for membership in joined:
+            if not _was_joined(steps, membership.room_id, since.events):
                 _add(ctx, membership, after=None)
-        gone = [m for m in moved if m.membership in _GONE and not m.forgotten]
-        await self._add_left(ctx, gone, since)
-
-    async def _add_left(self, ctx: SyncContext, gone: list[RoomMembership], since: StreamToken | None) -> None:
-        gone = [m for m in gone if ctx.filter.room.room_matches(m.room_id)]
-        steps = await self._steps(ctx, gone)
-        for membership in gone:
-            room_id = membership.room_id
-            access = last_access(steps.get(room_id, ()))
-            after: int | None = None
-            if since is not None and _was_joined(steps, room_id, since.events):
-                after = since.events
-            elif access.joined is None and _was_ignored(ctx, membership):
-                continue
-            ctx.windows[room_id] = RoomWindow(room_id, after, membership.stream, access, left=True)
+        _add_left(ctx, gone, steps, since)
 
     async def _steps(self, ctx: SyncContext, memberships: list[RoomMembership]) -> dict[str, list[Step]]:
         by_room: dict[str, list[Step]] = {}
@@ -122,10 +114,6 @@ def _was_joined(steps: Mapping[str, list[Step]], room_id: str, since: int) -> bo
     return before == Membership.JOIN
 
 
-def _was_ignored(ctx: SyncContext, membership: RoomMembership) -> bool:
-    return membership.sender in ctx.ignored
-
-
 def _add(ctx: SyncContext, membership: RoomMembership, after: int | None, full: bool = False) -> None:
     access = Access(membership.stream, None)
     ctx.windows[membership.room_id] = RoomWindow(
@@ -133,6 +121,28 @@ def _add(ctx: SyncContext, membership: RoomMembership, after: int | None, full: 
     )
 
 
+def _add_left(
+    ctx: SyncContext, gone: list[RoomMembership], steps: Mapping[str, list[Step]], since: StreamToken | None
+) -> None:
+    for membership in gone:
+        room_id = membership.room_id
+        access = last_access(steps.get(room_id, ()))
+        after: int | None = None
+        if since is not None and _was_joined(steps, room_id, since.events):
+            after = since.events
+        elif access.joined is None and membership.sender in ctx.ignored:
+            continue
+        elif since is not None and (access.joined or 0) <= since.events:
+            # Out of the room all the time: an invite was declined, a ban lifted. The news are about the user alone.
+            after, access = since.events, Access(None, membership.stream)
+        ctx.windows[room_id] = RoomWindow(room_id, after, membership.stream, access, left=True)
+
+
+def _is_gone(membership: RoomMembership) -> bool:
+    return membership.membership in _GONE and not membership.forgotten
+
+
 def _add_pending(ctx: SyncContext, membership: RoomMembership) -> None:
-    if membership.sender not in ctx.ignored:
+    """An invite or a knock; nothing else."""
+    if membership.membership in _PENDING and membership.sender not in ctx.ignored:
         ctx.pending.append(membership)

@@ -2,11 +2,12 @@
 counted once, and then only what has come since.
 
 A count holds as of a position. The streams say when it does not any more: when the user has read something (a receipt,
-an event of their own) or has come or gone.
+an event of their own) or has come or gone, and when an event of the room is redacted.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from synapse.util.caches import LruCache
 
 CACHE: Final = "unread_counts"
+
+_REMEMBERED: Final = 10_000  # users and rooms whose counts changed by less obvious means, and rooms with redactions
 
 Threads = dict[str, Unread]
 
@@ -42,6 +45,8 @@ class UnreadCounts:
     def __init__(self, store: UnreadStore, cache: LruCache[tuple[str, str], Counted]) -> None:
         self._store = store
         self._cache = cache
+        self._settled: OrderedDict[tuple[str, str], int] = OrderedDict()
+        self._redacted: OrderedDict[str, int] = OrderedDict()
 
     def follow(self, notifier: Notifier) -> None:
         """Listens to what makes counts wrong."""
@@ -49,15 +54,27 @@ class UnreadCounts:
         notifier.subscribe("receipts", self.receipts, lambda _: self._cache.clear())
 
     def events(self, position: int, rows: Rows) -> None:
-        for _, row in rows:
+        for stream, row in rows:
             if isinstance(row, EventRow):
-                self._cache.invalidate((row.sender, row.room_id))
+                self._forget(row.sender, row.room_id, stream)
                 if row.state_key is not None:
-                    self._cache.invalidate((row.state_key, row.room_id))
+                    self._forget(row.state_key, row.room_id, stream)
+                if row.redacts is not None:
+                    self._redacted[row.room_id] = stream
+                    if len(self._redacted) > _REMEMBERED:
+                        self._redacted.clear()
+                        self._cache.clear()
 
     def receipts(self, position: int, rows: Rows) -> None:
         for _, (room_id, user_id) in rows:
             self._cache.invalidate((user_id, room_id))
+
+    def changed_since(self, user_id: str, room_id: str, unread: Collection[Unread], after: int) -> bool:
+        """Whether these counts, which are the present ones, are others than those of that position, as far as this
+        process knows.
+        """
+        settled = max(self._settled.get((user_id, room_id), 0), self._redacted.get(room_id, 0))
+        return settled > after or any(thread.last > after for thread in unread)
 
     async def of(self, user_id: str, room_ids: Collection[str], until: int) -> dict[str, Collection[Unread]]:
         """By room, for each thread in which there is anything to count."""
@@ -72,10 +89,22 @@ class UnreadCounts:
                 self._cache.set((user_id, room_id), Counted(until, found[room_id]))
         return {room_id: threads.values() for room_id, threads in found.items()}
 
+    def _forget(self, user_id: str, room_id: str, stream: int) -> None:
+        """Counts of a user's that an event of their own, or about them, makes wrong."""
+        key = (user_id, room_id)
+        counted = self._cache.peek(key)
+        if counted is None:
+            return
+        self._cache.invalidate(key)
+        if counted.threads:
+            self._settled[key] = stream
+            if len(self._settled) > _REMEMBERED:
+                self._settled.popitem(last=False)
+
     def _before(self, user_id: str, room_id: str, until: int) -> Counted:
         """What is known and no newer than `until`. Of what is not known, that nothing was there in the beginning."""
         counted = self._cache.get((user_id, room_id))
-        if counted is None:
+        if counted is None or counted.position < self._redacted.get(room_id, 0) <= until:
             counted = Counted(0, {})  # an object of its own, to be recognized by
             self._cache.set((user_id, room_id), counted)
         return counted if counted.position <= until else _NOTHING
@@ -86,5 +115,5 @@ def _add(threads: Threads, new: Unread) -> None:
     if old is not None:
         new = new._replace(
             notifications=old.notifications + new.notifications, highlights=old.highlights + new.highlights
-        )
+        )  # of the new one `last` is the later
     threads[new.thread_id] = new

@@ -134,7 +134,6 @@ def test_closed_filters() -> None:
         {"event_fields": "type"},
         {"event_fields": [1]},
         {"presence": []},
-        {"room": {"timeline": {"limit": 0}}},
         {"room": {"timeline": {"limit": -1}}},
         {"room": {"timeline": {"limit": True}}},
         {"room": {"timeline": {"limit": 1.5}}},

@@ -109,7 +109,9 @@ async def test_rooms_of_version_twelve_are_named_by_their_create_event(database:
     assert levels["users"] == {}
     assert levels["events"]["m.room.tombstone"] == 150
     await cluster.main.memberships.join(BOB, room_id)
-    await cluster.main.set(BOB, room_id, "m.room.tombstone", {"body": "a creator may", "replacement_room": "!next:test"})
+    await cluster.main.set(
+        BOB, room_id, "m.room.tombstone", {"body": "a creator may", "replacement_room": "!next:test"}
+    )
 
 
 @pytest_twisted.ensureDeferred

@@ -187,7 +187,8 @@ async def test_an_invite_comes_with_stripped_state_and_its_rejection_as_a_left_r
     rejected = (await h.sync(BOB, answer["next_batch"]))["rooms"]
     assert rejected.keys() == {"leave"}
     told = rejected["leave"][room]
-    assert [e["content"] for e in told["timeline"]["events"]] == [{"membership": "invite"}, {"membership": "leave"}]
+    assert [e["content"] for e in told["timeline"]["events"]] == [{"membership": "leave"}]
+    assert told["timeline"]["limited"] is False
     assert told["state"]["events"] == []
 
 

@@ -25,9 +25,12 @@ class Store:
 
     async def counts(self, user_id: str, after: Mapping[str, int], until: int) -> list[Unread]:
         self.asked.append(after[ROOM])
-        threads = [thread for at, thread in self.unread.items() if after[ROOM] < at <= until]
+        found: dict[str, list[int]] = {}
+        for at, thread in self.unread.items():
+            if after[ROOM] < at <= until:
+                found.setdefault(thread, []).append(at)
         self.meanwhile()
-        return [Unread(ROOM, thread, threads.count(thread), 0) for thread in sorted(set(threads))]
+        return [Unread(ROOM, thread, len(found[thread]), 0, max(found[thread])) for thread in sorted(found)]
 
 
 class Counting:

@@ -52,6 +52,7 @@ def build_sections(
     from synapse.sync.sections.account_data import AccountDataSection
     from synapse.sync.sections.device_keys import DeviceKeySection
     from synapse.sync.sections.device_lists import DeviceListSection
+    from synapse.sync.sections.hidden import HiddenSection
     from synapse.sync.sections.presence import PresenceSection
     from synapse.sync.sections.receipts import ReceiptSection
     from synapse.sync.sections.state import StateSection
@@ -63,6 +64,7 @@ def build_sections(
     from synapse.sync.sections.unread import UnreadSection
 
     return (
+        HiddenSection(states, recent),
         TimelineSection(timeline, states, recent, visibility, annotator),
         SummarySection(states),
         StateSection(states, room_states, annotator, lazy_members),

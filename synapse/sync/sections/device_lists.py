@@ -1,7 +1,8 @@
 """`device_lists`: whose devices or keys changed, and with whom the user does not share an encrypted room any more.
 
 `changed` are those whose keys changed and who share a room with the user (or are the user), and those who have come
-to share an encrypted room with them; `left` those with whom no encrypted room is shared any longer.
+to share an encrypted room with them; `left` those with whom no encrypted room is shared any longer. Filters of rooms
+have no say in this.
 
 Client-server API, "End-to-end encryption: Extensions to /sync".
 """
@@ -32,7 +33,7 @@ class DeviceListSection:
         changed = await self._with_new_keys(ctx, since.device_lists, now.device_lists)
         come, gone = await self._came_and_went(ctx)
         changed |= come
-        left = gone - await self._shared.sharing_encrypted(gone, ctx.joined)
+        left = gone - await self._shared.sharing_encrypted(gone, ctx.all_joined)
         if changed or left:
             ctx.body["device_lists"] = {"changed": sorted(changed), "left": sorted(left - changed)}
 
@@ -41,25 +42,41 @@ class DeviceListSection:
             return set()
         users = await self._shared.changed_device_lists(after, until)
         others = users - {ctx.user_id}
-        return (users & {ctx.user_id}) | await self._shared.sharing(others, ctx.joined)
+        return (users & {ctx.user_id}) | await self._shared.sharing(others, ctx.all_joined)
 
     async def _came_and_went(self, ctx: SyncContext) -> tuple[set[str], set[str]]:
         """Who began and who ceased to share an encrypted room with the user."""
         come: set[str] = set()
         gone: set[str] = set()
-        for turn in await self._shared.turns(_member_deltas(ctx)):
+        members = [delta for delta in _deltas(ctx) if delta.type == EventTypes.MEMBER]
+        for turn in await self._shared.turns(members):
             if turn.user_id == ctx.user_id:
                 continue
             if turn.after == Membership.JOIN and turn.before != Membership.JOIN:
                 come.add(turn.user_id)
             elif turn.before == Membership.JOIN and turn.after != Membership.JOIN:
                 gone.add(turn.user_id)
-        come |= await self._shared.members_of_encrypted(ctx.new_rooms())
-        gone |= await self._shared.members_of_encrypted([w.room_id for w in ctx.windows.values() if w.left])
+        come |= await self._shared.members_of_encrypted(_rooms_to_know(ctx))
+        gone |= await self._shared.members_of_encrypted(_rooms_left(ctx))
         return come - gone - {ctx.user_id}, gone - {ctx.user_id}
 
 
-def _member_deltas(ctx: SyncContext) -> Iterable[Delta]:
+def _deltas(ctx: SyncContext) -> Iterable[Delta]:
+    """Of the rooms in which the user was, and still is."""
     for room_id, deltas in ctx.deltas.items():
         if not ctx.windows[room_id].left:
-            yield from (delta for delta in deltas if delta.type == EventTypes.MEMBER)
+            yield from deltas
+    yield from ctx.hidden_deltas
+
+
+def _rooms_to_know(ctx: SyncContext) -> set[str]:
+    """Rooms that are new to the client, or in which encryption was switched on."""
+    rooms = set(ctx.new_rooms())
+    rooms.update(move.room_id for move in ctx.hidden_moves if move.membership == Membership.JOIN)
+    rooms.update(delta.room_id for delta in _deltas(ctx) if delta.type == EventTypes.ENCRYPTION)
+    return rooms
+
+
+def _rooms_left(ctx: SyncContext) -> list[str]:
+    rooms = [window.room_id for window in ctx.windows.values() if window.left]
+    return rooms + [move.room_id for move in ctx.hidden_moves if move.membership in (Membership.LEAVE, Membership.BAN)]

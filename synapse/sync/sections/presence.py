@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from synapse.api.constants import EduTypes, EventTypes, Presence
+from synapse.api.constants import EduTypes, EventTypes, Membership, Presence
 from synapse.storage.presence import PresenceState, PresenceStore
 from synapse.sync.changes import Changes
 from synapse.sync.context import SyncContext
@@ -25,11 +25,15 @@ class PresenceSection:
         self._clock = clock
 
     async def initial(self, ctx: SyncContext) -> None:
-        self._tell(ctx, await self._store.in_rooms(list(ctx.joined), ctx.now.presence, ctx.user_id))
+        if ctx.filter.presence.wants(EduTypes.PRESENCE):
+            self._tell(ctx, await self._store.in_rooms(list(ctx.all_joined), ctx.now.presence, ctx.user_id))
 
     async def incremental(self, ctx: SyncContext, since: StreamToken, now: StreamToken) -> None:
+        if not ctx.filter.presence.wants(EduTypes.PRESENCE):
+            return
         told: dict[str, PresenceState] = {}
-        if new := ctx.new_rooms():
+        hidden = [move.room_id for move in ctx.hidden_moves if move.membership == Membership.JOIN]
+        if new := ctx.new_rooms() + hidden:
             states = await self._store.in_rooms(new, now.presence)
             told.update((state.user_id, state) for state in states)
         if members := _changed_members(ctx):
@@ -54,13 +58,10 @@ class PresenceSection:
 
 def _changed_members(ctx: SyncContext) -> list[tuple[str, str]]:
     """(room, user) whose membership changed in rooms that the client knows; of those who came, it was not told yet."""
-    if not ctx.filter.presence.wants(EduTypes.PRESENCE):
-        return []
+    deltas = [delta for room_id, changes in ctx.deltas.items() if room_id in ctx.joined for delta in changes]
     return [
-        (room_id, delta.state_key)
-        for room_id, deltas in ctx.deltas.items()
-        if room_id in ctx.joined
-        for delta in deltas
+        (delta.room_id, delta.state_key)
+        for delta in deltas + ctx.hidden_deltas
         if delta.type == EventTypes.MEMBER and delta.event_id is not None and delta.state_key != ctx.user_id
     ]
 

@@ -13,7 +13,7 @@ Client-server API, "Syncing" and "Lazy-loading room members".
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 
 import orjson
 
@@ -45,13 +45,9 @@ class StateSection:
         self._lazy_members = lazy_members
 
     async def initial(self, ctx: SyncContext) -> None:
-        if ctx.filter.room.state.lazy_load_members:
-            self._lazy_members.forget(ctx.user_id, ctx.device_id)  # a client that starts anew knows nobody
         await self._tell(ctx)
 
     async def incremental(self, ctx: SyncContext, since: StreamToken, now: StreamToken) -> None:
-        if ctx.filter.room.state.lazy_load_members:
-            self._lazy_members.check(ctx.user_id, ctx.device_id, since)
         await self._tell(ctx)
 
     async def _tell(self, ctx: SyncContext) -> None:
@@ -94,13 +90,23 @@ class StateSection:
         for window in ctx.windows.values():
             if not window.whole:
                 unchanged += self._speakers(ctx, window, found.ids[window.room_id])
-        for (room_id, event_type, user_id), row in (await self._store.entries(unchanged)).items():
+        entries = await self._store.dated_entries(unchanged)
+        late: dict[str, int] = {}
+        for (room_id, event_type, user_id), (since, row) in entries.items():
             found.ids[room_id][event_type, user_id] = row.event_id
             found.rows[row.event_id] = row
+            if since > ctx.windows[room_id].until:
+                late[room_id] = ctx.windows[room_id].until
+        changes: dict[str, list[Delta]] = {}
+        for delta in await self._store.deltas(late, NEWEST):
+            if delta.entry in entries:
+                changes.setdefault(delta.room_id, []).append(delta)
+        for room_id, later in changes.items():
+            _undo(found.ids[room_id], later, None)
 
     def _speakers(self, ctx: SyncContext, window: RoomWindow, state: Ids) -> list[Entry]:
         """Adds the members whose events we know to the state; returns the entries that are to be read."""
-        start = ctx.timelines[window.room_id].start
+        start = window.until if ctx.state_after else ctx.timelines[window.room_id].start
         before = {d.state_key: d.prev_event_id for d in reversed(ctx.deltas[window.room_id]) if _is_later(d, start)}
         unchanged: list[Entry] = []
         for user_id in self._wanted(ctx, window):
@@ -116,10 +122,10 @@ class StateSection:
     def _wanted(self, ctx: SyncContext, window: RoomWindow) -> list[str]:
         """Whose membership the client needs for this room, its own included where the room is new."""
         users = {seen.row.sender for seen in ctx.timelines[window.room_id].seen}
-        if window.whole:
+        users.update(self._heroes(ctx, window.room_id))
+        if window.whole:  # a client that begins anew with a room knows nobody there
             users.add(ctx.user_id)
-            users.update(self._heroes(ctx, window.room_id))
-        if ctx.filter.room.state.include_redundant_members:
+        if window.whole or ctx.filter.room.state.include_redundant_members:
             return sorted(users)
         return sorted(users - self._lazy_members.known(ctx.user_id, ctx.device_id, window.room_id))
 
@@ -143,14 +149,9 @@ class StateSection:
         for room_id, events in told.items():
             if events:
                 ctx.room(room_id).state = [orjson.Fragment(found.form(ctx, row, notes)) for row in events]
-            self._remember(ctx, room_id, events)
+            if wanted.lazy_load_members:
+                ctx.introduced[room_id] = _introduced(events, ctx.timelines[room_id])
             await ctx.breath.after(len(events))
-
-    def _remember(self, ctx: SyncContext, room_id: str, state: Sequence[TimelineRow]) -> None:
-        if ctx.filter.room.state.lazy_load_members:
-            told = [*state, *(seen.row for seen in ctx.timelines[room_id].seen)]
-            members = [row.state_key for row in told if row.type == EventTypes.MEMBER and row.state_key is not None]
-            self._lazy_members.add(ctx.user_id, ctx.device_id, room_id, members)
 
 
 class _Found:
@@ -177,6 +178,12 @@ class _Found:
     def form(self, ctx: SyncContext, row: TimelineRow, notes: Notes) -> bytes:
         head = None if row.json else self.heads.get(row.event_id)
         return ctx.forms.form(row, notes) if head is None else ctx.forms.of_head(head, row)
+
+
+def _introduced(state: Iterable[TimelineRow], timeline: Timeline) -> list[str]:
+    """The members of whom this tells."""
+    told = [*state, *(seen.row for seen in timeline.seen)]
+    return [row.state_key for row in told if row.type == EventTypes.MEMBER and row.state_key is not None]
 
 
 def _is_later(delta: Delta, start: int) -> bool:

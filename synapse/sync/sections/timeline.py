@@ -2,22 +2,48 @@
 
 What the events stream brought lately is in memory; the database is asked only for what lies further back, and then
 for all rooms in one statement. The order is that of arrival.
+
+History visibility may hide some of the last events. A client that goes on from a token is then looked further back
+for, so that it does not take for a gap what it may not see; how far, is bounded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Final
 
 import orjson
 
-from synapse.storage.past_state import PastStateStore
+from synapse.storage.past_state import Delta, PastStateStore
 from synapse.storage.timeline import OLDEST, TimelineRow, TimelineStore, Window
 from synapse.sync.conditions import condition
 from synapse.sync.context import RoomWindow, SyncContext, Timeline
 from synapse.sync.forms import Annotator
 from synapse.sync.recent import RecentEvents
 from synapse.sync.tokens import RoomToken, StreamToken
-from synapse.sync.visibility import VisibilityFilter
+from synapse.sync.visibility import Seen, VisibilityFilter
+
+_ROUNDS: Final = 3  # of looking further back; each is wider than the one before
+_WIDER: Final = 8
+_SEARCHED: Final = 20  # rooms in which it is looked further back
+
+
+@dataclass(slots=True)
+class _Search:
+    """What is found of one room, from the end of its window backwards."""
+
+    window: RoomWindow
+    until: int  # before this, it is yet to be looked
+    seen: list[Seen] = field(default_factory=list)
+    done: bool = False  # there is nothing further back
+
+    def add(self, rows: list[TimelineRow], seen: list[Seen], complete: bool) -> None:
+        self.seen = seen + self.seen
+        self.done = complete
+        if rows:
+            self.until = rows[0].stream - 1
 
 
 class TimelineSection:
@@ -46,39 +72,65 @@ class TimelineSection:
     async def _tell(self, ctx: SyncContext) -> None:
         if not ctx.windows:
             return
-        rows = await self._rows(ctx, list(ctx.windows.values()))
-        limit = ctx.filter.room.timeline.limit
-        # One more than the limit was asked for, to know whether there are more.
-        shown = {room_id: rows[room_id][-limit:] if limit else [] for room_id in rows}
-        access = {room_id: window.access for room_id, window in ctx.windows.items()}
-        seen = await self._visibility.visible(shown, access, ctx.user_id, ctx.ignored)
-        for room_id, window in ctx.windows.items():
-            limited = len(rows[room_id]) > limit
-            start = _start(window, shown[room_id], limited)
-            ctx.timelines[room_id] = Timeline(seen[room_id], limited, start)
         await self._read_changes(ctx)
+        limit = ctx.filter.room.timeline.limit
+        for search in await self._search(ctx, limit):
+            window, seen = search.window, search.seen
+            limited = not search.done or len(seen) > limit
+            shown = seen[-limit:] if limit else []
+            start = _start(window, shown, limited)
+            if window.after is None and ctx.since is not None and window.access.joined is not None:
+                limited = True  # whatever the client had of the room before it was (re)joined does not join on to this
+            ctx.timelines[window.room_id] = Timeline(shown, limited, start)
         await self._write(ctx)
 
-    async def _rows(self, ctx: SyncContext, windows: Sequence[RoomWindow]) -> dict[str, list[TimelineRow]]:
-        found: dict[str, list[TimelineRow]] = {}
-        missing: list[Window] = []
-        wanted = ctx.filter.room.timeline
-        limit = wanted.limit + 1
-        for window in windows:
-            if wanted.is_closed or not wanted.room_matches(window.room_id):
-                found[window.room_id] = []
-            elif window.after is not None and self._recent.knows(window.after):
-                found[window.room_id] = self._recent.rows(window.room_id, window.after, window.until)
-            else:
-                after = OLDEST if window.after is None else window.after
-                missing.append(Window(window.room_id, after, window.until))
-                found[window.room_id] = []
-        found = await self._filled(found)
-        if not wanted.allows_all_events:
-            found = {room_id: [row for row in rows if wanted.matches(row)] for room_id, rows in found.items()}
+    async def _search(self, ctx: SyncContext, limit: int) -> list[_Search]:
+        """For each window more events than the limit, where there are so many that the user may see."""
+        searches = [_Search(window, window.until) for window in ctx.windows.values()]
+        width = limit + 1
+        await self._look(ctx, searches, width)
+        if ctx.since is None:
+            return searches
+        for _ in range(_ROUNDS - 1):
+            unfinished = (s for s in searches if not s.done and len(s.seen) <= limit)
+            further = list(islice(unfinished, _SEARCHED))
+            if not further:
+                break
+            width *= _WIDER
+            await self._look(ctx, further, width)
+        return searches
+
+    async def _look(self, ctx: SyncContext, searches: list[_Search], width: int) -> None:
+        rows = self._remembered(ctx, searches)
+        missing = [
+            Window(s.window.room_id, _after(s.window), s.until) for s in searches if s.window.room_id not in rows
+        ]
+        rows = {room_id: room_rows[-width:] for room_id, room_rows in rows.items()}
+        whole = {room_id for room_id, room_rows in rows.items() if len(room_rows) < width}
+        rows = await self._filled(rows)
         if missing:
-            found.update(await self._store.last(missing, limit, condition(wanted)))
-        return {room_id: rows[-limit:] for room_id, rows in found.items()}
+            read = await self._store.last(missing, width, condition(ctx.filter.room.timeline))
+            rows |= {window.room_id: read.get(window.room_id, []) for window in missing}
+            whole.update(window.room_id for window in missing if len(rows[window.room_id]) < width)
+        access = {search.window.room_id: search.window.access for search in searches}
+        seen = await self._visibility.visible(rows, access, ctx.user_id, ctx.ignored, _present(ctx, rows))
+        for search in searches:
+            room_id = search.window.room_id
+            search.add(rows[room_id], seen[room_id], room_id in whole)
+
+    def _remembered(self, ctx: SyncContext, searches: list[_Search]) -> dict[str, list[TimelineRow]]:
+        """The events that pass the filter of each window that is in memory."""
+        found: dict[str, list[TimelineRow]] = {}
+        wanted = ctx.filter.room.timeline
+        for search in searches:
+            window = search.window
+            room_id, after = window.room_id, window.after
+            if wanted.is_closed or not wanted.room_matches(room_id):
+                found[room_id] = []
+            elif after is not None and self._recent.knows(after):
+                rows = self._recent.rows(room_id, after, search.until)
+                found[room_id] = rows if wanted.allows_all_events else [row for row in rows if wanted.matches(row)]
+        return found
 
     async def _filled(self, found: dict[str, list[TimelineRow]]) -> dict[str, list[TimelineRow]]:
         """Reads what was too large to come with the stream, or was redacted since."""
@@ -92,19 +144,19 @@ class TimelineSection:
         }
 
     async def _read_changes(self, ctx: SyncContext) -> None:
-        """Fills `ctx.deltas`: what changed in the rooms that the client knows."""
+        """Fills `ctx.deltas`: what changed in the rooms that the client knows, as far as the user may know."""
         missing: dict[str, int] = {}
         for window in ctx.windows.values():
             if window.after is None:
                 continue
             if self._recent.knows(window.after):
-                ctx.deltas[window.room_id] = self._recent.deltas(window.room_id, window.after, window.until)
+                deltas = self._recent.deltas(window.room_id, window.after, window.until)
+                ctx.deltas[window.room_id] = deltas if window.access.until is None else _open(ctx, window, deltas)
             else:
                 missing[window.room_id] = window.after
                 ctx.deltas[window.room_id] = []
         for delta in await self._states.deltas(missing, ctx.now.events):
-            if delta.stream <= ctx.windows[delta.room_id].until:
-                ctx.deltas[delta.room_id].append(delta)
+            ctx.deltas[delta.room_id] += _open(ctx, ctx.windows[delta.room_id], [delta])
 
     async def _write(self, ctx: SyncContext) -> None:
         told = [seen.row for timeline in ctx.timelines.values() for seen in timeline.seen]
@@ -123,10 +175,39 @@ class TimelineSection:
             await ctx.breath.after(len(timeline.seen))
 
 
-def _start(window: RoomWindow, shown: Sequence[TimelineRow], limited: bool) -> int:
+def _after(window: RoomWindow) -> int:
+    return OLDEST if window.after is None else window.after
+
+
+def _open(ctx: SyncContext, window: RoomWindow, deltas: Iterable[Delta]) -> list[Delta]:
+    """Those changes of a room's state that its window covers: of a room that the user has left, what they were there
+    for, and what became of themselves.
+    """
+    access = window.access
+    last = window.until if access.until is None else access.until if access.joined is not None else OLDEST
+    own = ctx.user_id
+    return [d for d in deltas if d.stream <= window.until and (d.stream <= last or d.is_membership_of(own))]
+
+
+def _present(ctx: SyncContext, rows: Mapping[str, list[TimelineRow]]) -> frozenset[str]:
+    """The state events among these that are in force in rooms where the user is.
+
+    They are told with the state in any case. Where they happened while the user was away, clients expect them in the
+    timeline.
+    """
+    known: set[str] = set()
+    for room_id in rows:
+        if ctx.windows[room_id].left:
+            continue
+        last = {(delta.type, delta.state_key): delta.event_id for delta in ctx.deltas.get(room_id, ())}
+        known.update(event_id for event_id in last.values() if event_id is not None)
+    return frozenset(known)
+
+
+def _start(window: RoomWindow, shown: list[Seen], limited: bool) -> int:
     """The position just before the timeline that is told."""
     if shown and (limited or window.after is None):
-        return shown[0].stream - 1
+        return shown[0].row.stream - 1
     if limited or window.after is None:
         return window.until
     return window.after
