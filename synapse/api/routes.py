@@ -48,6 +48,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     *rooms.READING,
     *rooms.SYNCING,
     *rooms.FINDING,
+    *rooms.REPORTING,
     *rooms.DIRECTORY,
     *server.MEDIA,
     *server.ADMIN,

@@ -1,4 +1,5 @@
-"""The services that find things: messages by their words, rooms in spaces, rooms that two users share.
+"""The services that find things (messages by their words, rooms in spaces, rooms that two users share), and those that
+take reports of what was found.
 
 A part of the composition root (`hs.finding`). What it stands on, it names in `Foundation`.
 """
@@ -11,15 +12,18 @@ from typing import TYPE_CHECKING, Final, Protocol
 from synapse.app._foundation import Base
 
 if TYPE_CHECKING:
+    from synapse.app._accounts import Accounts
     from synapse.app._reading import Reading
     from synapse.app._rooms import Rooms
     from synapse.handlers.mutual_rooms import MutualRooms
+    from synapse.handlers.reports import Reports, ReportsAdmin
     from synapse.handlers.room_summaries import RoomSummaries
     from synapse.handlers.search import SearchHandler
     from synapse.handlers.search_answer import SearchAnswer
     from synapse.handlers.search_index import SearchIndex
     from synapse.handlers.spaces import Spaces
     from synapse.storage.event_search import EventSearchStore
+    from synapse.storage.reports import ReportsStore
     from synapse.util.repeating import Repeating
 
 INDEX_SECONDS: Final = 10.0
@@ -28,6 +32,9 @@ INDEX_SECONDS: Final = 10.0
 
 class Foundation(Base, Protocol):
     """What it stands on: the rest of the composition root."""
+
+    @property
+    def accounts(self) -> Accounts: ...
 
     @property
     def reading(self) -> Reading: ...
@@ -112,6 +119,36 @@ class Finding:
         from synapse.storage.shared_rooms import SharedRoomStore
 
         return MutualRooms(SharedRoomStore(self._hs.database))
+
+    # -- reports -----------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def report_store(self) -> ReportsStore:
+        from synapse.storage.reports import ReportsStore
+
+        return ReportsStore(self._hs.database)
+
+    @cached_property
+    def reports(self) -> Reports:
+        from synapse.handlers.reports import Reports
+
+        reading, rooms = self._hs.reading, self._hs.rooms
+        return Reports(
+            self.report_store,
+            reading.door,
+            reading.room_reading,
+            rooms.room_store,
+            self._hs.accounts.users,
+            rooms.membership_store,
+            self._hs.config.server.server_name,
+            self._clock,
+        )
+
+    @cached_property
+    def reports_admin(self) -> ReportsAdmin:
+        from synapse.handlers.reports import ReportsAdmin
+
+        return ReportsAdmin(self.report_store, self._hs.rooms.events)
 
     # -- in the background -------------------------------------------------------------------------------------------
 

@@ -292,6 +292,7 @@ class RatelimitConfig(Section, frozen=True, kw_only=True):
     rc_login: Annotated[LoginLimits, Doc("Logins.")] = LoginLimits()
     rc_joins: Annotated[JoinLimits, Doc("Joins.")] = JoinLimits()
     rc_invites: Annotated[InviteLimits, Doc("Invites.")] = InviteLimits()
+    rc_reports: Annotated[RateLimit, Doc("Events, rooms and users that a user reports.")] = _rate(1.0, 5)
     rc_room_creation: Annotated[RateLimit, Doc("Rooms that a user creates, upgrades included.")] = _rate(0.016, 10)
 
     def by_name(self, name: str) -> RateLimit:

@@ -299,6 +299,18 @@ def _finding_rooms(hs: Homeserver) -> object:
     return FindingRooms(hs.finding.spaces, hs.finding.room_summaries, hs.finding.mutual_rooms)
 
 
+def _reports(hs: Homeserver) -> object:
+    from synapse.rest.client.reports import ReportEndpoints
+
+    return ReportEndpoints(hs.finding.reports)
+
+
+def _admin_reports(hs: Homeserver) -> object:
+    from synapse.rest.admin.reports import AdminReports
+
+    return AdminReports(hs.finding.reports_admin)
+
+
 # -- all of them -----------------------------------------------------------------------------------------------------
 
 ROWS: tuple[Row, ...] = (
@@ -369,6 +381,15 @@ ROWS: tuple[Row, ...] = (
     Row(
         ("room_hierarchy", "room_summary", "room_summary_unstable", "room_summary_oldest", "mutual_rooms"),
         _finding_rooms,
+    ),
+    Row(("report_event", "report_room", "report_user"), _reports),
+    Row(
+        (
+            *("admin_event_reports", "admin_event_report_get", "admin_event_report_delete"),
+            *("admin_room_reports", "admin_room_report_get", "admin_room_report_delete"),
+            *("admin_user_reports", "admin_user_report_get", "admin_user_report_delete"),
+        ),
+        _admin_reports,
     ),
     Row(("server_keys",), _server_keys),
     Row(("federation_version",), _federation_version),

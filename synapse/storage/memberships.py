@@ -52,6 +52,10 @@ class MembershipsStore:
         """The events that ban somebody from the room, the latest first."""
         return await self._db.read("memberships.banned", _banned, room_id, limit)
 
+    async def was_seen(self, user_id: str) -> bool:
+        """Whether a user, of whichever server, was ever a member of a room that this server knows."""
+        return await self._db.read("memberships.was_seen", _was_seen, user_id)
+
     async def joined_local(self, room_id: str) -> tuple[dict[str, str | None], int]:
         """The room's joined members of this server, with their display names there; and how many there are in all."""
         return await self._db.read("memberships.joined_local", _joined_local, room_id)
@@ -59,6 +63,11 @@ class MembershipsStore:
     async def forget(self, user_id: str, room_id: str) -> bool:
         """The user wants to hear no more of a room. False, and nothing happens, unless it has left or is banned."""
         return await self._db.write_idempotent("memberships.forget", _forget, user_id, room_id)
+
+
+def _was_seen(txn: Transaction, user_id: str) -> bool:
+    txn.execute("SELECT EXISTS (SELECT FROM memberships WHERE user_id = %s)", (user_id,))
+    return bool(txn.one()[0])
 
 
 _COLUMNS = "room_id, membership, sender, event_id, stream_ordering, forgotten"

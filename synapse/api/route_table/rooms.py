@@ -124,6 +124,15 @@ FINDING = (
     ),
 )
 
+REPORTING = tuple(
+    Endpoint(name, path, _POST, CLIENT, ratelimit="rc_reports")
+    for name, path in (
+        ("report_event", f"{_ROOM}/report/{{event_id}}"),
+        ("report_room", f"{_ROOM}/report"),
+        ("report_user", f"{_C}/users/{{user_id}}/report"),
+    )
+)
+
 DIRECTORY = (
     Endpoint(
         "public_rooms", f"{_C}/publicRooms", _GET, CLASSIC, (workers.PUBLIC_ROOMS,), auth=Auth.OPTIONAL, guests=True

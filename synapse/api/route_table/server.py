@@ -63,7 +63,18 @@ MEDIA = (
     _admin_media("admin_quarantine_room_media", "quarantine_media/{room_id}", _POST, workers.QUARANTINE_MEDIA),
 )
 
+_REPORTS = tuple(
+    Endpoint(name, f"{_ADMIN}/{path}", (method,), auth=Auth.ADMIN)
+    for kind in ("event", "room", "user")
+    for name, path, method in (
+        (f"admin_{kind}_reports", f"{kind}_reports", "GET"),
+        (f"admin_{kind}_report_get", f"{kind}_reports/{{report_id}}", "GET"),
+        (f"admin_{kind}_report_delete", f"{kind}_reports/{{report_id}}", "DELETE"),
+    )
+)
+
 ADMIN = (
+    *_REPORTS,
     # Whoever knows the shared registration secret proves it with a MAC over the nonce.
     Endpoint("admin_register_nonce", f"{_ADMIN}/register", _GET, auth=Auth.NONE),
     Endpoint("admin_register", f"{_ADMIN}/register", _POST, auth=Auth.NONE),
