@@ -21,12 +21,15 @@ if TYPE_CHECKING:
     from synapse.handlers.context import EventContext
     from synapse.handlers.event_stream import EventStream
     from synapse.handlers.initial_sync import InitialSync
+    from synapse.handlers.nearest_event import NearestEvent
     from synapse.handlers.pagination import Pagination
     from synapse.handlers.positions import StreamWriter
     from synapse.handlers.presence import PresenceKeeper, PresenceReading
     from synapse.handlers.receipts import Receipts
+    from synapse.handlers.relations import Relations
     from synapse.handlers.room_reading import RoomReading
     from synapse.handlers.syncing_users import SyncingDevice, SyncingUsers
+    from synapse.handlers.threads import Threads
     from synapse.handlers.typing import Typing
     from synapse.handlers.visibility import RoomDoor
     from synapse.replication.protocol import Command
@@ -224,6 +227,29 @@ class Reading:
         return EventContext(
             self.door, self.room_reading, self.pagination, self.state_store, state, self.annotator, self._clock
         )
+
+    @cached_property
+    def relations(self) -> Relations:
+        from synapse.handlers.relations import Relations
+        from synapse.storage.relations import RelationsStore
+
+        return Relations(
+            self.door, self.room_reading, self.pagination, RelationsStore(self._hs.database), self.annotator
+        )
+
+    @cached_property
+    def threads(self) -> Threads:
+        from synapse.handlers.threads import Threads
+        from synapse.storage.threads import ThreadStore
+
+        memory, store = self.memory, ThreadStore(self._hs.database)
+        return Threads(self.door, store, memory.visibility, self.annotator, memory.ignored, self._clock)
+
+    @cached_property
+    def nearest_event(self) -> NearestEvent:
+        from synapse.handlers.nearest_event import NearestEvent
+
+        return NearestEvent(self.door, self.timeline_store, self.memory.visibility, self.memory.ignored)
 
     # -- following rooms -------------------------------------------------------------------------------------------
 

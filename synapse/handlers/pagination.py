@@ -84,7 +84,7 @@ class Pagination:
         rows, more = await self.page(request, start, newest)
         answer: dict[str, Any] = {"start": str(start)}
         if more:
-            answer["end"] = str(_next_token(start, rows[-1], request.backwards))
+            answer["end"] = str(next_token(start, rows[-1], request.backwards))
         seen = await self.seen(request.user_id, request.room_id, rows, access)
         answer["chunk"] = await self._written(request, seen, access)
         if request.filter.lazy_load_members:
@@ -93,7 +93,7 @@ class Pagination:
 
     async def page(self, request: PageRequest, start: RoomToken, newest: int) -> tuple[list[TimelineRow], bool]:
         """The rows of a page, and whether there are more after them."""
-        page = _page(request, start, newest)
+        page = page_of(request, start, newest)
         if not request.filter.room_matches(request.room_id) or request.filter.is_closed:
             return [], False
         rows = await self._timeline.page(page, condition(request.filter))
@@ -127,7 +127,8 @@ class Pagination:
         return Forms(int(self._clock.seconds() * 1000), room_ids=True)
 
 
-def _page(request: PageRequest, start: RoomToken, newest: int) -> Page:
+def page_of(request: PageRequest, start: RoomToken, newest: int) -> Page:
+    """The stretch of history that a request is about, and one event more."""
     end = request.end
     after, until = OLDEST, newest
     if request.backwards:
@@ -144,7 +145,7 @@ def _page(request: PageRequest, start: RoomToken, newest: int) -> Page:
     return Page(request.room_id, request.backwards, depth, stream, after, until, stop, request.limit + 1)
 
 
-def _next_token(start: RoomToken, last: TimelineRow, backwards: bool) -> RoomToken:
+def next_token(start: RoomToken, last: TimelineRow, backwards: bool) -> RoomToken:
     """Where the next page begins: just before the last row of this one, or just after it when going onwards."""
     if backwards:
         until = start.stream if start.depth is None else start.until

@@ -109,7 +109,15 @@ class RoomReading:
         }
         return orjson.dumps({"joined": joined})
 
-    async def event(self, user_id: str, device_id: str | None, room_id: str, event_id: str) -> bytes:
+    async def any_event(self, user_id: str, device_id: str | None, event_id: str) -> bytes:
+        """`GET /events/{eventId}`, in the form of that time. Raises 404 also for what the user may not see."""
+        found = await self._timeline.get([event_id])
+        room_id = found[event_id].room_id if event_id in found else ""
+        return await self.event(user_id, device_id, room_id, event_id, old=True)
+
+    async def event(
+        self, user_id: str, device_id: str | None, room_id: str, event_id: str, *, old: bool = False
+    ) -> bytes:
         """`GET /rooms/{roomId}/event/{eventId}`. Raises 404 also for what the user may not see."""
         try:
             access = (await self._door.standing(user_id, room_id)).access
@@ -117,7 +125,7 @@ class RoomReading:
             raise no_event() from None
         row, membership = await self.seen_event(user_id, room_id, event_id, access)
         notes = await self._annotator.notes([row], user_id, device_id, {room_id: access})
-        return self._forms().form(row, notes, membership)
+        return self._forms(old=old).form(row, notes, membership)
 
     async def seen_event(
         self, user_id: str, room_id: str, event_id: str, access: Access, *, though_ignored: bool = False
@@ -138,8 +146,8 @@ class RoomReading:
         rows = list(rows)
         return self._forms().forms(rows, await self._annotator.versions(rows))
 
-    def _forms(self) -> Forms:
-        return Forms(int(self._clock.seconds() * 1000), room_ids=True)
+    def _forms(self, *, old: bool = False) -> Forms:
+        return Forms(int(self._clock.seconds() * 1000), room_ids=True, old=old)
 
 
 def no_event() -> MatrixError:

@@ -258,6 +258,24 @@ def _context(hs: Homeserver) -> object:
     return ContextEndpoint(hs.reading.context)
 
 
+def _relations(hs: Homeserver) -> object:
+    from synapse.rest.client.relations import RelationsEndpoints
+
+    return RelationsEndpoints(hs.reading.relations)
+
+
+def _threads(hs: Homeserver) -> object:
+    from synapse.rest.client.relations import ThreadsEndpoint
+
+    return ThreadsEndpoint(hs.reading.threads)
+
+
+def _timestamp(hs: Homeserver) -> object:
+    from synapse.rest.client.relations import TimestampEndpoint
+
+    return TimestampEndpoint(hs.reading.nearest_event)
+
+
 def _sync(hs: Homeserver) -> object:
     from synapse.rest.client.sync import SyncEndpoint
 
@@ -370,9 +388,12 @@ ROWS: tuple[Row, ...] = (
         _room_aliases,
     ),
     Row(("public_rooms", "public_rooms_search"), _room_directory),
-    Row(("room_state", "room_state_get", "room_members", "room_joined_members", "room_event"), _room_reading),
+    Row(("room_state", "room_state_get", "room_members", "room_joined_members", "room_event", "event"), _room_reading),
     Row(("room_messages",), _messages),
     Row(("room_context",), _context),
+    Row(("room_relations", "room_relations_of_type"), _relations),
+    Row(("room_threads",), _threads),
+    Row(("room_timestamp_to_event",), _timestamp),
     Row(("sync",), _sync),
     Row(("events", "initial_sync", "room_initial_sync"), _old_sync),
     Row(("room_typing", "room_receipt", "room_read_markers"), _ephemeral),

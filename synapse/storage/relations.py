@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from synapse.api.constants import EventTypes, RelationTypes
+from synapse.storage.timeline import COLUMNS, SHOWN, Page, TimelineRow, in_page
 
 if TYPE_CHECKING:
     from synapse.events.event import Event
@@ -24,6 +25,17 @@ class Relation(NamedTuple):
     event_id: str
     rel_type: str | None
     key: str | None = None
+
+
+class Related(NamedTuple):
+    """Which events to look for: those that relate to `event_id`, if need be through others, `depth` relations away at
+    most; each relation and each event of these types, where they are given.
+    """
+
+    event_id: str
+    rel_type: str | None = None
+    event_type: str | None = None
+    depth: int = 1
 
 
 def relation_of(content: Mapping[str, Any]) -> Relation | None:
@@ -68,6 +80,33 @@ class RelationsStore:
     async def has_annotation(self, sender: str, event_type: str, event_id: str, key: str) -> bool:
         """Whether `sender` has annotated the event with this very key already, and not taken it back. One statement."""
         return await self._db.read("relations.has_annotation", _has_annotation, sender, event_type, event_id, key)
+
+    async def related(self, page: Page, wanted: Related) -> list[TimelineRow]:
+        """The part of a page of history that relates to an event; redacted events relate to nothing. One statement."""
+        return await self._db.read("relations.related", _related, page, wanted)
+
+
+def _related(txn: Transaction, page: Page, wanted: Related) -> list[TimelineRow]:
+    of_page, order = in_page(page)
+    kind = f"e.redacted_by IS NULL AND e.room_id = %s AND {SHOWN}"
+    params: list[object] = [page.room_id]
+    for column, value in (("relation_type", wanted.rel_type), ("type", wanted.event_type)):
+        kind += f" AND e.{column} IS NOT NULL" if value is None else f" AND e.{column} = %s"
+        params += [] if value is None else [value]
+    if wanted.depth == 1:
+        sql = f"SELECT {COLUMNS} FROM events e WHERE e.relates_to = %s AND {kind} AND {of_page.sql} {order}"
+        txn.execute(sql, (wanted.event_id, *params, *of_page.params, page.limit))
+    else:
+        sql = f"""
+            WITH RECURSIVE related (event_id, depth) AS (
+                SELECT e.event_id, 1 FROM events e WHERE e.relates_to = %s AND {kind}
+                UNION SELECT e.event_id, r.depth + 1 FROM related r JOIN events e ON e.relates_to = r.event_id
+                WHERE r.depth < %s AND {kind}
+            )
+            SELECT {COLUMNS} FROM events e WHERE e.event_id IN (SELECT event_id FROM related) AND {of_page.sql} {order}
+        """
+        txn.execute(sql, (wanted.event_id, *params, wanted.depth, *params, *of_page.params, page.limit))
+    return [TimelineRow._make(row) for row in txn.rows()]
 
 
 def _has_annotation(txn: Transaction, sender: str, event_type: str, event_id: str, key: str) -> bool:

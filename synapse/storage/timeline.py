@@ -117,6 +117,15 @@ class TimelineStore:
         """Events of one room in the order of history. One statement."""
         return await self._db.read("timeline.page", _page, page, condition)
 
+    async def by_time(
+        self, room_id: str, place: tuple[int, int], until: int, limit: int, *, backwards: bool
+    ) -> list[TimelineRow]:
+        """Events of one room in the order of their timestamps, from `place` on: (timestamp, position), not included.
+
+        None that arrived after the position `until`. One statement.
+        """
+        return await self._db.read("timeline.by_time", _by_time, room_id, place, until, limit, backwards)
+
     async def since(self, room_ids: Sequence[str], after: int, until: int, limit: int) -> list[TimelineRow]:
         """The first `limit` events of all these rooms together, `after` < stream ≤ `until`, in order. One statement."""
         if not room_ids:
@@ -176,16 +185,38 @@ def _last(
 
 
 def _page(txn: Transaction, page: Page, condition: Condition) -> list[TimelineRow]:
+    of_page, order = in_page(page)
+    txn.execute(
+        f"SELECT {COLUMNS} FROM events e WHERE {of_page.sql} AND ({condition.sql}) {order}",
+        (*of_page.params, *condition.params, page.limit),
+    )
+    return [TimelineRow._make(row) for row in txn.rows()]
+
+
+def in_page(page: Page) -> tuple[Condition, str]:
+    """That `e` is in the page, and in which order the page is (its parameter is the limit)."""
     order, compare, stop = ("DESC", "<=", ">") if page.backwards else ("ASC", ">", "<=")
     bound, end = ("true", ()) if page.end is None else (f"(e.depth, e.stream_ordering) {stop} (%s, %s)", page.end)
+    sql = f"""
+        e.room_id = %s AND (e.depth, e.stream_ordering) {compare} (%s, %s) AND {bound}
+        AND e.stream_ordering > %s AND e.stream_ordering <= %s AND {SHOWN}
+    """
+    condition = Condition(sql, (page.room_id, page.depth, page.stream, *end, page.after, page.until))
+    return condition, f"ORDER BY e.depth {order}, e.stream_ordering {order} LIMIT %s"
+
+
+def _by_time(
+    txn: Transaction, room_id: str, place: tuple[int, int], until: int, limit: int, backwards: bool
+) -> list[TimelineRow]:
+    order, compare = ("DESC", "<") if backwards else ("ASC", ">")
     txn.execute(
         f"""
         SELECT {COLUMNS} FROM events e
-        WHERE e.room_id = %s AND (e.depth, e.stream_ordering) {compare} (%s, %s) AND {bound}
-          AND e.stream_ordering > %s AND e.stream_ordering <= %s AND {SHOWN} AND ({condition.sql})
-        ORDER BY e.depth {order}, e.stream_ordering {order} LIMIT %s
+        WHERE e.room_id = %s AND (e.origin_server_ts, e.stream_ordering) {compare} (%s, %s)
+          AND e.stream_ordering <= %s AND {SHOWN}
+        ORDER BY e.origin_server_ts {order}, e.stream_ordering {order} LIMIT %s
         """,
-        (page.room_id, page.depth, page.stream, *end, page.after, page.until, *condition.params, page.limit),
+        (room_id, *place, until, limit),
     )
     return [TimelineRow._make(row) for row in txn.rows()]
 

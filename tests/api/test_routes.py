@@ -35,7 +35,7 @@ WORKERS = [App(name) for name in DESCRIPTION]
 AWKWARD = ("members", "joined_members", "join", "leave", "state", "messages", "send", "initialSync", "media", "x")
 # What clients may choose freely; ids of rooms, events and users have a sigil and a form.
 FREE = frozenset(
-    ("txn_id", "state_key", "event_type", "rule_id", "tag", "data_type", "file_name", "device_id", "field")
+    ("txn_id", "state_key", "event_type", "rel_type", "rule_id", "tag", "data_type", "file_name", "device_id", "field")
 )
 
 

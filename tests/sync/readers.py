@@ -7,9 +7,12 @@ from typing import Any
 from synapse.handlers.context import EventContext
 from synapse.handlers.event_stream import EventStream
 from synapse.handlers.initial_sync import InitialSync
+from synapse.handlers.nearest_event import NearestEvent
 from synapse.handlers.pagination import Pagination
 from synapse.handlers.presence import PresenceReading
+from synapse.handlers.relations import Relations
 from synapse.handlers.room_reading import RoomReading
+from synapse.handlers.threads import Threads
 from synapse.handlers.visibility import RoomDoor
 from synapse.replication.calls import LocalMain
 from synapse.state.store import StateReader
@@ -20,7 +23,9 @@ from synapse.storage.events import EventsStore
 from synapse.storage.past_state import PastStateStore
 from synapse.storage.presence import PresenceStore
 from synapse.storage.receipts import ReceiptStore
+from synapse.storage.relations import RelationsStore
 from synapse.storage.state import StateStore
+from synapse.storage.threads import ThreadStore
 from synapse.storage.timeline import TimelineStore
 from synapse.storage.user_rooms import UserRoomStore
 from synapse.sync.bundles import Bundler
@@ -58,6 +63,9 @@ class Readers:
             self.door, memberships, user_rooms, states, timeline, annotator, h.visibility, ignored, h.clock
         )
         self.context = EventContext(self.door, self.reading, self.pagination, states, state, annotator, h.clock)
+        self.relations = Relations(self.door, self.reading, self.pagination, RelationsStore(h.db), annotator)
+        self.threads = Threads(self.door, ThreadStore(h.db), h.visibility, annotator, ignored, h.clock)
+        self.nearest = NearestEvent(self.door, timeline, h.visibility, ignored)
         receipts = ReceiptStore(h.db)
         self.initial = InitialSync(
             h.handler,

@@ -1,7 +1,7 @@
 """Rooms: making, joining, reading and writing them, finding them, and following what happens in them."""
 
 from synapse.api.route_table import workers
-from synapse.api.route_table.types import CLASSIC, CLIENT, EVENTS, INITIAL_SYNC, MIB, SYNC, Auth, Endpoint
+from synapse.api.route_table.types import CLASSIC, CLIENT, EVENTS, INITIAL_SYNC, MIB, RELATIONS, SYNC, Auth, Endpoint
 
 _C = "/_matrix/client/{version}"
 _ROOM = f"{_C}/rooms/{{room_id}}"
@@ -87,6 +87,11 @@ READING = (
     Endpoint("room_messages", f"{_ROOM}/messages", _GET, CLASSIC, (workers.MESSAGES,), guests=True),
     Endpoint("room_context", f"{_ROOM}/context/{{event_id}}", _GET, CLASSIC, (workers.CONTEXT,), guests=True),
     Endpoint("room_event", f"{_ROOM}/event/{{event_id}}", _GET, CLIENT, guests=True),
+    Endpoint("event", f"{_C}/events/{{event_id}}", _GET, EVENTS),
+    Endpoint("room_relations", f"{_ROOM}/relations/{{event_id}}[/{{rel_type}}]", _GET, RELATIONS),
+    Endpoint("room_relations_of_type", f"{_ROOM}/relations/{{event_id}}/{{rel_type}}/{{event_type}}", _GET, RELATIONS),
+    Endpoint("room_threads", f"{_ROOM}/threads", _GET, RELATIONS),
+    Endpoint("room_timestamp_to_event", f"{_ROOM}/timestamp_to_event", _GET, RELATIONS),
     Endpoint("room_aliases", f"{_ROOM}/aliases", _GET, CLIENT),
 )
 

@@ -17,6 +17,7 @@ EVENTS = ("api/v1", "v2_alpha", "r0", "v3")
 INITIAL_SYNC = ("api/v1", "r0", "v3")
 REGISTER = ("r0", "unstable", "v3")
 MEDIA = ("r0", "v1", "v3")
+RELATIONS = ("unstable", "v1")
 
 KIB = 1024
 MIB = 1024 * KIB

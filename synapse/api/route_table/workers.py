@@ -103,6 +103,10 @@ PROFILE = _event_creator("profile/")
 
 # "redact" is the main process's, though the transaction at its end may be called "join" or "members".
 REDACT = WorkerRoute(App.HOMESERVER, "^/_matrix/client/{versions}/rooms/[^/]+/redact/", _CLASSIC, _V3, described=False)
+# Likewise the type of a relation or of an event, at the end of a path, may be any word.
+RELATIONS = WorkerRoute(
+    App.HOMESERVER, "^/_matrix/client/{versions}/rooms/[^/]+/relations/", _CLASSIC, _V3, described=False
+)
 
 # A path may meet several expressions, as ".*" crosses slashes. The first that meets it decides; the creating routes
 # come before the reading ones because what follows them in a path is the client's free choice.
@@ -118,6 +122,7 @@ WORKER_ROUTES: tuple[WorkerRoute, ...] = (
     ROOM_MEDIA,
     QUARANTINE_MEDIA,
     REDACT,
+    RELATIONS,
     KEYS_UPLOAD,
     PRESENCE_STATUS,
     SEND,

@@ -59,6 +59,11 @@ class RoomReadingEndpoints:
         user = request.user
         return RawJson(await self._reading.event(user.user_id, user.device_id, parse_room_id(room_id), event_id))
 
+    @serves("event")
+    async def any_event(self, request: Request, event_id: str) -> RawJson:
+        user = request.user
+        return RawJson(await self._reading.any_event(user.user_id, user.device_id, event_id))
+
 
 class MessagesEndpoint:
     """`GET /rooms/{roomId}/messages`."""

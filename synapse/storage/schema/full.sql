@@ -222,7 +222,7 @@ CREATE TABLE events (
 );
 CREATE INDEX events_room_stream ON events (room_id, stream_ordering) WHERE NOT outlier;
 CREATE INDEX events_room_depth ON events (room_id, depth, stream_ordering) WHERE NOT outlier;
-CREATE INDEX events_room_ts ON events (room_id, origin_server_ts) WHERE NOT outlier;
+CREATE INDEX events_room_ts ON events (room_id, origin_server_ts, stream_ordering) WHERE NOT outlier;
 CREATE INDEX events_children ON events (relates_to, relation_type, depth, stream_ordering)
     WHERE relates_to IS NOT NULL;
 CREATE INDEX events_in_threads ON events (relates_to, room_id, depth, stream_ordering) INCLUDE (sender)

@@ -50,7 +50,7 @@ CREATE TABLE departing_users (
 ---------------------------------------------------------------- relations and threads
 
 ALTER TABLE events ADD COLUMN replaces text, ADD COLUMN is_parent boolean NOT NULL DEFAULT false;
-CREATE INDEX events_room_ts ON events (room_id, origin_server_ts) WHERE NOT outlier;
+CREATE INDEX events_room_ts ON events (room_id, origin_server_ts, stream_ordering) WHERE NOT outlier;
 DROP INDEX events_relations;
 CREATE INDEX events_children ON events (relates_to, relation_type, depth, stream_ordering)
     WHERE relates_to IS NOT NULL;
