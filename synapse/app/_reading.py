@@ -318,8 +318,7 @@ class Reading:
             TypingSection(memory.typing),
             AccountDataSection(accounts.account_data_store, accounts.push_rules.ruleset, memory.changes),
         ]
-        if self._hs.config.use_presence:
-            sections.append(PresenceSection(self.presence_store, memory.changes, self._clock))
+        presence = PresenceSection(self.presence_store, memory.changes, self._clock)
         return EventStream(
             self.present,
             memory.memberships,
@@ -332,6 +331,8 @@ class Reading:
             self.annotator,
             memory.ignored,
             sections,
+            presence if self._hs.config.use_presence else None,
+            self.presence,
             self._clock,
         )
 

@@ -1,8 +1,8 @@
 """`GET /events`: how clients followed what happens before there was /sync.
 
 One list of everything: new events of all joined rooms, who types, receipts, account data and tags, presence, invites.
-Or of one room alone, also for those who look in from outside; they get its events, and nothing of what passes between
-its members. In the order of arrival; where there is more than one answer holds, the next one goes on from there.
+Or of one room alone, also for those who look in from outside. In the order of arrival; where there is more than one
+answer holds, the next one goes on from there.
 
 Client-server API, "Syncing" (deprecated endpoints) and "Room previews".
 """
@@ -16,6 +16,7 @@ import orjson
 
 from synapse.api.constants import Membership
 from synapse.api.filters import Filter
+from synapse.handlers.presence import PresenceReading
 from synapse.handlers.visibility import RoomDoor
 from synapse.storage.past_state import PastStateStore
 from synapse.storage.timeline import TimelineRow, TimelineStore
@@ -57,17 +58,22 @@ class Question(NamedTuple):
 
 
 class Scope(NamedTuple):
-    """What is followed: rooms, those of them that the user is in, and all memberships, None where it is one room."""
+    """What is followed: rooms, those of them in which things go on, and the user's memberships.
+
+    The latter are None where it is one room that is followed, and not all that concerns the user.
+    """
 
     rooms: dict[str, Access]
-    joined: frozenset[str]
+    present: frozenset[str]
     memberships: Rooms | None
 
 
 class EventStream:
     """Follows the streams.
 
-    :param sections: those of /sync that tell of what passes: receipts, typing, account data, presence.
+    :param sections: those of /sync that tell of what passes in rooms, and of account data.
+    :param presence_section: that of /sync; None where presence is switched off.
+    :param presence: the same for a single room.
     :param clock: its seconds are those of the epoch.
     """
 
@@ -84,6 +90,8 @@ class EventStream:
         annotator: Annotator,
         ignored: IgnoredUsers,
         sections: Sequence[Section],
+        presence_section: Section | None,
+        presence: PresenceReading,
         clock: Clock,
     ) -> None:
         self._present = present
@@ -97,6 +105,8 @@ class EventStream:
         self._annotator = annotator
         self._ignored = ignored
         self._sections = sections
+        self._presence_section = presence_section
+        self._presence = presence
         self._clock = clock
 
     async def follow(self, question: Question) -> bytes:
@@ -124,8 +134,8 @@ class EventStream:
         room_id = question.room_id
         if room_id is not None:
             standing = await self._door.standing(question.user_id, room_id)
-            joined = frozenset({room_id}) if standing.is_joined else frozenset[str]()
-            return Scope({room_id: standing.access}, joined, None)
+            present = frozenset({room_id}) if standing.access.until is None else frozenset[str]()
+            return Scope({room_id: standing.access}, present, None)
         rooms, joined = await self._memberships.of(question.user_id)
         access = {room_id: Access(rooms[room_id].stream, None) for room_id in joined}
         access.update(await self._left(question.user_id, rooms, after))
@@ -157,12 +167,27 @@ class EventStream:
         chunk: list[Any] = [orjson.Fragment(forms.form(row, notes, membership)) for row, membership in seen]
         if scope.memberships is not None:
             chunk += await self._invites(scope.memberships, since.events, now.events, ignored, forms)
-        breath = Breath(self._clock)
-        rooms = scope.joined
+        breath, rooms = Breath(self._clock), scope.present
         ctx = SyncContext(user_id, device_id, _EVERYTHING, since, now, now, forms, rooms, rooms, ignored, breath)
+        return chunk + await self._passing(ctx, scope, since, now), now
+
+    async def _passing(self, ctx: SyncContext, scope: Scope, since: StreamToken, now: StreamToken) -> list[Any]:
+        """What is no event of a room; with a room's id where it belongs to one."""
         for section in self._sections:
             await section.incremental(ctx, since, now)
-        return chunk + _passing(ctx, everything=scope.memberships is not None), now
+        told: list[Any] = []
+        for room_id, room in ctx.rooms.items():
+            told += [event | {"room_id": room_id} for event in (*room.ephemeral, *room.account_data)]
+        presence: list[dict[str, Any]] = []
+        if scope.memberships is None:
+            for room_id in scope.present:
+                presence += await self._presence.changed_in(room_id, since.presence, now.presence)
+        else:
+            told += ctx.body.get("account_data", {"events": []})["events"]
+            if self._presence_section is not None:
+                await self._presence_section.incremental(ctx, since, now)
+            presence += ctx.body.get("presence", {"events": []})["events"]
+        return told + [with_user_id(event) for event in presence]
 
     async def _new_rows(self, rooms: dict[str, Access], after: int, until: int, limit: int) -> list[TimelineRow]:
         changed = self._recent.changed_rooms(after)
@@ -178,17 +203,6 @@ class EventStream:
         ]
         found = await self._states.events([m.event_id for m in new if m.sender not in ignored])
         return forms.forms(found.values(), await self._annotator.versions(found.values()))
-
-
-def _passing(ctx: SyncContext, *, everything: bool) -> list[Any]:
-    """What is no event of a room: with the room's id where it belongs to one; of the user's own only if all is told."""
-    told: list[Any] = []
-    for room_id, room in ctx.rooms.items():
-        told += [event | {"room_id": room_id} for event in (*room.ephemeral, *room.account_data)]
-    if everything:
-        told += ctx.body.get("account_data", {"events": []})["events"]
-        told += [with_user_id(event) for event in ctx.body.get("presence", {"events": []})["events"]]
-    return told
 
 
 def with_user_id(event: dict[str, Any]) -> dict[str, Any]:

@@ -92,7 +92,7 @@ class InitialSync:
     async def room(self, user_id: str, device_id: str | None, room_id: str, limit: int) -> bytes:
         """`GET /rooms/{roomId}/initialSync`. Raises 403.
 
-        Who has left gets the room as it was then; who looks in from outside, nothing of what passes between members.
+        Who has left gets the room as it was then, without what passes now.
         """
         standing = await self._door.standing(user_id, room_id)
         until = standing.access.until
@@ -115,8 +115,8 @@ class InitialSync:
             "presence": [],
             "receipts": [],
         }
-        if standing.is_joined:
-            presence = await self._presence.around(user_id, [room_id], now.presence)
+        if until is None:
+            presence = await self._presence.of_members(room_id, now.presence)
             answer["presence"] = [with_user_id(event) for event in presence]
             receipts = await self._receipts.of_rooms([room_id], user_id, now.receipts)
             event = {"type": "m.receipt", "room_id": room_id, "content": content(receipts)}

@@ -12,14 +12,14 @@ Client-server API, "Presence".
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from twisted.internet.defer import Deferred
 
-from synapse.api.constants import Presence
+from synapse.api.constants import EduTypes, Presence
 from synapse.api.errors import bad_json, forbidden, invalid_param, missing_param, not_found
 from synapse.replication.calls import Call
 from synapse.replication.event_rows import EventRow, Row
@@ -280,12 +280,21 @@ class PresenceReading:
             state = state._replace(last_active_ts=max(last_active, state.last_active_ts))
         return presence_content(state, self._now())
 
-    async def around(self, user_id: str, room_ids: Sequence[str], until: int) -> list[dict[str, Any]]:
-        """m.presence events of the user, and of those members of the rooms who are not offline."""
+    async def changed_in(self, room_id: str, after: int, until: int) -> list[dict[str, Any]]:
+        """m.presence events of a room's members whose presence changed between two positions of the stream."""
         if not self._enabled:
             return []
-        states = await self._store.in_rooms(room_ids, until, user_id)
-        return await self.with_own(user_id, [presence_event(state, self._now()) for state in states])
+        states = await self._store.of_members(room_id, after, until)
+        return [presence_event(state, self._now()) for state in states]
+
+    async def of_members(self, room_id: str, until: int) -> list[dict[str, Any]]:
+        """m.presence events of all members of a room; who was never seen is offline."""
+        if not self._enabled:
+            return []
+        unseen = await self._store.members_without(room_id)
+        offline = {"presence": Presence.OFFLINE}
+        events = [{"type": EduTypes.PRESENCE, "sender": user_id, "content": offline} for user_id in unseen]
+        return await self.changed_in(room_id, 0, until) + events
 
     async def with_own(self, user_id: str, events: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """The m.presence events, and one of the user if it is not among them: new users see themselves offline."""

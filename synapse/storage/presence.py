@@ -51,6 +51,14 @@ class PresenceStore:
             return []
         return await self._db.read("presence.in_rooms", _in_rooms, list(room_ids), until, own)
 
+    async def of_members(self, room_id: str, after: int, until: int) -> list[PresenceState]:
+        """The states of a room's members that were set at `after` < position ≤ `until`, offline ones included."""
+        return await self._db.read("presence.of_members", _of_members, room_id, after, until)
+
+    async def members_without(self, room_id: str) -> list[str]:
+        """The members of a room who were never seen."""
+        return await self._db.read("presence.members_without", _members_without, room_id)
+
     async def newcomers(self, members: Sequence[tuple[str, str]], until: int) -> list[PresenceState]:
         """The states of those of these (room, user) who are in the room and not offline."""
         return await self._db.read("presence.newcomers", _newcomers, list(members), until) if members else []
@@ -120,6 +128,30 @@ def _in_rooms(txn: Transaction, room_ids: list[str], until: int, own: str | None
         (until, own, room_ids),
     )
     return [PresenceState._make(row) for row in txn.rows()]
+
+
+def _of_members(txn: Transaction, room_id: str, after: int, until: int) -> list[PresenceState]:
+    txn.execute(
+        f"""
+        SELECT {_COLUMNS} FROM presence p JOIN current_state cs ON cs.state_key = p.user_id
+        WHERE cs.room_id = %s AND cs.type = 'm.room.member' AND cs.membership = 'join'
+          AND p.stream_id > %s AND p.stream_id <= %s ORDER BY p.stream_id
+        """,
+        (room_id, after, until),
+    )
+    return [PresenceState._make(row) for row in txn.rows()]
+
+
+def _members_without(txn: Transaction, room_id: str) -> list[str]:
+    txn.execute(
+        """
+        SELECT cs.state_key FROM current_state cs
+        WHERE cs.room_id = %s AND cs.type = 'm.room.member' AND cs.membership = 'join'
+          AND NOT EXISTS (SELECT FROM presence p WHERE p.user_id = cs.state_key)
+        """,
+        (room_id,),
+    )
+    return [user_id for (user_id,) in txn.rows()]
 
 
 def _newcomers(txn: Transaction, members: list[tuple[str, str]], until: int) -> list[PresenceState]:

@@ -100,14 +100,21 @@ async def test_strangers_follow_a_room_that_everybody_may_look_into(server: Test
         first = await stranger.get(f"/rooms/{room}/initialSync")
         assert first["membership"] == "leave"
         assert first["messages"]["chunk"][0]["type"] == "m.room.history_visibility"
-        assert (first["presence"], first["receipts"]) == ([], [])
+        assert [event["sender"] for event in first["presence"]] == [alice.id]
         query = f"&room_id={room}"
         waiting = Deferred.fromCoroutine(stranger.get(f"/events?timeout=20000&from={first['messages']['end']}{query}"))
-        await alice.put(f"/rooms/{room}/typing/{alice.id}", {"typing": True})
         await alice.say(hidden, f"hidden from {stranger.id}")
         sent = await alice.say(room, f"shown to {stranger.id}")
-        assert [event["event_id"] for event in (await waiting)["chunk"]] == [sent]
-        start = (await waiting)["end"]
+        answer = await waiting
+        assert [event["event_id"] for event in answer["chunk"]] == [sent]
+        await alice.post(f"/rooms/{room}/receipt/m.read/{quote(sent)}")
+        await alice.post(f"/rooms/{room}/receipt/m.read.private/{quote(sent)}")
+        await alice.put(f"/presence/{alice.id}/status", {"presence": "online", "status_msg": stranger.id})
+        told = {event["type"]: event for event in await since(stranger, answer["end"], query)}
+        assert told.keys() == {"m.receipt", "m.presence"}
+        assert told["m.receipt"]["content"][sent].keys() == {"m.read"}
+        assert told["m.presence"]["content"]["status_msg"] == stranger.id
+        start = await now(stranger, room_id=room)
         await stranger.put(f"/profile/{stranger.id}/displayname", {"displayname": "Stranger"})
         if stranger is bob:
             await bob.put(f"/user/{bob.id}/account_data/org.example", {"a": 1})
@@ -115,9 +122,9 @@ async def test_strangers_follow_a_room_that_everybody_may_look_into(server: Test
         assert await since(stranger, start, query) == []
     await alice.state(room, "m.room.history_visibility", history_visibility="shared")
     assert await bob.refused("GET", f"/events?timeout=0&room_id={room}") == (403, "M_FORBIDDEN")
-    # A member follows it like the others, with what passes between them.
     start = await now(alice)
-    await alice.put(f"/rooms/{room}/typing/{alice.id}", {"typing": False})
+    await alice.put(f"/rooms/{room}/typing/{alice.id}", {"typing": True})
+    await alice.put(f"/user/{alice.id}/rooms/{hidden}/tags/work", {})
     assert [event["type"] for event in await since(alice, start, f"&room_id={room}")] == ["m.typing"]
 
 
@@ -217,5 +224,7 @@ async def test_members_see_each_others_presence_in_a_room(server: TestServer) ->
 @pytest_twisted.ensureDeferred
 async def test_who_follows_the_stream_is_online(server: TestServer) -> None:
     alice = await person(server, "alice")
-    await now(alice)
-    assert (await alice.get(f"/presence/{alice.id}/status"))["presence"] == "online"
+    # The first request makes her seem online, which the stream then tells herself.
+    answer = await alice.get("/events?from=s0&timeout=20000")
+    [event] = [each for each in answer["chunk"] if each["type"] == "m.presence"]
+    assert (event["sender"], event["content"]["presence"]) == (alice.id, "online")

@@ -67,6 +67,7 @@ class Readers:
         self.threads = Threads(self.door, ThreadStore(h.db), h.visibility, annotator, ignored, h.clock)
         self.nearest = NearestEvent(self.door, timeline, h.visibility, ignored)
         receipts = ReceiptStore(h.db)
+        presence = PresenceReading(PresenceStore(h.db), LocalMain(), never, h.clock, enabled=True)
         self.initial = InitialSync(
             h.handler,
             h.present,
@@ -77,7 +78,7 @@ class Readers:
             states,
             receipts,
             AccountDataStore(h.db),
-            PresenceReading(PresenceStore(h.db), LocalMain(), never, h.clock, enabled=True),
+            presence,
             annotator,
             h.clock,
         )
@@ -92,10 +93,8 @@ class Readers:
             h.visibility,
             annotator,
             ignored,
-            (
-                ReceiptSection(receipts, h.changes),
-                TypingSection(h.typing),
-                PresenceSection(PresenceStore(h.db), h.changes, h.clock),
-            ),
+            (ReceiptSection(receipts, h.changes), TypingSection(h.typing)),
+            PresenceSection(PresenceStore(h.db), h.changes, h.clock),
+            presence,
             h.clock,
         )
