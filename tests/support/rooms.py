@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import count
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from signedjson.key import decode_signing_key_base64
 from twisted.internet.defer import Deferred
@@ -35,7 +35,7 @@ from synapse.push.bulk import BulkPush, RoomMembers
 from synapse.replication.calls import LocalMain
 from synapse.replication.event_rows import Row, rows_of
 from synapse.state.feed import RoomFeed
-from synapse.state.filters import StateFilter
+from synapse.state.filters import StateFilter, StateKey
 from synapse.state.heads import RoomHeads
 from synapse.state.store import StateReader
 from synapse.storage.account_data import AccountDataStore
@@ -246,22 +246,36 @@ def _where_we_were(txn: Transaction) -> int:
 async def check_invariants(cluster: Cluster, db: Database) -> None:
     """What must be true of the database whatever happened, and of each process's memory once it has caught up."""
     for room_id in await db.read("rooms", _room_ids):
-        head = await ExtremitiesStore(db).head(room_id)
-        assert head is not None, room_id
-        current = await CurrentStateStore(db).ids(room_id)
-        assert (await StateStore(db).ids([head.state_group]))[head.state_group] == current
-        tables = await db.read("tables", _derived, room_id)
-        assert tables["stats"] == tables["counted"], room_id
-        assert tables["local"] == tables["members"], room_id
-        assert tables["deltas"] == current
         for process in (cluster.main, *cluster.workers):
-            known = await process.heads.get(room_id)
-            assert known is not None
-            assert known.extremities == {e: extremity.depth for e, extremity in head.extremities.items()}
-            assert known.state_ordering == head.state_ordering
-            assert await process.state.current_ids(room_id, StateFilter.keys(current)) == current
-            members = await process.members.get(room_id)
-            assert (set(members.local), members.count) == (tables["joined"], len(tables["joined"]))
+            await check_memory(db, room_id, process)
+
+
+class Memory(Protocol):
+    """What a process remembers of rooms."""
+
+    @property
+    def heads(self) -> RoomHeads: ...
+    @property
+    def state(self) -> StateReader: ...
+    @property
+    def members(self) -> RoomMembers: ...
+
+
+async def check_memory(db: Database, room_id: str, memory: Memory) -> None:
+    """What a process that has caught up knows of a room is what the tables say, and they do not contradict each
+    other."""
+    head = await ExtremitiesStore(db).head(room_id)
+    assert head is not None, room_id
+    current = await CurrentStateStore(db).ids(room_id)
+    assert (await StateStore(db).ids([head.state_group]))[head.state_group] == current
+    joined = await db.read("tables", _check_derived, room_id, current)
+    known = await memory.heads.get(room_id)
+    assert known is not None
+    assert known.extremities == {e: extremity.depth for e, extremity in head.extremities.items()}
+    assert known.state_ordering == head.state_ordering
+    assert await memory.state.current_ids(room_id, StateFilter.keys(current)) == current
+    members = await memory.members.get(room_id)
+    assert (set(members.local), members.count) == (joined, len(joined))
 
 
 def _room_ids(txn: Transaction) -> list[str]:
@@ -269,7 +283,9 @@ def _room_ids(txn: Transaction) -> list[str]:
     return [room_id for (room_id,) in txn.rows()]
 
 
-def _derived(txn: Transaction, room_id: str) -> dict[str, Any]:
+def _check_derived(txn: Transaction, room_id: str, current: dict[StateKey, str]) -> set[str]:
+    """The tables that are made of the room's present state say the same; the users who are in the room."""
+
     def rows(sql: str) -> list[Any]:
         txn.execute(sql, [room_id] * sql.count("%s"))
         return txn.rows()
@@ -278,15 +294,13 @@ def _derived(txn: Transaction, room_id: str) -> dict[str, Any]:
         "SELECT state_key, membership, event_id FROM current_state WHERE room_id = %s AND type='m.room.member'"
     )
     memberships = [membership for _user, membership, _event in members]
+    counted = (memberships.count("join"), memberships.count("invite"))
+    assert rows("SELECT joined_members, invited_members FROM room_stats WHERE room_id = %s") == [counted], room_id
+    local = rows("SELECT user_id, membership, event_id FROM local_memberships WHERE room_id = %s")
+    assert set(local) == set(members), room_id
     latest = rows(
         "SELECT DISTINCT ON (type, state_key) type, state_key, event_id FROM current_state_deltas WHERE room_id = %s "
         "ORDER BY type, state_key, stream_ordering DESC"
     )
-    return {
-        "stats": rows("SELECT joined_members, invited_members FROM room_stats WHERE room_id = %s")[0],
-        "counted": (memberships.count("join"), memberships.count("invite")),
-        "members": set(members),
-        "local": set(rows("SELECT user_id, membership, event_id FROM local_memberships WHERE room_id = %s")),
-        "joined": {user_id for user_id, membership, _event in members if membership == "join"},
-        "deltas": {(t, k): event_id for t, k, event_id in latest if event_id is not None},
-    }
+    assert {(t, k): event_id for t, k, event_id in latest if event_id is not None} == current
+    return {user_id for user_id, membership, _event in members if membership == "join"}

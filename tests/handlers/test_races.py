@@ -1,0 +1,154 @@
+"""Ten clients act at random for a simulated minute on a server of six processes: in the end, all agree.
+
+    SYNAPSE_RACES=50 ./tests/run tests/handlers/test_races.py          # the seeds 1 to 50
+    SYNAPSE_RACES=17-17 PYTHONHASHSEED=0 ./tests/run tests/handlers/test_races.py     # one of them, the same each time
+
+Two event creators write into the same rooms; connections between processes break and stall. Then the database, each
+synchrotron's sync and /state must say what the events' graph, resolved from its beginning, says; nothing that was
+acknowledged may be missing, and nothing be there twice.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from twisted.internet.defer import Deferred, gatherResults
+
+from synapse.storage.pool import PoolSettings
+from tests.support.crowd import Journal, Member
+from tests.support.deferreds import started
+from tests.support.postgres import SERVER_NAME
+from tests.support.room_dag import Dag, check_room
+from tests.support.rooms import check_memory
+from tests.support.simulated_cluster import CREATORS, SYNCHROTRONS, SimulatedCluster, simulated_cluster
+
+CLIENTS = 10
+VERSIONS = ("12", "11", "10", "7", "6", "5", "2", "1")
+SECONDS = 60.0
+SHORT_SECONDS = 12.0
+
+
+def _seeds() -> tuple[list[int], float]:
+    given = os.environ.get("SYNAPSE_RACES")
+    if given is None:
+        return [1, 2, 3], SHORT_SECONDS
+    first, dash, last = given.partition("-")
+    return (list(range(int(first), int(last) + 1)) if dash else list(range(1, int(first) + 1))), SECONDS
+
+
+SEEDS, DURATION = _seeds()
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_all_agree_in_the_end(database_settings: PoolSettings, seed: int) -> None:
+    with simulated_cluster(seed, database_settings) as cluster:
+        run = Run(cluster)
+        cluster.world.run(run.go())
+        cluster.world.run(run.check_tables())
+        cluster.world.run(run.check_readers())
+        assert not cluster.complaints.said, "\n".join(cluster.complaints.said)
+        answers = run.journal.answers
+        print(f"seed {seed}: {dict(answers)}, {sum(len(dag.events) for dag in run.dags.values())} events")
+        assert answers["200"] > DURATION
+        assert answers["403 M_FORBIDDEN"] > 0
+
+
+class Run:
+    """One run."""
+
+    def __init__(self, cluster: SimulatedCluster) -> None:
+        self.cluster = cluster
+        self.world = cluster.world
+        self._rng = self.world.generator()
+        self.journal = Journal()
+        self.rooms: list[str] = []
+        self.dags: dict[str, Dag] = {}
+        self.members = [Member(number, cluster, self.journal, self.rooms) for number in range(CLIENTS)]
+        for member in self.members:
+            member.everybody = self.members
+
+    async def go(self) -> None:
+        for member in self.members:
+            await self.cluster.add_user(member.user)
+        for version in ("12", self._rng.choice(VERSIONS), self._rng.choice(VERSIONS)):
+            await self._make_room(version)
+        end = self.world.seconds() + DURATION
+        doing: list[Deferred[None]] = [started(self._trouble(end))]
+        doing += [started(member.enter_all()) for member in self.members]
+        for member in self.members:
+            doing += [started(member.act_until(end)), started(member.follow_until(end))]
+        await gatherResults(doing)
+        await self.cluster.caught_up()
+
+    async def _make_room(self, version: str) -> None:
+        users = {member.user_id: 50 for member in self.members[1:4]}
+        if version != "12":
+            users[self.members[0].user_id] = 100
+        body = {
+            "preset": "public_chat",
+            "room_version": version,
+            "power_level_content_override": {"users": users, "events": {"test.colour": 0}},
+        }
+        code, answer = await self.cluster.request(self.members[0].user, "POST", "/createRoom", body)
+        assert code == 200, answer
+        self.rooms.append(answer["room_id"])
+
+    async def _trouble(self, end: float) -> None:
+        """Connections between the processes break or stall."""
+        rng = self._rng
+        while self.world.seconds() < end:
+            await self.world.pause(rng.expovariate(1 / 4.0))
+            pipe = rng.choice(self.world.pipes)
+            if rng.random() < 0.3:
+                pipe.abortConnection()
+            else:
+                rng.choice([pipe, pipe.other]).stalled_until = self.world.seconds() + rng.uniform(0.1, 3.0)
+
+    # -- afterwards ------------------------------------------------------------------------------------------------
+
+    async def check_tables(self) -> None:
+        """What the database holds is what the events say, and all that was acknowledged is there."""
+        hs = self.cluster.servers["main"].hs
+        for room_id in self.rooms:
+            self.dags[room_id] = await check_room(hs.database, room_id, SERVER_NAME, hs.rooms.signer.key)
+            for name in ("main", *CREATORS):
+                await check_memory(hs.database, room_id, self.cluster.servers[name].hs.rooms.memory)
+        for event_id, what in self.journal.events.items():
+            event = self.dags[what.room_id].events[event_id]
+            assert (event.sender, event.type, event.state_key) == (what.sender, what.type, what.state_key)
+            assert event.content == what.content
+
+    async def check_readers(self) -> None:
+        """What clients are told is true, by whichever process."""
+        for member in self.members:
+            await self._check_views(member)
+            for synchrotron in SYNCHROTRONS:
+                member.start_over()
+                await self._check_views(member, synchrotron)
+            await self._check_state(member)
+
+    async def _check_views(self, member: Member, on: str | None = None) -> None:
+        while await member.sync(on=on):
+            pass
+        for room_id, dag in self.dags.items():
+            membership = dag.membership(member.user_id)
+            view = member.views.get(room_id)
+            if membership == "join":
+                assert view is not None, (room_id, member.user_id)
+                assert view.membership == "join", (room_id, member.user_id)
+                if member.state_after or room_id == self.rooms[0]:
+                    assert view.state == dag.present, (room_id, member.user_id, on)
+            elif view is not None:
+                assert view.membership == ("leave" if membership == "ban" else membership)
+
+    async def _check_state(self, member: Member) -> None:
+        asked = [(on, "state") for on in ("main", "reader")] + [(on, "initialSync") for on in SYNCHROTRONS]
+        for room_id, dag in self.dags.items():
+            if dag.membership(member.user_id) != "join":
+                continue
+            for on, path in asked:
+                code, answer = await self.cluster.request(member.user, "GET", f"/rooms/{room_id}/{path}", on=on)
+                assert code == 200, answer
+                events = answer if path == "state" else answer["state"]
+                assert {(e["type"], e["state_key"]): e["event_id"] for e in events} == dag.present

@@ -1,0 +1,138 @@
+"""A server of several processes in a `Simulation`: one main process, two event creators, two synchrotrons and a client
+reader, each made as it is in production, over one real database.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest import mock
+from urllib.parse import urlencode
+
+import orjson
+
+from synapse.api.routes import App, route_of
+from synapse.handlers.tokens import hash_token, make_token
+from synapse.http.request import RawRequest
+from synapse.http.site import Site
+from synapse.storage.access_tokens import NewSession
+from synapse.storage.database import Database
+from synapse.storage.pool import PoolSettings
+from synapse.storage.users import NewUser
+from tests.support.homeserver import TestServer
+from tests.support.postgres import SERVER_NAME
+from tests.support.simulation import Complaints, SimulatedPool, Simulation
+
+C = "/_matrix/client/v3"
+_MANY = {"per_second": 100_000, "burst_count": 100_000}
+_UNLIMITED: dict[str, Any] = {
+    "rc_message": _MANY,
+    "rc_registration": _MANY,
+    "rc_login": {"address": _MANY, "account": _MANY, "failed_attempts": _MANY},
+    "rc_joins": {"local": _MANY, "remote": _MANY},
+    "rc_invites": {"per_room": _MANY, "per_user": _MANY, "per_issuer": _MANY},
+}
+CREATORS = ("creator1", "creator2")
+SYNCHROTRONS = ("synchrotron1", "synchrotron2")
+WORKERS = {
+    **dict.fromkeys(CREATORS, App.EVENT_CREATOR),
+    **dict.fromkeys(SYNCHROTRONS, App.SYNCHROTRON),
+    "reader": App.CLIENT_READER,
+}
+
+
+class User:
+    """Somebody with an account and one device."""
+
+    def __init__(self, name: str) -> None:
+        self.user_id = f"@{name}:{SERVER_NAME}"
+        self.token = make_token(self.user_id)
+
+
+class SimulatedCluster:
+    """The processes, by name; `main` is the main process."""
+
+    def __init__(self, world: Simulation, settings: PoolSettings) -> None:
+        self.world = world
+        self._settings = settings
+        self.servers: dict[str, TestServer] = {}
+        self.complaints = Complaints()
+        self.rng = world.generator()
+        self._chance = world.chance()
+
+    async def start(self) -> None:
+        main = self._make("main", {})
+        await main.start()
+        replication = main.listen(main.hs.replication.factory())
+        calls = main.listen(Site(main.hs.router, self.world, frozenset({"replication"})))
+        for name, app in WORKERS.items():
+            await self._make(
+                name,
+                {
+                    "worker_app": str(app.value),
+                    "worker_name": name,
+                    "worker_replication_host": "127.0.0.1",
+                    "worker_replication_port": replication,
+                    "worker_replication_http_port": calls,
+                },
+            ).start()
+
+    def _make(self, name: str, options: dict[str, Any]) -> TestServer:
+        server = TestServer(self._settings, self.world, {**_UNLIMITED, **options})
+        database: Any = Database(self.world, self._settings)
+        database.pool = SimulatedPool(self.world, self._settings)
+        vars(server.hs)["database"] = database
+        self.servers[name] = server
+        return server
+
+    async def add_user(self, user: User) -> None:
+        """An account, without the trouble of registering."""
+        session = NewSession(user.user_id, hash_token(user.token), "DEVICE", None, 0)
+        assert await self.servers["main"].hs.accounts.users.create(
+            NewUser(user.user_id, None, 0, None, session=session)
+        )
+
+    async def request(
+        self, user: User, method: str, path: str, body: Any = None, *, on: str | None = None, **query: Any
+    ) -> tuple[int, Any]:
+        """What a proxy would do with a request of that user: some process that the routes name answers it."""
+        path = C + path
+        server = self.servers[on or self.rng.choice(self.serving(method, path))]
+        if query:
+            path += "?" + urlencode(query)
+        headers = {"host": SERVER_NAME, "authorization": f"Bearer {user.token}"}
+        sent = b"" if body is None else orjson.dumps(body)
+        await self.world.pause(self._chance.delay())
+        answer = await server.hs.router.handle(RawRequest(method, path, headers, sent))
+        await self.world.pause(self._chance.delay())
+        return answer.code, orjson.loads(answer.body)
+
+    def serving(self, method: str, path: str) -> list[str]:
+        """The processes that may be asked; the main process serves everything."""
+        route = route_of(method, path)
+        return [name for name, app in WORKERS.items() if route is not None and route.app is app] or ["main"]
+
+    async def caught_up(self) -> None:
+        """Returns when every process has heard of all that was written."""
+        for name, server in self.servers.items():
+            for stream, position in self.servers["main"].hs.notifier.positions.items():
+                if server.hs.notifier.listened_to and stream in server.hs.notifier.listened_to:
+                    assert await server.hs.notifier.wait_until(stream, position, 60.0), f"{name}: {stream} stays behind"
+
+    async def stop(self) -> None:
+        for server in reversed(self.servers.values()):
+            await server.stop()
+
+
+@contextmanager
+def simulated_cluster(seed: int, settings: PoolSettings) -> Iterator[SimulatedCluster]:
+    """A started cluster. The ids that it invents come of the seed as well."""
+    world = Simulation(seed)
+    cluster = SimulatedCluster(world, settings)
+    with cluster.complaints, mock.patch("secrets.token_bytes", world.generator().randbytes):
+        try:
+            world.run(cluster.start())
+            yield cluster
+        finally:
+            world.run(cluster.stop())
