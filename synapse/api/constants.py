@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from typing import Final
 
+MEGOLM: Final = "m.megolm.v1.aes-sha2"
+"""The one algorithm by which rooms are encrypted."""
+
 
 class EventTypes:
     """Types of room events."""

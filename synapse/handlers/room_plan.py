@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from synapse.api.constants import EventTypes, GuestAccess, HistoryVisibility, JoinRules, Membership
+from synapse.api.constants import MEGOLM, EventTypes, GuestAccess, HistoryVisibility, JoinRules, Membership
 from synapse.api.errors import Codes, MatrixError, bad_json, invalid_param
 from synapse.api.identifiers import is_user_id
 from synapse.api.room_versions import RoomVersion
@@ -33,7 +33,7 @@ ENCRYPTED_PRESETS: Final = {
 """Rooms of which presets are encrypted from their beginning, by the value of
 `encryption_enabled_by_default_for_room_type`."""
 
-_ENCRYPTION: Final = {"algorithm": "m.megolm.v1.aes-sha2"}
+_ENCRYPTION: Final = {"algorithm": MEGOLM}
 _TOMBSTONE_LEVEL: Final = 150
 """To send m.room.tombstone since room version 12: more than an administrator has."""
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from synapse.api.constants import GuestAccess, HistoryVisibility, JoinRules, Membership
+from synapse.api.constants import MEGOLM, GuestAccess, HistoryVisibility, JoinRules, Membership
 from synapse.api.errors import not_found
 from synapse.api.identifiers import is_room_id, parse_room_id
 from synapse.api.room_versions import ROOM_VERSIONS
@@ -108,7 +108,7 @@ def shown(room: ListedRoom) -> dict[str, Any]:
 def summarised(room: KnownRoom) -> dict[str, Any]:
     """`RoomSummary`."""
     summary = {**shown(room.listed), "room_version": room.room_version}
-    if room.encryption is not None:
+    if room.encryption == MEGOLM:  # the room may name anything
         summary["encryption"] = room.encryption
     if allowed := [room_id for room_id in allowed_by(room) if is_room_id(room_id)]:
         summary["allowed_room_ids"] = allowed

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from synapse.api.constants import EventTypes, Membership, RelationTypes
-from synapse.api.identifiers import domain_of
+from synapse.api.identifiers import domain_of, is_room_alias
 from synapse.events.event import Event, StateKey
 from synapse.storage.persist_events import NewEvent, Replaced
 from synapse.storage.persist_rows import STATS_OF_STATE, Rows
 from synapse.storage.relations import AGGREGATED, relation_kept_of
 
 _COUNTED = {Membership.JOIN: "joined_members", Membership.INVITE: "invited_members"}
+# What a room list may show as such; content is anybody's.
+_FORMS: dict[str, Callable[[str], bool]] = {
+    "canonical_alias": is_room_alias,
+    "avatar_url": lambda text: text.startswith("mxc://"),
+}
 
 
 class Change(NamedTuple):
@@ -98,7 +103,9 @@ def _stats_change(key: StateKey, old: Replaced, new: Event | None) -> dict[str, 
     column, name = STATS_OF_STATE.get(key[0], (None, "")) if key[1] == "" else (None, "")
     if column is None:
         return {}
-    return {column: None if new is None else _text(new.content.get(name))}
+    text = None if new is None else _text(new.content.get(name))
+    is_such = _FORMS.get(column)
+    return {column: text if text is None or is_such is None or is_such(text) else None}
 
 
 def _membership_row(event: Event, position: int) -> tuple[Any, ...]:

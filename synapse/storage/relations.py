@@ -67,8 +67,9 @@ def relation_kept_of(event: Event) -> Relation | None:
 
 def _checked(relation: Relation) -> Relation | None:
     # Foreign servers may send anything; what no event can be named or PostgreSQL cannot hold is no relation.
+    texts = relation.event_id, relation.rel_type or "", relation.key or ""
     fine = len(relation.event_id) <= 255 and len(relation.rel_type or "") <= 255
-    return relation if fine and "\x00" not in relation.event_id + (relation.rel_type or "") else None
+    return relation if fine and not any("\x00" in text for text in texts) else None
 
 
 class RelationsStore:
