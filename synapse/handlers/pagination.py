@@ -83,7 +83,9 @@ class Pagination:
         start = request.start or (RoomToken(None, newest) if request.backwards else RoomToken(0, 0))
         rows, more = await self.page(request, start, newest)
         answer: dict[str, Any] = {"start": str(start)}
-        if more:
+        # Whoever has come to the present end of a room may wait there for what is to come.
+        waits = not request.backwards and request.end is None and access.until is None
+        if more or (waits and rows):
             answer["end"] = str(next_token(start, rows[-1], request.backwards))
         seen = await self.seen(request.user_id, request.room_id, rows, access)
         answer["chunk"] = await self._written(request, seen, access)

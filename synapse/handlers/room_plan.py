@@ -182,7 +182,8 @@ class RoomPlan:
         join_rule, visibility, guest_access = PRESETS[self._preset]
         yield PlannedState(EventTypes.JOIN_RULES, "", {"join_rule": join_rule})
         yield PlannedState(EventTypes.HISTORY_VISIBILITY, "", {"history_visibility": visibility})
-        yield PlannedState(EventTypes.GUEST_ACCESS, "", {"guest_access": guest_access})
+        if guest_access != GuestAccess.FORBIDDEN:  # which holds without an event that says so
+            yield PlannedState(EventTypes.GUEST_ACCESS, "", {"guest_access": guest_access})
         if self._preset in self._encrypted:
             yield PlannedState(EventTypes.ENCRYPTION, "", dict(_ENCRYPTION))
 

@@ -117,6 +117,23 @@ async def test_a_page_turns_back_where_it_ended(h: Harness) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_whoever_has_read_all_waits_at_the_end_for_what_comes(h: Harness) -> None:
+    room = await h.world.room(ALICE)
+    await messages(h.world, room, 2)
+    since = (await h.sync(ALICE))["next_batch"]
+    sent = await messages(h.world, room, 2)
+    last = await page(h, room, start=since, dir="f")
+    assert [event["event_id"] for event in last["chunk"]] == sent
+    assert (await page(h, room, start=last["end"], dir="f")).keys() == {"start", "chunk"}
+    later = await messages(h.world, room, 1)
+    assert [e["event_id"] for e in (await page(h, room, start=last["end"], dir="f"))["chunk"]] == later
+    # Nothing comes for those who asked up to a point, or have left.
+    assert "end" not in await page(h, room, start=since, end=last["end"], dir="f")
+    await h.world.member(room, ALICE, "leave")
+    assert (await page(h, room, start=since, dir="f", limit=50)).keys() == {"start", "chunk"}
+
+
+@pytest_twisted.ensureDeferred
 async def test_filters_look_for_the_last_events_that_pass(h: Harness) -> None:
     room = await h.world.room(ALICE)
     await h.world.message(room, ALICE, "with a link", url="mxc://test/x")
