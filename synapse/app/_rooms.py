@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from synapse.app._replication import MainReplication, WorkerReplication
     from synapse.handlers.aliases import Aliases
     from synapse.handlers.deactivation import Departures
+    from synapse.handlers.directory_rules import DirectoryRules
     from synapse.handlers.entry import Entry
     from synapse.handlers.event_creation import EventCreation, Signer
     from synapse.handlers.membership import Memberships
@@ -318,6 +319,7 @@ class Rooms:
             self._server_name,
             options.default_room_version,
             ENCRYPTED_PRESETS[options.encryption_enabled_by_default_for_room_type],
+            self.directory_rules,
         )
 
     @cached_property
@@ -341,13 +343,27 @@ class Rooms:
     def aliases(self) -> Aliases:
         from synapse.handlers.aliases import Aliases
 
-        return Aliases(self.alias_store, self.room_store, self.memory.state, self.creation, self._server_name)
+        state, creation = self.memory.state, self.creation
+        return Aliases(self.alias_store, self.room_store, state, creation, self._server_name, self.directory_rules)
+
+    @cached_property
+    def directory_rules(self) -> DirectoryRules:
+        from synapse.handlers.directory_rules import DirectoryRules
+
+        options = self._config.room_directory
+        return DirectoryRules(options.alias_creation_rules, options.room_list_publication_rules)
 
     @cached_property
     def public_rooms(self) -> PublicRooms:
         from synapse.handlers.public_rooms import PublicRooms
 
-        return PublicRooms(self.room_store, self._server_name)
+        options = self._config.room_directory
+        return PublicRooms(
+            self.room_store,
+            self._server_name,
+            enabled=options.enable_room_list_search,
+            without_account=options.allow_public_rooms_without_auth,
+        )
 
     @cached_property
     def departures(self) -> Departures:

@@ -41,6 +41,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     metrics: sections.MetricsConfig
     caches: sections.CachesConfig
     user_directory: sections.UserDirectoryConfig
+    room_directory: sections.RoomDirectoryConfig
     voip: sections.VoipConfig
 
     origin: Merged

@@ -422,6 +422,40 @@ class UserDirectoryConfig(Section, frozen=True, kw_only=True):
     prefer_local_users: Annotated[bool, Doc("Whether this server's own users come first.")] = False
 
 
+class DirectoryRule(Section, frozen=True, kw_only=True):
+    """A rule about aliases or the room directory. In patterns, `*` stands for anything and `?` for one character."""
+
+    user_id: Annotated[str, Doc("A pattern for who asks.")] = "*"
+    alias: Annotated[str, Doc("A pattern for the alias, or any alias of the room.")] = "*"
+    room_id: Annotated[str, Doc("A pattern for the room.")] = "*"
+    action: Annotated[Literal["allow", "deny"], Doc("What holds where all of it matches.")] = "allow"
+
+
+class RoomDirectoryConfig(Section, frozen=True, kw_only=True):
+    """Room directory: which rooms can be found, and who may make them so."""
+
+    enable_room_list_search: Annotated[
+        bool, Doc("Whether the room directory can be read; if not, it looks empty to everybody.")
+    ] = True
+    allow_public_rooms_without_auth: Annotated[
+        bool, Doc("Whether it can be read without an account, as Matrix foresees it.")
+    ] = True
+    alias_creation_rules: Annotated[
+        tuple[DirectoryRule, ...],
+        Doc(
+            "Who may make which aliases. The first rule that matches decides; what none matches is allowed.",
+            example=[{"user_id": "@bot:*", "alias": "#bot-*", "action": "allow"}, {"action": "deny"}],
+        ),
+    ] = ()
+    room_list_publication_rules: Annotated[
+        tuple[DirectoryRule, ...],
+        Doc(
+            "Who may list which rooms in the room directory, likewise.",
+            example=[{"user_id": "@admin:example.org", "action": "allow"}, {"action": "deny"}],
+        ),
+    ] = ()
+
+
 class VoipConfig(Section, frozen=True, kw_only=True):
     """Calls: the TURN servers that clients are told of."""
 

@@ -13,9 +13,11 @@ from synapse.api.errors import Codes, MatrixError, forbidden, invalid_param, not
 from synapse.api.identifiers import parse_room_alias, parse_room_id
 from synapse.api.room_versions import room_version
 from synapse.events.power_levels import PowerLevels
+from synapse.handlers.directory_rules import NO_RULES
 from synapse.storage.aliases import Alias
 
 if TYPE_CHECKING:
+    from synapse.handlers.directory_rules import DirectoryRules
     from synapse.handlers.event_creation import EventCreation
     from synapse.http.request import Requester
     from synapse.state.store import StateReader
@@ -29,13 +31,20 @@ class Aliases:
     """Looks up, makes and removes aliases; lists rooms."""
 
     def __init__(
-        self, store: AliasesStore, rooms: RoomsStore, state: StateReader, creation: EventCreation, server_name: str
+        self,
+        store: AliasesStore,
+        rooms: RoomsStore,
+        state: StateReader,
+        creation: EventCreation,
+        server_name: str,
+        rules: DirectoryRules = NO_RULES,
     ) -> None:
         self._store = store
         self._rooms = rooms
         self._state = state
         self._creation = creation
         self._server_name = server_name
+        self._rules = rules
 
     async def resolve(self, alias: str) -> str:
         """The room that an alias leads to; raises M_INVALID_PARAM and M_NOT_FOUND."""
@@ -55,6 +64,8 @@ class Aliases:
             raise invalid_param(f"An alias made here must end in :{self._server_name}.")
         parse_room_id(room_id)
         await self._require_joined(requester, room_id)
+        if not requester.is_admin:
+            self._rules.check_alias(requester.user_id, room_id, alias)
         if not await self._store.create(Alias(alias, room_id, requester.user_id)):
             raise MatrixError(409, Codes.UNKNOWN, f"The room alias {alias} exists already.")
 
@@ -89,13 +100,27 @@ class Aliases:
         return (await self._existing(room_id)).is_public
 
     async def list_room(self, requester: Requester, room_id: str, is_public: bool) -> None:
-        """Put the room into the directory or take it out: for those who may change its canonical alias."""
+        """Put the room into the directory or take it out: for those who may change its canonical alias.
+
+        Raises 404 M_NOT_FOUND, 403 M_FORBIDDEN.
+        """
         await self._existing(room_id)
-        if not requester.is_admin and not await self._may_change_aliases(requester.user_id, room_id):
-            raise forbidden("To list a room, you need the power to change its canonical alias.")
+        if not requester.is_admin:
+            if not await self._may_change_aliases(requester.user_id, room_id):
+                raise forbidden("To list a room, you need the power to change its canonical alias.")
+            if is_public:
+                aliases = await self._all_aliases(room_id) if self._rules.ask_for_aliases else ()
+                self._rules.check_publication(requester.user_id, room_id, aliases)
         await self._rooms.set_public(room_id, is_public)
 
     # ------------------------------------------------------------------------------------------------------------
+
+    async def _all_aliases(self, room_id: str) -> list[str]:
+        """The local aliases of a room, and those that its state names."""
+        state = await self._state.current(room_id, [_CANONICAL])
+        content = state[_CANONICAL].shown.content if _CANONICAL in state else {}
+        named = [content.get("alias"), *(others if isinstance(others := content.get("alt_aliases"), list) else ())]
+        return [*await self._store.of_room(room_id), *(alias for alias in named if isinstance(alias, str))]
 
     async def _existing(self, room_id: str) -> Room:
         room = await self._rooms.get(room_id)

@@ -10,16 +10,20 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from synapse.api.errors import invalid_param, not_found
+from synapse.api.errors import invalid_param, missing_token, not_found
+from synapse.api.identifiers import is_server_name
 from synapse.handlers.room_summaries import shown
 from synapse.storage.rooms import ListedRoom, Place, Search
 from synapse.util.batch_tokens import pack, unpack
 
 if TYPE_CHECKING:
+    from synapse.http.request import Requester
     from synapse.storage.rooms import RoomsStore
 
 MAX_PAGE: Final = 500
 DEFAULT_PAGE: Final = 100
+MAX_TERM: Final = 256  # characters
+MAX_TYPES: Final = 100
 
 
 class Filter(msgspec.Struct, frozen=True):
@@ -41,31 +45,53 @@ class Wish(msgspec.Struct, frozen=True):
 
 
 class PublicRooms:
-    """Lists rooms."""
+    """Lists rooms.
 
-    def __init__(self, store: RoomsStore, server_name: str) -> None:
+    :param enabled: whether the list can be read at all; if not, it looks empty.
+    :param without_account: whether it can be read by people who have no account.
+    """
+
+    def __init__(
+        self, store: RoomsStore, server_name: str, *, enabled: bool = True, without_account: bool = True
+    ) -> None:
         self._store = store
         self._server_name = server_name
+        self._enabled = enabled
+        self._without_account = without_account
 
-    async def page(self, wish: Wish) -> dict[str, Any]:
+    async def page(self, requester: Requester | None, wish: Wish) -> dict[str, Any]:
         """A page of the list, the largest rooms first, with the tokens of the pages before and after it.
 
-        Raises M_INVALID_PARAM for a token that is not ours, M_NOT_FOUND for another server's list.
+        Raises M_INVALID_PARAM for a token that is not ours, M_NOT_FOUND for another server's list, 401 M_MISSING_TOKEN
+        for those without an account where the list is not for them.
         """
-        if wish.server not in (None, self._server_name):
-            raise not_found("This server cannot ask others for their rooms yet; leave 'server' out.")
-        search = Search(wish.filter.generic_search_term, wish.filter.room_types)
-        total = await self._store.count_listed(search)
-        result: dict[str, Any] = {"chunk": [], "total_room_count_estimate": total}
-        if wish.third_party_instance_id is not None and not wish.include_all_networks:
-            return {**result, "total_room_count_estimate": 0}  # no bridge has published a list here
-        limit = DEFAULT_PAGE if wish.limit is None else wish.limit
-        if limit < 0:
-            raise invalid_param("'limit' must not be negative.")
+        if requester is None and not self._without_account:
+            raise missing_token()
+        limit = self._check(wish)
+        search = Search(wish.filter.generic_search_term or None, wish.filter.room_types)
+        # No bridge has published a list of its own here.
+        if not self._enabled or wish.third_party_instance_id is not None:
+            return {"chunk": [], "total_room_count_estimate": 0}
+        result: dict[str, Any] = {"chunk": [], "total_room_count_estimate": await self._store.count_listed(search)}
         if limit == 0:
             return result
         await self._fill(result, search, min(limit, MAX_PAGE), wish.since)
         return result
+
+    def _check(self, wish: Wish) -> int:
+        """Raises for what cannot be; the limit."""
+        if wish.server is not None and wish.server != self._server_name:
+            if not is_server_name(wish.server):
+                raise invalid_param("'server' is not the name of a server.")
+            raise not_found("This server cannot ask others for their rooms yet; leave 'server' out.")
+        if wish.include_all_networks and wish.third_party_instance_id is not None:
+            raise invalid_param("With 'include_all_networks', there can be no 'third_party_instance_id'.")
+        if len(wish.filter.generic_search_term or "") > MAX_TERM or len(wish.filter.room_types or ()) > MAX_TYPES:
+            raise invalid_param(f"A search has at most {MAX_TERM} characters and {MAX_TYPES} types of rooms.")
+        limit = DEFAULT_PAGE if wish.limit is None else wish.limit
+        if limit < 0:
+            raise invalid_param("'limit' must not be negative.")
+        return limit
 
     async def _fill(self, result: dict[str, Any], search: Search, limit: int, since: str | None) -> None:
         backwards, place = (False, None) if since is None else _parse(since)

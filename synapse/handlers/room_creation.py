@@ -14,6 +14,7 @@ import msgspec
 from synapse.api.errors import forbidden, invalid_param, unknown
 from synapse.api.identifiers import parse_room_alias, parse_user_id
 from synapse.api.room_versions import room_version
+from synapse.handlers.directory_rules import NO_RULES
 from synapse.handlers.membership import invite_blocked
 from synapse.handlers.new_rooms import MAX_EVENTS
 from synapse.handlers.room_plan import CreateRoom, RoomPlan, preset_of
@@ -21,6 +22,7 @@ from synapse.storage.invitees import NOBODY
 from synapse.storage.persist_events import NewRoom
 
 if TYPE_CHECKING:
+    from synapse.handlers.directory_rules import DirectoryRules
     from synapse.handlers.new_rooms import NewRooms, RoomBuilder
     from synapse.http.ratelimit import RateLimits
     from synapse.http.request import Requester
@@ -41,6 +43,7 @@ class RoomCreation:
     """Creates rooms, in any process.
 
     :param encrypted: the presets whose rooms are encrypted unless their creator says otherwise.
+    :param rules: who may make aliases and list rooms.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class RoomCreation:
         server_name: str,
         default_version: str,
         encrypted: frozenset[str] = frozenset(),
+        rules: DirectoryRules = NO_RULES,
     ) -> None:
         self._rooms = rooms
         self._invitees = invitees
@@ -58,13 +62,15 @@ class RoomCreation:
         self._server_name = server_name
         self._default_version = default_version
         self._encrypted = encrypted
+        self._rules = rules
 
     async def create(self, requester: Requester, wish: CreateRoom) -> Created:
         """Create a room with the requester as its creator.
 
         Raises 400 M_UNSUPPORTED_ROOM_VERSION, M_ROOM_IN_USE (the alias is taken), M_INVALID_ROOM_STATE (the events
         that were asked for contradict each other), M_BAD_ALIAS, M_INVALID_PARAM, M_BAD_JSON; 403 for invitations that
-        cannot be, M_INVITE_BLOCKED where somebody wants none.
+        cannot be, aliases and listings that the server's rules do not allow; M_INVITE_BLOCKED where somebody wants no
+        invitations.
         """
         version = room_version(self._default_version if wish.room_version is None else wish.room_version)
         preset_of(wish)
@@ -78,11 +84,20 @@ class RoomCreation:
         plan = RoomPlan(requester.user_id, version, wish, alias, invited, self._encrypted)
         builder = self._rooms.begin(version, requester.user_id)
         _build(builder, plan, users)
+        self._check_rules(requester, builder.room_id, alias, wish.visibility == "public")
         room = NewRoom(requester.user_id, wish.visibility == "public", [alias] if alias is not None else [])
         await self._rooms.write(builder, room)
         for _ in invited:
             self._limits.count(INVITES, requester.user_id)
         return Created(builder.room_id, alias)
+
+    def _check_rules(self, requester: Requester, room_id: str, alias: str | None, is_listed: bool) -> None:
+        if requester.is_admin:
+            return
+        if alias is not None:
+            self._rules.check_alias(requester.user_id, room_id, alias)
+        if is_listed:
+            self._rules.check_publication(requester.user_id, room_id, [] if alias is None else [alias])
 
     def _alias(self, wish: CreateRoom) -> str | None:
         if wish.room_alias_name is None:

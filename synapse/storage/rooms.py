@@ -109,13 +109,19 @@ def _set_public(txn: Transaction, room_id: str, is_public: bool) -> None:
     txn.execute("UPDATE rooms SET is_public = %s WHERE room_id = %s", (is_public, room_id))
 
 
+def _in_any_case(term: str) -> str:
+    """A regular expression for a text in whatever case. (In a database of the locale C, PostgreSQL knows no other
+    letters than those of ASCII, so ILIKE would not do.)"""
+    forms = ({char, *(form for form in (char.lower(), char.upper()) if len(form) == 1)} for char in term)
+    return "".join("[" + "".join(f"\\{c}" if c in "[]^-\\" else c for c in sorted(form)) + "]" for form in forms)
+
+
 def _conditions(search: Search) -> tuple[str, list[object]]:
     sql = "r.is_public"
     params: list[object] = []
     if search.term:
-        pattern = "%" + search.term.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
-        sql += " AND (s.name ILIKE %s OR s.topic ILIKE %s OR s.canonical_alias ILIKE %s)"
-        params += [pattern] * 3
+        sql += " AND (s.name ~ %s OR s.topic ~ %s OR s.canonical_alias ~ %s)"
+        params += [_in_any_case(search.term)] * 3
     if search.room_types is not None:
         sql += " AND (s.room_type = ANY(%s) OR (s.room_type IS NULL AND %s))"
         params += [[kind for kind in search.room_types if kind is not None], None in search.room_types]

@@ -104,7 +104,7 @@ async def test_the_directory_is_searched(database: Database) -> None:
     await process.room(name="Cats in private")
 
     async def found(term: str | None = None, types: list[str | None] | None = None) -> list[int]:
-        page = await process.directory.page(Wish(filter=Filter(term, types)))
+        page = await process.directory.page(None, Wish(filter=Filter(term, types)))
         assert page["total_room_count_estimate"] == len(page["chunk"])
         return [room["num_joined_members"] for room in page["chunk"]]
 
@@ -127,7 +127,7 @@ async def test_what_a_list_shows(database: Database) -> None:
     await process.set(ALICE, room_id, "m.room.avatar", {"url": "mxc://test/x"})
     await process.set(ALICE, room_id, "m.room.history_visibility", {"history_visibility": "world_readable"})
     await process.set(ALICE, room_id, "m.room.guest_access", {"guest_access": "can_join"})
-    (room,) = (await process.directory.page(Wish()))["chunk"]
+    (room,) = (await process.directory.page(None, Wish()))["chunk"]
     assert room == {
         "room_id": room_id,
         "name": "N",
@@ -146,14 +146,14 @@ async def test_pages_turn_forwards_and_backwards(database: Database) -> None:
     process = (await start(database)).main
     for number in range(7):
         await process.room(visibility="public", joined=[BOB, CAROL][: number % 3])
-    everything = [room["room_id"] for room in (await process.directory.page(Wish()))["chunk"]]
+    everything = [room["room_id"] for room in (await process.directory.page(None, Wish()))["chunk"]]
     assert len(everything) == 7
 
     seen: list[str] = []
     pages = []
     since = None
     while True:
-        page = await process.directory.page(Wish(limit=3, since=since))
+        page = await process.directory.page(None, Wish(limit=3, since=since))
         seen += [room["room_id"] for room in page["chunk"]]
         pages.append(page)
         since = page.get("next_batch")
@@ -163,12 +163,12 @@ async def test_pages_turn_forwards_and_backwards(database: Database) -> None:
     assert [len(page["chunk"]) for page in pages] == [3, 3, 1]
     assert ["prev_batch" in page for page in pages] == [False, True, True]
 
-    back = await process.directory.page(Wish(limit=3, since=pages[2]["prev_batch"]))
+    back = await process.directory.page(None, Wish(limit=3, since=pages[2]["prev_batch"]))
     assert back["chunk"] == pages[1]["chunk"]
-    back = await process.directory.page(Wish(limit=3, since=back["prev_batch"]))
+    back = await process.directory.page(None, Wish(limit=3, since=back["prev_batch"]))
     assert back["chunk"] == pages[0]["chunk"]
     assert "prev_batch" not in back
-    assert (await process.directory.page(Wish(limit=3, since=back["next_batch"])))["chunk"] == pages[1]["chunk"]
+    assert (await process.directory.page(None, Wish(limit=3, since=back["next_batch"])))["chunk"] == pages[1]["chunk"]
 
 
 @pytest_twisted.ensureDeferred
@@ -177,12 +177,12 @@ async def test_wishes_that_cannot_be_met(database: Database) -> None:
     await process.room(visibility="public")
     page = process.directory.page
     for token in ("nonsense", "", "bm8", "W10", "WyJuIiwgMSwgMV0"):
-        assert await errcode_of(page(Wish(since=token))) == "400 M_INVALID_PARAM", token
-    assert await errcode_of(page(Wish(server="elsewhere.example"))) == "404 M_NOT_FOUND"
-    assert await errcode_of(page(Wish(limit=-1))) == "400 M_INVALID_PARAM"
-    assert (await page(Wish(limit=0)))["chunk"] == []
-    assert len((await page(Wish(server="test")))["chunk"]) == 1
-    assert (await page(Wish(third_party_instance_id="irc")))["chunk"] == []
+        assert await errcode_of(page(None, Wish(since=token))) == "400 M_INVALID_PARAM", token
+    assert await errcode_of(page(None, Wish(server="elsewhere.example"))) == "404 M_NOT_FOUND"
+    assert await errcode_of(page(None, Wish(limit=-1))) == "400 M_INVALID_PARAM"
+    assert (await page(None, Wish(limit=0)))["chunk"] == []
+    assert len((await page(None, Wish(server="test")))["chunk"]) == 1
+    assert (await page(None, Wish(third_party_instance_id="irc")))["chunk"] == []
 
 
 async def _canonical(process: RoomProcess, room_id: str) -> dict[str, Any]:

@@ -65,11 +65,12 @@ class RoomDirectory:
 
     @serves("public_rooms")
     async def public_rooms(self, request: Request) -> dict[str, Any]:
-        limit = request.int_arg("limit")
-        return await self._rooms.page(Wish(limit=limit, since=request.arg("since"), server=request.arg("server")))
+        wish = Wish(limit=request.int_arg("limit"), since=request.arg("since"), server=request.arg("server"))
+        return await self._rooms.page(request.requester, wish)
 
     @serves("public_rooms_search")
     async def search(self, request: Request) -> dict[str, Any]:
         wish = request.body_as(Wish, allow_empty=True)
         server = request.arg("server")
-        return await self._rooms.page(wish if server is None else msgspec.structs.replace(wish, server=server))
+        wish = wish if server is None else msgspec.structs.replace(wish, server=server)
+        return await self._rooms.page(request.user, wish)
