@@ -393,7 +393,8 @@ class Reading:
         hs = self._hs
         if not isinstance(hs.replication, MainReplication):
             raise RuntimeError("only the main process keeps presence")
-        keeper = PresenceKeeper(self.presence_store, hs.stream_writer("presence"), hs.main, self._clock)
+        server_name = hs.config.server.server_name
+        keeper = PresenceKeeper(self.presence_store, hs.stream_writer("presence"), hs.main, self._clock, server_name)
 
         def user_sync(process: str, user_id: str, device_id: str | None, presence: str, there: bool) -> None:
             keeper.device_syncs(process, SyncingDevice(user_id, device_id), presence, there)

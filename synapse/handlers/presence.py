@@ -21,8 +21,10 @@ from twisted.internet.defer import Deferred
 
 from synapse.api.constants import EduTypes, Presence
 from synapse.api.errors import bad_json, forbidden, invalid_param, missing_param, not_found
+from synapse.api.identifiers import domain_of
 from synapse.replication.calls import Call
 from synapse.replication.event_rows import EventRow, Row
+from synapse.storage.errors import DatabaseClosed
 from synapse.storage.presence import PresenceState
 from synapse.sync.sections.presence import presence_content, presence_event
 
@@ -43,6 +45,7 @@ CURRENTLY_ACTIVE: Final = 60.0
 """Seconds after an activity during which a user counts as currently active."""
 MAX_STATUS: Final = 512  # characters
 _SWEEP: Final = 5.0
+_MAX_NOTED: Final = 10_000
 
 _RANK: Final = {Presence.OFFLINE: 0, Presence.UNAVAILABLE: 1, Presence.ONLINE: 2}
 
@@ -90,11 +93,15 @@ class PresenceKeeper:
     :param clock: its seconds are those of the epoch.
     """
 
-    def __init__(self, store: PresenceStore, stream: StreamWriter, main: MainProcess, clock: Clock) -> None:
+    def __init__(
+        self, store: PresenceStore, stream: StreamWriter, main: MainProcess, clock: Clock, server_name: str
+    ) -> None:
         self._store = store
         self._stream = stream
         self._clock = clock
+        self._server_name = server_name
         self._users: dict[str, _User] = {}
+        self._noted: dict[str, float] = {}  # when those who are offline were last noted to be active
         self._dirty: dict[str, _Change] = {}
         self._writing = False
         self._sweeping = False
@@ -132,13 +139,24 @@ class PresenceKeeper:
                     device.until = until
 
     def active(self, user_id: str) -> None:
-        """The user did something, such as sending a message. Users who are seen by nobody stay so."""
+        """The user did something, such as sending a message. Who does so without syncing stays offline."""
         user = self._users.get(user_id)
         if user is not None:
             user.last_active = self._clock.seconds()
             if user.said == Presence.UNAVAILABLE:
                 user.said = None
             self._settle(user_id, user)
+        elif domain_of(user_id) == self._server_name:
+            self._note(user_id)
+
+    def _note(self, user_id: str) -> None:
+        """Has written when somebody who is offline was active last, now and then."""
+        now = self._clock.seconds()
+        if now - self._noted.get(user_id, 0.0) >= CURRENTLY_ACTIVE:
+            if len(self._noted) >= _MAX_NOTED:
+                self._noted = {each: at for each, at in self._noted.items() if now - at < CURRENTLY_ACTIVE}
+            self._noted[user_id] = now
+            self._change(PresenceState(user_id, Presence.OFFLINE, None, int(now * 1000), False), True, None)
 
     def learn(self, rows: Iterable[Row]) -> None:
         """Rows of the events stream: who sends something is active."""
@@ -228,6 +246,8 @@ class PresenceKeeper:
                 change = self._dirty.pop(user_id)
                 try:
                     await self._append(change.state, change.keep_status)
+                except DatabaseClosed:
+                    return  # this process is ending, and the next one finds out anew who is there
                 except Exception:
                     logger.exception("The presence of %s could not be written", user_id)
                 for waiting in change.waiting:

@@ -11,6 +11,10 @@ class DatabaseUnavailable(DatabaseProblem):
     """The database could not be reached, also after waiting for a while."""
 
 
+class DatabaseClosed(DatabaseProblem):
+    """This process is ending and uses the database no longer."""
+
+
 class OutcomeUnknown(DatabaseProblem):
     """The connection broke while a transaction was being committed: it may have happened or not.
 

@@ -20,6 +20,8 @@ from psycopg2 import extensions
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from synapse.storage.errors import DatabaseClosed
+
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
 
@@ -75,7 +77,7 @@ class ConnectionPool:
         Fails with what the job raises; with `psycopg2.OperationalError` without a connection.
         """
         if self._closed:
-            raise RuntimeError("the database pool is closed")
+            raise DatabaseClosed("This process is ending, and its database pool is closed.")
         task = _Task(Deferred(), job)
         if self._idle:
             self._idle.pop().inbox.put(task)

@@ -45,11 +45,16 @@ class PresenceStore:
         """
         return await self._db.read("presence.visible_to", _visible_to, user_id, after, until)
 
-    async def in_rooms(self, room_ids: Sequence[str], until: int, own: str | None = None) -> list[PresenceState]:
-        """The states of those members of these rooms who are not offline, and that of the user `own`. One statement."""
+    async def in_rooms(
+        self, room_ids: Sequence[str], until: int, active_since: int, own: str | None = None
+    ) -> list[PresenceState]:
+        """The states of those members of these rooms who are around, and that of the user `own`. One statement.
+
+        Around is who is not offline, or was active at `active_since` (in milliseconds) or later.
+        """
         if not room_ids and own is None:
             return []
-        return await self._db.read("presence.in_rooms", _in_rooms, list(room_ids), until, own)
+        return await self._db.read("presence.in_rooms", _in_rooms, list(room_ids), until, active_since, own)
 
     async def of_members(self, room_id: str, after: int, until: int) -> list[PresenceState]:
         """The states of a room's members that were set at `after` < position ≤ `until`, offline ones included."""
@@ -59,9 +64,11 @@ class PresenceStore:
         """The members of a room who were never seen."""
         return await self._db.read("presence.members_without", _members_without, room_id)
 
-    async def newcomers(self, members: Sequence[tuple[str, str]], until: int) -> list[PresenceState]:
-        """The states of those of these (room, user) who are in the room and not offline."""
-        return await self._db.read("presence.newcomers", _newcomers, list(members), until) if members else []
+    async def newcomers(self, members: Sequence[tuple[str, str]], until: int, active_since: int) -> list[PresenceState]:
+        """The states of those of these (room, user) who are in the room and around; see `in_rooms`."""
+        if not members:
+            return []
+        return await self._db.read("presence.newcomers", _newcomers, list(members), until, active_since)
 
     async def share_room(self, user_id: str, other: str) -> bool:
         """Whether both are in one room."""
@@ -116,16 +123,21 @@ def _visible_to(txn: Transaction, user_id: str, after: int, until: int) -> list[
     return [PresenceState._make(row) for row in txn.rows()]
 
 
-def _in_rooms(txn: Transaction, room_ids: list[str], until: int, own: str | None) -> list[PresenceState]:
+_AROUND = "(p.state <> 'offline' OR p.last_active_ts >= %s)"
+
+
+def _in_rooms(
+    txn: Transaction, room_ids: list[str], until: int, active_since: int, own: str | None
+) -> list[PresenceState]:
     txn.execute(
         f"""
         SELECT {_COLUMNS} FROM presence p
-        WHERE p.stream_id <= %s AND (p.user_id = %s OR p.state <> 'offline' AND EXISTS (
+        WHERE p.stream_id <= %s AND (p.user_id = %s OR {_AROUND} AND EXISTS (
             SELECT FROM current_state cs WHERE cs.type = 'm.room.member' AND cs.state_key = p.user_id
             AND cs.membership = 'join' AND cs.room_id = ANY(%s)
         ))
         """,
-        (until, own, room_ids),
+        (until, own, active_since, room_ids),
     )
     return [PresenceState._make(row) for row in txn.rows()]
 
@@ -154,15 +166,15 @@ def _members_without(txn: Transaction, room_id: str) -> list[str]:
     return [user_id for (user_id,) in txn.rows()]
 
 
-def _newcomers(txn: Transaction, members: list[tuple[str, str]], until: int) -> list[PresenceState]:
+def _newcomers(txn: Transaction, members: list[tuple[str, str]], until: int, active_since: int) -> list[PresenceState]:
     txn.execute(
         f"""
         SELECT DISTINCT {_COLUMNS} FROM unnest(%s::text[], %s::text[]) AS n (room_id, user_id)
-        JOIN presence p ON p.user_id = n.user_id AND p.state <> 'offline' AND p.stream_id <= %s
+        JOIN presence p ON p.user_id = n.user_id AND {_AROUND} AND p.stream_id <= %s
         JOIN current_state cs ON cs.room_id = n.room_id AND cs.type = 'm.room.member' AND cs.state_key = n.user_id
          AND cs.membership = 'join'
         """,
-        ([room_id for room_id, _ in members], [user_id for _, user_id in members], until),
+        ([room_id for room_id, _ in members], [user_id for _, user_id in members], active_since, until),
     )
     return [PresenceState._make(row) for row in txn.rows()]
 

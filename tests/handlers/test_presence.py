@@ -47,7 +47,7 @@ class World:
         self.clock.advance(1_000_000.0)
         self.store = Store()
         self.main = LocalMain()
-        self.keeper = PresenceKeeper(self.store, Stream(), self.main, self.clock)  # type: ignore[arg-type]
+        self.keeper = PresenceKeeper(self.store, Stream(), self.main, self.clock, "test")  # type: ignore[arg-type]
 
     def sync(self, device: SyncingDevice, there: bool = True, presence: str = "online", process: str = "s1") -> None:
         self.keeper.device_syncs(process, device, presence, there)
@@ -116,9 +116,16 @@ def test_whoever_does_nothing_becomes_idle_and_whoever_does_something_is_back(wo
     assert world.keeper.last_active_ts("@bob:test") is None
 
 
-def test_those_who_are_not_seen_stay_so_when_they_write(world: World) -> None:
-    world.keeper.active(ALICE)
-    assert world.states == []
+def test_those_who_write_without_syncing_stay_offline_and_are_noted_now_and_then(world: World) -> None:
+    began = world.clock.seconds()
+    for _ in range(20):
+        world.keeper.active(ALICE)
+        world.pass_time(5)
+    assert world.states == [("offline", False)] * 2
+    assert [state.last_active_ts for state in world.store.written] == [began * 1000, (began + CURRENTLY_ACTIVE) * 1000]
+    assert world.store.kept == [True, True], "what they said of themselves stays"
+    world.keeper.active("@bob:far")
+    assert len(world.states) == 2, "other servers tell of their users themselves"
 
 
 async def _say(world: World, *words: Any) -> None:

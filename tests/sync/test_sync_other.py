@@ -310,8 +310,8 @@ async def test_presence_of_those_who_share_a_room(h: Harness) -> None:
     await h.world.member(room, BOB)
     store = PresenceStore(h.db)
 
-    async def seen(user: str, state: str, status: str | None = None) -> None:
-        active = int(NOW * 1000) - 5_000
+    async def seen(user: str, state: str, status: str | None = None, ago: int = 5_000) -> None:
+        active = int(NOW * 1000) - ago
         position = advance(h, "presence", user)
         await store.put(PresenceState(user, state, status, active, True), position)
 
@@ -325,7 +325,9 @@ async def test_presence_of_those_who_share_a_room(h: Harness) -> None:
     answer = await h.sync(ALICE, first["next_batch"])
     assert answer["presence"]["events"][0]["content"] == {"presence": "offline", "last_active_ago": 5_000}
     assert "presence" not in await h.sync(ALICE, first["next_batch"], presence={"types": []})
-    assert "presence" not in await h.sync(ALICE)  # who is offline is not told of at first
+    assert "presence" in await h.sync(ALICE)  # who is offline is told of at first if they did something lately
+    await seen(BOB, "offline", ago=400_000)
+    assert "presence" not in await h.sync(ALICE)
     carols = (await h.sync(CAROL))["next_batch"]
     await seen(BOB, "online")
     await h.world.member(room, CAROL)
@@ -339,7 +341,8 @@ async def test_presence_of_those_who_come_to_a_room(h: Harness) -> None:
     store = PresenceStore(h.db)
     for user, state in ((BOB, "online"), (CAROL, "online"), (ALICE, "online"), (DAVE, "offline")):
         position = advance(h, "presence", user)
-        await store.put(PresenceState(user, state, None, int(NOW * 1000), True), position)
+        active = int(NOW * 1000) - 400_000
+        await store.put(PresenceState(user, state, None, active, True), position)
     since = (await h.sync(ALICE))["next_batch"]
     for user in (BOB, CAROL, DAVE):
         await h.world.member(room, user)

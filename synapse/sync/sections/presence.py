@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
 from synapse.api.constants import EduTypes, EventTypes, Membership, Presence
 from synapse.storage.presence import PresenceState, PresenceStore
@@ -11,6 +11,9 @@ from synapse.sync.changes import Changes
 from synapse.sync.context import SyncContext
 from synapse.sync.tokens import StreamToken
 from synapse.util.clock import Clock
+
+LATELY: Final = 5 * 60.0
+"""Seconds for which somebody counts as around who does something without being online."""
 
 
 class PresenceSection:
@@ -26,7 +29,8 @@ class PresenceSection:
 
     async def initial(self, ctx: SyncContext) -> None:
         if ctx.filter.presence.wants(EduTypes.PRESENCE):
-            self._tell(ctx, await self._store.in_rooms(list(ctx.all_joined), ctx.now.presence, ctx.user_id))
+            rooms, until = list(ctx.all_joined), ctx.now.presence
+            self._tell(ctx, await self._store.in_rooms(rooms, until, self._lately(), ctx.user_id))
 
     async def incremental(self, ctx: SyncContext, since: StreamToken, now: StreamToken) -> None:
         if not ctx.filter.presence.wants(EduTypes.PRESENCE):
@@ -34,15 +38,19 @@ class PresenceSection:
         told: dict[str, PresenceState] = {}
         hidden = [move.room_id for move in ctx.hidden_moves if move.membership == Membership.JOIN]
         if new := ctx.new_rooms() + hidden:
-            states = await self._store.in_rooms(new, now.presence)
+            states = await self._store.in_rooms(new, now.presence, self._lately())
             told.update((state.user_id, state) for state in states)
         if members := _changed_members(ctx):
-            states = await self._store.newcomers(members, now.presence)
+            states = await self._store.newcomers(members, now.presence, self._lately())
             told.update((state.user_id, state) for state in states)
         if self._changes.any_presence(since.presence):
             changed = await self._store.visible_to(ctx.user_id, since.presence, now.presence)
             told.update((state.user_id, state) for state in changed)
         self._tell(ctx, told.values())
+
+    def _lately(self) -> int:
+        """Who is offline is told of to those who come to a room only if they did something after this, in ms."""
+        return int((self._clock.seconds() - LATELY) * 1000)
 
     def _tell(self, ctx: SyncContext, states: Iterable[PresenceState]) -> None:
         wanted = ctx.filter.presence
