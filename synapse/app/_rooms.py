@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from synapse.handlers.room_profiles import RoomProfiles
     from synapse.handlers.room_succession import RoomSuccession
     from synapse.handlers.room_upgrade import RoomUpgrade
+    from synapse.handlers.third_party_invites import ThirdPartyInvites
+    from synapse.http.outside import OutsideClient
     from synapse.http.ratelimit import RateLimits
     from synapse.push.bulk import BulkPush, RoomMembers
     from synapse.state.heads import RoomHeads
@@ -265,6 +267,25 @@ class Rooms:
         return Entry(self.memory.state, self.memory.members, self.membership_store)
 
     @cached_property
+    def third_party_invites(self) -> ThirdPartyInvites:
+        from synapse.handlers.identity_server import IdentityServers
+        from synapse.handlers.third_party_invites import ThirdPartyInvites
+
+        identity, limits = IdentityServers(lambda: self._identity_client), self._hs.ratelimits
+        memory, invitees = self.memory, self.invitees_store
+        return ThirdPartyInvites(self.creation, memory.state, identity, invitees, limits, self._server_name)
+
+    @cached_property
+    def _identity_client(self) -> OutsideClient:
+        from synapse.http.addresses import AddressFilter
+        from synapse.http.outside import OutsideClient, Trust
+
+        options = self._config.outgoing
+        addresses = AddressFilter(options.ip_range_blacklist, options.ip_range_whitelist)
+        trust = Trust(verify=not options.use_insecure_ssl_client_just_for_testing_do_not_use)
+        return OutsideClient(self._hs.reactor, addresses, trust)
+
+    @cached_property
     def room_profiles(self) -> RoomProfiles:
         from synapse.handlers.room_profiles import RoomProfiles
 
@@ -280,6 +301,7 @@ class Rooms:
             self.memory.heads,
             self.memory.state,
             self.entry,
+            self.third_party_invites,
             self.membership_store,
             self.invitees_store,
             self.aliases,
@@ -315,6 +337,7 @@ class Rooms:
         return RoomCreation(
             self.new_rooms,
             self.invitees_store,
+            self.third_party_invites,
             self._hs.ratelimits,
             self._server_name,
             options.default_room_version,

@@ -7,6 +7,7 @@ process cannot start with, and yields sentences about what is odd.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from ipaddress import ip_network
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from synapse.api.route_table.types import App
@@ -61,6 +62,7 @@ def check(config: Config, place: Place) -> Iterator[str]:
     yield from _listeners(config, place)
     _registration(config, place)
     _voip(config, place)
+    _outgoing(config, place)
     yield from _duties(config, place)
 
 
@@ -300,6 +302,16 @@ def _registration(config: Config, place: Place) -> None:
     if options.enable_registration and not options.enable_registration_without_verification:
         remedy = "set enable_registration_without_verification: true to allow this, or enable_registration: false"
         _fail(place, "enable_registration", "is true, and nothing would be asked of those who register", remedy)
+
+
+def _outgoing(config: Config, place: Place) -> None:
+    for option in ("ip_range_blacklist", "ip_range_whitelist"):
+        for network in getattr(config.outgoing, option):
+            try:
+                ip_network(network)
+            except ValueError:
+                remedy = "write networks such as 10.0.0.0/8, whose last bits are zero"
+                _fail(place, option, f"names {network!r}, which is no network", remedy)
 
 
 def _voip(config: Config, place: Place) -> None:

@@ -34,6 +34,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     logging: sections.LoggingConfig
     keys: sections.KeysConfig
     registration: sections.RegistrationConfig
+    outgoing: sections.OutgoingConfig
     ratelimiting: sections.RatelimitConfig
     media: sections.MediaConfig
     duties: sections.DutiesConfig

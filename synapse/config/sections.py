@@ -21,6 +21,14 @@ _MIB: Final = 1 << 20
 DutyName = Literal["pusher", "appservice", "federation_sender", "user_directory", "media_repository"]
 
 
+PRIVATE_NETWORKS: Final = (
+    *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24"),
+    *("192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24"),
+    *("224.0.0.0/4", "240.0.0.0/4", "::/127", "fe80::/10", "fc00::/7", "2001:db8::/32", "ff00::/8", "fec0::/10"),
+)
+"""Networks that are not the public Internet: private, local, for documentation, for many at once, reserved."""
+
+
 class PresenceOptions(Section, frozen=True, kw_only=True):
     """The same as `use_presence`, in the form of a block."""
 
@@ -253,6 +261,33 @@ class RegistrationConfig(Section, frozen=True, kw_only=True):
     )
 
 
+class OutgoingConfig(Section, frozen=True, kw_only=True):
+    """Outgoing requests: to hosts that users name, such as identity servers and policy servers."""
+
+    ip_range_blacklist: Annotated[
+        tuple[str, ...],
+        Doc("Networks to which no such request goes, as `10.0.0.0/8`; by default all that are not public.", example=[]),
+    ] = PRIVATE_NETWORKS
+    ip_range_whitelist: Annotated[
+        tuple[str, ...],
+        Doc("Networks within those of `ip_range_blacklist` to which they may go.", example=["192.168.1.1/32"]),
+    ] = ()
+    federation_verify_certificates: Annotated[
+        bool, Doc("Whether other servers must prove by a certificate that they are who they should be.")
+    ] = True
+    federation_custom_ca_list: Annotated[
+        tuple[Path, ...],
+        Doc(
+            "Files (PEM) with the authorities that other servers' certificates must come from, in place of the "
+            "system's.",
+            example=["/etc/synapse/ca.pem"],
+        ),
+    ] = ()
+    use_insecure_ssl_client_just_for_testing_do_not_use: Annotated[
+        bool, Doc("Whether to believe any identity server without a certificate. Only ever for tests.")
+    ] = False
+
+
 class RateLimit(Section, frozen=True, kw_only=True):
     """So many a second in the long run, and so many at once."""
 
@@ -293,6 +328,9 @@ class RatelimitConfig(Section, frozen=True, kw_only=True):
     rc_joins: Annotated[JoinLimits, Doc("Joins.")] = JoinLimits()
     rc_invites: Annotated[InviteLimits, Doc("Invites.")] = InviteLimits()
     rc_reports: Annotated[RateLimit, Doc("Events, rooms and users that a user reports.")] = _rate(1.0, 5)
+    rc_third_party_invite: Annotated[
+        RateLimit, Doc("Invites by e-mail address or phone number, by user that invites.")
+    ] = _rate(0.2, 10)
     rc_room_creation: Annotated[RateLimit, Doc("Rooms that a user creates, upgrades included.")] = _rate(0.016, 10)
 
     def by_name(self, name: str) -> RateLimit:

@@ -6,7 +6,7 @@ Called by `synapse.events.auth.check` with a state that has a create event. Room
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from itertools import islice, product
 from typing import Any, Final
 
@@ -144,22 +144,25 @@ def _check_third_party_invite(event: Event, target: str, state: State) -> None:
         raise AuthError("The room has no third-party invite of that token (any more).")
     if original.sender != event.sender:
         raise AuthError("A third-party invite must come from the user who made it.")
-    if not _is_signed_by_any(signed, list(_public_keys(original))):
+    if key_that_signed(signed, list(keys_of_invite(original))) is None:
         raise AuthError("The third-party invite is not signed by a key of the identity server.")
 
 
-def _public_keys(invite: Event) -> Iterator[str]:
-    single = invite.content.get("public_key")
-    if isinstance(single, str):
-        yield single
+def keys_of_invite(invite: Event) -> dict[str, str | None]:
+    """The public keys of an m.room.third_party_invite, each with the URL at which to ask whether it is still valid."""
+    found: dict[str, str | None] = {}
     several = invite.content.get("public_keys")
-    for entry in several if isinstance(several, list) else []:
+    for entry in (invite.content, *(several if isinstance(several, list) else [])):
         key = entry.get("public_key") if isinstance(entry, dict) else None
+        url = entry.get("key_validity_url") if isinstance(entry, dict) else None
         if isinstance(key, str):
-            yield key
+            found[key] = found.get(key) or (url if isinstance(url, str) and url else None)
+    return found
 
 
-def _is_signed_by_any(signed: dict[str, Any], public_keys: list[str]) -> bool:
+def key_that_signed(signed: dict[str, Any], public_keys: list[str]) -> str | None:
+    """The first of the keys by which the `signed` object of a third-party invite is signed, whoever is said to have it
+    signed; None if it is none of them."""
     from nacl.exceptions import CryptoError  # importing it loads libsodium; such invites are rare
     from nacl.signing import VerifyKey
     from unpaddedbase64 import decode_base64
@@ -173,8 +176,8 @@ def _is_signed_by_any(signed: dict[str, Any], public_keys: list[str]) -> bool:
             VerifyKey(decode_base64(key)).verify(message, decode_base64(signature))
         except (CryptoError, ValueError, TypeError):
             continue
-        return True
-    return False
+        return key
+    return None
 
 
 def _check_leave(event: Event, target: str, state: State, levels: PowerLevels) -> None:

@@ -15,11 +15,14 @@ from typing import TYPE_CHECKING, Any, Final
 from synapse.api.constants import EventTypes, Membership
 from synapse.api.errors import Codes, MatrixError, bad_json, forbidden, invalid_param, not_found, unknown
 from synapse.api.identifiers import domain_of, is_room_id, parse_user_id
+from synapse.handlers.room_plan import Invite3pid
+from synapse.http.body import convert
 
 if TYPE_CHECKING:
     from synapse.handlers.aliases import Aliases
     from synapse.handlers.entry import Entry
     from synapse.handlers.event_creation import EventCreation
+    from synapse.handlers.third_party_invites import ThirdPartyInvites
     from synapse.http.request import Requester
     from synapse.state.heads import RoomHeads
     from synapse.state.store import StateReader
@@ -30,6 +33,10 @@ _AUTHORISER: Final = "join_authorised_via_users_server"
 _SHOWS_PROFILE: Final = frozenset({Membership.JOIN, Membership.INVITE, Membership.KNOCK})
 _NOT_CUSTOM: Final = frozenset({"membership", "third_party_signed", "third_party_invite", _AUTHORISER})
 """What the body of a join may not bring into the content of the membership; everything else goes there."""
+
+
+_THIRD_PARTY: Final = frozenset({"id_server", "medium", "address"})
+"""What tells the body of an invitation by another address than a user id."""
 
 
 class Memberships:
@@ -45,6 +52,7 @@ class Memberships:
         heads: RoomHeads,
         state: StateReader,
         entry: Entry,
+        third_party: ThirdPartyInvites,
         store: MembershipsStore,
         invitees: InviteesStore,
         aliases: Aliases,
@@ -58,6 +66,7 @@ class Memberships:
         self._heads = heads
         self._state = state
         self._entry = entry
+        self._third_party = third_party
         self._store = store
         self._invitees = invitees
         self._aliases = aliases
@@ -72,10 +81,10 @@ class Memberships:
         M_FORBIDDEN, 404 M_NOT_FOUND for rooms that this server does not know, and what `Entry.allow` says.
         """
         room_id = await self._local_room(room)
-        if body and "third_party_signed" in body:
-            raise unknown("Invitations by e-mail or phone number cannot be accepted by this server yet.")
         if await self._surely(room_id, requester.user_id, {Membership.JOIN}):
             return room_id
+        if body and "third_party_signed" in body:
+            await self._third_party.accept(requester, room_id, body["third_party_signed"])
         custom = {key: value for key, value in (body or {}).items() if key not in _NOT_CUSTOM}
         content = {**custom, "membership": Membership.JOIN, **_reason(body)}
         await self._change(requester, room_id, requester.user_id, content)
@@ -98,8 +107,18 @@ class Memberships:
         await self._change(requester, room_id, requester.user_id, content)
 
     async def invite(self, requester: Requester, room_id: str, body: dict[str, Any]) -> None:
-        """Invite the user that `body` names. Raises 403 M_INVITE_BLOCKED where that user wants no invitations."""
-        await self._change(requester, room_id, _target(body), {"membership": Membership.INVITE, **_reason(body)})
+        """Invite the user that `body` names, or whoever has the e-mail address or phone number that it names.
+
+        Raises 403 M_INVITE_BLOCKED where that user wants no invitations.
+        """
+        target: str | None
+        if "user_id" not in body and not _THIRD_PARTY.isdisjoint(body):
+            target = await self._third_party.invite(requester, room_id, convert(body, Invite3pid))
+            if target is None:
+                return
+        else:
+            target = _target(body)
+        await self._change(requester, room_id, target, {"membership": Membership.INVITE, **_reason(body)})
 
     async def kick(self, requester: Requester, room_id: str, body: dict[str, Any]) -> None:
         """Make somebody leave who is in the room, invited, or knocks."""

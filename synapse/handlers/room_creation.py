@@ -11,19 +11,23 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from synapse.api.errors import forbidden, invalid_param, unknown
+from synapse.api.constants import EventTypes
+from synapse.api.errors import forbidden, invalid_param
 from synapse.api.identifiers import parse_room_alias, parse_user_id
 from synapse.api.room_versions import room_version
 from synapse.handlers.directory_rules import NO_RULES
 from synapse.handlers.membership import invite_blocked
 from synapse.handlers.new_rooms import MAX_EVENTS
 from synapse.handlers.room_plan import CreateRoom, RoomPlan, preset_of
+from synapse.handlers.third_party_invites import content_of
 from synapse.storage.invitees import NOBODY
 from synapse.storage.persist_events import NewRoom
 
 if TYPE_CHECKING:
     from synapse.handlers.directory_rules import DirectoryRules
     from synapse.handlers.new_rooms import NewRooms, RoomBuilder
+    from synapse.handlers.room_plan import Invite3pid
+    from synapse.handlers.third_party_invites import ThirdPartyInvites
     from synapse.http.ratelimit import RateLimits
     from synapse.http.request import Requester
     from synapse.storage.invitees import Invitee, InviteesStore
@@ -50,6 +54,7 @@ class RoomCreation:
         self,
         rooms: NewRooms,
         invitees: InviteesStore,
+        third_party: ThirdPartyInvites,
         limits: RateLimits,
         server_name: str,
         default_version: str,
@@ -58,6 +63,7 @@ class RoomCreation:
     ) -> None:
         self._rooms = rooms
         self._invitees = invitees
+        self._third_party = third_party
         self._limits = limits
         self._server_name = server_name
         self._default_version = default_version
@@ -76,18 +82,20 @@ class RoomCreation:
         preset_of(wish)
         alias = self._alias(wish)
         invited = self._invited(requester, wish)
-        if wish.invite_3pid:
-            raise unknown("This server cannot invite by e-mail or phone number yet; leave 'invite_3pid' out.")
-        if invited:
+        if invited or wish.invite_3pid:
             self._limits.require(INVITES, requester.user_id)
+        unbound = await self._find(requester, wish, invited)
         users = await self._invitees.get_many([requester.user_id, *invited])
         plan = RoomPlan(requester.user_id, version, wish, alias, invited, self._encrypted)
         builder = self._rooms.begin(version, requester.user_id)
         _build(builder, plan, users)
         self._check_rules(requester, builder.room_id, alias, wish.visibility == "public")
+        for wanted in unbound:
+            stored = await self._third_party.store(requester, builder.room_id, builder.state, wanted)
+            builder.add(EventTypes.THIRD_PARTY_INVITE, stored.token, content_of(stored))
         room = NewRoom(requester.user_id, wish.visibility == "public", [alias] if alias is not None else [])
         await self._rooms.write(builder, room)
-        for _ in invited:
+        for _ in (*invited, *unbound):
             self._limits.count(INVITES, requester.user_id)
         return Created(builder.room_id, alias)
 
@@ -108,13 +116,30 @@ class RoomCreation:
         parse_room_alias(alias)
         return alias
 
+    async def _find(self, requester: Requester, wish: CreateRoom, invited: list[str]) -> list[Invite3pid]:
+        """Looks up who is invited by another address than a user id: adds those who are found to `invited`, returns
+        the others."""
+        unbound: list[Invite3pid] = []
+        for wanted in wish.invite_3pid:
+            user_id = await self._third_party.find(requester, wanted)
+            if user_id is None:
+                unbound.append(wanted)
+            else:
+                self._require_local(user_id)
+                if user_id not in (*invited, requester.user_id):
+                    invited.append(user_id)
+        return unbound
+
+    def _require_local(self, user_id: str) -> None:
+        if parse_user_id(user_id).domain != self._server_name:
+            raise forbidden(f"{user_id} belongs to another server, and this one cannot invite over federation yet.")
+
     def _invited(self, requester: Requester, wish: CreateRoom) -> list[str]:
         """Whom to invite by user id, each once, and never the creator."""
-        if len(wish.invite) + len(wish.initial_state) > MAX_EVENTS:
+        if len(wish.invite) + len(wish.invite_3pid) + len(wish.initial_state) > MAX_EVENTS:
             raise invalid_param(f"A room may begin with {MAX_EVENTS} invitations and state events at most.")
         for user_id in wish.invite:
-            if parse_user_id(user_id).domain != self._server_name:
-                raise forbidden(f"{user_id} belongs to another server, and this one cannot invite over federation yet.")
+            self._require_local(user_id)
         return [user_id for user_id in dict.fromkeys(wish.invite) if user_id != requester.user_id]
 
 

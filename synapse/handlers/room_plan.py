@@ -46,6 +46,15 @@ class InitialState(msgspec.Struct, frozen=True):
     state_key: str = ""
 
 
+class Invite3pid(msgspec.Struct, frozen=True, kw_only=True):
+    """Somebody who is invited by another address than a user id, and the identity server to ask."""
+
+    id_server: str
+    id_access_token: str
+    medium: str
+    address: str
+
+
 class CreateRoom(msgspec.Struct, frozen=True, kw_only=True):
     """The body of createRoom."""
 
@@ -55,7 +64,7 @@ class CreateRoom(msgspec.Struct, frozen=True, kw_only=True):
     name: str | None = None
     topic: str | None = None
     invite: list[str] = msgspec.field(default_factory=list)
-    invite_3pid: list[Any] = msgspec.field(default_factory=list)
+    invite_3pid: list[Invite3pid] = msgspec.field(default_factory=list)
     room_version: str | None = None
     creation_content: dict[str, Any] = msgspec.field(default_factory=dict)
     initial_state: list[InitialState] = msgspec.field(default_factory=list)

@@ -204,6 +204,12 @@ def _federation_version(hs: Homeserver) -> object:
     return FederationVersion()
 
 
+def _third_party_bound(hs: Homeserver) -> object:
+    from synapse.rest.federation.third_party import ThirdPartyBound
+
+    return ThirdPartyBound(hs.rooms.third_party_invites)
+
+
 # -- rooms: writing --------------------------------------------------------------------------------------------------
 
 
@@ -371,6 +377,7 @@ ROWS: tuple[Row, ...] = (
         _media,
     ),
     Row(("admin_purge_media_cache", "admin_room_media", "admin_quarantine_room_media"), _admin_media),
+    Row(("third_party_bound",), _third_party_bound),
     Row(("room_create", "room_upgrade"), _room_create),
     Row(("room_send", "room_send_once", "room_redact", "room_redact_once", "room_state_set"), _room_writing),
     Row(

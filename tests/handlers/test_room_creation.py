@@ -150,7 +150,6 @@ async def test_power_levels_may_be_overridden(database: Database) -> None:
         ({"preset": "nice_chat"}, "M_INVALID_PARAM"),
         ({"invite": ["bob"]}, "M_INVALID_PARAM"),
         ({"invite": ["@bob:elsewhere.example"]}, "M_FORBIDDEN"),
-        ({"invite_3pid": [{"medium": "email", "address": "a@b.c"}]}, "M_UNKNOWN"),
         ({"room_alias_name": "a:b"}, "M_INVALID_PARAM"),
         ({"room_alias_name": ""}, "M_INVALID_PARAM"),
         ({"room_alias_name": "x" * 300}, "M_INVALID_PARAM"),
@@ -254,7 +253,13 @@ async def test_rooms_are_encrypted_where_the_server_is_set_up_so(
 ) -> None:
     process = (await start(database)).main
     rooms = RoomCreation(
-        process.new_rooms, InviteesStore(database), process.limits, "test", "12", ENCRYPTED_PRESETS[option]
+        process.new_rooms,
+        InviteesStore(database),
+        process.third_party,
+        process.limits,
+        "test",
+        "12",
+        ENCRYPTED_PRESETS[option],
     )
     own = [InitialState("m.room.encryption", {"algorithm": "own"})]
     created = [await rooms.create(ALICE, CreateRoom(preset=preset, initial_state=state)) for state in ([], own)]

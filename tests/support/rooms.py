@@ -17,6 +17,7 @@ from synapse.handlers.aliases import Aliases
 from synapse.handlers.entry import Entry
 from synapse.handlers.event_creation import EventCreation, Signer
 from synapse.handlers.event_rules import EventRules
+from synapse.handlers.identity_server import IdentityServers
 from synapse.handlers.membership import Memberships
 from synapse.handlers.new_rooms import NewRooms
 from synapse.handlers.public_rooms import PublicRooms
@@ -29,6 +30,7 @@ from synapse.handlers.room_profiles import RoomProfiles
 from synapse.handlers.room_succession import RoomSuccession
 from synapse.handlers.room_upgrade import RoomUpgrade
 from synapse.handlers.room_upgrade import Stores as UpgradeStores
+from synapse.handlers.third_party_invites import ThirdPartyInvites
 from synapse.http.ratelimit import RateLimits
 from synapse.http.request import Requester
 from synapse.push.bulk import BulkPush, RoomMembers
@@ -88,6 +90,7 @@ class RoomProcess:
     def __init__(self, db: Database, write: Any, now: Any, *, is_main: bool) -> None:
         self.db = db
         self.lagging = False
+        self.outside_client: Any = None
         self.position = 0
         self._late: list[tuple[int, Sequence[tuple[int, Row]]]] = []
         self._waiting: list[tuple[int, Deferred[None]]] = []
@@ -114,8 +117,11 @@ class RoomProcess:
             is_main,
         )
         self.limits = RateLimits({"rc_invites.per_issuer": Rate(0.001, 50)}.get, Clock())
+        self.third_party = ThirdPartyInvites(
+            self.creation, self.state, IdentityServers(self.outside), InviteesStore(db), self.limits, SERVER
+        )
         self.new_rooms = NewRooms(SIGNER, self.push, write, self.caught_up, now)
-        self.rooms = RoomCreation(self.new_rooms, InviteesStore(db), self.limits, SERVER, "12")
+        self.rooms = RoomCreation(self.new_rooms, InviteesStore(db), self.third_party, self.limits, SERVER, "12")
         self.aliases = Aliases(AliasesStore(db), RoomsStore(db), self.state, self.creation, SERVER)
         self.directory = PublicRooms(RoomsStore(db), SERVER)
         self.redactions = Redactions(self.creation)
@@ -126,6 +132,7 @@ class RoomProcess:
             self.heads,
             self.state,
             Entry(self.state, self.members, MembershipsStore(db)),
+            self.third_party,
             MembershipsStore(db),
             InviteesStore(db),
             self.aliases,
@@ -137,6 +144,10 @@ class RoomProcess:
             self.creation, self.new_rooms, self.state, stores, self.succession, Breath(real_reactor())
         )
         self.profiles = RoomProfiles(self.creation, self.state, MembershipsStore(db), InviteesStore(db))
+
+    def outside(self) -> Any:
+        """The client for identity servers; tests that need it set one."""
+        return self.outside_client
 
     def hear(self, position: int, rows: Sequence[tuple[int, Row]]) -> None:
         """Rows of the events stream arrive, unless this process lags."""

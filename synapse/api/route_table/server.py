@@ -83,6 +83,14 @@ ADMIN = (
 SERVER = (
     Endpoint("server_keys", "/_matrix/key/v2/server[/{key_id}]", _GET, auth=Auth.NONE, resource="keys"),
     Endpoint("federation_version", "/_matrix/federation/v1/version", _GET, auth=Auth.NONE, resource="federation"),
+    # Identity servers are no homeservers: they sign nothing here, and what they tell is proved by the invitations.
+    Endpoint(
+        "third_party_bound",
+        "/_matrix/federation/v1/3pid/onbind",
+        ("PUT", "POST"),
+        auth=Auth.NONE,
+        resource="federation",
+    ),
     Endpoint("health", "/health", _GET, auth=Auth.NONE, resource="health"),
     Endpoint("metrics", "/_synapse/metrics", _GET, auth=Auth.NONE, resource="metrics"),
     Endpoint("welcome", "/_matrix/static[/]", _GET, auth=Auth.NONE, resource="static"),

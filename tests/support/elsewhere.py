@@ -1,0 +1,151 @@
+"""Servers of others, for tests: HTTPS on loopback, with certificates of an authority that the test makes.
+
+`Elsewhere` answers with what its `answer` function says; `certificate` makes the authority's certificates.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import orjson
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from OpenSSL import SSL
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IOpenSSLContextFactory
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET, Site
+from zope.interface import implementer
+
+from tests.support.reactor import real_reactor
+
+
+class Asked(NamedTuple):
+    """A request as it came."""
+
+    method: str
+    path: str
+    query: str
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return orjson.loads(self.body)
+
+
+class Told(NamedTuple):
+    """An answer: an object becomes JSON."""
+
+    code: int = 200
+    body: Any = b""
+    headers: dict[str, str] = {}  # noqa: RUF012
+
+    def encoded(self) -> bytes:
+        return self.body if isinstance(self.body, bytes) else orjson.dumps(self.body)
+
+
+Answer = Callable[[Asked], Awaitable[Told]]
+
+
+class Certificates:
+    """An authority, whose certificate is at `path`, and certificates for `localhost` and 127.0.0.1."""
+
+    def __init__(self, directory: Path) -> None:
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "Test authority")])
+        self.path = str(directory / "authority.pem")
+        self._write(directory / "authority", self._key, self._name, None)
+        key = ec.generate_private_key(ec.SECP256R1())
+        name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+        self.server_path = self._write(directory / "server", key, name, ["localhost"])
+
+    def options(self) -> Any:
+        """What a server presents."""
+        return _Presented(self.server_path)
+
+    def _write(self, path: Path, key: Any, name: x509.Name, hosts: list[str] | None) -> str:
+        now = datetime.datetime.now(datetime.UTC)
+        builder = x509.CertificateBuilder(self._name, name, key.public_key(), x509.random_serial_number())
+        builder = builder.not_valid_before(now - datetime.timedelta(days=1))
+        builder = builder.not_valid_after(now + datetime.timedelta(days=1))
+        builder = builder.add_extension(x509.BasicConstraints(hosts is None, None), critical=True)
+        if hosts is not None:
+            builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(h) for h in hosts]), False)
+        certificate = builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+        plain = (serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        if hosts is None:
+            path.with_suffix(".pem").write_bytes(certificate)
+        else:
+            private = key.private_bytes(serialization.Encoding.PEM, *plain)
+            path.with_suffix(".pem").write_bytes(private + certificate)
+        return str(path.with_suffix(".pem"))
+
+
+@implementer(IOpenSSLContextFactory)
+class _Presented:
+    """A context factory for one file with certificate and key."""
+
+    def __init__(self, path: str) -> None:
+        self._context = SSL.Context(SSL.TLS_SERVER_METHOD)
+        self._context.use_certificate_chain_file(path)
+        self._context.use_privatekey_file(path)
+
+    def getContext(self) -> Any:
+        return self._context
+
+
+class _Resource(Resource):
+    isLeaf = True
+
+    def __init__(self, elsewhere: Elsewhere) -> None:
+        super().__init__()
+        self._elsewhere = elsewhere
+
+    def render(self, request: Any) -> Any:
+        asked = Asked(
+            request.method.decode(),
+            request.path.decode(),
+            request.uri.decode().partition("?")[2],
+            {k.decode().lower(): v[0].decode() for k, v in request.requestHeaders.getAllRawHeaders()},
+            request.content.read(),
+        )
+        self._elsewhere.asked.append(asked)
+        request.notifyFinish().addErrback(lambda _: None)
+        Deferred.fromCoroutine(self._answer(request, asked))
+        return NOT_DONE_YET
+
+    async def _answer(self, request: Any, asked: Asked) -> None:
+        told = await self._elsewhere.answer(asked)
+        request.setResponseCode(told.code)
+        for name, value in told.headers.items():
+            request.setHeader(name, value)
+        request.write(told.encoded())
+        request.finish()
+
+
+class Elsewhere:
+    """One server: `name` is `localhost:PORT`, `asked` what it was asked."""
+
+    def __init__(self, answer: Answer) -> None:
+        self.answer = answer
+        self.asked: list[Asked] = []
+        self.name = ""
+
+
+@asynccontextmanager
+async def elsewhere(certificates: Certificates, answer: Answer) -> AsyncIterator[Elsewhere]:
+    """A server that listens."""
+    made = Elsewhere(answer)
+    site: Any = Site(_Resource(made))
+    port = real_reactor().listenSSL(0, site, certificates.options(), interface="127.0.0.1")
+    made.name = f"localhost:{port.getHost().port}"
+    try:
+        yield made
+    finally:
+        await port.stopListening()
