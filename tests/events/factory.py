@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
+from functools import cache
 from typing import Any
 
 from signedjson.key import decode_signing_key_base64
@@ -97,6 +99,13 @@ class Room:
 
 def usual_room(version: str = "12") -> Room:
     """Alice created it; Bob (50) and Carol (0) are in it; anybody may join."""
+    room = copy(_usual_room(version))
+    room.events, room.state, room.heads = dict(room.events), dict(room.state), list(room.heads)
+    return room
+
+
+@cache
+def _usual_room(version: str) -> Room:
     room = Room(version)
     room.member(ALICE, "join")
     users = {BOB: 50} if room.version.privileged_creators else {ALICE: 100, BOB: 50}
