@@ -96,6 +96,7 @@ def _tsquery(words: list[str]) -> str:
 
 # -- searching ---------------------------------------------------------------------------------------------------------
 
+# Nobody shares a room with themselves: in private rooms alone, one is not found by one's own search either.
 _VISIBLE = """
     AND EXISTS (
         SELECT 1 FROM current_state theirs LEFT JOIN room_stats room USING (room_id)
@@ -105,6 +106,7 @@ _VISIBLE = """
             OR EXISTS (
                 SELECT 1 FROM local_memberships ours
                 WHERE ours.user_id = %(user_id)s AND ours.room_id = theirs.room_id AND ours.membership = 'join'
+                AND ours.user_id <> theirs.state_key
             )
         )
     )

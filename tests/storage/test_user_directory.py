@@ -113,6 +113,7 @@ async def test_only_those_in_shared_or_public_rooms_are_visible(database: Databa
     assert await store.follow(0, 3, "test", 100) == 3
     assert await found(database, query("carol", everybody=False)) == [FAR]
     assert await found(database, query("bob", everybody=False)) == [BOB], "in a public room"
+    assert await found(database, query("alice", everybody=False)) == [], "who is in private rooms only, by herself"
     assert await found(database, query("carol", everybody=False, by=BOB)) == []
     assert await found(database, query("alice", everybody=False, by=BOB)) == []
 
