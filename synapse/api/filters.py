@@ -115,21 +115,31 @@ class RoomEventFilter(EventFilter):
     lazy_load_members: bool = False
     include_redundant_members: bool = False
     unread_thread_notifications: bool = False
+    related_by_rel_types: frozenset[str] | None = None
+    related_by_senders: frozenset[str] | None = None
 
     def room_matches(self, room_id: str) -> bool:
         return room_id not in self.not_rooms and (self.rooms is None or room_id in self.rooms)
 
     def matches(self, event: EventLike) -> bool:
-        """Whether the event passes, its room included."""
+        """Whether the event passes, its room included. What relates to it, the event does not tell: that is for the
+        database (`asks_for_relations`).
+        """
         if self.contains_url is not None and self.contains_url is not event.contains_url:
             return False
         return self.room_matches(event.room_id) and self.wants(event.type, event.sender)
 
     @property
+    def asks_for_relations(self) -> bool:
+        """Whether only events pass that certain others relate to: by certain types of relations, by certain users."""
+        return self.related_by_rel_types is not None or self.related_by_senders is not None
+
+    @property
     def allows_all_events(self) -> bool:
         """Whether no event of an allowed room is held back: nothing needs to be looked at."""
         return (
-            self.types is None
+            not self.asks_for_relations
+            and self.types is None
             and not (self.not_types and self.not_types.patterns)
             and self.senders is None
             and not self.not_senders
@@ -273,6 +283,10 @@ class _Reader:
         types = self.strings(key)
         return None if types is None else TypePatterns(types)
 
+    def texts(self, key: str) -> frozenset[str] | None:
+        texts = self.strings(key)
+        return None if texts is None else frozenset(texts)
+
     def users(self, key: str) -> frozenset[str] | None:
         users = self.strings(key, is_user_id, "user IDs")
         return None if users is None else frozenset(users)
@@ -308,6 +322,8 @@ def _room_event_filter(reader: _Reader) -> RoomEventFilter:
         lazy_load_members=reader.get("lazy_load_members", bool, False),
         include_redundant_members=reader.get("include_redundant_members", bool, False),
         unread_thread_notifications=reader.get("unread_thread_notifications", bool, False),
+        related_by_rel_types=reader.texts("related_by_rel_types"),
+        related_by_senders=reader.users("related_by_senders"),
     )
 
 

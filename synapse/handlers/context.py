@@ -21,7 +21,6 @@ from synapse.sync.tokens import RoomToken
 from synapse.sync.visibility import Seen
 from synapse.util.clock import Clock
 
-DEFAULT_LIMIT: Final = 10
 MAX_LIMIT: Final = 100
 
 

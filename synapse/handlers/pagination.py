@@ -10,7 +10,7 @@ Client-server API, "Getting events for a room".
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import orjson
@@ -30,6 +30,8 @@ from synapse.util.clock import Clock
 DEFAULT_LIMIT: Final = 10
 MAX_LIMIT: Final = 1_000
 _DEEPEST: Final = 2**62
+_FURTHER: Final = (100, 500, 1_000, 1_000)
+"""How many events are looked at after a page of which the user may see nothing, one batch after another."""
 
 EVERYTHING: Final = RoomEventFilter()
 
@@ -81,17 +83,36 @@ class Pagination:
         access = standing.access
         newest = self._now() if access.until is None else access.until
         start = request.start or (RoomToken(None, newest) if request.backwards else RoomToken(0, 0))
-        rows, more = await self.page(request, start, newest)
+        seen, end = await self._find(request, start, newest, access)
         answer: dict[str, Any] = {"start": str(start)}
-        # Whoever has come to the present end of a room may wait there for what is to come.
-        waits = not request.backwards and request.end is None and access.until is None
-        if more or (waits and rows):
-            answer["end"] = str(next_token(start, rows[-1], request.backwards))
-        seen = await self.seen(request.user_id, request.room_id, rows, access)
+        if end is not None:
+            answer["end"] = str(end)
         answer["chunk"] = await self._written(request, seen, access)
         if request.filter.lazy_load_members:
             answer["state"] = await self._members(request.room_id, seen, access)
         return orjson.dumps(answer)
+
+    async def _find(
+        self, request: PageRequest, start: RoomToken, newest: int, access: Access
+    ) -> tuple[list[Seen], RoomToken | None]:
+        """A page of what the user may see, and where to go on, None at the end.
+
+        Where nothing of a page is to be seen, as from before they joined, some of the next ones are looked through:
+        mostly the end of history is found there, and the client need not ask for one empty page after the other.
+        """
+        # Whoever has come to the present end of a room may wait there for what is to come.
+        waits = not request.backwards and request.end is None and access.until is None
+        for limit in (request.limit, *_FURTHER):
+            rows, more = await self.page(replace(request, limit=limit), start, newest)
+            seen = await self.seen(request.user_id, request.room_id, rows, access)
+            if len(seen) > request.limit:
+                seen = seen[: request.limit]
+                return seen, next_token(start, seen[-1].row, request.backwards)
+            end = next_token(start, rows[-1], request.backwards) if more or (waits and rows) else None
+            if seen or end is None or not more:
+                return seen, end
+            start = end
+        return [], start
 
     async def page(self, request: PageRequest, start: RoomToken, newest: int) -> tuple[list[TimelineRow], bool]:
         """The rows of a page, and whether there are more after them."""

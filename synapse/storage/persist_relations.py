@@ -42,8 +42,8 @@ def write_redactions(txn: Transaction, redactions: Mapping[str, tuple[str, str]]
     changed = [(target, redaction, room_id) for target, (redaction, room_id) in redactions.items()]
     txn.later(_REDACTIONS, [list(column) for column in zip(*changed, strict=True)])
     targets = list(redactions)
-    txn.later(_SHORTER_THREADS, (targets,))
-    txn.later(_NOT_UNREAD, (targets,))
+    for sql in (_SHORTER_THREADS, _NOT_UNREAD, _NAMELESS):
+        txn.later(sql, (targets,))
 
 
 _PARENTS: Final = """
@@ -78,4 +78,8 @@ _NOT_UNREAD: Final = """
     DELETE FROM push_actions p USING events gone, local_memberships m
     WHERE gone.event_id = ANY(%s) AND gone.redacted_by IS NOT NULL AND m.room_id = gone.room_id
       AND (p.user_id, p.room_id, p.stream_ordering) = (m.user_id, gone.room_id, gone.stream_ordering)
+"""
+_NAMELESS: Final = """
+    UPDATE memberships m SET display_name = NULL, avatar_url = NULL FROM events gone
+    WHERE m.event_id = ANY(%s) AND gone.event_id = m.event_id AND gone.redacted_by IS NOT NULL
 """

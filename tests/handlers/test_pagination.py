@@ -13,6 +13,7 @@ from synapse.api.errors import MatrixError
 from synapse.api.filters import parse_room_event_filter
 from synapse.handlers.pagination import PageRequest
 from synapse.storage.database import Database
+from synapse.storage.timeline import TimelineRow
 from synapse.sync.tokens import RoomToken
 from tests.support.world import World
 from tests.sync.harness import Harness
@@ -149,6 +150,58 @@ async def test_filters_look_for_the_last_events_that_pass(h: Harness) -> None:
     assert all(e["sender"] == ALICE for e in (await page(h, room, senders=[ALICE]))["chunk"])
     assert (await page(h, room, not_types=["m.room.*"]))["chunk"][0]["type"] == "org.example_thing"
     assert (await page(h, room, not_senders=[ALICE]))["chunk"][0]["sender"] == BOB
+
+
+@pytest_twisted.ensureDeferred
+async def test_filters_look_at_what_relates_to_an_event(h: Harness) -> None:
+    room, other = await h.world.room(ALICE), await h.world.room(ALICE)
+    rows = [await h.world.message(room, ALICE, str(number)) for number in range(4)]
+
+    async def relate(number: int, sender: str, rel_type: str, room_id: str = room, **columns: Any) -> TimelineRow:
+        relates_to = {"rel_type": rel_type, "event_id": rows[number].event_id}
+        return await h.world.event(room_id, sender, "m.x", {"m.relates_to": relates_to}, **columns)
+
+    await relate(0, BOB, "m.thread")
+    await relate(1, CAROL, "m.annotation")
+    await relate(2, CAROL, "m.thread", other)
+    await relate(2, CAROL, "m.thread", soft_failed=True)
+    await h.world.redact(await relate(3, CAROL, "m.thread"), CAROL)
+    for wanted, expected in (
+        ({"related_by_rel_types": ["m.thread"]}, [0]),
+        ({"related_by_rel_types": ["m.thread", "m.annotation"]}, [1, 0]),
+        ({"related_by_senders": [BOB, CAROL]}, [1, 0]),
+        ({"related_by_senders": [CAROL]}, [1]),
+        ({"related_by_senders": [CAROL], "related_by_rel_types": ["m.thread"]}, []),
+        ({"related_by_senders": []}, []),
+    ):
+        found = [e["event_id"] for e in (await page(h, room, limit=50, **wanted))["chunk"]]
+        assert found == [rows[number].event_id for number in expected], wanted
+        told = (await h.sync(ALICE, "s1", room={"timeline": wanted})).get("rooms", {"join": {}})["join"].get(room)
+        events = [] if told is None else told["timeline"]["events"]
+        assert [e["event_id"] for e in events] == found[::-1], wanted
+
+
+@pytest_twisted.ensureDeferred
+async def test_nobody_is_led_through_pages_that_hold_nothing_for_them(h: Harness) -> None:
+    room = await h.world.room(ALICE, visibility="joined")
+    early = await messages(h.world, room, 40)
+    await h.world.state(room, ALICE, "m.room.history_visibility", {"history_visibility": "shared"})
+    shared = await messages(h.world, room, 5)
+    await h.world.state(room, ALICE, "m.room.history_visibility", {"history_visibility": "joined"})
+    await messages(h.world, room, 130)
+    await h.world.member(room, BOB)
+    first = await page(h, room, BOB, limit=3)
+    assert [e["type"] for e in first["chunk"]] == ["m.room.member"]
+    second = await page(h, room, BOB, start=first["end"], limit=3)
+    assert second["chunk"][0]["type"] == "m.room.history_visibility"
+    assert [e["event_id"] for e in second["chunk"][1:]] == shared[:2:-1]
+    assert second["start"] == first["end"]
+    found = await all_pages(h, room, None, user_id=BOB, limit=3)
+    assert set(shared) < set(found)
+    assert not set(early) & set(found)
+    assert found == (await all_pages(h, room, None, user_id=BOB, limit=7, dir="f"))[::-1]
+    last = await page(h, room, BOB, limit=50, start=f"t{h.world.rooms[room].depth - 140}-99999")
+    assert "end" not in last
 
 
 @pytest_twisted.ensureDeferred

@@ -73,6 +73,7 @@ class MessagesEndpoint:
 
     @serves("room_messages")
     async def messages(self, request: Request, room_id: str) -> RawJson:
+        wanted = room_event_filter(request)
         page = PageRequest(
             user_id=request.user.user_id,
             device_id=request.user.device_id,
@@ -80,8 +81,8 @@ class MessagesEndpoint:
             backwards=request.choice_arg("dir", ("b", "f")) == "b",
             start=room_token(request, "from"),
             end=room_token(request, "to"),
-            limit=request.int_arg("limit", pagination.DEFAULT_LIMIT, 1, pagination.MAX_LIMIT),
-            filter=room_event_filter(request),
+            limit=request.int_arg("limit", wanted.limit, 1, pagination.MAX_LIMIT),
+            filter=wanted,
         )
         return RawJson(await self._messages.messages(page))
 
@@ -95,8 +96,8 @@ class ContextEndpoint:
     @serves("room_context")
     async def context(self, request: Request, room_id: str, event_id: str) -> RawJson:
         user, room_id = request.user, parse_room_id(room_id)
-        limit = request.int_arg("limit", context.DEFAULT_LIMIT, 0, context.MAX_LIMIT)
         wanted = room_event_filter(request)
+        limit = request.int_arg("limit", min(wanted.limit, context.MAX_LIMIT), 0, context.MAX_LIMIT)
         return RawJson(await self._events.around(user.user_id, user.device_id, room_id, event_id, limit, wanted))
 
 

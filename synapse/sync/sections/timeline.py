@@ -127,7 +127,7 @@ class TimelineSection:
             room_id, after = window.room_id, window.after
             if wanted.is_closed or not wanted.room_matches(room_id):
                 found[room_id] = []
-            elif after is not None and self._recent.knows(after):
+            elif after is not None and self._recent.knows(after) and not wanted.asks_for_relations:
                 rows = self._recent.rows(room_id, after, search.until)
                 found[room_id] = rows if wanted.allows_all_events else [row for row in rows if wanted.matches(row)]
         return found
