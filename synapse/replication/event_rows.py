@@ -7,13 +7,14 @@ small. The same rows are made from what the writer has just written and, for a p
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import orjson
 
 if TYPE_CHECKING:
+    from synapse.storage.persist_events import PushAction
     from synapse.storage.persist_plan import Planned
     from synapse.storage.transaction import Transaction
 
@@ -21,11 +22,20 @@ SMALL: Final = 8 * 1024
 """Characters of JSON that are sent along; a larger event is read from the database by those who want it."""
 
 
+FEW: Final = 50
+"""Users whom an event notifies that are sent along; more would cost more than each of them asking."""
+
+NOTIFIES: Final = 1
+HIGHLIGHTS: Final = 2
+
+
 class EventRow(msgspec.Struct, frozen=True, array_like=True, tag_field="kind", tag="e"):
     """A new event. `json` is its federation form, "" where it is too large to be sent along.
 
     `redacts` names the event that this one redacts, where the redaction is in force; `replaces` the state event whose
-    place it took.
+    place it took. `unread` are the local users for whom it counts as unread, each with `NOTIFIES` and `HIGHLIGHTS`;
+    None where that is to be asked of the database: they are many, or have perhaps read it since. `thread_id` is where
+    it counts.
     """
 
     room_id: str
@@ -41,6 +51,8 @@ class EventRow(msgspec.Struct, frozen=True, array_like=True, tag_field="kind", t
     redacts: str | None
     json: str
     replaces: str | None = None
+    unread: tuple[tuple[str, int], ...] | None = None
+    thread_id: str = "main"
 
 
 class StateRow(msgspec.Struct, frozen=True, array_like=True, tag_field="kind", tag="s"):
@@ -86,7 +98,15 @@ def _event_row(planned: Planned) -> EventRow:
         redacts=planned.new.redacts,
         json=text if len(text) <= SMALL else "",
         replaces=planned.replaces,
+        unread=_unread(planned.new.push),
+        thread_id=planned.new.thread_id,
     )
+
+
+def _unread(push: Sequence[PushAction]) -> tuple[tuple[str, int], ...] | None:
+    if len(push) > FEW:
+        return None
+    return tuple([(p.user_id, (NOTIFIES if p.notify else 0) | (HIGHLIGHTS if p.highlight else 0)) for p in push])
 
 
 def read(txn: Transaction, after: int, until: int, limit: int) -> list[tuple[int, Row]]:

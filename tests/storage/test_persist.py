@@ -12,14 +12,14 @@ from synapse.api.errors import MatrixError
 from synapse.events.builder import build
 from synapse.events.event import Event
 from synapse.http.request import Requester
-from synapse.replication.event_rows import read, rows_of
+from synapse.replication.event_rows import read
 from synapse.storage.database import Database, PoolSettings, Transaction
 from synapse.storage.event_txns import TxnKey
 from synapse.storage.extremities import ExtremitiesStore
 from synapse.storage.persist_events import NewEvent, Outcome, Request
 from tests.support.deferreds import started
 from tests.support.postgres import PostgresServer
-from tests.support.rooms import ALICE, BOB, CAROL, SERVER, SIGNER, Cluster, check_invariants, start
+from tests.support.rooms import ALICE, BOB, CAROL, SERVER, SIGNER, Cluster, announced_rows, check_invariants, start
 
 TOPIC = ("m.room.topic", "")
 LEVELS = ("m.room.power_levels", "")
@@ -363,7 +363,7 @@ async def test_rows_read_from_the_database_are_those_that_were_announced(databas
     await cluster.main.redactions.redact(ALICE, room_id, event_id, {"reason": "no"}, "t")
     await cluster.main.say(BOB, room_id, "x" * 20_000)
     await persist(cluster, await make(cluster, room_id, ALICE, *_topic("one"), state_key=""))
-    announced = rows_of(cluster.announced)
+    announced = announced_rows(cluster)
 
     rows: list[Any] = []
     while not rows or rows[-1][0] < announced[-1][0]:

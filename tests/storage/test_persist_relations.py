@@ -7,11 +7,11 @@ from typing import Any
 import pytest_twisted
 
 from synapse.http.request import Requester
-from synapse.replication.event_rows import read, rows_of
+from synapse.replication.event_rows import read
 from synapse.storage.background_updates import Batch
 from synapse.storage.database import Database, Transaction
 from synapse.storage.relation_updates import relate_events
-from tests.support.rooms import ALICE, BOB, Cluster, start
+from tests.support.rooms import ALICE, BOB, Cluster, announced_rows, start
 
 
 async def relate(
@@ -103,9 +103,9 @@ async def test_state_events_name_what_they_replaced(database: Database) -> None:
     second = await process.set(ALICE, room, "m.room.topic", {"topic": "two"})
     sql = "SELECT event_id, replaces FROM events WHERE type = 'm.room.topic'"
     assert dict(await query(database, sql)) == {first: None, second: first}
-    told = {row.event_id: row.replaces for _, row in rows_of(cluster.announced) if hasattr(row, "replaces")}
+    told = {row.event_id: row.replaces for _, row in announced_rows(cluster) if hasattr(row, "replaces")}
     assert (told[first], told[second]) == (None, first)
-    assert sorted(rows_of(cluster.announced), key=repr) == sorted(await database.read("r", read, 0, 99, 99), key=repr)
+    assert sorted(announced_rows(cluster), key=repr) == sorted(await database.read("r", read, 0, 99, 99), key=repr)
 
 
 @pytest_twisted.ensureDeferred

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from itertools import count
 from typing import Any, NamedTuple, Protocol
 
+from msgspec.structs import replace
 from signedjson.key import decode_signing_key_base64
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
@@ -35,7 +36,7 @@ from synapse.http.ratelimit import RateLimits
 from synapse.http.request import Requester
 from synapse.push.bulk import BulkPush, RoomMembers
 from synapse.replication.calls import LocalMain
-from synapse.replication.event_rows import Row, rows_of
+from synapse.replication.event_rows import EventRow, Row, rows_of
 from synapse.state.feed import RoomFeed
 from synapse.state.filters import StateFilter, StateKey
 from synapse.state.heads import RoomHeads
@@ -315,3 +316,12 @@ def _check_derived(txn: Transaction, room_id: str, current: dict[StateKey, str])
     )
     assert {(t, k): event_id for t, k, event_id in latest if event_id is not None} == current
     return {user_id for user_id, membership, _event in members if membership == "join"}
+
+
+def announced_rows(cluster: Cluster) -> list[tuple[int, Row]]:
+    """The rows of all that was announced, without what only those who hear of it at once are told."""
+    rows: list[tuple[int, Row]] = []
+    for position, row in rows_of(cluster.announced):
+        is_event = isinstance(row, EventRow)
+        rows.append((position, replace(row, unread=None, thread_id="main") if is_event else row))
+    return rows

@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 
 import pytest
 import pytest_twisted
+from msgspec.structs import replace
 
-from synapse.replication.event_rows import EventRow
+from synapse.replication.event_rows import HIGHLIGHTS, NOTIFIES, EventRow
 from synapse.storage.unread import MAIN, Unread
 from synapse.sync.unread import Counted, UnreadCounts
 from synapse.util.caches import LruCache
@@ -24,6 +25,8 @@ class Store:
         self.meanwhile: Callable[[], None] = lambda: None
 
     async def counts(self, user_id: str, after: Mapping[str, int], until: int) -> list[Unread]:
+        if not after:
+            return []
         self.asked.append(after[ROOM])
         found: dict[str, list[int]] = {}
         for at, thread in self.unread.items():
@@ -110,4 +113,59 @@ async def test_others_change_nothing(counting: Counting) -> None:
     counting.counts.events(9, [event("@alice:x")])
     counting.counts.receipts(9, [(9, (ROOM, "@alice:x")), (9, ("!other:x", BOB))])
     assert await counting.at(9) == {MAIN: 1}
+    assert counting.store.asked == [0, 1]
+
+
+def told(position: int, *users: tuple[str, int], thread: str = MAIN, known: bool = True) -> tuple[int, EventRow]:
+    """An event of somebody else that the stream brings, for whom it counts."""
+    unread = users if known else None
+    row = EventRow(ROOM, f"${position}", 1, "m.room.message", None, "@a:x", 0, (), 1, False, None, "", None, unread)
+    return position, replace(row, thread_id=thread)
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_the_stream_tells_is_counted_without_asking(counting: Counting) -> None:
+    counting.counts.start(0)
+    counting.store.unread = {1: MAIN}
+    assert await counting.at(1) == {MAIN: 1}
+    counting.counts.events(3, [told(2, (BOB, NOTIFIES)), told(3, (BOB, NOTIFIES), thread="$t"), told(4, ("@c:x", 3))])
+    assert await counting.at(2) == {MAIN: 2}
+    assert await counting.at(4) == {MAIN: 2, "$t": 1}
+    assert counting.store.asked == [0]
+    found = (await counting.counts.of(BOB, [ROOM], 4))[ROOM]
+    assert {each.thread_id: each.last for each in found} == {MAIN: 2, "$t": 3}
+    # An event of which the stream does not say it is asked for, with all that came after it.
+    counting.store.unread |= {2: MAIN, 3: "$t", 5: MAIN, 6: MAIN}
+    counting.counts.events(6, [told(5, known=False), told(6, (BOB, NOTIFIES))])
+    assert await counting.at(6) == {MAIN: 4, "$t": 1}
+    assert counting.store.asked == [0, 4]
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_the_stream_told_before_one_has_read_does_not_count(counting: Counting) -> None:
+    counting.counts.start(0)
+    counting.store.unread = {1: MAIN}
+    assert await counting.at(1) == {MAIN: 1}
+    counting.counts.events(2, [told(2, (BOB, NOTIFIES))])
+    counting.store.unread = {}
+    counting.counts.receipts(1, [(1, (ROOM, BOB))])
+    assert await counting.at(2) == {}
+    counting.counts.events(3, [told(3, (BOB, NOTIFIES | HIGHLIGHTS))])
+    assert await counting.at(3) == {MAIN: 1}
+    counting.counts.start(3)  # the stream begins anew: what came before is not in memory
+    counting.store.unread = {3: MAIN}
+    assert await counting.at(3) == {MAIN: 1}
+    assert counting.store.asked == [0, 0, 0]
+
+
+@pytest_twisted.ensureDeferred
+async def test_memory_of_the_stream_is_bounded(counting: Counting, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("synapse.sync.unread._NEWS", 3)
+    counting = Counting()
+    counting.counts.start(0)
+    counting.store.unread = {1: MAIN}
+    assert await counting.at(1) == {MAIN: 1}
+    counting.counts.events(5, [told(position, (BOB, NOTIFIES)) for position in range(2, 6)])
+    counting.store.unread |= dict.fromkeys(range(2, 6), MAIN)
+    assert await counting.at(5) == {MAIN: 5}
     assert counting.store.asked == [0, 1]
