@@ -18,6 +18,7 @@ from benchmarks.costs import Processes
 USERS = 20
 ROOMS = 20
 MEMBERS = 11
+MANY = 1000
 
 # scenario: (milliseconds of CPU an operation in the server's processes, the same in the database's)
 BUDGETS: dict[str, tuple[float, float]] = {
@@ -26,6 +27,7 @@ BUDGETS: dict[str, tuple[float, float]] = {
     "join": (4.0, 2.0),
     "create_room": (12.0, 5.0),
     "first_sync": (8.0, 4.0),
+    "first_sync_1000": (300.0, 100.0),
     "idle_sync": (0.4, 0.0),
     "deliver": (0.8, 0.3),
     "page": (1.5, 1.0),
@@ -151,6 +153,16 @@ async def first_sync(world: World, meter: Meter, count: int) -> Result:
     return await meter.measure("first_sync", (lambda: reader.sync() for _ in range(count)))
 
 
+async def first_sync_1000(world: World, meter: Meter, count: int) -> Result:
+    """Syncs without a token of a user who is in a thousand rooms, most of them quiet ones of three."""
+    reader, *others = world.users[-3:]
+    for number in range(MANY):
+        room = await reader.create_room(preset="public_chat", name=f"Quiet {number}")
+        for other in others:
+            await other.join(room)
+    return await meter.measure("first_sync_1000", (lambda: reader.sync() for _ in range(count)))
+
+
 async def idle_sync(world: World, meter: Meter, count: int) -> Result:
     """Incremental syncs that have nothing to say."""
     reader = world.users[1]
@@ -215,4 +227,5 @@ SCENARIOS: dict[str, tuple[Callable[[World, Meter, int], Awaitable[Result]], int
     "idle_sync": (idle_sync, 1000),
     "deliver": (deliver, 300),
     "page": (page, 200),
+    "first_sync_1000": (first_sync_1000, 5),  # the last, since its users are in many rooms from then on
 }
