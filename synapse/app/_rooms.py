@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from synapse.app._accounts import Accounts
     from synapse.app._replication import MainReplication, WorkerReplication
+    from synapse.federation.client import FederationClient
     from synapse.handlers.aliases import Aliases
     from synapse.handlers.deactivation import Departures
     from synapse.handlers.directory_rules import DirectoryRules
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from synapse.handlers.event_creation import EventCreation, Signer
     from synapse.handlers.membership import Memberships
     from synapse.handlers.new_rooms import NewRooms
+    from synapse.handlers.policy_server import PolicyServers
     from synapse.handlers.public_rooms import PublicRooms
     from synapse.handlers.redaction import Redactions
     from synapse.handlers.room_creation import RoomCreation
@@ -247,6 +249,7 @@ class Rooms:
             self.writer,
             self.push,
             EventRules(self.alias_store, RelationsStore(self._hs.database), memory.events, self._server_name),
+            self.policy_servers,
             RoomLocks(),
             self._hs.caches.lru("events_sent", 2_000),
             self.caught_up,
@@ -276,14 +279,35 @@ class Rooms:
         return ThirdPartyInvites(self.creation, memory.state, identity, invitees, limits, self._server_name)
 
     @cached_property
+    def policy_servers(self) -> PolicyServers:
+        from synapse.handlers.policy_server import PolicyServers
+
+        witnesses = self._hs.caches.lru("policy_witnesses", 1_000)
+        return PolicyServers(lambda: self.federation, self.memory.state, self.membership_store, witnesses)
+
+    @cached_property
+    def federation(self) -> FederationClient:
+        """Requests to other servers."""
+        from synapse.federation.client import FederationClient
+        from synapse.federation.discovery import Discovery, lookup_srv
+
+        options = self._config.outgoing
+        client = self._outside(options.federation_verify_certificates, options.federation_custom_ca_list)
+        discovery = Discovery(self._identity_client, lookup_srv, self._hs.reactor)
+        return FederationClient(self._server_name, self.signer.key, discovery, client)
+
+    @cached_property
     def _identity_client(self) -> OutsideClient:
+        return self._outside(not self._config.outgoing.use_insecure_ssl_client_just_for_testing_do_not_use)
+
+    def _outside(self, verify: bool, authorities: tuple[str, ...] = ()) -> OutsideClient:
+        """A client for requests to hosts that users name. Makes the process load OpenSSL."""
         from synapse.http.addresses import AddressFilter
         from synapse.http.outside import OutsideClient, Trust
 
         options = self._config.outgoing
         addresses = AddressFilter(options.ip_range_blacklist, options.ip_range_whitelist)
-        trust = Trust(verify=not options.use_insecure_ssl_client_just_for_testing_do_not_use)
-        return OutsideClient(self._hs.reactor, addresses, trust)
+        return OutsideClient(self._hs.reactor, addresses, Trust(verify, authorities))
 
     @cached_property
     def room_profiles(self) -> RoomProfiles:

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from synapse.storage.events import EventsStore, StoredEvent
     from synapse.util.caches import LruCache
 
+POLICY: Final = (EventTypes.POLICY, "")
+"""The room's policy server, which is looked up with the state that decides about an event."""
+
 ATTEMPTS: Final = 6
 """How often an event is built anew because the room has moved on, before it becomes a branch of the room."""
 
@@ -73,6 +76,14 @@ class Audience(Protocol):
         event's authorisation needed it."""
 
 
+class Endorser(Protocol):
+    """Lets others have a say before an event is sent; see `handlers.policy_server`."""
+
+    async def __call__(self, event: Event, state: State) -> Event:
+        """The event as it may be sent, with further signatures perhaps. Raises a MatrixError where it may not.
+        `state` is the room's, `POLICY` included."""
+
+
 class Rules(Protocol):
     """Further checks of an event by its type; raises MatrixError. `state` as for `Audience`."""
 
@@ -97,6 +108,7 @@ class EventCreation:
         writer: Callable[[Request], Awaitable[Outcome]],
         audience: Audience,
         rules: Rules,
+        endorse: Endorser,
         locks: RoomLocks,
         recent: LruCache[TxnKey, Persisted],
         caught_up: Callable[[int], Awaitable[None]],
@@ -111,6 +123,7 @@ class EventCreation:
         self._writer = writer
         self._audience = audience
         self._rules = rules
+        self._endorse = endorse
         self._locks = locks
         self._recent = recent
         self._caught_up = caught_up
@@ -212,6 +225,8 @@ class EventCreation:
         auth.check(event, {key: stored.event for key, stored in state.items()})
         await self._rules(draft, state)
         redacts = await self._redacted(event, state)
+        if POLICY in state:
+            event = await self._endorse(event, state)
         thread_id, push = await self._audience(event, state)
         new = NewEvent(event, draft.txn, tuple(push), thread_id, _replaced(draft, state), redacts)
         return Request(draft.room_id, (new,), head.state_ordering)
@@ -220,6 +235,7 @@ class EventCreation:
         """The room's head, and the state that decides about the event, of one and the same moment."""
         head = await self._head(draft.room_id)
         keys = auth.auth_types_for(head.version, draft.type, draft.sender, draft.state_key, draft.content)
+        keys.append(POLICY)
         if draft.key is not None and draft.key not in keys:
             keys.append(draft.key)
         while True:

@@ -48,6 +48,10 @@ class MembershipsStore:
         """Whether this server takes part in any of the rooms."""
         return await self._db.read("memberships.any_here", _any_here, list(room_ids))
 
+    async def joined_of_server(self, room_id: str, server_name: str) -> str | None:
+        """Somebody of that server who is in the room."""
+        return await self._db.read("memberships.joined_of_server", _joined_of_server, room_id, server_name)
+
     async def banned(self, room_id: str, limit: int) -> list[str]:
         """The events that ban somebody from the room, the latest first."""
         return await self._db.read("memberships.banned", _banned, room_id, limit)
@@ -104,6 +108,19 @@ def _any_here(txn: Transaction, room_ids: list[str]) -> bool:
         (Membership.JOIN, room_ids),
     )
     return txn.one_or_none() is not None
+
+
+def _joined_of_server(txn: Transaction, room_id: str, server_name: str) -> str | None:
+    txn.execute(
+        """
+        SELECT state_key FROM current_state WHERE room_id = %s AND type = %s AND membership = %s
+            AND right(state_key, length(%s)) = %s
+        LIMIT 1
+        """,
+        (room_id, EventTypes.MEMBER, Membership.JOIN, f":{server_name}", f":{server_name}"),
+    )
+    row = txn.one_or_none()
+    return None if row is None else row[0]
 
 
 def _banned(txn: Transaction, room_id: str, limit: int) -> list[str]:

@@ -21,6 +21,7 @@ from synapse.handlers.event_rules import EventRules
 from synapse.handlers.identity_server import IdentityServers
 from synapse.handlers.membership import Memberships
 from synapse.handlers.new_rooms import NewRooms
+from synapse.handlers.policy_server import PolicyServers
 from synapse.handlers.public_rooms import PublicRooms
 from synapse.handlers.push_rules import PushRules
 from synapse.handlers.redaction import Redactions
@@ -92,6 +93,7 @@ class RoomProcess:
         self.db = db
         self.lagging = False
         self.outside_client: Any = None
+        self.federation_client: Any = None
         self.position = 0
         self._late: list[tuple[int, Sequence[tuple[int, Row]]]] = []
         self._waiting: list[tuple[int, Deferred[None]]] = []
@@ -111,6 +113,7 @@ class RoomProcess:
             write,
             self.push,
             EventRules(AliasesStore(db), RelationsStore(db), self.events, SERVER),
+            PolicyServers(self.federation, self.state, MembershipsStore(db), LruCache("witnesses", 10)),
             RoomLocks(),
             LruCache("sent", 100),
             self.caught_up,
@@ -145,6 +148,10 @@ class RoomProcess:
             self.creation, self.new_rooms, self.state, stores, self.succession, Breath(real_reactor())
         )
         self.profiles = RoomProfiles(self.creation, self.state, MembershipsStore(db), InviteesStore(db))
+
+    def federation(self) -> Any:
+        """The client for other servers; tests that need it set one."""
+        return self.federation_client
 
     def outside(self) -> Any:
         """The client for identity servers; tests that need it set one."""

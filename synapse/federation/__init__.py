@@ -1,0 +1,1 @@
+"""Other servers: where they are, and what is asked of them."""

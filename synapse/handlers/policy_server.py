@@ -1,0 +1,159 @@
+"""Policy servers: in a room that has one, it signs each event before the event is sent, or says why not.
+
+The room names it in m.room.policy, with the key that its signatures are checked with; it counts as long as somebody of
+it is in the room. Changing m.room.policy itself needs no signature, so a room is never at its mercy.
+
+Client-server API, "Policy Servers"; server-server API, "Policy Servers".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import orjson
+
+from synapse.api.constants import EventTypes, Membership
+from synapse.api.errors import Codes, MatrixError, limit_exceeded
+from synapse.api.identifiers import domain_of, is_server_name
+from synapse.events.event import Event
+from synapse.events.hashes import essential_bytes
+from synapse.events.signing import SignatureError, verify
+from synapse.handlers.event_creation import POLICY
+from synapse.http.client import AnswerLate, ClientError
+
+if TYPE_CHECKING:
+    from synapse.federation.client import FederationClient
+    from synapse.handlers.event_creation import State
+    from synapse.http.client import ClientAnswer
+    from synapse.state.store import StateReader
+    from synapse.storage.memberships import MembershipsStore
+    from synapse.util.caches import LruCache
+
+PATH: Final = "/_matrix/policy/v1/sign"
+KEY_ID: Final = "ed25519:policy_server"
+WITHIN: Final = 10.0  # seconds that a sender waits for the policy server
+_MAX_SENTENCE: Final = 1024  # characters
+_MAX_RETRY_MS: Final = 3_600_000
+_OF_THE_TOKEN: Final = frozenset({Codes.UNKNOWN_TOKEN, Codes.MISSING_TOKEN, Codes.USER_DEACTIVATED, Codes.USER_LOCKED})
+"""Errors that a client would take for its own server's, and log the user out."""
+
+
+class Policy(NamedTuple):
+    """What m.room.policy says: the server, and its public key in base64."""
+
+    via: str
+    key: str
+
+
+class PolicyServers:
+    """Has events signed by their rooms' policy servers. An `Endorser` of `EventCreation`.
+
+    :param federation: makes the client for other servers, when it is needed.
+    :param witnesses: remembers somebody of the policy server who is in the room, by room and server.
+    """
+
+    def __init__(
+        self,
+        federation: Callable[[], FederationClient],
+        state: StateReader,
+        store: MembershipsStore,
+        witnesses: LruCache[tuple[str, str], str],
+    ) -> None:
+        self._federation = federation
+        self._state = state
+        self._store = store
+        self._witnesses = witnesses
+
+    async def __call__(self, event: Event, state: State) -> Event:
+        """The event with the signature of its room's policy server, where the room uses one.
+
+        Raises what the policy server answers; 403 M_FORBIDDEN where its signature is not right; 502
+        M_CONNECTION_FAILED or 504 M_CONNECTION_TIMEOUT where it does not answer: the event must not be sent then.
+        """
+        policy = policy_of(state[POLICY].shown.content)
+        if policy is None or (event.type, event.state_key) == POLICY:
+            return event
+        if not await self._is_in_room(event.room_id, policy.via):
+            return event
+        try:
+            answer = await self._federation().request(policy.via, "POST", PATH, event.raw, within=WITHIN)
+        except AnswerLate:
+            sentence = f"The policy server of this room, {policy.via}, does not answer. Please try again later."
+            raise MatrixError(504, Codes.CONNECTION_TIMEOUT, sentence) from None
+        except ClientError:
+            sentence = f"The policy server of this room, {policy.via}, cannot be reached. Please try again later."
+            raise MatrixError(502, Codes.CONNECTION_FAILED, sentence) from None
+        return _signed(event, policy, answer)
+
+    async def _is_in_room(self, room_id: str, server: str) -> bool:
+        """Whether somebody of the server is joined. No statement while the one who was seen last still is."""
+        place = (room_id, server)
+        witness = self._witnesses.get(place)
+        if witness is not None:
+            member = (EventTypes.MEMBER, witness)
+            state = await self._state.current(room_id, [member])
+            if member in state and state[member].event.membership == Membership.JOIN:
+                return True
+        found = await self._store.joined_of_server(room_id, server)
+        if found is None or domain_of(found) != server:
+            return False
+        self._witnesses.set(place, found)
+        return True
+
+
+def policy_of(content: dict[str, Any]) -> Policy | None:
+    """The policy server that an m.room.policy names; None unless it is valid."""
+    via, keys = content.get("via"), content.get("public_keys")
+    key = keys.get("ed25519") if isinstance(keys, dict) else None
+    if not isinstance(via, str) or not isinstance(key, str) or not is_server_name(via):
+        return None
+    return Policy(via, key)
+
+
+def _signed(event: Event, policy: Policy, answer: ClientAnswer) -> Event:
+    found = _object(answer)
+    if answer.code != 200:
+        raise _refusal(policy, answer, found)
+    by_server = found.get(policy.via)
+    signature = by_server.get(KEY_ID) if isinstance(by_server, dict) else None
+    if not isinstance(signature, str) or not _is_right(event, policy, signature):
+        sentence = f"The policy server of this room, {policy.via}, did not sign the event with its key."
+        raise MatrixError(403, Codes.FORBIDDEN, sentence)
+    signatures = {name: dict(keys) for name, keys in event.raw["signatures"].items()}
+    signatures.setdefault(policy.via, {})[KEY_ID] = signature
+    return Event.from_json({**event.raw, "signatures": signatures}, event.room_version, event_id=event.event_id)
+
+
+def _is_right(event: Event, policy: Policy, signature: str) -> bool:
+    from signedjson.key import decode_verify_key_bytes
+    from unpaddedbase64 import decode_base64
+
+    try:
+        key = decode_verify_key_bytes(KEY_ID, decode_base64(policy.key))
+        verify(essential_bytes(event.raw, event.room_version), signature, key)
+    except (SignatureError, ValueError, TypeError):
+        return False
+    return True
+
+
+def _refusal(policy: Policy, answer: ClientAnswer, found: dict[str, Any]) -> MatrixError:
+    """The policy server's error in its own words, as far as they are an error of its API."""
+    errcode, error = found.get("errcode"), found.get("error")
+    sentence = error[:_MAX_SENTENCE] if isinstance(error, str) else f"The policy server {policy.via} refused the event."
+    if answer.code == 429:
+        retry = found.get("retry_after_ms")
+        return limit_exceeded(min(max(retry, 1), _MAX_RETRY_MS) if type(retry) is int else 1000, sentence)
+    known = isinstance(errcode, str) and errcode.startswith("M_") and len(errcode) < 100 and errcode.isascii()
+    if answer.code not in (400, 403, 404) or not known or errcode in _OF_THE_TOKEN:
+        code = answer.code if answer.code in (400, 403) else 403
+        return MatrixError(code, Codes.FORBIDDEN, sentence)
+    return MatrixError(answer.code, str(errcode), sentence)
+
+
+def _object(answer: ClientAnswer) -> dict[str, Any]:
+    try:
+        value = orjson.loads(answer.body)
+    except orjson.JSONDecodeError:
+        return {}
+    return value if isinstance(value, dict) else {}
