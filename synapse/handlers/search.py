@@ -32,6 +32,8 @@ from synapse.util.words import terms
 MAX_RESULTS: Final = 50
 MAX_TERM: Final = 512  # characters
 MAX_WORDS: Final = 32
+LEAST_RANK: Final = 1e-30
+"""What is less, the database takes for nothing, or cannot hold."""
 ROUNDS: Final = 5
 """How often results are looked up for one page, where history visibility hides some."""
 
@@ -57,7 +59,8 @@ def parse_start(token: str | None, by_rank: bool) -> Start:
     if values is not None:
         rank, stream, group, value = values
         is_group = group in ("room_id", "sender") and value is not None
-        if (rank is not None) is by_rank and (is_group or (group is None and value is None)):
+        is_rank = rank is None or rank == 0 or LEAST_RANK < rank < 1 / LEAST_RANK
+        if is_rank and (rank is not None) is by_rank and (is_group or (group is None and value is None)):
             return Start(Place(rank, stream), group, value)
     raise invalid_param("'next_batch' is not a token of this search.")
 
@@ -97,6 +100,8 @@ class SearchHandler:
         _check(wish)
         start = parse_start(next_batch, wish.order_by == "rank")
         wanted = _narrowed(parse_room_event_filter(wish.filter), start)
+        if wanted.limit <= 0:
+            raise invalid_param("'limit' in the filter must be greater than 0.")
         page = await self._find(requester.user_id, wish, wanted, start)
         events = await self._answer.write(requester, wish, wanted, page)
         self._add_tokens(events, wish, page, start)

@@ -5,7 +5,8 @@ searches or once in a while (`synapse.handlers.search_index`); events from befor
 background update. A redaction takes the words out again.
 
 Words are cut by `synapse.util.words` and reduced to their stems by PostgreSQL's English dictionary, which leaves words
-of other scripts as they are. Beside them, each entry holds its room's id as a word: so a search in a few rooms is
+of other scripts as they are. Messages that are encrypted have no words, and rooms that are encrypted now are left out
+of every search. Beside them, each entry holds its room's id as a word: so a search in a few rooms is
 answered by the index alone, however often the words occur elsewhere. No word of a text begins with "!".
 """
 

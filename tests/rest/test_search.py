@@ -11,6 +11,7 @@ import pytest_twisted
 from synapse.storage import event_search
 from synapse.storage.database import Transaction
 from synapse.storage.pool import PoolSettings
+from synapse.util.batch_tokens import pack
 from tests.rest.crowd import ALICE, BOB, CAROL, People, people
 
 
@@ -299,6 +300,9 @@ async def test_bad_requests_are_refused(p: People) -> None:
     huge = json.dumps({"search_term": "x", "event_context": {"before_limit": 2**70}})
     body = b'{"search_categories": {"room_events": ' + huge.encode() + b"}}"
     assert await p.error("POST", "v3/search", body) == "400 M_BAD_JSON"
+    for rank in (1e300, 1e-300, -1.0):
+        token = pack(rank, 1, None, None)
+        assert await refused(p, {"search_term": "x"}, next_batch=token) == "400 M_INVALID_PARAM", rank
     for token in ("", "nonsense", "W10", "WzEsMl0", "W251bGwsMSxudWxsLG51bGxd", "é"):
         assert await refused(p, {"search_term": "x"}, next_batch=token) == "400 M_INVALID_PARAM", token
     assert await p.error("POST", "v3/search", {}, None) == "401 M_MISSING_TOKEN"
