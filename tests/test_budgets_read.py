@@ -155,6 +155,29 @@ async def test_a_page_of_messages_takes_three_statements_at_most(world: World) -
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_page_with_what_relates_to_it_takes_one_statement_more(world: World) -> None:
+    room = await world.room()
+    page = f"/rooms/{room}/messages?dir=b&limit=50"
+    for number in range(55):
+        await world.say("alice", room, f"m{number}")
+    for event in (await world.ask("alice", "GET", page))["chunk"][::4]:
+        for user, rel_type in (("bob", "m.thread"), ("alice", "m.replace"), ("carol", "m.reference")):
+            relates_to = {"rel_type": rel_type, "event_id": event["event_id"]}
+            content = {"body": "x", "msgtype": "m.text", "m.relates_to": relates_to, "m.new_content": {"body": "y"}}
+            path = f"/rooms/{room}/send/m.room.message/{rel_type}{event['event_id'][1:]}"
+            await world.ask(user, "PUT", path, content)
+    for user, path in (("alice", page), ("bob", page), ("bob", f"/rooms/{room}/context/{event['event_id']}")):
+        await world.ask(user, "GET", path)
+        with world.counted() as counts:
+            answer = await world.ask(user, "GET", path)
+        # Around an event: the event, what is before and after it, the state, and what belongs to these.
+        assert counts.statements_read <= (3 if path == page else 8), counts.sql
+        if path == page:
+            assert len(answer["chunk"]) == 50
+            assert sum("m.relations" in each["unsigned"] for each in answer["chunk"]) > 2
+
+
+@pytest_twisted.ensureDeferred
 async def test_reading_state_takes_one_statement(world: World) -> None:
     room = await world.room()
     await world.ask("bob", "GET", f"/rooms/{room}/state")

@@ -151,7 +151,7 @@ def _children(
     candidates: int,
 ) -> Children:
     ids, until = zip(*parents, strict=True)
-    txn.execute(
+    txn.planned(
         _CHILDREN,
         {
             "parents": list(ids),

@@ -125,12 +125,12 @@ def _current(
         JOIN events e ON e.event_id = cs.event_id
         """
         params += map(list, zip(*members.of, strict=True))
-    txn.execute(sql, tuple(params))
+    txn.planned(sql, tuple(params))
     return [(row[0], TimelineRow._make(row[1:])) for row in txn.rows()]
 
 
 def _deltas(txn: Transaction, after: dict[str, int], until: int) -> list[Delta]:
-    txn.execute(
+    txn.planned(
         """
         SELECT d.stream_ordering, d.room_id, d.type, d.state_key, d.event_id, d.prev_event_id
         FROM unnest(%s::text[], %s::bigint[]) AS w (room_id, after)
@@ -143,12 +143,12 @@ def _deltas(txn: Transaction, after: dict[str, int], until: int) -> list[Delta]:
 
 
 def _events(txn: Transaction, event_ids: list[str]) -> dict[str, TimelineRow]:
-    txn.execute(f"SELECT {COLUMNS} FROM events e WHERE e.event_id = ANY(%s) AND e.rejected IS NULL", (event_ids,))
+    txn.planned(f"SELECT {COLUMNS} FROM events e WHERE e.event_id = ANY(%s) AND e.rejected IS NULL", (event_ids,))
     return {row.event_id: row for row in map(TimelineRow._make, txn.rows())}
 
 
 def _entries(txn: Transaction, keys: Sequence[Entry]) -> dict[Entry, tuple[int, TimelineRow]]:
-    txn.execute(
+    txn.planned(
         f"""
         SELECT cs.stream_ordering, {COLUMNS}
         FROM unnest(%s::text[], %s::text[], %s::text[]) AS k (room_id, type, state_key)
@@ -174,7 +174,7 @@ _CHANGED = """
 def _summaries(txn: Transaction, room_ids: list[str], user_id: str, members: Sequence[Delta]) -> list[Summary]:
     changes = [[d.room_id for d in members], [d.prev_event_id for d in members], [d.event_id for d in members]]
     # Those who have left come after those who are here, and stand for the room only if nobody is.
-    txn.execute(
+    txn.planned(
         f"""
         SELECT r.room_id, COALESCE(s.joined_members, 0), COALESCE(s.invited_members, 0), h.heroes
         FROM (SELECT unnest(%s::text[]) AS room_id {_CHANGED if members else ""}) AS r

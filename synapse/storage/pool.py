@@ -21,6 +21,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from synapse.storage.errors import DatabaseClosed
+from synapse.storage.plans import Session
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
@@ -204,7 +205,8 @@ class _Worker:
 def connect(settings: PoolSettings) -> Connection:
     """A new connection in autocommit mode. Raises `psycopg2.OperationalError`."""
     connection: Connection = psycopg2.connect(
-        **{"application_name": "synapse", "connect_timeout": 10, **settings.connection}
+        connection_factory=Session,
+        **{"application_name": "synapse", "connect_timeout": 10, **settings.connection},
     )
     connection.autocommit = True
     if connection.encoding != "UTF8":

@@ -12,6 +12,8 @@ from typing import Any, Final, ParamSpec
 from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import cursor as Cursor
 
+from synapse.storage.plans import Session, values_of
+
 Row = tuple[Any, ...]
 Params = Sequence[Any] | Mapping[str, Any]
 P = ParamSpec("P")
@@ -44,12 +46,19 @@ class Transaction:
         `params` replace `%s`; without them, the SQL is sent as it is (a `%` needs no doubling).
         """
         self._count(sql)
-        self.round_trips += 1
-        if self._pending:
-            self._pending.append(self._mogrify(sql, params))
-            self._send_pending()
-        else:
-            self._cursor.execute(sql, params)
+        self._run(sql, params)
+
+    def planned(self, sql: str, params: Params = ()) -> None:
+        """`execute` for a statement that is run over and over with the same text: the database plans it once.
+
+        Only for SQL that is put together in few ways, as each connection keeps each text.
+        """
+        self._count(sql)
+        session = self._cursor.connection
+        assert isinstance(session, Session), "made by the pool"
+        statement = session.planned(sql)
+        execute = f"DISCARD PLANS; {statement.execute}" if session.outdated() else statement.execute
+        self._run(execute, values_of(statement, params))
 
     def later(self, sql: str, params: Params | None = None) -> None:
         """Runs a statement whose result nobody needs together with the next one, or with the COMMIT."""
@@ -120,6 +129,14 @@ class Transaction:
 
     def close(self) -> None:
         self._cursor.close()
+
+    def _run(self, sql: str, params: Params | None) -> None:
+        self.round_trips += 1
+        if self._pending:
+            self._pending.append(self._mogrify(sql, params))
+            self._send_pending()
+        else:
+            self._cursor.execute(sql, params)
 
     def _mogrify(self, sql: str, params: Params | None) -> bytes:
         return sql.encode() if params is None else self._cursor.mogrify(sql, params)

@@ -41,7 +41,7 @@ class UnreadStore:
 
 
 def _counts(txn: Transaction, user_id: str, after: Mapping[str, int], until: int) -> list[Unread]:
-    txn.execute(
+    txn.planned(
         """
         SELECT p.room_id, p.thread_id, COUNT(*) FILTER (WHERE p.notify), COUNT(*) FILTER (WHERE p.highlight),
             MAX(p.stream_ordering)

@@ -10,6 +10,7 @@ from pytest_twisted import ensureDeferred
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.threads import deferToThread
 
+from synapse.storage import plans
 from synapse.storage.database import CONFLICT_DELAYS, Database, PoolSettings, Transaction
 from synapse.storage.errors import DatabaseUnavailable, OutcomeUnknown
 from tests.support.postgres import PostgresServer
@@ -260,3 +261,54 @@ async def test_more_jobs_than_connections(database: Database) -> None:
     results = [Deferred.fromCoroutine(database.read("get", positions)) for _ in range(50)]
     assert await gatherResults(results) == [{}] * 50
     assert database.pool.size <= database.pool.settings.maximum
+
+
+# -- planned statements --------------------------------------------------------------------------------------------
+
+
+def _sum(txn: Transaction, numbers: list[int], factor: int) -> Any:
+    txn.planned("SELECT sum(n) * %(f)s, %(f)s, '%%' FROM unnest(%(n)s::int[]) AS n", {"n": numbers, "f": factor})
+    return txn.one()
+
+
+@ensureDeferred
+async def test_planned_statements_are_asked_like_others(database: Database) -> None:
+    for _ in range(8):  # the database goes over from plans for these values to one for all
+        with database.counted() as counts:
+            assert await database.read("sum", _sum, [1, 2], 5) == (15, 5, "%")
+        assert counts.statements_read == 1
+    assert await database.write("sum", _sum, [4], 2) == (8, 2, "%")
+    assert await database.snapshot("sum", _sum, [], 2) == (None, 2, "%")
+
+    def plain(txn: Transaction) -> Any:
+        txn.planned("SELECT 1")
+        txn.planned("SELECT %s::int + %s", (1, 2))
+        return txn.one()
+
+    assert await database.read("plain", plain) == (3,)
+
+
+@ensureDeferred
+async def test_a_plan_that_fails_leaves_the_connection_usable(database: Database) -> None:
+    def wrong(txn: Transaction) -> None:
+        txn.planned("SELECT nonsense FROM nowhere WHERE x = %s", (1,))
+
+    for _ in range(2):
+        with pytest.raises(psycopg2.Error, match="nowhere"):
+            await database.read("wrong", wrong)
+        assert await database.read("sum", _sum, [1], 1) == (1, 1, "%")
+
+
+@ensureDeferred
+async def test_a_new_connection_plans_anew(database: Database, postgres: PostgresServer) -> None:
+    assert await database.read("sum", _sum, [1], 1) == (1, 1, "%")
+    postgres.kill_connections(database.pool.settings.connection["dbname"])
+    assert await database.read("sum", _sum, [1], 1) == (1, 1, "%")
+
+
+@ensureDeferred
+async def test_plans_are_made_anew_after_a_while(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plans, "KEPT_SECONDS", 0.0)
+    for _ in range(3):
+        assert await database.read("sum", _sum, [1], 1) == (1, 1, "%")
+        assert await database.write("sum", _sum, [1], 1) == (1, 1, "%")
