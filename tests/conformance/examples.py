@@ -70,6 +70,7 @@ class Asked:
         return self.operation.prefix + filled + (f"?{sent}" if sent else "")
 
 
+_CAROL = {"userId": "{carol}"}  # who is in few rooms, which all hear of it
 _ROOM = {"roomId": "{room}"}
 _EVENT = {"roomId": "{room}", "eventId": "{event}"}
 _THREAD = {"roomId": "{room}", "eventId": "{thread}"}
@@ -267,8 +268,8 @@ OWN = (
     Example("getVersions"),
     Example("getUserProfile", {"userId": "{alice}"}),
     Example("getProfileField", {"userId": "{alice}", "keyName": "displayname"}),
-    Example("setProfileField", {"userId": "{alice}", "keyName": "displayname"}, body={"displayname": "Alice"}),
-    Example("deleteProfileField", {"userId": "{alice}", "keyName": "avatar_url"}),
+    Example("setProfileField", {**_CAROL, "keyName": "displayname"}, body={"displayname": "Carol"}, user="carol"),
+    Example("deleteProfileField", {**_CAROL, "keyName": "avatar_url"}, user="carol"),
 )
 
 EXAMPLES = (*MEMBERSHIP, *DIRECTORY, *WRITING, *READING, *FOLLOWING, *OWN)

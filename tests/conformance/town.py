@@ -235,6 +235,25 @@ class Town:
         return await self._room(initial_state=[{"type": "m.room.join_rules", "content": {"join_rule": "knock"}}])
 
 
+class _EndingReactor:
+    """The real reactor; what a server would still do in the time to come is not done after its end."""
+
+    def __init__(self) -> None:
+        self._calls: list[Any] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(real_reactor(), name)
+
+    def callLater(self, *args: Any, **kw: Any) -> Any:
+        self._calls.append(real_reactor().callLater(*args, **kw))
+        return self._calls[-1]
+
+    def end(self) -> None:
+        for call in self._calls:
+            if call.active():
+                call.cancel()
+
+
 async def _wait_for_nothing(reached: Callable[[], bool], seconds: float) -> bool:
     return reached()
 
@@ -248,8 +267,9 @@ def uses_up(example: Example) -> bool:
 async def town(postgres: PostgresServer) -> AsyncIterator[Town]:
     """A town for a module of tests."""
     name = postgres.create()
-    server = TestServer(postgres.settings(name), real_reactor(), {})
-    server.hs.ratelimits = RateLimits(lambda _: None, real_reactor())
+    reactor = _EndingReactor()
+    server = TestServer(postgres.settings(name), reactor, {})
+    server.hs.ratelimits = RateLimits(lambda _: None, reactor)
     await server.start()
     try:
         made = Town(server)
@@ -257,4 +277,5 @@ async def town(postgres: PostgresServer) -> AsyncIterator[Town]:
         yield made
     finally:
         await server.stop()
+        reactor.end()
         postgres.drop(name)
