@@ -325,13 +325,14 @@ class Accounts:
     def account_data(self) -> AccountData:
         from synapse.handlers.account_data import AccountData
 
-        return AccountData(self.account_data_store, self._hs.stream_writer("account_data"), self._hs.main)
+        hs = self._hs
+        return AccountData(self.account_data_store, hs.stream_writer("account_data"), hs.main, hs.invalidate)
 
     @cached_property
     def push_rules(self) -> PushRules:
-        from synapse.handlers.push_rules import CACHE_SIZE, PushRules
+        from synapse.handlers.push_rules import CACHE, CACHE_SIZE, PushRules
 
-        cache = self._hs.caches.cache("push_rules", CACHE_SIZE, shared=False)
+        cache = self._hs.caches.cache(CACHE, CACHE_SIZE)
 
         def changed(_position: int, rows: Rows) -> None:
             for _, user_id in rows:

@@ -15,10 +15,13 @@ import orjson
 
 from synapse.api.constants import AccountDataTypes
 from synapse.api.errors import Codes, MatrixError, bad_json, invalid_param, not_found
+from synapse.handlers.push_rules import CACHE as PROGRAMS
 from synapse.replication.calls import Call
 from synapse.storage.account_data import AccountDatum, TooManyTags
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable
+
     from synapse.handlers.positions import StreamWriter
     from synapse.replication.calls import MainProcess
     from synapse.storage.account_data import AccountDataStore
@@ -52,12 +55,22 @@ TAG: Final = Call("account_data.tag", Tagging, type(None))
 
 
 class AccountData:
-    """Reads account data anywhere, and has the main process write it."""
+    """Reads account data anywhere, and has the main process write it.
 
-    def __init__(self, store: AccountDataStore, stream: StreamWriter, main: MainProcess) -> None:
+    :param invalidate: has every process forget keys of a cache.
+    """
+
+    def __init__(
+        self,
+        store: AccountDataStore,
+        stream: StreamWriter,
+        main: MainProcess,
+        invalidate: Callable[[str, Iterable[str]], Awaitable[None]],
+    ) -> None:
         self._store = store
         self._stream = stream
         self._main = main
+        self._invalidate = invalidate
         main.expose(SET, self._set)
         main.expose(TAG, self._tag)
 
@@ -100,6 +113,8 @@ class AccountData:
         await self._stream.append(
             lambda position: self._store.put(setting.user_id, datum, position), lambda _: [setting.user_id]
         )
+        if not setting.room_id and setting.type == AccountDataTypes.IGNORED_USER_LIST:
+            await self._invalidate(PROGRAMS, [setting.user_id])
 
     async def _tag(self, tagging: Tagging) -> None:
         user_id, room_id, tag, content = tagging.user_id, tagging.room_id, tagging.tag, tagging.content

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from synapse.storage.push_rules import PushRuleStore
     from synapse.util.caches import Cache
 
+CACHE: Final = "push_rules"
 CACHE_SIZE: Final = 10_000
 
 
@@ -50,7 +51,8 @@ EDIT: Final = Call("push_rules.edit", Edit, type(None))
 class PushRules:
     """Reads rules anywhere, and has the main process change them.
 
-    :param cache: compiled rules by user, which rows of the stream `push_rules` make it forget.
+    :param cache: compiled rules by user, which rows of the stream `push_rules` make it forget; and whoever changes
+        whom a user ignores, since that is compiled into them.
     """
 
     def __init__(

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from synapse.api.constants import Membership
 from synapse.api.filters import Path, parse_path
 from synapse.events.event import Event
 from synapse.events.power_levels import PowerLevels
@@ -185,7 +186,18 @@ class ContainsDisplayName:
         return bool(display_name) and _has_words(facts.value(_BODY).lower(), str(display_name).lower())
 
 
-Condition = EventMatch | Is | Contains | MemberCount | SenderMayNotify | Never
+@dataclass(frozen=True, slots=True)
+class IsIgnored:
+    """The event is of somebody whom the user ignores, and hidden from them: no state, unless it invites somebody."""
+
+    users: frozenset[str]
+
+    def holds(self, facts: EventFacts) -> bool:
+        event = facts.event
+        return event.sender in self.users and (event.state_key is None or event.membership == Membership.INVITE)
+
+
+Condition = EventMatch | Is | Contains | MemberCount | SenderMayNotify | IsIgnored | Never
 """A condition on the event alone: `holds(facts)`. Hashable, and equal to others that mean the same."""
 
 UserCondition = IsUser | ContainsUser | ContainsDisplayName

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from synapse.api.errors import bad_json, invalid_param, missing_param, not_found
+from synapse.push.conditions import IsIgnored
 from synapse.push.default_rules import DEFAULT_RULES, KINDS, MASTER, for_user
 from synapse.push.evaluator import CompiledRule, Program, compile_rule
 
@@ -58,10 +59,14 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class UserRules:
-    """Own rules by kind, the most important first, and changes by the id of the default rule."""
+    """Own rules by kind, the most important first, and changes by the id of the default rule.
+
+    `ignored` are no rules: what these users say notifies of nothing, whatever the rules say.
+    """
 
     own: Mapping[str, tuple[OwnRule, ...]] = field(default_factory=dict)
     changes: Mapping[str, Change] = field(default_factory=dict)
+    ignored: frozenset[str] = frozenset()
 
     def of_kind(self, kind: str) -> tuple[OwnRule, ...]:
         return self.own.get(kind, ())
@@ -207,6 +212,9 @@ def ruleset(rules: UserRules, user_id: str) -> dict[str, list[dict[str, Any]]]:
 
 def program(rules: UserRules) -> Program:
     """The enabled rules, compiled. Users without rules of their own share `DEFAULT_PROGRAM`."""
+    if rules.ignored:
+        silence = CompiledRule("", (IsIgnored(rules.ignored),), (), ())
+        return (silence, *program(replace(rules, ignored=frozenset())))
     if not rules.changes and not any(rules.own.values()):
         return DEFAULT_PROGRAM
     return _compile(rules)

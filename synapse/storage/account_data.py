@@ -82,6 +82,15 @@ def _dated(txn: Transaction, user_id: str, room_id: str, data_type: str) -> tupl
     return (None, 0) if row is None else (row[0], row[1])
 
 
+def ignored_users(content: str, user_id: str) -> frozenset[str]:
+    """Whom the content of a user's m.ignored_user_list names: client-server API, "Ignoring Users".
+
+    Clients may store anything; and ignoring oneself would hide one's own messages.
+    """
+    ignored = orjson.loads(content).get("ignored_users")
+    return frozenset(ignored) - {user_id} if isinstance(ignored, dict) else frozenset()
+
+
 def _changed(txn: Transaction, user_id: str, after: int, until: int | None) -> list[AccountDatum]:
     txn.execute(
         """

@@ -8,11 +8,14 @@ Stream positions come from the caller, which is the main process.
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
+from synapse.api.constants import AccountDataTypes
 from synapse.push.rules import NO_RULES, Change, OwnRule, UserRules
+from synapse.storage.account_data import ignored_users
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -42,7 +45,7 @@ class PushRuleStore:
         return (await self.of_users([user_id])).get(user_id, NO_RULES)
 
     async def of_users(self, user_ids: Sequence[str]) -> dict[str, UserRules]:
-        """The rules of many users in one statement; those who never touched theirs are missing."""
+        """The rules of many users in one statement; those who never touched theirs, and ignore nobody, are missing."""
         return await self._db.read("push_rules.of_users", _of_users, user_ids) if user_ids else {}
 
     async def edit(self, user_id: str, operation: Callable[[UserRules], UserRules], stream_id: int) -> UserRules:
@@ -53,15 +56,23 @@ class PushRuleStore:
 def _of_users(txn: Transaction, user_ids: Sequence[str]) -> dict[str, UserRules]:
     txn.execute(
         """
-        SELECT user_id, kind, rule_id, position, conditions, actions, enabled, is_default FROM push_rules
-        WHERE user_id = ANY(%s) ORDER BY position DESC, rule_id
+        SELECT user_id, kind, rule_id, position, conditions::text, actions::text, enabled, is_default FROM push_rules
+        WHERE user_id = ANY(%(users)s)
+        UNION ALL SELECT user_id, %(ignored)s, '', 0, content, NULL, NULL, false FROM account_data
+        WHERE user_id = ANY(%(users)s) AND room_id = '' AND type = %(ignored)s
+        ORDER BY position DESC, rule_id
         """,
-        (list(user_ids),),
+        {"users": list(user_ids), "ignored": AccountDataTypes.IGNORED_USER_LIST},
     )
     found: dict[str, list[Row]] = defaultdict(list)
+    ignored: dict[str, frozenset[str]] = {}
     for user_id, *row in txn.rows():
-        found[user_id].append(tuple(row))
-    return {user_id: _rules(rows) for user_id, rows in found.items()}
+        if row[0] == AccountDataTypes.IGNORED_USER_LIST:
+            ignored[user_id] = ignored_users(row[3], user_id)
+        else:
+            found[user_id].append(tuple(row))
+    nobody: frozenset[str] = frozenset()
+    return {u: replace(_rules(found.get(u, [])), ignored=ignored.get(u, nobody)) for u in {*found, *ignored}}
 
 
 def _rules(rows: list[Row]) -> UserRules:

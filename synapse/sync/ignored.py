@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-import orjson
-
 from synapse.api.constants import AccountDataTypes
-from synapse.storage.account_data import AccountDataStore
+from synapse.storage.account_data import AccountDataStore, ignored_users
 from synapse.util.caches import Cache
 
 CACHE: Final = "ignored_users"
@@ -38,10 +36,4 @@ class IgnoredUsers:
 
     async def _load(self, user_id: str) -> Ignored:
         content, since = await self._store.dated(user_id, "", AccountDataTypes.IGNORED_USER_LIST)
-        return Ignored(_parse(content, user_id), since)
-
-
-def _parse(content: str | None, user_id: str) -> frozenset[str]:
-    """The users of the list. Clients may store anything, and ignoring oneself would hide one's own messages."""
-    ignored = None if content is None else orjson.loads(content).get("ignored_users")
-    return frozenset(ignored) - {user_id} if isinstance(ignored, dict) else NOBODY
+        return Ignored(NOBODY if content is None else ignored_users(content, user_id), since)

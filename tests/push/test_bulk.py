@@ -38,6 +38,31 @@ async def test_a_message_concerns_all_members_but_its_sender(database: Database)
 
 
 @pytest_twisted.ensureDeferred
+async def test_who_is_ignored_concerns_nobody_who_ignores_them(database: Database) -> None:
+    cluster = await start(database)
+    process = cluster.main
+    room_id = await process.room(joined=[BOB, CAROL])
+    await send(process, BOB, room_id)
+    assert told(cluster).keys() == {ALICE.user_id, CAROL.user_id}
+    everybody = {user.user_id: {} for user in (ALICE, BOB)}
+    await process.account_data.set(ALICE.user_id, "", "m.ignored_user_list", {"ignored_users": everybody})
+    await process.account_data.set(CAROL.user_id, "", "m.ignored_user_list", {"ignored_users": "nonsense"})
+    await send(process, BOB, room_id, **{"m.mentions": {"user_ids": [ALICE.user_id]}})
+    assert told(cluster).keys() == {CAROL.user_id}
+    with database.counted() as counts:
+        await send(process, BOB, room_id)
+    assert counts.statements_read == 0
+    await send(process, CAROL, room_id)
+    assert told(cluster).keys() == {ALICE.user_id, BOB.user_id}
+    elsewhere = await process.room(BOB)
+    await process.memberships.invite(BOB, elsewhere, {"user_id": ALICE.user_id})
+    assert told(cluster) == {}
+    await process.account_data.set(ALICE.user_id, "", "m.ignored_user_list", {"ignored_users": {}})
+    await send(process, BOB, room_id)
+    assert told(cluster).keys() == {ALICE.user_id, CAROL.user_id}
+
+
+@pytest_twisted.ensureDeferred
 async def test_mentions_highlight(database: Database) -> None:
     cluster = await start(database)
     room_id = await cluster.main.room(joined=[BOB, CAROL])

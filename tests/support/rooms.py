@@ -4,7 +4,7 @@ reaches every process at once, or when the test lets it (`RoomProcess.lag`, `cat
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import count
 from typing import Any, NamedTuple, Protocol
 
@@ -102,7 +102,8 @@ class RoomProcess:
         self.heads = RoomHeads(ExtremitiesStore(db), LruCache("heads", 100))
         self.members = RoomMembers(MembershipsStore(db), SERVER, Cache("members", 100))
         self.feed = RoomFeed(self.heads, self.state, self.events, self.members)
-        self.push_rules = PushRules(PushRuleStore(db), Cache("push_rules", 1000), Numbers(), LocalMain())
+        self.programs: Cache[str, Any] = Cache("push_rules", 1000)
+        self.push_rules = PushRules(PushRuleStore(db), self.programs, Numbers(), LocalMain())
         self.push = BulkPush(self.members, self.push_rules.programs, self.events, SERVER)
         self.creation = EventCreation(
             SIGNER,
@@ -129,7 +130,7 @@ class RoomProcess:
         self.aliases = Aliases(AliasesStore(db), RoomsStore(db), self.state, self.creation, SERVER)
         self.directory = PublicRooms(RoomsStore(db), SERVER)
         self.redactions = Redactions(self.creation)
-        self.account_data = AccountData(AccountDataStore(db), Numbers(), LocalMain())
+        self.account_data = AccountData(AccountDataStore(db), Numbers(), LocalMain(), self.forget)
         self.succession = RoomSuccession(self.state, self.account_data, self.push_rules)
         self.memberships = Memberships(
             self.creation,
@@ -156,6 +157,12 @@ class RoomProcess:
     def outside(self) -> Any:
         """The client for identity servers; tests that need it set one."""
         return self.outside_client
+
+    async def forget(self, cache: str, keys: Iterable[str]) -> None:
+        """What every process is told to forget."""
+        assert cache == self.programs.name
+        for key in keys:
+            self.programs.invalidate(key)
 
     def hear(self, position: int, rows: Sequence[tuple[int, Row]]) -> None:
         """Rows of the events stream arrive, unless this process lags."""
