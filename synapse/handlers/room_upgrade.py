@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
-from synapse.api.constants import EventTypes, Membership, RoomTypes
+from synapse.api.constants import EventTypes, GuestAccess, Membership, RoomTypes
 from synapse.api.errors import Codes, MatrixError, forbidden, not_found
 from synapse.api.identifiers import parse_room_id
 from synapse.api.room_versions import RoomVersion, room_version
@@ -57,6 +57,9 @@ MAX_BANS: Final = 1_000
 
 MAX_CHILDREN: Final = 400
 """Children of a space that are carried over."""
+
+_WITHOUT: Final = {EventTypes.GUEST_ACCESS: {"guest_access": GuestAccess.FORBIDDEN}}
+"""What holds in a room without such an event, and is said in the new one: recommended to be carried over."""
 
 _CREATE: Final = (EventTypes.CREATE, "")
 _POWER_LEVELS: Final = (EventTypes.POWER_LEVELS, "")
@@ -233,7 +236,7 @@ def _create_content(old: _Old, version: RoomVersion, founder: str, additional_cr
 
 def _transferred(old: _Old, version: RoomVersion) -> Iterator[PlannedState]:
     for event_type in TRANSFERRED:
-        content = old.state.get((event_type, ""))
+        content = old.state.get((event_type, ""), _WITHOUT.get(event_type))
         if content is not None:
             transferred = supported_join_rules(content, version) if event_type == EventTypes.JOIN_RULES else content
             yield PlannedState(event_type, "", transferred)

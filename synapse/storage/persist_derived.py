@@ -16,7 +16,8 @@ _COUNTED = {Membership.JOIN: "joined_members", Membership.INVITE: "invited_membe
 # What a room list may show as such; content is anybody's.
 _FORMS: dict[str, Callable[[str], bool]] = {
     "canonical_alias": is_room_alias,
-    "avatar_url": lambda text: text.startswith("mxc://"),
+    # Old rooms have pictures on the web.
+    "avatar_url": lambda text: text.startswith(("mxc://", "https://", "http://")),
 }
 
 

@@ -139,6 +139,10 @@ async def test_what_a_list_shows(database: Database) -> None:
         "guest_can_join": True,
         "join_rule": "public",
     }
+    for url, shown in (("https://test/x.png", True), ("javascript:alert(1)", False), ("nonsense", False)):
+        await process.set(ALICE, room_id, "m.room.avatar", {"url": url})
+        (room,) = (await process.directory.page(None, Wish()))["chunk"]
+        assert room.get("avatar_url") == (url if shown else None)
 
 
 @pytest_twisted.ensureDeferred

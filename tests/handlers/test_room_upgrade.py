@@ -103,6 +103,15 @@ def _check_levels(before: dict[str, Any], after: dict[str, Any], old_version: st
 
 
 @pytest_twisted.ensureDeferred
+async def test_what_held_without_an_event_is_said_in_the_new_room(database: Database) -> None:
+    process = (await start(database)).main
+    old_id = await process.room(preset="public_chat")
+    assert ("m.room.guest_access", "") not in await state_of(process, old_id)
+    new = await state_of(process, await upgrade(process, old_id))
+    assert new["m.room.guest_access", ""] == {"guest_access": "forbidden"}
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_moderator_stays_one(database: Database) -> None:
     """Founding a room takes more power than the upgrader is to have in it."""
     process = (await start(database)).main

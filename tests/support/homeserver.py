@@ -12,6 +12,7 @@ connections on loopback. Nothing is configured but what the test says, and what 
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -32,9 +33,11 @@ from tests.support.postgres import SERVER_NAME
 from tests.support.reactor import real_reactor
 
 _KEY = Path(__file__).parent.with_name("rest") / "test.signing.key"
+_MEDIA = tempfile.TemporaryDirectory(prefix="synapse-media-")  # which goes with the tests' process
 OPTIONS: dict[str, Any] = {
     "server_name": SERVER_NAME,
     "signing_key_path": str(_KEY),
+    "media_store_path": _MEDIA.name,
     "enable_registration": True,
     "enable_registration_without_verification": True,
     "registration_shared_secret": "the registration secret",
