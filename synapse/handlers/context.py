@@ -68,13 +68,15 @@ class EventContext:
         told = [row, *(s.row for s in seen)]
         notes = await self._annotator.notes(told, user_id, device_id, {room_id: access})
         earlier = {r.event_id for r in before}
+        later = [s for s in seen if s.row.event_id not in earlier]
         answer: dict[str, Any] = {
             "start": str(RoomToken(first.depth, first.stream - 1)),
             "end": str(RoomToken(last.depth, last.stream)),
             "event": orjson.Fragment(self._forms().form(row, notes, membership)),
             "events_before": self._pagination.write([s for s in seen if s.row.event_id in earlier], notes),
-            "events_after": self._pagination.write([s for s in seen if s.row.event_id not in earlier], notes),
-            "state": await self._state_at(last, [Seen(row, membership), *seen], wanted),
+            "events_after": self._pagination.write(later, notes),
+            # What the user may not see does not tell them how the room is then either.
+            "state": await self._state_at(later[-1].row if later else row, [Seen(row, membership), *seen], wanted),
         }
         return orjson.dumps(answer)
 
