@@ -29,7 +29,7 @@ _CREATE: Final = (EventTypes.CREATE, "")
 _JOIN_RULES: Final = (EventTypes.JOIN_RULES, "")
 _POWER_LEVELS: Final = (EventTypes.POWER_LEVELS, "")
 _GUEST_ACCESS: Final = (EventTypes.GUEST_ACCESS, "")
-_RESTRICTED: Final = frozenset({JoinRules.RESTRICTED, JoinRules.KNOCK_RESTRICTED})
+_RESTRICTED: Final = (JoinRules.RESTRICTED, JoinRules.KNOCK_RESTRICTED)  # looked up with whatever the event says
 _NEEDS_NO_CONDITION: Final = frozenset({Membership.JOIN, Membership.INVITE, Membership.BAN})
 
 

@@ -152,7 +152,8 @@ class Memberships:
 
     async def put_state(self, requester: Requester, room_id: str, target: str, content: dict[str, Any]) -> str:
         """An m.room.member event as the client words it; its id. A name or picture of its own holds in this room."""
-        if content.get("membership") not in Membership.ALL:
+        membership = content.get("membership")
+        if not isinstance(membership, str) or membership not in Membership.ALL:
             raise bad_json(f"A membership is one of {', '.join(sorted(Membership.ALL))}.")
         parse_user_id(target)
         return await self._change(requester, room_id, target, content)
