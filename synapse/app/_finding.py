@@ -110,8 +110,9 @@ class Finding:
     @cached_property
     def spaces(self) -> Spaces:
         from synapse.handlers.spaces import Spaces
+        from synapse.storage.spaces import SpacesStore
 
-        return Spaces(self.room_summaries, self._hs.reading.state_store, self._hs.reading.annotator)
+        return Spaces(self.room_summaries, SpacesStore(self._hs.database), self._hs.reading.annotator)
 
     @cached_property
     def mutual_rooms(self) -> MutualRooms:

@@ -6,6 +6,7 @@ Client-server API, "Room aliases", "Published room directory".
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from synapse.api.constants import EventTypes, HistoryVisibility, Membership
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from synapse.state.store import StateReader
     from synapse.storage.aliases import AliasesStore
     from synapse.storage.rooms import Room, RoomsStore
+
+logger = logging.getLogger(__name__)
 
 _CANONICAL = (EventTypes.CANONICAL_ALIAS, "")
 
@@ -154,5 +157,9 @@ class Aliases:
         changed: dict[str, Any] = {key: value for key, value in content.items() if value != gone.alias}
         if isinstance(others := content.get("alt_aliases"), list):
             changed["alt_aliases"] = [alias for alias in others if alias != gone.alias]
-        if changed != content:
+        if changed == content:
+            return
+        try:
             await self._creation.create(requester, gone.room_id, EventTypes.CANONICAL_ALIAS, changed, state_key="")
+        except MatrixError as error:  # the alias is gone all the same, which is what was asked for
+            logger.info("The alias %s stays in the state of its room %s: %s", gone.alias, gone.room_id, error)

@@ -29,7 +29,8 @@ from synapse.util.clock import Clock
 from synapse.util.words import UNSPACED, WORD, fold, terms
 
 MAX_CONTEXT: Final = 20
-MAX_HIGHLIGHT_WORDS: Final = 2_000
+MAX_HIGHLIGHT_TEXT: Final = 8_000
+"""In so many characters of each result, words to highlight are looked for."""
 
 Profiles = dict[int, dict[str, dict[str, Any]]]
 """By state group and user."""
@@ -185,9 +186,9 @@ class SearchAnswer:
             return []
         spoken: dict[str, set[str]] = {}
         for row in rows:
-            for word in WORD.findall(searched_text(row.type, row.json)):
-                if len(spoken) < MAX_HIGHLIGHT_WORDS:
-                    spoken.setdefault(fold(word), set()).add(word.lower())
+            text = searched_text(row.type, row.json)[:MAX_HIGHLIGHT_TEXT]
+            for word in WORD.findall(text):
+                spoken.setdefault(fold(word), set()).add(word.lower())
         meant = await self._store.same_stem(list(spoken), terms(term))
         found = {word for folded in meant for word in spoken[folded]}
         return sorted(found | {run for word in WORD.findall(fold(term)) for run in UNSPACED.findall(word)})

@@ -15,12 +15,12 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
-from synapse.api.constants import EventTypes, RoomTypes
+from synapse.api.constants import RoomTypes
 from synapse.api.errors import forbidden, invalid_param
 from synapse.api.identifiers import is_room_id
 from synapse.handlers.room_summaries import RoomSummaries, summarised
-from synapse.storage.past_state import NO_MEMBERS, PastStateStore
 from synapse.storage.rooms import KnownRoom
+from synapse.storage.spaces import SpacesStore
 from synapse.storage.timeline import TimelineRow
 from synapse.sync.forms import Annotator, content_of
 from synapse.util.batch_tokens import pack, unpack
@@ -31,6 +31,8 @@ MAX_DEPTH: Final = 30
 """Also where no `max_depth` is given; each level costs two statements."""
 MAX_ROOMS: Final = 2_000
 """Of one tree; what lies beyond is not told."""
+MAX_CHILDREN: Final = 1_000
+"""Of one space; of those that were added later, nothing is told."""
 
 _ORDER: Final = re.compile(r"[\x20-\x7e]{1,50}", re.ASCII)
 
@@ -63,9 +65,9 @@ class Tree(NamedTuple):
 class Spaces:
     """Walks spaces, in any process."""
 
-    def __init__(self, summaries: RoomSummaries, states: PastStateStore, annotator: Annotator) -> None:
+    def __init__(self, summaries: RoomSummaries, store: SpacesStore, annotator: Annotator) -> None:
         self._summaries = summaries
-        self._states = states
+        self._store = store
         self._annotator = annotator
 
     async def hierarchy(self, user_id: str, room_id: str, wish: Wish) -> bytes:
@@ -106,8 +108,7 @@ class Spaces:
     async def _children(self, space_ids: list[str], suggested_only: bool) -> dict[str, list[Child]]:
         """The valid children of each space. One statement."""
         found: dict[str, list[Child]] = {space_id: [] for space_id in space_ids}
-        current = await self._states.current(space_ids, NO_MEMBERS, (EventTypes.SPACE_CHILD,))
-        rows = [row for _, row in current]
+        rows = await self._store.children(space_ids, MAX_CHILDREN)
         notes = await self._annotator.versions(rows)
         for row in rows:
             child = child_of(row, content_of(row, notes), suggested_only)

@@ -19,7 +19,7 @@ import msgspec
 
 from synapse.api.constants import EventTypes
 from synapse.storage.background_updates import Batch
-from synapse.storage.timeline import Condition, Window
+from synapse.storage.timeline import SHOWN, Condition, Window
 from synapse.util.words import terms
 
 if TYPE_CHECKING:
@@ -155,7 +155,6 @@ def _redacts(json: str) -> str | None:
 # -- writing -----------------------------------------------------------------------------------------------------------
 
 _INDEXED: Final = list(TYPES.values())
-_SHOWN: Final = "NOT e.outlier AND NOT e.soft_failed AND e.rejected IS NULL"
 
 
 def _put(txn: Transaction, rows: Iterable[tuple[int, str, str, str]]) -> None:
@@ -185,7 +184,7 @@ def _follow(txn: Transaction, after: int, until: int, limit: int) -> int:
     txn.execute(
         f"""
         SELECT e.stream_ordering, e.room_id, e.type, e.json, e.redacted_by FROM events e
-        WHERE e.stream_ordering > %s AND e.stream_ordering <= %s AND e.type = ANY(%s) AND {_SHOWN}
+        WHERE e.stream_ordering > %s AND e.stream_ordering <= %s AND e.type = ANY(%s) AND {SHOWN}
         ORDER BY e.stream_ordering LIMIT %s
         """,
         (after, until, [*_INDEXED, EventTypes.REDACTION], limit),
@@ -218,7 +217,7 @@ def fill(txn: Transaction, progress: dict[str, Any], size: int) -> Batch | None:
     txn.execute(
         f"""
         SELECT e.stream_ordering, e.room_id, e.type, e.json,
-            e.type = ANY(%s) AND e.redacted_by IS NULL AND {_SHOWN}
+            e.type = ANY(%s) AND e.redacted_by IS NULL AND {SHOWN}
         FROM events e WHERE e.stream_ordering < %s ORDER BY e.stream_ordering DESC LIMIT %s
         """,
         (_INDEXED, progress.get("before", 2**62), size),
@@ -268,7 +267,7 @@ def _search(txn: Transaction, query: SearchQuery) -> Found:
             JOIN unnest(%s::text[], %s::bigint[], %s::bigint[]) AS w (room_id, after, until)
               ON w.room_id = s.room_id AND s.stream_ordering > w.after AND s.stream_ordering <= w.until
             WHERE numnode({tsquery}) > 0 AND s.words @@ ({tsquery}{in_rooms}) AND e.type = ANY(%s)
-              AND e.redacted_by IS NULL AND {_SHOWN}
+              AND e.redacted_by IS NULL AND {SHOWN}
               AND (e.state_key IS NOT NULL OR e.sender <> ALL(%s)) AND ({query.condition.sql})
               AND NOT EXISTS (
                 SELECT 1 FROM room_stats r WHERE r.room_id = s.room_id AND r.encryption IS NOT NULL

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import pytest_twisted
 
-from synapse.api.errors import MatrixError
+from synapse.api.errors import MatrixError, forbidden
 from synapse.handlers.public_rooms import Filter, Wish
 from synapse.http.request import Requester
 from synapse.storage.database import Database
@@ -57,6 +58,22 @@ async def test_a_removed_alias_leaves_the_rooms_state(database: Database) -> Non
     assert await _canonical(process, room_id) == {"alias": "#main:test", "alt_aliases": []}
     await process.aliases.delete(ALICE, "#main:test")
     assert await _canonical(process, room_id) == {"alt_aliases": []}
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_alias_is_removed_also_if_the_room_cannot_say_so(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = (await start(database)).main
+    room_id = await process.room(room_alias_name="main")
+
+    async def refuse(*_args: Any, **_more: Any) -> None:
+        raise forbidden("Not now.")
+
+    monkeypatch.setattr(process.creation, "create", refuse)
+    await process.aliases.delete(ALICE, "#main:test")
+    assert await errcode_of(process.aliases.resolve("#main:test")) == "404 M_NOT_FOUND"
+    assert await _canonical(process, room_id) == {"alias": "#main:test"}
 
 
 @pytest_twisted.ensureDeferred

@@ -9,7 +9,7 @@ from urllib.parse import quote
 import pytest
 import pytest_twisted
 
-from synapse.handlers import mutual_rooms
+from synapse.handlers import mutual_rooms, spaces
 from synapse.handlers.spaces import child_of
 from synapse.storage.pool import PoolSettings
 from synapse.storage.timeline import TimelineRow
@@ -119,6 +119,17 @@ async def test_only_rooms_that_are_open_to_the_user_are_told(p: People) -> None:
     for room in (closed, "!nowhere:test"):
         assert await p.error("GET", f"v1/rooms/{room}/hierarchy", None, BOB) == "403 M_FORBIDDEN"
     assert await p.error("GET", f"v1/rooms/{banned}/hierarchy", None, BOB) == "403 M_FORBIDDEN"
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_is_read_of_a_space_is_bounded(p: People, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spaces, "MAX_CHILDREN", 2)
+    monkeypatch.setattr(spaces, "MAX_ROOMS", 4)
+    root, inner = await space(p), await space(p)
+    rooms = [await p.room() for _ in range(4)]
+    for parent, room in ((root, inner), (root, rooms[0]), (root, rooms[1]), (inner, rooms[2]), (inner, rooms[3])):
+        await child(p, parent, room)
+    assert set(await rooms_of(p, root)) == {root, inner, rooms[0], rooms[2]}
 
 
 @pytest_twisted.ensureDeferred

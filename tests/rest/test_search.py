@@ -343,6 +343,21 @@ async def test_sending_costs_nothing_and_many_are_indexed_at_once(p: People) -> 
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_search_costs_the_same_whatever_the_number_of_rooms_and_results(p: People) -> None:
+    costs = []
+    for _ in range(2):
+        for _ in range(4):
+            await p.say(await p.room(joined=(BOB,)), "cost", BOB)
+        criteria = {"event_context": {"include_profile": True}, "include_state": True}
+        await search(p, "cost", **criteria)
+        with p.hs.database.counted() as counts:
+            assert len((await search(p, "cost", **criteria))["results"]) == 4 * (len(costs) + 1)
+        costs.append(counts.statements_read)
+        assert counts.statements_written == 0
+    assert costs[0] == costs[1] <= 9
+
+
+@pytest_twisted.ensureDeferred
 async def test_search_can_be_switched_off(database_settings: PoolSettings) -> None:
     async with people(database_settings, "alice", enable_search=False) as p:
         assert await refused(p, {"search_term": "x"}) == "400 M_UNKNOWN"
