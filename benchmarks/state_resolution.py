@@ -86,6 +86,9 @@ class BigRoom:
     def load(self, request: NeedEvents) -> Loaded:
         return Loaded({event_id: self.events[event_id] for event_id in request.ids})
 
+    def entries(self, keys: frozenset[StateKey]) -> dict[StateKey, str]:
+        return {key: self.state[key].event_id for key in keys if key in self.state}
+
     def auth_ids(self, event_id: str) -> tuple[str, ...]:
         return self.events[event_id].auth_event_ids
 
@@ -112,8 +115,8 @@ def measure(version: str, members: int, forks: int) -> tuple[float, float]:
         return resolution.run(steps, room.load, lambda ids: in_chain_of(ids, sources, room.auth_ids))
 
     def conflict() -> object:
-        steps = resolution.resolve_conflict(room.version, unconflicted, conflicted)
-        return resolution.run(steps, room.load, lambda ids: ids & shared)
+        steps = resolution.resolve_conflict(room.version, conflicted)
+        return resolution.run(steps, room.load, lambda ids: ids & shared, room.entries)
 
     return milliseconds(whole), milliseconds(conflict)
 

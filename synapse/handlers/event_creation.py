@@ -176,28 +176,30 @@ class EventCreation:
         return persisted
 
     async def _send(self, draft: Draft) -> Persisted:
+        """Tries until it is written. What memory says counts only if the database has been asked since the room moved
+        on the last time; asking it is no attempt."""
         fresh = self._is_exact
-        for attempt in range(ATTEMPTS):
+        attempt = 1
+        while True:
             try:
-                outcome = await self._try(draft, may_fork=attempt == ATTEMPTS - 1)
+                outcome = await self._try(draft, may_fork=attempt >= ATTEMPTS)
             except MatrixError as error:
                 if draft.txn is not None and (earlier := await self._sent_before(draft.txn)) is not None:
                     return earlier
                 if fresh or error.code != 403:
                     raise
-                fresh = True
-                await self.refresh(draft.room_id)
-                continue
-            if isinstance(outcome, Persisted):  # nothing would change
+            else:
+                if isinstance(outcome, Outcome):
+                    await self._caught_up(outcome.position)
+                    if not outcome.stale:
+                        return outcome.events[0]
+                    attempt += 1
+                    fresh = self._is_exact
+                    continue
                 if fresh:
-                    return outcome
-                fresh = True
-                await self.refresh(draft.room_id)
-                continue
-            await self._caught_up(outcome.position)
-            if not outcome.stale:
-                return outcome.events[0]
-        raise RuntimeError("an event that may fork was called stale")
+                    return outcome  # nothing would change
+            fresh = True
+            await self.refresh(draft.room_id)
 
     async def prepare(self, draft: Draft) -> Request:
         """An event that is allowed, signed, and not written yet; for those whose id must be known beforehand. Raises

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator, Iterable, Mapping
+from collections.abc import Collection, Generator, Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +25,13 @@ class NeedInChain:
 
 
 @dataclass(frozen=True, slots=True)
+class NeedEntries:
+    """Asks for these entries of the unconflicted state: a map from key to event id, of those that it has."""
+
+    keys: frozenset[StateKey]
+
+
+@dataclass(frozen=True, slots=True)
 class Loaded:
     """The answer to NeedEvents. `rejected`: ids of those among the events that were rejected."""
 
@@ -32,18 +39,30 @@ class Loaded:
     rejected: Collection[str] = frozenset()
 
 
-Request = NeedEvents | NeedInChain
+Request = NeedEvents | NeedEntries | NeedInChain
 Steps = Generator[Request, Any, dict[StateKey, str]]
 """A resolution under way: yields requests, is sent their answers, returns state."""
 
 
 @dataclass(slots=True)
 class Pool:
-    """The events known so far, and those known to be missing."""
+    """The events known so far, and those known to be missing; entries of the unconflicted state likewise.
 
+    What is in conflict is not in the unconflicted state, and never asked for there.
+    """
+
+    conflicted: Set[StateKey] = frozenset()
     events: dict[str, Event] = field(default_factory=dict)
     rejected: set[str] = field(default_factory=set)
     missing: set[str] = field(default_factory=set)
+    entries: dict[StateKey, str | None] = field(default_factory=dict)
+
+    def look_up(self, keys: Iterable[StateKey]) -> Generator[Request, Any, None]:
+        """Ask for those of the unconflicted entries that are not known yet, if any; then they are in `entries`."""
+        wanted = frozenset(keys).difference(self.entries, self.conflicted)
+        if wanted:
+            found: Mapping[StateKey, str] = yield NeedEntries(wanted)
+            self.entries.update((key, found.get(key)) for key in wanted)
 
     def load(self, ids: Iterable[str], with_chains: bool = False) -> Generator[Request, Any, None]:
         """Ask for those of the events that are not here yet, if any."""

@@ -18,24 +18,28 @@ _PASSES = (EventTypes.POWER_LEVELS, EventTypes.JOIN_RULES, EventTypes.MEMBER)
 """Types that affect authorisation, in the order in which their conflicts are resolved."""
 
 
-def resolve_v1(unconflicted: Mapping[StateKey, str], conflicted: Sequence[Mapping[StateKey, str]]) -> Steps:
-    """What resolves the conflict: entries to add to `unconflicted`. A key that some states lack is no conflict here."""
+def resolve_v1(conflicted: Sequence[Mapping[StateKey, str]]) -> Steps:
+    """What resolves the conflict: entries to add to those that all states share. A key that some states lack is no
+    conflict here."""
     candidates: dict[StateKey, set[str]] = {}
     for branch in conflicted:
         for key, event_id in branch.items():
             candidates.setdefault(key, set()).add(event_id)
     resolved = {key: min(ids) for key, ids in candidates.items() if len(ids) == 1}
-    pool = Pool()
+    pool = Pool(candidates.keys())
     yield from pool.load(event_id for ids in candidates.values() for event_id in ids)
     disputed = {key: _present(ids, pool) for key, ids in candidates.items() if len(ids) > 1}
-    yield from pool.load(_authorising(disputed, unconflicted, resolved))
+    keys = {key for events in disputed.values() for event in events for key in auth.auth_types_for_event(event)}
+    yield from pool.look_up(keys)
+    found = (resolved.get(key) or pool.entries.get(key) for key in keys)
+    yield from pool.load(event_id for event_id in found if event_id is not None)
     for event_type in _PASSES:
         # All keys of a type are judged by the same state, so that their order does not matter.
-        before = _State(unconflicted, dict(resolved), pool)
+        before = _State(dict(resolved), pool)
         for key, events in disputed.items():
             if key[0] == event_type and events:
                 resolved[key] = _last_in_row(events, before).event_id
-    state = _State(unconflicted, dict(resolved), pool)
+    state = _State(dict(resolved), pool)
     for key, events in disputed.items():
         if key[0] not in _PASSES:
             winner = _first_allowed(events, state)
@@ -47,14 +51,14 @@ def resolve_v1(unconflicted: Mapping[StateKey, str], conflicted: Sequence[Mappin
 class _State:
     """The state so far, with its events."""
 
-    def __init__(self, unconflicted: Mapping[StateKey, str], resolved: dict[StateKey, str], pool: Pool) -> None:
-        self._unconflicted, self._resolved, self._pool = unconflicted, resolved, pool
+    def __init__(self, resolved: dict[StateKey, str], pool: Pool) -> None:
+        self._resolved, self._pool = resolved, pool
 
     def allows(self, event: Event, instead: Event | None = None) -> bool:
         """Whether the event passes the authorisation rules here, with `instead` in the place that is its own."""
         state: dict[StateKey, Event] = {}
         for key in auth.auth_types_for_event(event):
-            event_id = self._resolved.get(key) or self._unconflicted.get(key)
+            event_id = self._resolved.get(key) or self._pool.entries.get(key)
             found = self._pool.events.get(event_id) if event_id is not None else None
             if found is not None:
                 state[key] = found
@@ -69,14 +73,6 @@ class _State:
 
 def _present(event_ids: Iterable[str], pool: Pool) -> list[Event]:
     return [pool.events[event_id] for event_id in event_ids if event_id in pool.events]
-
-
-def _authorising(
-    disputed: Mapping[StateKey, list[Event]], unconflicted: Mapping[StateKey, str], resolved: Mapping[StateKey, str]
-) -> set[str]:
-    keys = {key for events in disputed.values() for event in events for key in auth.auth_types_for_event(event)}
-    found = (resolved.get(key) or unconflicted.get(key) for key in keys)
-    return {event_id for event_id in found if event_id is not None}
 
 
 def _digest(event: Event) -> bytes:

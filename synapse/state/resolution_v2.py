@@ -36,20 +36,21 @@ _POWER_LEVELS: StateKey = (EventTypes.POWER_LEVELS, "")
 StateMap = Mapping[StateKey, str]
 
 
-def resolve_v2(room_version: RoomVersion, unconflicted: StateMap, conflicted: Sequence[StateMap]) -> Steps:
-    """What resolves the conflict: entries to add to `unconflicted`."""
-    pool = Pool()
+def resolve_v2(room_version: RoomVersion, conflicted: Sequence[StateMap]) -> Steps:
+    """What resolves the conflict: entries to add to those that all states share."""
+    pool = Pool({key for branch in conflicted for key in branch})
     full = yield from _full_conflicted_set(room_version, conflicted, pool)
     create = yield from _load_create(room_version, full, pool)
-    start: StateMap = unconflicted if room_version.state_resolution is StateResolution.V2 else {}
-    state = _PartialState(start, pool, create)
+    state = _PartialState(room_version.state_resolution is StateResolution.V2, pool, create)
 
     power = {event_id for event_id in full if _is_power_event(pool.events[event_id])}
     power |= chain_of(power, pool.auth_ids) & full  # step 1
     yield from state.apply(_by_power(power, room_version, pool, create))  # step 2
+    yield from state.look_up([_POWER_LEVELS])
     others = yield from _by_mainline(full - power, state.get(_POWER_LEVELS), pool)  # step 3
     yield from state.apply(others)  # step 4
-    return {key: event_id for key, event_id in state.resolved.items() if key not in unconflicted}  # step 5
+    yield from pool.look_up(state.resolved)
+    return {key: event_id for key, event_id in state.resolved.items() if pool.entries.get(key) is None}  # step 5
 
 
 def _full_conflicted_set(
@@ -154,20 +155,27 @@ def _cited(event: Event, pool: Pool) -> list[Event]:
 
 
 class _PartialState:
-    """The state that the iterative auth checks build: `resolved` over `start`."""
+    """The state that the iterative auth checks build: `resolved` over the unconflicted state, or over nothing."""
 
-    def __init__(self, start: StateMap, pool: Pool, create: Event | None) -> None:
+    def __init__(self, from_unconflicted: bool, pool: Pool, create: Event | None) -> None:
         self.resolved: dict[StateKey, str] = {}
-        self._start = start
+        self._from_unconflicted = from_unconflicted
         self._pool = pool
         self._create = create
 
+    def look_up(self, keys: Iterable[StateKey]) -> Generator[Request, Any, None]:
+        """Has `get` know these entries."""
+        if self._from_unconflicted:
+            yield from self._pool.look_up(keys)
+
     def get(self, key: StateKey) -> str | None:
-        return self.resolved.get(key) or self._start.get(key)
+        found = self.resolved.get(key)
+        return self._pool.entries.get(key) if found is None and self._from_unconflicted else found
 
     def apply(self, events: Sequence[Event]) -> Generator[Request, Any, None]:
         """The iterative auth checks: each event that the state allows becomes part of it."""
         needed = {key: None for event in events for key in auth.auth_types_for_event(event)}
+        yield from self.look_up(needed)
         ids = (self.get(key) for key in needed)
         yield from self._pool.load(event_id for event_id in ids if event_id is not None)
         for event in events:

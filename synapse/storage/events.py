@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from synapse.api.room_versions import room_version
-from synapse.events.event import Event
+from synapse.events.event import Event, StateKey
 
 if TYPE_CHECKING:
     from synapse.storage.database import Database, Transaction
@@ -164,6 +164,13 @@ class EventsStore:
         """Those of the candidates that are in the auth chain of any of the events. One statement."""
         return await self._db.read("events.in_auth_chains", _in_auth_chains, list(event_ids), list(candidates))
 
+    async def citing(self, event_ids: Collection[str], limit: int) -> dict[str, dict[str, StateKey]]:
+        """The state events that cite each of the events as an auth event, `limit` of each at most, with their keys.
+
+        One statement.
+        """
+        return await self._db.read("events.citing", _citing, list(event_ids), limit)
+
     async def state_groups(self, event_ids: Collection[str]) -> dict[str, int]:
         """The state after each of the events that are here and no outliers. One statement, or none."""
         stored = await self.get_many(event_ids)
@@ -211,3 +218,18 @@ def _in_auth_chains(txn: Transaction, event_ids: list[str], candidates: list[str
         (event_ids, candidates),
     )
     return {event_id for (event_id,) in txn.rows()}
+
+
+def _citing(txn: Transaction, event_ids: list[str], limit: int) -> dict[str, dict[str, StateKey]]:
+    txn.execute(
+        """
+        SELECT c.event_id, e.event_id, e.type, e.state_key FROM unnest(%s::text[]) AS c (event_id)
+        CROSS JOIN LATERAL (SELECT a.event_id FROM event_auth a WHERE a.auth_event_id = c.event_id LIMIT %s) a
+        JOIN events e ON e.event_id = a.event_id
+        """,
+        (event_ids, limit),
+    )
+    found: dict[str, dict[str, StateKey]] = {}
+    for cited, event_id, event_type, state_key in txn.rows():
+        found.setdefault(cited, {})[event_id] = (event_type, state_key)
+    return found

@@ -25,6 +25,7 @@ from synapse.storage.errors import DatabaseProblem
 from synapse.storage.event_txns import TxnKey
 from synapse.storage.persist_events import Outcome, Persisted, Request
 from synapse.storage.persist_plan import BatchPlan, Planned, Positions, Stale
+from synapse.storage.persist_resolution import Resolver
 from synapse.storage.persist_rows import Rows
 from synapse.storage.persist_state import BatchState, GroupIds
 
@@ -172,8 +173,10 @@ class Persister:
 
     async def _plan(self, batch: Sequence[_Waiting]) -> tuple[BatchPlan, list[Outcome | Exception]]:
         await self._groups.ready()
-        state = BatchState(self._groups, self._stores.states, self._stores.events)
-        plan = BatchPlan(self._positions, self._stores.ends, state, self._stores.reader, self._server_name, self._now())
+        stores = self._stores
+        state = BatchState(self._groups, stores.states, stores.events)
+        resolver = Resolver(state, stores.events)
+        plan = BatchPlan(self._positions, stores.ends, state, resolver, stores.reader, self._server_name, self._now())
         known: dict[TxnKey | str, Persisted] = {}
         outcomes: list[Outcome | Exception] = []
         for waiting in batch:

@@ -24,6 +24,7 @@ from synapse.storage.persist_state import BatchState
 
 if TYPE_CHECKING:
     from synapse.state.store import StateReader
+    from synapse.storage.persist_resolution import Resolver
     from synapse.storage.persist_room import RoomEnd, RoomEnds
 
 
@@ -60,7 +61,14 @@ class BatchPlan:
     """
 
     def __init__(
-        self, positions: Positions, ends: RoomEnds, state: BatchState, reader: StateReader, server_name: str, now: int
+        self,
+        positions: Positions,
+        ends: RoomEnds,
+        state: BatchState,
+        resolver: Resolver,
+        reader: StateReader,
+        server_name: str,
+        now: int,
     ) -> None:
         self.rows = Rows()
         self.ends: dict[str, RoomEnd] = {}
@@ -69,6 +77,7 @@ class BatchPlan:
         self._positions = positions
         self._committed = ends
         self._state = state
+        self._resolver = resolver
         self._reader = reader
         self._server_name = server_name
         self._now = now
@@ -158,9 +167,8 @@ class BatchPlan:
             return end.line
         if len(groups) == 1:
             return await self._state.line_of(groups.pop())
-        resolved = await self._state.resolve(end.version, groups)
         base = await self._state.line_of(max(groups))
-        changes = _difference(await self._state.ids(base.group), resolved)
+        changes = await self._resolver.meet(end.version, groups, base.group)
         return await self._state.follow(rows, end.room_id, base, changes) if changes else base
 
     async def _move(
@@ -175,8 +183,7 @@ class BatchPlan:
             end.line = after
             old = new.replaces if trusted and new.replaces is not None else await self._entry(end, new.event.key)
             return [Change(new.event.key, old, new.event)]
-        resolved = await self._state.resolve(end.version, groups)
-        changes = _difference(await self._state.ids(present.group), resolved)
+        changes = await self._resolver.meet(end.version, groups, present.group)
         if changes:
             end.line = after if groups == {after.group} else await self._branch(rows, end, changes)
         return [await self._change(end, key, event_id) for key, event_id in changes.items()]
@@ -215,13 +222,6 @@ def _fits(end: RoomEnd, request: Request) -> bool:
     """Whether the request needs no branch of the room's state: messages may refer to what is not the end any more."""
     first = request.events[0].event
     return not any(new.event.is_state() for new in request.events) or end.is_after(first.prev_event_ids)
-
-
-def _difference(old: dict[StateKey, str], new: dict[StateKey, str]) -> Delta:
-    """What turns one state into the other."""
-    changes: Delta = {key: event_id for key, event_id in new.items() if old.get(key) != event_id}
-    changes.update((key, None) for key in old.keys() - new.keys())
-    return changes
 
 
 def _room_exists() -> MatrixError:

@@ -9,13 +9,11 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from synapse.events.event import Event, StateKey
-from synapse.metrics import table
+from synapse.state.filters import StateFilter
 from synapse.state.groups import Delta, Line, base_of
-from synapse.state.resolution import Loaded, NeedEvents, resolve, run_async
 from synapse.storage.persist_rows import Rows
 
 if TYPE_CHECKING:
-    from synapse.api.room_versions import RoomVersion
     from synapse.storage.events import EventsStore
     from synapse.storage.state import StateStore
 
@@ -46,22 +44,22 @@ class GroupIds:
 
 
 class BatchState:
-    """States and events as the batch sees them: what is stored, and what it is about to store."""
+    """States and events as the batch sees them: what is stored, and what it is about to store (`new`, by id)."""
 
     def __init__(self, ids: GroupIds, states: StateStore, events: EventsStore) -> None:
         self._ids = ids
         self._states = states
         self._events = events
         self._made: dict[int, Made] = {}
-        self._new: dict[str, Event] = {}
+        self.new: dict[str, Event] = {}
 
     def add_event(self, event: Event) -> None:
         """The event is part of the batch."""
-        self._new[event.event_id] = event
+        self.new[event.event_id] = event
 
     async def event(self, event_id: str) -> Event | None:
         """An event of the batch or a stored one."""
-        event = self._new.get(event_id)
+        event = self.new.get(event_id)
         if event is None:
             stored = await self._events.get(event_id)
             event = None if stored is None else stored.event
@@ -106,55 +104,51 @@ class BatchState:
 
     async def ids(self, group: int) -> dict[StateKey, str]:
         """The whole state that a group names."""
+        stored, steps = self._steps(group)
+        return _applied({} if stored is None else (await self._states.ids([stored]))[stored], steps)
+
+    async def entries(self, group: int, keys: Collection[StateKey]) -> dict[StateKey, str]:
+        """Those of the entries that the state of a group has. One statement at most."""
+        stored, steps = self._steps(group)
+        wanted = StateFilter.keys(keys)
+        state = (await self._states.ids([stored], wanted))[stored] if stored is not None and keys else {}
+        return _applied(state, [{k: e for k, e in changes.items() if k in keys} for changes in steps])
+
+    async def differences(self, groups: Collection[int]) -> dict[int, Delta]:
+        """As `StateStore.differences`, also of groups that the batch makes."""
+        steps = {group: self._steps(group) for group in groups}
+        stored = {ancestor for ancestor, _changes in steps.values() if ancestor is not None}
+        found = await self._states.differences(stored)
+        differing = {key for state in found.values() for key in state}
+        changed = {key for _ancestor, changes in steps.values() for change in changes for key in change}
+        # In what differs only since the batch began, the stored groups are all the same.
+        some = next(iter(stored), None)
+        below = {} if some is None else await self.entries(some, changed - differing)
+        result: dict[int, Delta] = {}
+        for group, (ancestor, changes) in steps.items():
+            state: Delta = {key: below.get(key) for key in changed}
+            state.update(found.get(ancestor, {}) if ancestor is not None else {})
+            for change in changes:
+                state.update(change)
+            result[group] = state
+        return result
+
+    def _steps(self, group: int) -> tuple[int | None, list[Delta]]:
+        """The stored group that a group goes back to, None if its room begins in the batch, and what changed since."""
         steps: list[Delta] = []
         at: int | None = group
         while at is not None and (made := self._made.get(at)) is not None:
             steps.append(made.changes)
             at = made.before
-        state = {} if at is None else (await self._states.ids([at]))[at]
-        for changes in reversed(steps):
-            for key, event_id in changes.items():
-                if event_id is None:
-                    state.pop(key, None)
-                else:
-                    state[key] = event_id
-        return state
+        steps.reverse()
+        return at, steps
 
-    # -- resolution ------------------------------------------------------------------------------------------------
 
-    async def resolve(self, version: RoomVersion, groups: Collection[int]) -> dict[StateKey, str]:
-        """The state in which branches with these states meet."""
-        states = [await self.ids(group) for group in sorted(groups)]
-        if len(states) == 1:
-            return states[0]
-        table.EVENTS_RESOLUTIONS.inc()
-
-        async def in_chain(candidates: frozenset[str]) -> Collection[str]:
-            shared = set(states[0].values()).intersection(*(state.values() for state in states[1:]))
-            return await self._in_chain(shared, candidates)
-
-        return await run_async(resolve(version, states), self._load, in_chain)
-
-    async def _load(self, request: NeedEvents) -> Loaded:
-        events = {event_id: self._new[event_id] for event_id in request.ids if event_id in self._new}
-        missing = [event_id for event_id in request.ids if event_id not in events]
-        read = self._events.with_auth_chains if request.with_chains else self._events.get_many
-        stored = await read(missing) if missing else {}
-        events.update((event_id, found.event) for event_id, found in stored.items())
-        return Loaded(events, {event_id for event_id, found in stored.items() if found.rejected is not None})
-
-    async def _in_chain(self, event_ids: set[str], candidates: frozenset[str]) -> set[str]:
-        found: set[str] = set()
-        stored: set[str] = set()
-        queue = list(event_ids)
-        seen = set(queue)
-        while queue:
-            event_id = queue.pop()
-            if event_id not in self._new:
-                stored.add(event_id)
-                continue
-            cited = set(self._new[event_id].auth_event_ids)
-            found |= cited & candidates
-            queue += cited - seen
-            seen |= cited
-        return found | await self._events.in_auth_chains(stored, candidates)
+def _applied(state: dict[StateKey, str], steps: list[Delta]) -> dict[StateKey, str]:
+    for changes in steps:
+        for key, event_id in changes.items():
+            if event_id is None:
+                state.pop(key, None)
+            else:
+                state[key] = event_id
+    return state

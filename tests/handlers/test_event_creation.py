@@ -9,6 +9,7 @@ import pytest_twisted
 from twisted.internet.defer import gatherResults
 
 from synapse.api.errors import MatrixError
+from synapse.handlers import event_creation
 from synapse.http.request import Requester
 from synapse.storage.database import Database, Transaction
 from tests.support.deferreds import started
@@ -122,8 +123,13 @@ async def test_a_repeated_request_is_answered_even_if_it_would_be_refused_now(da
 # -- processes that lag --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("attempts", [1, event_creation.ATTEMPTS])
 @pytest_twisted.ensureDeferred
-async def test_nobody_is_refused_by_a_process_that_has_not_heard_yet(database: Database) -> None:
+async def test_nobody_is_refused_by_a_process_that_has_not_heard_yet(
+    database: Database, monkeypatch: pytest.MonkeyPatch, attempts: int
+) -> None:
+    """Not at the last attempt either."""
+    monkeypatch.setattr(event_creation, "ATTEMPTS", attempts)
     cluster = await start(database, workers=1)
     worker = cluster.workers[0]
     room_id = await cluster.main.room()

@@ -9,11 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from synapse.api.room_versions import ROOM_VERSIONS
+from synapse.events.event import StateKey
 from synapse.state import resolution
 from synapse.state.resolution import Loaded, NeedEvents
 from synapse.state.resolution_graph import in_chain_of
 from tests.events.factory import ALICE, BOB, CAROL, DAVE, Room, usual_room
-from tests.state.branches import Branch, random_branches, resolve
+from tests.state.branches import Branch, StateMap, random_branches, resolve
 from tests.state.naive import Naive
 
 ALL = list(ROOM_VERSIONS)
@@ -167,10 +168,16 @@ def test_run_async_is_the_same() -> None:
         sources = resolution.separate(states)[0].values()
         return in_chain_of(candidates, sources, lambda i: room.events[i].auth_event_ids)
 
-    running = resolution.run_async(resolution.resolve(room.version, states), load, in_chain)
+    unconflicted, conflicted = resolution.separate(states)
+
+    async def entries(keys: frozenset[StateKey]) -> StateMap:
+        return {key: unconflicted[key] for key in keys if key in unconflicted}
+
+    steps = resolution.resolve_conflict(room.version, conflicted)
+    running = resolution.run_async(steps, load, in_chain, entries)
     with pytest.raises(StopIteration) as done:
         running.send(None)  # nothing here ever waits
-    assert done.value.value == resolve(room, states)
+    assert {**unconflicted, **done.value.value} == resolve(room, states)
 
 
 @settings(max_examples=60, deadline=None)

@@ -9,6 +9,7 @@ import pytest_twisted
 from twisted.internet.defer import gatherResults
 
 from synapse.api.errors import MatrixError
+from synapse.events.auth import cited_types_for
 from synapse.events.builder import build
 from synapse.events.event import Event
 from synapse.http.request import Requester
@@ -38,7 +39,7 @@ async def make(
     """An event of its own making, cited by the room's present state."""
     head = await cluster.main.heads.get(room_id)
     assert head is not None
-    cited = [("m.room.create", ""), LEVELS, ("m.room.member", sender.user_id)]
+    cited = cited_types_for(head.version, event_type, sender.user_id, state_key, content)
     state = await cluster.main.state.current(room_id, cited)
     return build(
         head.version,
@@ -48,7 +49,7 @@ async def make(
         content=content,
         state_key=state_key,
         prev_events=head.prev_events if prev_events is None else prev_events,
-        auth_events=[stored.event.event_id for key, stored in state.items() if key != cited[0]],
+        auth_events=[stored.event.event_id for stored in state.values()],
         depth=head.next_depth,
         origin_server_ts=cluster.now(),
         server_name=SERVER,

@@ -242,6 +242,7 @@ CREATE TABLE event_auth (                -- of state events only: chains of auth
     auth_event_id text NOT NULL,
     PRIMARY KEY (event_id, auth_event_id)
 );
+CREATE INDEX event_auth_cited ON event_auth (auth_event_id);
 
 -- Where each room's next event goes: one row a room, rewritten with every event, so that no index of it changes.
 CREATE TABLE room_heads (

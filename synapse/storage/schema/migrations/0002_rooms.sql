@@ -67,3 +67,7 @@ CREATE INDEX threads_latest ON threads (room_id, depth, stream_ordering) WHERE d
 
 -- What new events are written with, those that exist get in the background.
 INSERT INTO background_updates (name) VALUES ('event_relations');
+
+---------------------------------------------------------------- state resolution
+
+CREATE INDEX event_auth_cited ON event_auth (auth_event_id);
