@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from synapse.storage.rooms import RoomsStore
 
 MAX_PAGE: Final = 500
-DEFAULT_PAGE: Final = 100
+"""Also where no limit is given: who gives none wants the whole list."""
 MAX_TERM: Final = 256  # characters
 MAX_TYPES: Final = 100
 
@@ -88,7 +88,7 @@ class PublicRooms:
             raise invalid_param("With 'include_all_networks', there can be no 'third_party_instance_id'.")
         if len(wish.filter.generic_search_term or "") > MAX_TERM or len(wish.filter.room_types or ()) > MAX_TYPES:
             raise invalid_param(f"A search has at most {MAX_TERM} characters and {MAX_TYPES} types of rooms.")
-        limit = DEFAULT_PAGE if wish.limit is None else wish.limit
+        limit = MAX_PAGE if wish.limit is None else wish.limit
         if limit < 0:
             raise invalid_param("'limit' must not be negative.")
         return limit

@@ -39,6 +39,9 @@ TYPES: Final = {
 }
 """The keys that can be searched, and the type of event that each belongs to."""
 
+MAX_TEXT: Final = 100_000
+"""Characters that are indexed of one event; folding can make a text longer than an event may be."""
+
 _FOLLOWER: Final = "event_search"
 
 
@@ -143,11 +146,24 @@ def _plain_topics(topic: object) -> Iterable[object]:
 
 def searched_text(event_type: str, json: str) -> str:
     """The text of an event that can be searched, one part a line; "" if there is none."""
-    return "\n".join(text for text in _texts(event_type, _decode(json).content) if isinstance(text, str))
+    event = _parsed(json)
+    if event is None:
+        return ""
+    return "\n".join(text for text in _texts(event_type, event.content) if isinstance(text, str))
+
+
+def _parsed(json: str) -> _Event | None:
+    """None for what cannot be read: one strange event must not hold up all that come after it."""
+    try:
+        return _decode(json)
+    except (msgspec.DecodeError, RecursionError):
+        return None
 
 
 def _redacts(json: str) -> str | None:
-    event = _decode(json)
+    event = _parsed(json)
+    if event is None:
+        return None
     target = event.content.redacts if isinstance(event.content.redacts, str) else event.redacts
     return target if isinstance(target, str) else None
 
@@ -163,7 +179,7 @@ def _put(txn: Transaction, rows: Iterable[tuple[int, str, str, str]]) -> None:
     for stream, room_id, event_type, json in rows:
         words = terms(searched_text(event_type, json))
         if words:
-            entries.append((stream, room_id, " ".join(words)))
+            entries.append((stream, room_id, " ".join(words)[:MAX_TEXT]))
     txn.values(
         """
         INSERT INTO event_search (stream_ordering, room_id, words)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest_twisted
 
+from synapse.app._replication import MainReplication
 from synapse.storage import event_search
 from synapse.storage.database import Transaction
 from synapse.storage.pool import PoolSettings
@@ -101,6 +102,17 @@ def test_odd_contents_have_no_text() -> None:
         content = {"topic": ["odd"], "m.topic": odd, "body": {}, "name": 1.5}
         for event_type in ("m.room.topic", "m.room.message", "m.room.name"):
             assert event_search.searched_text(event_type, json.dumps({"content": content})) == ""
+    for text in ("", "5", '{"content": 5}', '{"content": {"body": "\\ud800"}}', '{"content": ' + "[" * 5000):
+        assert event_search.searched_text("m.room.message", text) == "", text[:20]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_very_long_text_is_indexed_as_far_as_it_fits(p: People) -> None:
+    room = await p.room()
+    await p.say(room, "first " + "\ufdfa" * 15_000 + " last")
+    await p.say(room, " ".join(f"w{number}" for number in range(9_000)))
+    assert (await search(p, "first"))["count"] == 1
+    assert (await search(p, "w8999"))["count"] == 1
 
 
 @pytest_twisted.ensureDeferred
@@ -323,6 +335,13 @@ async def test_what_was_written_before_the_index_is_taken_in(p: People) -> None:
     while (batch := await db.write("fill", event_search.fill, progress, 3)) is not None:
         assert batch.done <= 3
         progress = batch.progress
+    assert (await search(p, "old"))["count"] == 5
+    # The main process does so of itself.
+    await db.write("forget", lambda txn: txn.execute("DELETE FROM event_search"))
+    sql = "INSERT INTO background_updates (name) VALUES (%s)"
+    await db.write("begin", lambda txn: txn.execute(sql, [event_search.UPDATE]))
+    assert isinstance(p.hs.replication, MainReplication)
+    await p.hs.replication.background_updates.run()
     assert (await search(p, "old"))["count"] == 5
 
 
