@@ -325,8 +325,9 @@ class Accounts:
     def account_data(self) -> AccountData:
         from synapse.handlers.account_data import AccountData
 
-        hs = self._hs
-        return AccountData(self.account_data_store, hs.stream_writer("account_data"), hs.main, hs.invalidate)
+        hs, rules = self._hs, self.push_rules
+        stream = hs.stream_writer("account_data")
+        return AccountData(self.account_data_store, stream, hs.main, hs.invalidate, rules.ruleset)
 
     @cached_property
     def push_rules(self) -> PushRules:

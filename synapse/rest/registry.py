@@ -353,6 +353,7 @@ ROWS: tuple[Row, ...] = (
     Row(
         (
             *("account_data_get", "account_data_set", "room_account_data_get", "room_account_data_set"),
+            *("account_data_delete", "room_account_data_delete"),
             *("room_tags", "room_tag_set", "room_tag_delete"),
         ),
         _account_data,

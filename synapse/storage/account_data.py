@@ -1,7 +1,8 @@
 """Account data: what clients keep on the server for a user, globally or for one room.
 
 The content is stored as the text that was given. Stream positions come from the caller, which is the main process;
-tags and the fully-read marker are account data of a room like any other here.
+tags and the fully-read marker are account data of a room like any other here. What is deleted leaves an empty object
+behind, which those are told who knew it; to all others it does not exist.
 """
 
 from __future__ import annotations
@@ -54,6 +55,10 @@ class AccountDataStore:
     async def put(self, user_id: str, datum: AccountDatum, stream_id: int) -> None:
         await self._db.write_idempotent("account_data.put", put, user_id, datum, stream_id)
 
+    async def delete(self, user_id: str, room_id: str, data_type: str, stream_id: int) -> bool:
+        """False, and nothing done, if there is no such account data."""
+        return await self._db.write_idempotent("account_data.delete", _delete, user_id, room_id, data_type, stream_id)
+
     async def put_tag(
         self, user_id: str, room_id: str, tag: str, content: str | None, limit: int, stream_id: int
     ) -> bool:
@@ -66,7 +71,7 @@ class AccountDataStore:
 
 def _get(txn: Transaction, user_id: str, room_id: str, data_type: str) -> str | None:
     txn.execute(
-        "SELECT content FROM account_data WHERE user_id = %s AND room_id = %s AND type = %s",
+        "SELECT content FROM account_data WHERE user_id = %s AND room_id = %s AND type = %s AND NOT deleted",
         (user_id, room_id, data_type),
     )
     row = txn.one_or_none()
@@ -95,7 +100,8 @@ def _changed(txn: Transaction, user_id: str, after: int, until: int | None) -> l
     txn.execute(
         """
         SELECT room_id, type, content FROM account_data
-        WHERE user_id = %s AND stream_id > %s AND (%s::bigint IS NULL OR stream_id <= %s) ORDER BY stream_id
+        WHERE user_id = %s AND stream_id > %s AND (%s::bigint IS NULL AND NOT deleted OR stream_id <= %s)
+        ORDER BY stream_id
         """,
         (user_id, after, until, until),
     )
@@ -112,10 +118,22 @@ def put(txn: Transaction, user_id: str, datum: AccountDatum, stream_id: int) -> 
     txn.execute(
         """
         INSERT INTO account_data (user_id, room_id, type, content, stream_id) VALUES (%s, %s, %s, %s, %s)
-        ON CONFLICT (user_id, room_id, type) DO UPDATE SET content = EXCLUDED.content, stream_id = EXCLUDED.stream_id
+        ON CONFLICT (user_id, room_id, type)
+        DO UPDATE SET content = EXCLUDED.content, stream_id = EXCLUDED.stream_id, deleted = false
         """,
         (user_id, datum.room_id, datum.type, datum.content, stream_id),
     )
+
+
+def _delete(txn: Transaction, user_id: str, room_id: str, data_type: str, stream_id: int) -> bool:
+    txn.execute(
+        """
+        UPDATE account_data SET content = '{}', deleted = true, stream_id = %s
+        WHERE user_id = %s AND room_id = %s AND type = %s AND NOT deleted RETURNING true
+        """,
+        (stream_id, user_id, room_id, data_type),
+    )
+    return txn.one_or_none() is not None
 
 
 def _put_tag(

@@ -10,7 +10,9 @@ import pytest_twisted
 from twisted.internet.defer import Deferred, gatherResults
 
 from synapse.handlers.account_data import MAX_TAGS
-from tests.rest.accounts import Server, error
+from synapse.storage.account_data import AccountDataStore
+from synapse.storage.database import Database
+from tests.rest.accounts import C, Server, error
 
 USER, ROOM = "/user/@alice:test", "/rooms/!r:test"
 PLACES = [f"{USER}/account_data", f"{USER}{ROOM}/account_data"]
@@ -87,21 +89,60 @@ async def test_tags_that_are_refused(server: Server) -> None:
     tags = f"{USER}{ROOM}/tags"
     for method, path in (("GET", tags), ("PUT", f"{tags}/u.x"), ("DELETE", f"{tags}/u.x")):
         assert error(await server.call(method, path, {}, bob)) == (403, "M_FORBIDDEN")
-    for order in ("0.5", True, [], {}):
-        assert error(await server.call("PUT", f"{tags}/u.x", {"order": order}, token)) == (400, "M_BAD_JSON")
+    whole = f"{USER}{ROOM}/account_data/m.tag"
+    for order, errcode in (
+        *(("0.5", "M_BAD_JSON"), (True, "M_BAD_JSON"), (None, "M_BAD_JSON"), ([], "M_BAD_JSON"), ({}, "M_BAD_JSON")),
+        *((-0.1, "M_INVALID_PARAM"), (1.1, "M_INVALID_PARAM"), (2**60, "M_INVALID_PARAM")),
+    ):
+        assert error(await server.call("PUT", f"{tags}/u.x", {"order": order}, token)) == (400, errcode), order
+        body: dict[str, Any] = {"tags": {"u.x": {"order": order}}}
+        assert error(await server.call("PUT", whole, body, token)) == (400, errcode), order
+    for odd in (5, [], None, {"u.x": 5}, {"u.x": None}):
+        assert error(await server.call("PUT", whole, {"tags": odd}, token)) == (400, "M_BAD_JSON"), odd
+    assert error(await server.call("PUT", whole, {"tags": {"x" * 256: {}}}, token)) == (400, "M_INVALID_PARAM")
     assert error(await server.call("PUT", f"{tags}/{'x' * 256}", {}, token)) == (400, "M_INVALID_PARAM")
-    body: dict[str, Any] = {"tags": {f"u.{n}": {} for n in range(MAX_TAGS)}}
+    body = {"tags": {f"u.{n}": {} for n in range(MAX_TAGS + 1)}}
+    assert error(await server.call("PUT", whole, body, token)) == (400, "M_INVALID_PARAM")
+    body = {"tags": {f"u.{n}": {} for n in range(MAX_TAGS)}}
     await server.call("PUT", f"{USER}{ROOM}/account_data/m.tag", body, token)
     assert error(await server.call("PUT", f"{tags}/u.more", {}, token)) == (400, "M_INVALID_PARAM")
     assert (await server.call("PUT", f"{tags}/u.1", {"order": 1}, token)).code == 200
 
 
 @pytest_twisted.ensureDeferred
-async def test_odd_account_data_are_no_tags(server: Server) -> None:
+async def test_push_rules_are_read_like_other_account_data(server: Server) -> None:
     token = await server.register("alice")
-    await server.call("PUT", f"{USER}{ROOM}/account_data/m.tag", {"tags": 5}, token)
-    assert (await server.call("GET", f"{USER}{ROOM}/tags", user=token)).json == {"tags": {}}
-    assert (await server.call("PUT", f"{USER}{ROOM}/tags/u.x", {}, token)).code == 200
+    rules = (await server.call("GET", "/pushrules/", user=token)).json
+    assert (await server.call("GET", f"{USER}/account_data/m.push_rules", user=token)).json == rules
+    assert error(await server.call("GET", f"{USER}{ROOM}/account_data/m.push_rules", user=token)) == (
+        404,
+        "M_NOT_FOUND",
+    )
+
+
+@pytest.mark.parametrize("prefix", [C, "/_matrix/client/unstable/org.matrix.msc3391"])
+@pytest_twisted.ensureDeferred
+async def test_deleting(server: Server, database: Database, prefix: str) -> None:
+    token, bob = await server.register("alice"), await server.register("bob")
+    store = AccountDataStore(database)
+    for where in ("", ROOM):
+        path = f"{prefix}{USER}{where}/account_data/org.example"
+        assert (await server.call("DELETE", path, user=token)).json == {}, "there is none"
+        await server.call("PUT", f"{USER}{where}/account_data/org.example", {"a": 1}, token)
+        assert error(await server.call("DELETE", path, user=bob)) == (403, "M_FORBIDDEN")
+        before = await store.max_stream_id()
+        assert (await server.call("DELETE", path, user=token)).json == {}
+        got = await server.call("GET", f"{USER}{where}/account_data/org.example", user=token)
+        assert error(got) == (404, "M_NOT_FOUND")
+        # Who knew it is told; who begins to sync never hears of it.
+        told = await store.changed("@alice:test", before, before + 1)
+        assert [(datum.type, datum.content) for datum in told] == [("org.example", "{}")]
+        assert await store.of_user("@alice:test") == []
+    for own in ("m.push_rules", "m.fully_read"):
+        refused = await server.call("DELETE", f"{prefix}{USER}/account_data/{own}", user=token)
+        assert error(refused) == (405, "M_BAD_JSON")
+    await server.call("PUT", f"{USER}/account_data/org.example", {"a": 2}, token)
+    assert (await server.call("GET", f"{USER}/account_data/org.example", user=token)).json == {"a": 2}
 
 
 # -- filters -----------------------------------------------------------------------------------------------------------

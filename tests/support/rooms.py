@@ -130,7 +130,9 @@ class RoomProcess:
         self.aliases = Aliases(AliasesStore(db), RoomsStore(db), self.state, self.creation, SERVER)
         self.directory = PublicRooms(RoomsStore(db), SERVER)
         self.redactions = Redactions(self.creation)
-        self.account_data = AccountData(AccountDataStore(db), Numbers(), LocalMain(), self.forget)
+        self.account_data = AccountData(
+            AccountDataStore(db), Numbers(), LocalMain(), self.forget, self.push_rules.ruleset
+        )
         self.succession = RoomSuccession(self.state, self.account_data, self.push_rules)
         self.memberships = Memberships(
             self.creation,

@@ -4,6 +4,9 @@ from synapse.api.route_table import workers
 from synapse.api.route_table.types import CLASSIC, CLIENT, MIB, REGISTER, Auth, Endpoint
 
 _C = "/_matrix/client/{version}"
+_DATA = f"{_C}/user/{{user_id}}/account_data/{{data_type}}"
+_ROOM_DATA = f"{_C}/user/{{user_id}}/rooms/{{room_id}}/account_data/{{data_type}}"
+_DELETING = (*CLIENT, "unstable/org.matrix.msc3391")  # not described yet: clients look for it under its proposal's name
 
 # `guests` is true of what the specification lists ("Guest Access"), and of what clients cannot do without: asking what
 # the server can do, uploading the filter of a sync, following whose keys changed, logging out.
@@ -84,27 +87,29 @@ ENDPOINTS = (
     ),
     Endpoint("presence_set", f"{_C}/presence/{{user_id}}/status", ("PUT",), CLASSIC, (workers.PRESENCE_STATUS,)),
     # --- account data, filters
-    Endpoint("account_data_get", f"{_C}/user/{{user_id}}/account_data/{{data_type}}", ("GET",), CLIENT),
+    Endpoint("account_data_get", _DATA, ("GET",), CLIENT),
     Endpoint(
         "account_data_set",
-        f"{_C}/user/{{user_id}}/account_data/{{data_type}}",
+        _DATA,
         ("PUT",),
         CLIENT,
         max_body=MIB,
     ),
     Endpoint(
         "room_account_data_get",
-        f"{_C}/user/{{user_id}}/rooms/{{room_id}}/account_data/{{data_type}}",
+        _ROOM_DATA,
         ("GET",),
         CLIENT,
     ),
     Endpoint(
         "room_account_data_set",
-        f"{_C}/user/{{user_id}}/rooms/{{room_id}}/account_data/{{data_type}}",
+        _ROOM_DATA,
         ("PUT",),
         CLIENT,
         max_body=MIB,
     ),
+    Endpoint("account_data_delete", _DATA, ("DELETE",), _DELETING),
+    Endpoint("room_account_data_delete", _ROOM_DATA, ("DELETE",), _DELETING),
     Endpoint("room_tags", f"{_C}/user/{{user_id}}/rooms/{{room_id}}/tags", ("GET",), CLIENT),
     Endpoint("room_tag_set", f"{_C}/user/{{user_id}}/rooms/{{room_id}}/tags/{{tag}}", ("PUT",), CLIENT),
     Endpoint("room_tag_delete", f"{_C}/user/{{user_id}}/rooms/{{room_id}}/tags/{{tag}}", ("DELETE",), CLIENT),

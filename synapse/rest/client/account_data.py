@@ -42,6 +42,18 @@ class AccountDataEndpoints:
         await self._account_data.set(user_id, parse_room_id(room_id), data_type, request.json_object())
         return {}
 
+    @serves("account_data_delete")
+    async def delete(self, request: Request, user_id: str, data_type: str) -> dict[str, Any]:
+        check_owner(request.user.user_id, user_id)
+        await self._account_data.delete(user_id, "", data_type)
+        return {}
+
+    @serves("room_account_data_delete")
+    async def delete_of_room(self, request: Request, user_id: str, room_id: str, data_type: str) -> dict[str, Any]:
+        check_owner(request.user.user_id, user_id)
+        await self._account_data.delete(user_id, parse_room_id(room_id), data_type)
+        return {}
+
     @serves("room_tags")
     async def tags(self, request: Request, user_id: str, room_id: str) -> dict[str, Any]:
         check_owner(request.user.user_id, user_id)

@@ -12,7 +12,9 @@ SPEC_VERSIONS = (
     *(f"v1.{minor}" for minor in range(1, 13)),
 )
 # What clients look for by another name than a version of the specification.
-UNSTABLE_FEATURES: dict[str, bool] = {}
+UNSTABLE_FEATURES = {
+    "org.matrix.msc3391": True,  # deleting account data
+}
 
 
 class Versions:

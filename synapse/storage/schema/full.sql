@@ -107,6 +107,7 @@ CREATE TABLE account_data (              -- room_id '' is global
     type text NOT NULL,
     content text NOT NULL,               -- JSON as given
     stream_id bigint NOT NULL,
+    deleted boolean NOT NULL DEFAULT false, -- kept to be told of; content is {}
     PRIMARY KEY (user_id, room_id, type)
 );
 CREATE INDEX account_data_stream ON account_data (stream_id);

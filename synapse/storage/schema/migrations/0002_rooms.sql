@@ -71,3 +71,7 @@ INSERT INTO background_updates (name) VALUES ('event_relations');
 ---------------------------------------------------------------- state resolution
 
 CREATE INDEX event_auth_cited ON event_auth (auth_event_id);
+
+---------------------------------------------------------------- deleted account data
+
+ALTER TABLE account_data ADD COLUMN deleted boolean NOT NULL DEFAULT false;
