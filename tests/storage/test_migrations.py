@@ -255,3 +255,23 @@ def test_the_package_brings_its_migrations() -> None:
     globs = re.findall(r'"([^"]+)"', patterns)
     carried = {path for pattern in globs for path in Path("synapse").glob(pattern)}
     assert {step.path.relative_to(Path.cwd()) for step in migrations.migrations()} <= carried
+
+
+@pytest.mark.parametrize("newest", [None, 7])
+def test_old_events_are_indexed_in_the_background_and_new_ones_from_here_on(
+    make: Callable[..., Options], newest: int | None
+) -> None:
+    options = make()
+    make_old(options)
+    if newest is not None:
+        execute(
+            options,
+            f"""
+            INSERT INTO events (stream_ordering, event_id, room_id, depth, type, sender, origin_server_ts, received_ts,
+                json) VALUES ({newest}, '$e', '!r:x', 1, 'm.room.message', '@u:x', 1, 1, '{{}}')
+            """,
+        )
+    prepare.prepare(options, "example.org", main=True)
+    sql = "SELECT position FROM stream_followers WHERE follower = 'event_search' AND stream = 'events'"
+    assert execute(options, sql) == [(newest or 0,)]
+    assert ("event_search",) in execute(options, "SELECT name FROM background_updates")
