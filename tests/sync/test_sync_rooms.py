@@ -181,6 +181,8 @@ async def test_an_invite_comes_with_stripped_state_and_its_rejection_as_a_left_r
         "m.room.member",
     }
     assert all(e.keys() == {"type", "state_key", "sender", "content"} for e in events)
+    members = [e["state_key"] for e in events if e["type"] == "m.room.member"]
+    assert members == [ALICE, BOB], "whoever invites can be called by name"
     assert "join" not in answer["rooms"]
     await h.world.message(room, ALICE, "not for Bob")
     await h.world.member(room, BOB, "leave")

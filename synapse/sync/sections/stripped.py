@@ -1,7 +1,8 @@
 """`invite` and `knock`: rooms that the user may come to be in, shown by stripped state alone.
 
 The stripped state is what came with the invite (or the answer to the knock) from another server, or is taken from the
-room's state where the server has it; the user's own membership event is always part of it.
+room's state where the server has it; the user's own membership event is always part of it, and then that of whoever
+invites too.
 
 Client-server API, "Stripped state".
 """
@@ -54,6 +55,11 @@ class StrippedSection:
         own = await self._store.events([membership.event_id for membership in pending])
         told = {row.room_id: _carried(row) for row in own.values()}
         keys: list[Entry] = [(r, t, "") for r, state in told.items() if not state for t in STRIPPED_STATE_TYPES]
+        keys += [
+            (row.room_id, row.type, row.sender)  # who invites, by the name that the room knows
+            for row in own.values()
+            if not told[row.room_id] and row.sender != row.state_key
+        ]
         entries = await self._store.entries(keys)
         notes = await self._annotator.versions([*entries.values(), *own.values()])
         for row in entries.values():
