@@ -1,5 +1,5 @@
 """Fixtures of the conformance tests."""
 
-from tests.conformance.town import town
+from tests.conformance.town import town, workers
 
-__all__ = ["town"]
+__all__ = ["town", "workers"]

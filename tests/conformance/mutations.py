@@ -6,11 +6,12 @@ not (any string is a name), whatever is no fault of the server's will do.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, unquote, urlencode
 
 import jsonschema_rs
 import orjson
@@ -22,6 +23,10 @@ NO_OBJECT = frozenset(("M_BAD_JSON",))
 TOO_DEEP = frozenset(("M_NOT_JSON", "M_BAD_JSON"))
 MISSING = frozenset(("M_MISSING_PARAM", "M_BAD_JSON"))
 INVALID = frozenset(("M_BAD_JSON", "M_INVALID_PARAM", "M_MISSING_PARAM", "M_TOO_LARGE"))
+# Whether an id is none, or is nobody's, is often the same to who asks.
+NOWHERE = frozenset(
+    ("M_INVALID_PARAM", "M_MISSING_PARAM", "M_NOT_FOUND", "M_FORBIDDEN", "M_UNRECOGNIZED", "M_KEY_TOO_LARGE")
+)
 BAD_PARAMETER = frozenset(("M_INVALID_PARAM", "M_MISSING_PARAM"))
 
 # What a fault of the decoder, the validation or the database would be found by.
@@ -82,6 +87,11 @@ class Mutation:
     apply: Callable[[Asked], Applied]
     errors: frozenset[str] | None = None
 
+    @property
+    def wants_no_waiting(self) -> bool:
+        """False for what may name a position in a stream that never comes, for which a worker would wait."""
+        return not self.what.startswith("query")
+
 
 def mutations(asked: Asked, validator: Any) -> Iterator[Mutation]:
     """Everything that is tried with a request. `validator` knows good bodies; None where there is no description."""
@@ -94,7 +104,8 @@ def mutations(asked: Asked, validator: Any) -> Iterator[Mutation]:
         yield from _queries(parameter)
     for parameter in asked.operation.parameters_in("path"):
         for text in TEXTS:
-            yield Mutation(f"path {parameter['name']} = {text[:30]}", _in_path(parameter["name"], text))
+            errors = NOWHERE if _is_no_id(parameter["schema"], text) else None
+            yield Mutation(f"path {parameter['name']} = {text[:30]}", _in_path(parameter["name"], text), errors)
 
 
 def encoded(asked: Asked) -> bytes:
@@ -183,6 +194,10 @@ def _if_not(schema: dict[str, Any], text: str) -> frozenset[str] | None:
         is_number = text.removeprefix("-").isascii() and text.removeprefix("-").isdigit()
         return None if is_number else BAD_PARAMETER
     return None
+
+
+def _is_no_id(schema: dict[str, Any], text: str) -> bool:
+    return "pattern" in schema and re.search(schema["pattern"], unquote(text)) is None
 
 
 def _in_query(name: str, text: str | None) -> Callable[[Asked], Applied]:

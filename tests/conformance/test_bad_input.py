@@ -3,33 +3,62 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 import orjson
 import pytest
 import pytest_twisted
 
+from synapse.api.routes import route_of
 from synapse.http.server import Answer
 from tests.conformance.examples import Example, served
-from tests.conformance.mutations import encoded, mutations, validator_of
+from tests.conformance.mutations import Mutation, encoded, mutations, validator_of
 from tests.conformance.town import Town, uses_up
 from tests.spec.answers import answers
 from tests.spec.description import MISSING, description
 
 SERVED = served()
-pytestmark = pytest.mark.skipif(description() is None, reason=MISSING)
+described = description()
+pytestmark = pytest.mark.skipif(described is None, reason=MISSING)
 
 
 @pytest.mark.parametrize("example", SERVED, ids=str)
 @pytest_twisted.ensureDeferred
 async def test_what_is_wrong_is_refused(town: Town, example: Example, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.ERROR)
+    problems = await _problems(town, example, lambda _: True)
+    assert not problems, f"{len(problems)} problems:\n" + "\n".join(problems[:40])
+    assert not caplog.records
+
+
+def _is_routed(example: Example) -> bool:
+    described_as = described.operation(example.operation) if described is not None else None
+    return (
+        described_as is not None and route_of(described_as.method, described_as.prefix + described_as.path) is not None
+    )
+
+
+@pytest.mark.parametrize("example", list(filter(_is_routed, SERVED)), ids=str)
+@pytest_twisted.ensureDeferred
+async def test_what_is_wrong_is_refused_by_workers(
+    workers: Town, example: Example, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Refusals of the main process come through; what a worker refuses never gets there."""
+    caplog.set_level(logging.ERROR)
+    problems = await _problems(workers, example, lambda mutation: mutation.wants_no_waiting)
+    assert not problems, f"{len(problems)} problems:\n" + "\n".join(problems[:40])
+    assert not caplog.records
+
+
+async def _problems(town: Town, example: Example, is_wanted: Callable[[Mutation], bool]) -> list[str]:
+    """What is not as it should be when an example is made wrong in those ways."""
     known = answers()
     assert known is not None
     asked = await town.asked(example)
     writes = asked.operation.method != "GET"
     problems = []
     traces = await town.traces()
-    for mutation in mutations(asked, validator_of(asked, known.registry)):
+    for mutation in filter(is_wanted, mutations(asked, validator_of(asked, known.registry))):
         target, body = mutation.apply(await town.asked(example, anew=False))
         means_the_same = known.operation(asked.operation.method, target, body) is asked.operation
         try:
@@ -47,8 +76,7 @@ async def test_what_is_wrong_is_refused(town: Town, example: Example, caplog: py
                 await town.asked(example)
                 after = await town.traces()
             traces = after
-    assert not problems, f"{len(problems)} problems:\n" + "\n".join(problems[:40])
-    assert not caplog.records
+    return problems
 
 
 def _problem(errors: frozenset[str] | None, answer: Answer) -> str | None:

@@ -57,6 +57,16 @@ def test_examples_say_all_that_can_be_said(example: Example) -> None:
 @pytest.mark.parametrize("example", served(), ids=str)
 @pytest_twisted.ensureDeferred
 async def test_answers_as_described(town: Town, example: Example) -> None:
+    await _answers(town, example)
+
+
+@pytest.mark.parametrize("example", served(), ids=str)
+@pytest_twisted.ensureDeferred
+async def test_answers_as_described_by_workers(workers: Town, example: Example) -> None:
+    await _answers(workers, example)
+
+
+async def _answers(town: Town, example: Example) -> None:
     asked = await town.asked(example)
     body = b"" if asked.body is None else orjson.dumps(asked.body)
     answer = await town.handle(asked.operation.method, asked.target(), body, asked.user)

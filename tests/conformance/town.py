@@ -1,4 +1,4 @@
-"""A server with a few people and rooms, for tests that ask it anything and everything.
+"""A server with a few people and rooms, for tests that ask it anything and everything; or several processes of one.
 
 It is started once for a module of tests. What requests need (a room, an event in it, a token) is supplied by name,
 made when it is first wanted; what a request uses up (a room that is left, an invite that is accepted) is made anew.
@@ -11,22 +11,24 @@ import re
 from collections.abc import AsyncIterator, Callable, Collection
 from itertools import count
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, unquote, urlencode
 
 import orjson
 import pytest_twisted
 
+from synapse.api.routes import route_of
 from synapse.http.ratelimit import RateLimits
 from synapse.http.request import RawRequest
 from synapse.http.server import Answer
 from tests.conformance.examples import Asked, Example
 from tests.spec import answers
 from tests.spec.description import description
-from tests.support.homeserver import TestServer
+from tests.support.homeserver import Cluster, TestServer, cluster
 from tests.support.postgres import PostgresServer
 from tests.support.reactor import real_reactor
 
 V3 = "/_matrix/client/v3"
+WORKERS = ("synchrotron", "client_reader", "event_creator", "user_dir")
 PEOPLE = ("alice", "bob", "carol")
 # What a request changes so that the next one finds something else; it is supplied anew each time.
 USED_UP = frozenset(
@@ -55,9 +57,10 @@ _TRACES = """
 class Town:
     """The server; alice and bob share `{room}`, carol is a stranger."""
 
-    def __init__(self, server: TestServer) -> None:
+    def __init__(self, server: TestServer, workers: Cluster | None = None) -> None:
         self.hs = server.hs
         self._server = server
+        self._workers = workers
         self._tokens: dict[str, str] = {}
         self._supplied: dict[str, str] = {}
         self._numbers = count(1)
@@ -67,9 +70,11 @@ class Town:
         for name in PEOPLE:
             self._tokens[name] = await self._server.client.register(name)
         await self.put("alice", "/presence/{alice}/status", {"presence": "online"})
-        self.hs.notifier.leave()
-        # Forged tokens may name positions that never come.
-        self.hs.notifier.wait_for = _wait_for_nothing
+        for server in (self._server, *(self._workers.workers.values() if self._workers is not None else ())):
+            server.hs.notifier.leave()
+        if self._workers is None:
+            # Forged tokens may name positions that never come.
+            self.hs.notifier.wait_for = _wait_for_nothing
 
     async def newcomer(self) -> str:
         """The name of somebody who has just come."""
@@ -85,9 +90,19 @@ class Town:
         """The answer to a request, which is as described."""
         token = token or (self._tokens[user] if user is not None else None)
         headers = {"host": "test", **({} if token is None else {"authorization": f"Bearer {token}"})}
-        answer = await self.hs.router.handle(RawRequest(method, target, headers, body))
+        server = self._server if self._workers is None else self._of_workers(self._workers, method, target)
+        answer = await server.hs.router.handle(RawRequest(method, target, headers, body))
+        if self._workers is not None:
+            await self._workers.caught_up()
         answers.check(method, target, body, answer.code, answer.body)
         return answer
+
+    def _of_workers(self, workers: Cluster, method: str, target: str) -> TestServer:
+        """Who answers a request: as a proxy decides it."""
+        path = unquote(target.partition("?")[0], errors="replace")
+        route = route_of(method, path)
+        name = "" if route is None else route.app.value.rpartition(".")[2]
+        return workers.workers.get(name, self._server)
 
     async def get(self, user: str, path: str, **query: str) -> Any:
         return await self._ok("GET", user, path, query)
@@ -263,13 +278,18 @@ def uses_up(example: Example) -> bool:
     return not USED_UP.difference(CHEAP).isdisjoint(_NAME.findall(str((example.path, example.body))))
 
 
+def unlimited(server: TestServer) -> None:
+    """Takes the limits off a server that has not started."""
+    server.hs.ratelimits = RateLimits(lambda _: None, server.hs.reactor)
+
+
 @pytest_twisted.async_yield_fixture(scope="module")
 async def town(postgres: PostgresServer) -> AsyncIterator[Town]:
     """A town for a module of tests."""
     name = postgres.create()
     reactor = _EndingReactor()
     server = TestServer(postgres.settings(name), reactor, {})
-    server.hs.ratelimits = RateLimits(lambda _: None, reactor)
+    unlimited(server)
     await server.start()
     try:
         made = Town(server)
@@ -277,5 +297,22 @@ async def town(postgres: PostgresServer) -> AsyncIterator[Town]:
         yield made
     finally:
         await server.stop()
+        reactor.end()
+        postgres.drop(name)
+
+
+@pytest_twisted.async_yield_fixture(scope="module")
+async def workers(postgres: PostgresServer) -> AsyncIterator[Town]:
+    """A town whose requests are answered by the workers that they are routed to."""
+    name = postgres.create()
+    reactor = _EndingReactor()
+    rates = {"per_second": 1e6, "burst_count": 1_000_000}
+    limits = {"rc_message": rates, "rc_invites": {"per_issuer": rates}, "rc_joins": {"local": rates}}
+    try:
+        async with cluster(postgres.settings(name), *WORKERS, reactor=reactor, **limits) as processes:
+            made = Town(processes.main, processes)
+            await made.settle()
+            yield made
+    finally:
         reactor.end()
         postgres.drop(name)

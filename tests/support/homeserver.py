@@ -180,10 +180,12 @@ class Cluster:
         return self.workers[name]
 
     async def caught_up(self) -> None:
-        """Returns when every worker has heard of all that the main process has announced."""
+        """Returns when every worker has heard of all that the main process has announced, and that it follows."""
         for worker in self.workers.values():
-            for stream, position in self.main.hs.notifier.positions.items():
-                assert await worker.hs.notifier.wait_until(stream, position, 10.0), f"{stream} stays behind"
+            notifier = worker.hs.notifier
+            for stream in notifier.listened_to:
+                position = self.main.hs.notifier.position(stream)
+                assert await notifier.wait_until(stream, position, 10.0), f"{stream} stays behind"
 
 
 @asynccontextmanager
