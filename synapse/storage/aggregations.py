@@ -24,10 +24,13 @@ MAX_REFERENCES: Final = 1_000
 
 
 class Parent(NamedTuple):
-    """An event to whose children, up to and including position `until`, an answer points."""
+    """An event to whose children, up to and including position `until`, an answer points; so many of them may be the
+    one that is shown as the latest.
+    """
 
     event_id: str
     until: int
+    candidates: int = 1
 
 
 class Edit(NamedTuple):
@@ -80,12 +83,9 @@ class AggregationStore:
         user_id: str,
         device_id: str | None,
         ignored: Collection[str],
-        candidates: int = 1,
     ) -> Children:
-        """For each parent, `candidates` of its edits and of the events of its thread. One statement."""
-        return await self._db.read(
-            "aggregations.children", _children, parents, user_id, device_id, sorted(ignored), candidates
-        )
+        """What relates to the parents, in the reader's view. One statement."""
+        return await self._db.read("aggregations.children", _children, parents, user_id, device_id, sorted(ignored))
 
 
 _FIELDS: Final = len(TimelineRow._fields)
@@ -99,19 +99,21 @@ _TXN: Final = """
 # or edits or annotates, cannot be the root of one ("Threading"), and what edits cannot be edited.
 _CHILDREN: Final = f"""
     WITH parents AS (
-        SELECT e.event_id, e.room_id, e.sender, e.type, e.redacted_by, e.relation_type, w.until
-        FROM unnest(%(parents)s::text[], %(until)s::bigint[]) AS w (event_id, until) JOIN events e USING (event_id)
+        SELECT e.event_id, e.room_id, e.sender, e.type, e.redacted_by, e.relation_type, w.until,
+            w.candidates
+        FROM unnest(%(parents)s::text[], %(until)s::bigint[], %(candidates)s::int[]) AS w (event_id, until, candidates)
+        JOIN events e USING (event_id)
     ), latest AS MATERIALIZED (
-        SELECT p.event_id AS parent_id, p.sender = %(user)s AS is_own_root, p.until, c.*
+        SELECT p.event_id AS parent_id, p.sender = %(user)s AS is_own_root, p.until, p.candidates, c.*
         FROM parents p CROSS JOIN LATERAL (
             SELECT c.* FROM events c
             WHERE c.relates_to = p.event_id AND c.room_id = p.room_id AND {IN_THREAD}
               AND c.stream_ordering <= p.until AND c.sender <> ALL(%(ignored)s)
-            ORDER BY c.depth DESC, c.stream_ordering DESC LIMIT %(candidates)s
+            ORDER BY c.depth DESC, c.stream_ordering DESC LIMIT p.candidates
         ) c WHERE p.relation_type IS NULL
     ), targets AS (
-        SELECT event_id, room_id, sender, type, redacted_by, relation_type, until FROM parents
-        UNION SELECT event_id, room_id, sender, type, redacted_by, relation_type, until FROM latest
+        SELECT event_id, room_id, sender, type, redacted_by, relation_type, until, candidates FROM parents
+        UNION SELECT event_id, room_id, sender, type, redacted_by, relation_type, until, candidates FROM latest
         WHERE state_key IS NULL
     )
     SELECT '{RelationTypes.REPLACE}', p.event_id, {COLUMNS}, {_TXN}, 0, false, NULL, NULL, NULL
@@ -120,7 +122,7 @@ _CHILDREN: Final = f"""
         WHERE e.relates_to = p.event_id AND e.relation_type = '{RelationTypes.REPLACE}' AND e.room_id = p.room_id
           AND e.type = p.type AND e.sender = p.sender AND e.state_key IS NULL AND e.redacted_by IS NULL AND {SHOWN}
           AND e.stream_ordering <= p.until AND e.sender <> ALL(%(ignored)s)
-        ORDER BY e.origin_server_ts DESC, e.event_id DESC LIMIT %(candidates)s
+        ORDER BY e.origin_server_ts DESC, e.event_id DESC LIMIT p.candidates
     ) e WHERE p.redacted_by IS NULL AND p.relation_type IS DISTINCT FROM '{RelationTypes.REPLACE}'
     UNION ALL
     SELECT '{RelationTypes.REFERENCE}', p.event_id, {_NO_EVENT}, NULL, 0, false,
@@ -148,9 +150,8 @@ def _children(
     user_id: str,
     device_id: str | None,
     ignored: list[str],
-    candidates: int,
 ) -> Children:
-    ids, until = zip(*parents, strict=True)
+    ids, until, candidates = zip(*parents, strict=True)
     txn.planned(
         _CHILDREN,
         {
@@ -159,7 +160,7 @@ def _children(
             "user": user_id,
             "device": device_id,
             "ignored": ignored,
-            "candidates": candidates,
+            "candidates": list(candidates),
         },
     )
     found = Children([], [], [])

@@ -9,7 +9,7 @@ Client-server API, "Aggregations of child events".
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from synapse.storage.aggregations import Edit, InThread, Parent
@@ -80,11 +80,16 @@ class Bundler:
             return NO_BUNDLES
         rooms = {row.room_id: access[row.room_id] for row in parents}
         ignored = await self._ignored.of(user_id)
-        candidates = 1 if await self._visibility.is_ever_open(rooms) else CANDIDATES
-        wanted = [Parent(row.event_id, _until(access[row.room_id])) for row in parents]
-        children = await self._store.children(wanted, user_id, device_id, ignored, candidates)
+        ever_open = await self._visibility.ever_open(rooms)
+        wanted = [
+            Parent(row.event_id, _until(access[row.room_id]), 1 if row.room_id in ever_open else CANDIDATES)
+            for row in parents
+        ]
+        children = await self._store.children(wanted, user_id, device_id, ignored)
         seen = await self._seen(children, {row.event_id: row.room_id for row in parents}, rooms, user_id)
-        return _assembled(children, seen)
+        redacted = {row.event_id for row in parents if row.redacted_by is not None}
+        redacted.update(event_id for event_id, each in seen.items() if each.row.redacted_by is not None)
+        return _assembled(children, seen, redacted)
 
     async def _seen(
         self, children: Children, rooms_of: dict[str, str], access: Mapping[str, Access], user_id: str
@@ -102,12 +107,13 @@ class Bundler:
         return {seen.row.event_id: seen for room in visible.values() for seen in room}
 
 
-def _assembled(children: Children, seen: Mapping[str, Seen]) -> Bundles:
+def _assembled(children: Children, seen: Mapping[str, Seen], redacted: Collection[str]) -> Bundles:
+    """The bundles; what is shown `redacted`, or as if it were, is not shown edited."""
     edits: dict[str, Child] = {}
     threads: dict[str, Thread] = {}
     references: dict[str, list[str]] = {}
     for edit in children.edits:
-        if edit.parent_id not in edits and edit.row.event_id in seen:
+        if edit.parent_id not in edits and edit.parent_id not in redacted and edit.row.event_id in seen:
             edits[edit.parent_id] = _child(edit, seen)
     for event in children.threads:
         if event.parent_id not in threads and event.row.event_id in seen:

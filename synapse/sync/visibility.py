@@ -87,13 +87,14 @@ class VisibilityFilter:
         """The room's present history visibility."""
         return (await self.histories_of([room_id]))[room_id].values[-1]
 
-    async def is_ever_open(self, access: Mapping[str, Access]) -> bool:
-        """Whether nothing that arrived in time is hidden from the user in any of these rooms: see `Access.until`."""
+    async def ever_open(self, access: Mapping[str, Access]) -> set[str]:
+        """Those of the rooms in which nothing that arrived in time (`Access.until`) is hidden from the user."""
         histories = await self.histories_of(list(access))
-        return all(
-            each.joined is not None and all(value in _OPEN for value in histories[room_id].values)
+        return {
+            room_id
             for room_id, each in access.items()
-        )
+            if each.joined is not None and all(value in _OPEN for value in histories[room_id].values)
+        }
 
     async def visible(
         self,

@@ -172,6 +172,27 @@ async def test_children_that_the_reader_may_not_see_are_not_told(h: Harness) -> 
 
 
 @pytest_twisted.ensureDeferred
+async def test_what_erased_users_said_is_pruned_in_bundles_too(h: Harness) -> None:
+    room = await h.world.room(ALICE)
+    root = await h.world.message(room, ALICE, "root")
+    said = await reply(h, root, BOB, "secret")
+    await edit(h, said, "secret as well", BOB)
+    own = await h.world.message(room, BOB, "secret")
+    await edit(h, own, "secret as well", BOB)
+    await refer(h, own, ALICE)
+    await h.world.member(room, CAROL)
+    await h.world.sql("INSERT INTO users (user_id, created_ts, erased) VALUES (%s, 1, true)", BOB)
+    seen = await relations(h, root, ALICE)
+    assert seen["m.thread"]["latest_event"]["content"]["body"] == "secret"
+    assert seen["m.thread"]["latest_event"]["unsigned"]["m.relations"].keys() == {"m.replace"}
+    assert (await relations(h, own, ALICE)).keys() == {"m.replace", "m.reference"}
+    pruned = (await relations(h, root, CAROL))["m.thread"]
+    assert (pruned["latest_event"]["event_id"], pruned["latest_event"]["content"]) == (said.event_id, {})
+    assert "m.relations" not in pruned["latest_event"]["unsigned"]
+    assert (await relations(h, own, CAROL)).keys() == {"m.reference"}
+
+
+@pytest_twisted.ensureDeferred
 async def test_own_events_in_bundles_carry_their_transaction(h: Harness) -> None:
     room = await h.world.room(ALICE)
     row = await h.world.message(room, ALICE)
