@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from synapse.api.constants import MAX_ID_BYTES, EventTypes
 from synapse.api.errors import AuthError, Codes, MatrixError, forbidden, invalid_param
-from synapse.api.identifiers import fits
+from synapse.api.identifiers import domain_of, fits
 from synapse.api.room_versions import EventFormat
 from synapse.events import auth
 from synapse.events.builder import build
@@ -54,6 +54,7 @@ class Draft(NamedTuple):
     redacts: str | None = None
     txn: TxnKey | None = None
     ts: int | None = None  # when it was sent, in milliseconds; None: now
+    is_admin: bool = False  # the sender administrates this server
 
     @property
     def key(self) -> StateKey | None:
@@ -156,7 +157,8 @@ class EventCreation:
                 raise invalid_param(f"A transaction ID may have {MAX_ID_BYTES} bytes at most.")
             txn = TxnKey(requester.user_id, requester.device_id or "", room_id, txn_scope + txn_id)
         sent = ts if requester.app_service is not None else None
-        return await self.send(Draft(room_id, requester.user_id, event_type, content, state_key, redacts, txn, sent))
+        user_id, is_admin = requester.user_id, requester.is_admin
+        return await self.send(Draft(room_id, user_id, event_type, content, state_key, redacts, txn, sent, is_admin))
 
     async def send(self, draft: Draft) -> Persisted:
         """The same for a draft."""
@@ -226,7 +228,7 @@ class EventCreation:
         event = await self._build(draft, head, state)
         auth.check(event, {key: stored.event for key, stored in state.items()})
         await self._rules(draft, state)
-        redacts = await self._redacted(event, state)
+        redacts = await self._redacted(event, state, draft.is_admin)
         if POLICY in state:
             event = await self._endorse(event, state)
         thread_id, push = await self._audience(event, state)
@@ -279,10 +281,11 @@ class EventCreation:
             reference_hashes=hashes,
         )
 
-    async def _redacted(self, event: Event, state: State) -> str | None:
+    async def _redacted(self, event: Event, state: State, is_admin: bool) -> str | None:
         """The event that a redaction takes effect on. Raises 403, 404 where there is none, 400 for another room's.
 
-        The auth rules let a server redact all events of its users; that it is the same user is ours to check.
+        The auth rules let a server redact all events of its users; that it is the same user, or an administrator, is
+        ours to check.
         """
         if event.type != EventTypes.REDACTION or event.redacts is None:
             return None
@@ -292,7 +295,8 @@ class EventCreation:
         if target.event.room_id != event.room_id:
             raise invalid_param("The event to be redacted is in another room.")
         levels = PowerLevels.of_state({key: stored.event for key, stored in state.items()}, event.room_version)
-        if target.event.sender != event.sender and levels.user(event.sender) < levels.redact:
+        is_ours = is_admin and domain_of(target.event.sender) == self._signer.server_name
+        if target.event.sender != event.sender and not is_ours and levels.user(event.sender) < levels.redact:
             raise AuthError(f"To redact events of others you need power level {levels.redact}.")
         return event.redacts
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -329,6 +330,21 @@ async def test_who_may_redact_what(database: Database) -> None:
     redaction = await process.events.get(own.event_id)
     assert redaction is not None
     assert redaction.event.content == {"reason": "typo", "redacts": by_bob}
+
+
+@pytest_twisted.ensureDeferred
+async def test_administrators_redact_what_users_of_this_server_said(database: Database) -> None:
+    process = (await start(database)).main
+    room_id = await process.room(joined=[BOB, CAROL])
+    admin = replace(CAROL, is_admin=True)
+    by_bob = await process.say(BOB, room_id)
+    redaction = await process.redactions.redact(admin, room_id, by_bob, {}, "1")
+    stored = await process.events.get(by_bob)
+    assert stored is not None
+    assert stored.redacted_by == redaction.event_id
+    other = await process.room(BOB)
+    said = await process.say(BOB, other)
+    assert await _errcode(process.redactions.redact(admin, other, said, {}, "2")) == "M_FORBIDDEN"
 
 
 @pytest_twisted.ensureDeferred
