@@ -8,10 +8,10 @@ Client-server API, "Room history visibility", "Server behaviour".
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from synapse.api.constants import EventTypes, HistoryVisibility, Membership
-from synapse.events.event import Event
 
 
 def visibility_of(content: dict[str, Any] | None) -> str:
@@ -32,16 +32,23 @@ def allows(visibility: str, membership: str | None, joined_after: bool) -> bool:
     return visibility == HistoryVisibility.INVITED and membership == Membership.INVITE
 
 
-def may_see(event: Event, user_id: str, *, visibility: str, membership: str | None, joined_after: bool) -> bool:
-    """Whether the user may see the event, given visibility and membership in the state *before* it.
+Side = tuple[str, str | None]
+"""A visibility and the user's membership, as a room's state has them."""
 
-    What the event itself changes counts as well: a change of visibility is seen if the old or the new one allows it,
-    and the user's own membership event if the old or the new membership does.
+
+def is_turn(event_type: str, state_key: str | None) -> bool:
+    """Whether the event itself changes the visibility, so that the state before it and the one after it count."""
+    return event_type == EventTypes.HISTORY_VISIBILITY and state_key == ""
+
+
+def is_own_membership(event_type: str, state_key: str | None, user_id: str) -> bool:
+    """Whether the event changes the user's own membership: again, both sides count."""
+    return event_type == EventTypes.MEMBER and state_key == user_id
+
+
+def may_see(sides: Iterable[Side], joined_after: bool) -> bool:
+    """Whether an event is visible, given the state at it: the one before it, which for a message is the one after it.
+
+    For an event that changes what decides (`is_turn`, `is_own_membership`), `sides` holds the state before and after.
     """
-    if allows(visibility, membership, joined_after):
-        return True
-    if event.type == EventTypes.HISTORY_VISIBILITY and event.state_key == "":
-        return allows(visibility_of(event.content), membership, joined_after)
-    if event.type == EventTypes.MEMBER and event.state_key == user_id:
-        return allows(visibility, event.membership, joined_after)
-    return False
+    return any(allows(visibility, membership, joined_after) for visibility, membership in sides)

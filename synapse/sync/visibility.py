@@ -15,8 +15,8 @@ from bisect import bisect_right
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from synapse.api.constants import EventTypes, HistoryVisibility, Membership
-from synapse.events.visibility import allows, visibility_of
+from synapse.api.constants import HistoryVisibility, Membership
+from synapse.events.visibility import is_own_membership, is_turn, may_see, visibility_of
 from synapse.storage.timeline import TimelineRow
 from synapse.storage.user_rooms import Step, UserRoomStore
 from synapse.storage.visibility_facts import GroupFacts, VisibilityFactStore
@@ -161,7 +161,7 @@ class VisibilityFilter:
     ) -> dict[str, list[Seen]]:
         rows = [row for room in timelines.values() for row in room]
         facts = await self._at_groups({row.state_group for row in rows if row.state_group is not None}, user_id)
-        turns = {row.state_group for row in rows if row.state_group is not None and _is_turn(row)}
+        turns = {row.state_group for row in rows if row.state_group is not None and is_turn(row.type, row.state_key)}
         before = await self._facts.groups_before(list(turns))
         earlier = await self._at_groups(before.values(), user_id)
         seen: dict[str, list[Seen]] = {}
@@ -169,8 +169,9 @@ class VisibilityFilter:
             seen[room_id] = room_seen = []
             for row in room_rows:
                 at = facts.get(row.state_group or 0)
-                was = earlier.get(before.get(row.state_group or 0, 0)) if _is_turn(row) else None
-                is_shown = _is_about(row, user_id) or row.event_id in known
+                was = earlier.get(before.get(row.state_group or 0, 0)) if is_turn(row.type, row.state_key) else None
+                # Of their own membership users learn, whatever it is.
+                is_shown = is_own_membership(row.type, row.state_key, user_id) or row.event_id in known
                 if is_shown or _may_see(row, at, was, access[room_id]):
                     room_seen.append(Seen(row, (at and at.membership) or Membership.LEAVE))
         return seen
@@ -215,22 +216,10 @@ def _is_ignored(row: TimelineRow, ignored: frozenset[str]) -> bool:
     return row.state_key is None and row.sender in ignored
 
 
-def _is_about(row: TimelineRow, user_id: str) -> bool:
-    """Whether the event is the user's own membership: they learn of it, whatever it is."""
-    return row.type == EventTypes.MEMBER and row.state_key == user_id
-
-
-def _is_turn(row: TimelineRow) -> bool:
-    """Whether the event itself changes what decides about it, so that before and after count."""
-    return row.type == EventTypes.HISTORY_VISIBILITY and row.state_key == ""
-
-
 def _may_see(row: TimelineRow, at: GroupFacts | None, before: GroupFacts | None, access: Access) -> bool:
+    """`at` is the state after the event, None where it is not known: then nothing says that it may be shown."""
     if access.until is not None and row.stream > access.until:
-        return False
+        return False  # who has left sees the room as it was then
+    sides = [(visibility_of(facts.visibility), facts.membership) for facts in (at, before) if facts is not None]
     joined_after = access.joined is not None and (access.until is None or row.stream <= access.joined)
-    if at is None:
-        return False  # no state is known there, so nothing says that it may be shown
-    if allows(visibility_of(at.visibility), at.membership, joined_after):
-        return True
-    return before is not None and allows(visibility_of(before.visibility), before.membership, joined_after)
+    return may_see(sides, joined_after)
