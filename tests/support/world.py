@@ -99,7 +99,11 @@ class World:
         state_key: str | None = None,
         **columns: Any,
     ) -> TimelineRow:
-        """Any event. `columns` override those of the events table, and `depth`."""
+        """Any event. `columns` override those of the events table, and `depth`.
+
+        Where forks meet, the rules decide: with `loses`, a state event does not become part of the state; with `turn`
+        (type, state key, event id), an entry of the state goes back to what an earlier event says.
+        """
         room = self.rooms[room_id]
         self.stream += 1
         room.depth = columns.pop("depth", room.depth + 1)
@@ -123,7 +127,9 @@ class World:
         json = orjson.dumps(raw, option=orjson.OPT_SORT_KEYS).decode()
         prev_state = room.state.get((event_type, state_key or ""))
         prev_group = room.group
+        loses, turn = columns.pop("loses", False), columns.pop("turn", None)
         is_current = state_key is not None and not columns.get("outlier") and not columns.get("soft_failed")
+        is_current = is_current and not loses
         if is_current:
             self.groups += 1
             room.group, room.number = self.groups, room.number + 1
@@ -152,6 +158,10 @@ class World:
             if event_type == "m.room.member":
                 room.memberships[state_key] = content["membership"]
             delta = Delta(stream, room_id, event_type, state_key, event_id, prev_state)
+        if turn is not None:
+            delta = Delta(stream, room_id, *turn, room.state[turn[:2]])
+            room.state[turn[:2]] = turn[2]
+            await self.db.write("world.turn", _turn_state, delta)
         room.prev = [event_id]
         for tell in self.on_event:
             tell(row, delta)
@@ -265,6 +275,17 @@ def _insert_state(
     if row.type in columns:
         column, key = columns[row.type]
         txn.execute(f"UPDATE room_stats SET {column} = %s WHERE room_id = %s", (content.get(key), row.room_id))
+
+
+def _turn_state(txn: Transaction, delta: Delta) -> None:
+    txn.execute(
+        "UPDATE current_state SET event_id = %s, stream_ordering = %s WHERE (room_id, type, state_key) = (%s, %s, %s)",
+        (delta.event_id, delta.stream, *delta.entry),
+    )
+    txn.execute(
+        "INSERT INTO current_state_deltas VALUES (%s, %s, %s, %s, %s, %s)",
+        (delta.stream, *delta.entry, delta.event_id, delta.prev_event_id),
+    )
 
 
 def _insert_membership(txn: Transaction, row: TimelineRow, content: dict[str, Any], server: str) -> None:

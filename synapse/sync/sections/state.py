@@ -80,7 +80,9 @@ class StateSection:
         for room_id, changes in later.items():
             _undo(found.ids[room_id], changes, None if wanted is None else wanted[room_id])
             if not ctx.state_after:
-                _add_untold(found.ids[room_id], changes, ctx.timelines[room_id], whole[room_id].until)
+                timeline = ctx.timelines[room_id]
+                _add_untold(found.ids[room_id], changes, timeline, whole[room_id].until)
+                _add_first(found.ids[room_id], changes, timeline, () if wanted is None else wanted[room_id])
 
     async def _read_speakers(self, ctx: SyncContext, found: _Found) -> None:
         """With lazy loading, the members who speak in the timelines and whom the device does not know."""
@@ -107,9 +109,11 @@ class StateSection:
     def _speakers(self, ctx: SyncContext, window: RoomWindow, state: Ids) -> list[Entry]:
         """Adds the members whose events we know to the state; returns the entries that are to be read."""
         start = window.until if ctx.state_after else ctx.timelines[window.room_id].start
-        before = {d.state_key: d.prev_event_id for d in reversed(ctx.deltas[window.room_id]) if _is_later(d, start)}
+        later = [d for d in ctx.deltas[window.room_id] if _is_later(d, start)]
+        before = {d.state_key: d.prev_event_id for d in reversed(later)}
         unchanged: list[Entry] = []
-        for user_id in self._wanted(ctx, window):
+        wanted = self._wanted(ctx, window)
+        for user_id in wanted:
             key = (EventTypes.MEMBER, user_id)
             if key in state:
                 continue
@@ -117,6 +121,7 @@ class StateSection:
                 unchanged.append((window.room_id, *key))
             elif (event_id := before[user_id]) is not None:
                 state[key] = event_id
+        _add_first(state, later, ctx.timelines[window.room_id], wanted)
         return unchanged
 
     def _wanted(self, ctx: SyncContext, window: RoomWindow) -> list[str]:
@@ -125,6 +130,7 @@ class StateSection:
         users.update(self._heroes(ctx, window.room_id))
         if window.whole:  # a client that begins anew with a room knows nobody there
             users.add(ctx.user_id)
+            users.update(d.state_key for d in ctx.deltas.get(window.room_id, ()) if d.type == EventTypes.MEMBER)
         if window.whole or ctx.filter.room.state.include_redundant_members:
             return sorted(users)
         return sorted(users - self._lazy_members.known(ctx.user_id, ctx.device_id, window.room_id))
@@ -223,6 +229,19 @@ def _changed(ctx: SyncContext, window: RoomWindow) -> Ids:
     state = {key: event_id for key, event_id in changed.items() if event_id is not None}
     _add_untold(state, [d for d in deltas if d.stream > timeline.start], timeline, window.until)
     return state
+
+
+def _add_first(state: Ids, later: Iterable[Delta], timeline: Timeline, users: Iterable[str]) -> None:
+    """Adds the first memberships of those who came after the start of the timeline, hidden from it, and speak in it."""
+    first: dict[str, str | None] = {}
+    for delta in later:
+        if delta.type == EventTypes.MEMBER:
+            first.setdefault(delta.state_key, delta.event_id)
+    told = {seen.row.event_id for seen in timeline.seen}
+    for user_id in users:
+        event_id = first.get(user_id)
+        if event_id is not None and event_id not in told:
+            state.setdefault((EventTypes.MEMBER, user_id), event_id)
 
 
 def _add_untold(state: Ids, later: Iterable[Delta], timeline: Timeline, until: int) -> None:

@@ -16,7 +16,7 @@ from typing import Final
 
 import orjson
 
-from synapse.storage.past_state import Delta, PastStateStore
+from synapse.storage.past_state import Delta, Entry, PastStateStore
 from synapse.storage.timeline import OLDEST, TimelineRow, TimelineStore, Window
 from synapse.sync.conditions import condition
 from synapse.sync.context import RoomWindow, SyncContext, Timeline
@@ -114,9 +114,36 @@ class TimelineSection:
             whole.update(window.room_id for window in missing if len(rows[window.room_id]) < width)
         access = {search.window.room_id: search.window.access for search in searches}
         seen = await self._visibility.visible(rows, access, ctx.user_id, ctx.ignored, _present(ctx, rows))
+        if in_force := await self._in_force(ctx, rows, seen):
+            again = {room_id: rows[room_id] for room_id, _, _ in in_force}
+            known = frozenset(in_force.values())
+            seen |= await self._visibility.visible(again, access, ctx.user_id, ctx.ignored, known)
         for search in searches:
             room_id = search.window.room_id
             search.add(rows[room_id], seen[room_id], room_id in whole)
+
+    async def _in_force(
+        self, ctx: SyncContext, rows: Mapping[str, list[TimelineRow]], seen: Mapping[str, list[Seen]]
+    ) -> dict[Entry, str]:
+        """Of rooms that are new to the client, the entries of the state whose events are hidden in the timeline.
+
+        An older event of the same entry may be shown there, which the client would take for what holds.
+        """
+        hidden: dict[Entry, str] = {}
+        for room_id, room_rows in rows.items():
+            window = ctx.windows[room_id]
+            if window.left or window.after is not None or len(room_rows) == len(seen[room_id]):
+                continue
+            shown = {s.row.event_id for s in seen[room_id]}
+            for row in room_rows:
+                if row.state_key is not None and row.event_id not in shown:
+                    hidden[room_id, row.type, row.state_key] = row.event_id
+        entries = await self._states.dated_entries(list(hidden))
+        return {
+            entry: event_id
+            for entry, event_id in hidden.items()
+            if entry in entries and entries[entry][1].event_id == event_id
+        }
 
     def _remembered(self, ctx: SyncContext, searches: list[_Search]) -> dict[str, list[TimelineRow]]:
         """The events that pass the filter of each window that is in memory."""
