@@ -133,15 +133,20 @@ def child_of(row: TimelineRow, json: bytes, suggested_only: bool) -> Child | Non
 
 
 def walk(tree: Tree, root: str, depth: int) -> Iterator[str]:
-    """The rooms of a tree, depth-first, each once; those that are not in it are passed over."""
-    seen: set[str] = set()
+    """The rooms of a tree, depth-first, each once; those that are not in it are passed over.
+
+    A space that occurs again, and less deep than before, is gone into again: more of what is below is within reach.
+    """
+    levels: dict[str, int] = {}
     stack = [(root, 0)]
     while stack:
         room_id, level = stack.pop()
-        if room_id in seen or room_id not in tree.rooms:
+        known = levels.get(room_id)
+        if room_id not in tree.rooms or (known is not None and known <= level):
             continue
-        seen.add(room_id)
-        yield room_id
+        levels[room_id] = level
+        if known is None:
+            yield room_id
         if level < depth:
             stack += [(child.room_id, level + 1) for child in reversed(tree.children.get(room_id, ()))]
 

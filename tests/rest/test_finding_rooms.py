@@ -10,9 +10,7 @@ import pytest
 import pytest_twisted
 
 from synapse.handlers import mutual_rooms, spaces
-from synapse.handlers.spaces import child_of
 from synapse.storage.pool import PoolSettings
-from synapse.storage.timeline import TimelineRow
 from tests.rest.crowd import ALICE, BOB, CAROL, People, people
 
 SPACE = {"type": "m.space"}
@@ -186,35 +184,6 @@ async def test_a_wide_space_costs_no_more_statements_than_a_small_one(p: People)
             await hierarchy(p, root)
         costs.append(counts.statements_read)
     assert costs[0] == costs[1] <= 4
-
-
-@pytest.mark.parametrize(
-    ("content", "is_valid"),
-    [
-        ('{"via":["a"]}', True),
-        ('{"via":[]}', False),
-        ('{"via":"a"}', False),
-        ('{"via":["a",5]}', False),
-        ('{"via":null}', False),
-        ("{}", False),
-    ],
-)
-def test_a_child_is_valid_with_servers_to_join_through(content: str, is_valid: bool) -> None:
-    row = TimelineRow(1, "!r:x", "$e", 1, "m.space.child", "!c:x", "@u:x", 7, None, None, False, "")
-    assert (child_of(row, content.encode(), False) is not None) is is_valid
-
-
-def test_orders_that_are_not_valid_are_none() -> None:
-    def order(json: str) -> Any:
-        row = TimelineRow(1, "!r:x", "$e", 1, "m.space.child", "!c:x", "@u:x", 7, None, None, False, "")
-        found = child_of(row, b'{"via":["a"],"order":%b}' % json.encode(), False)
-        assert found is not None
-        return found.order
-
-    assert order('" ~"') == (False, " ~", 7, "!c:x")
-    for invalid in ("5", "null", '""', f'"{"a" * 51}"', '"\\u0000"', '"é"', '"a\\n"'):
-        assert order(invalid) == (True, "", 7, "!c:x"), invalid
-    assert order(f'"{"a" * 50}"') < order("5")
 
 
 # -- summaries ---------------------------------------------------------------------------------------------------------
