@@ -319,7 +319,8 @@ class Accounts:
     def profiles(self) -> Profiles:
         from synapse.handlers.profile import Profiles
 
-        return Profiles(self.profile_store, self._server_name, self._hs.update_profile_in_rooms)
+        fixed = self._config.registration.fixed_profile_fields
+        return Profiles(self.profile_store, self._server_name, self._hs.update_profile_in_rooms, fixed)
 
     @cached_property
     def account_data(self) -> AccountData:

@@ -208,7 +208,8 @@ class Homeserver:
         return Rooms(self)
 
     async def update_profile_in_rooms(self, user_id: str) -> None:
-        """Writes a user's name and picture into their memberships."""
+        """Shows a user's name and picture with their presence, and writes them into their memberships."""
+        await self.reading.show_presence(user_id)
         await self.rooms.room_profiles.update(user_id)
 
     async def user_deactivated(self, user_id: str) -> None:

@@ -419,6 +419,13 @@ class Reading:
         last_active = self.presence_keeper.last_active_ts if enabled and hs.is_main else lambda user_id: None
         return PresenceReading(self.presence_store, hs.main, created, self._clock, enabled, last_active)
 
+    async def show_presence(self, user_id: str) -> None:
+        """The user has another name or picture, which is shown with their presence."""
+        from synapse.handlers.presence import SHOW
+
+        if self._hs.config.use_presence:
+            await self._hs.main(SHOW, user_id)
+
     async def forget_presence(self, user_id: str) -> None:
         """The account is gone: nobody is there, and has nothing to say."""
         from synapse.api.constants import Presence

@@ -256,9 +256,17 @@ class RegistrationConfig(Section, frozen=True, kw_only=True):
         Doc("Who knows it may register accounts, administrators included, through /_synapse/admin/v1/register."),
     ] = None
     bcrypt_rounds: Annotated[int, Doc("How costly a password hash is; one more doubles it.")] = 12
+    enable_set_displayname: Annotated[bool, Doc("Whether users can change their display names.")] = True
+    enable_set_avatar_url: Annotated[bool, Doc("Whether users can change their pictures.")] = True
     password_config: Annotated[PasswordOptions, Doc("Logging in by password.", example={"enabled": True})] = (
         PasswordOptions()
     )
+
+    @property
+    def fixed_profile_fields(self) -> frozenset[str]:
+        """Fields of their profiles that users cannot change."""
+        settable = {"displayname": self.enable_set_displayname, "avatar_url": self.enable_set_avatar_url}
+        return frozenset(field for field, can_be_set in settable.items() if not can_be_set)
 
 
 class OutgoingConfig(Section, frozen=True, kw_only=True):
@@ -319,6 +327,14 @@ class InviteLimits(Section, frozen=True, kw_only=True):
     per_issuer: Annotated[RateLimit, Doc("By user that invites.")] = _rate(0.3, 20)
 
 
+class PresenceLimits(Section, frozen=True, kw_only=True):
+    """Presence."""
+
+    per_user: Annotated[RateLimit, Doc("How often users say who they seem to be: online, idle or gone.")] = _rate(
+        0.2, 10
+    )
+
+
 class RatelimitConfig(Section, frozen=True, kw_only=True):
     """Rate limits: each is `{per_second, burst_count}`; a client that exceeds one is answered M_LIMIT_EXCEEDED."""
 
@@ -327,6 +343,7 @@ class RatelimitConfig(Section, frozen=True, kw_only=True):
     rc_login: Annotated[LoginLimits, Doc("Logins.")] = LoginLimits()
     rc_joins: Annotated[JoinLimits, Doc("Joins.")] = JoinLimits()
     rc_invites: Annotated[InviteLimits, Doc("Invites.")] = InviteLimits()
+    rc_presence: Annotated[PresenceLimits, Doc("What users say of their presence.")] = PresenceLimits()
     rc_reports: Annotated[RateLimit, Doc("Events, rooms and users that a user reports.")] = _rate(1.0, 5)
     rc_third_party_invite: Annotated[
         RateLimit, Doc("Invites by e-mail address or phone number, by user that invites.")

@@ -1,28 +1,42 @@
 """What clients may expect of this server: its capabilities.
 
-Every value says what is true of this release and configuration: clients shall offer nothing that would fail.
+Every value says what is true of this release, configuration and user: clients shall offer nothing that would fail.
 """
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import Any
 
 from synapse.api import room_versions
 
 
-def capabilities(default_room_version: str, change_password: bool) -> dict[str, Any]:
-    """The answer to `GET /capabilities`: client-server API, "Capabilities negotiation"."""
+def capabilities(
+    default_room_version: str, change_password: bool, fixed_fields: Set[str], is_guest: bool
+) -> dict[str, Any]:
+    """The answer to `GET /capabilities`: client-server API, "Capabilities negotiation".
+
+    :param fixed_fields: fields of their profiles that users cannot change.
+    """
     return {
         "capabilities": {
             "m.room_versions": {
                 "default": default_room_version,
                 "available": room_versions.capabilities(),
             },
-            "m.change_password": {"enabled": change_password},
+            "m.change_password": {"enabled": change_password and not is_guest},
             "m.3pid_changes": {"enabled": False},
             "m.get_login_token": {"enabled": False},
-            "m.set_displayname": {"enabled": True},
-            "m.set_avatar_url": {"enabled": True},
-            "m.profile_fields": {"enabled": True},
+            "m.forget_forced_upon_leave": {"enabled": False},
+            "m.set_displayname": {"enabled": "displayname" not in fixed_fields},
+            "m.set_avatar_url": {"enabled": "avatar_url" not in fixed_fields and not is_guest},
+            "m.profile_fields": _profile_fields(fixed_fields, is_guest),
         }
     }
+
+
+def _profile_fields(fixed_fields: Set[str], is_guest: bool) -> dict[str, Any]:
+    if is_guest:
+        allowed = [] if "displayname" in fixed_fields else ["displayname"]
+        return {"enabled": bool(allowed), "allowed": allowed}
+    return {"enabled": True, "disallowed": sorted(fixed_fields)} if fixed_fields else {"enabled": True}

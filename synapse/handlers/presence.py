@@ -59,6 +59,8 @@ class SetPresence(msgspec.Struct, frozen=True):
 
 
 SET: Final = Call("presence.set", SetPresence, type(None))
+SHOW: Final = Call("presence.show", str, type(None))
+"""Tells a user's presence anew, because the name or the picture that is shown with it has changed."""
 
 
 @dataclass(slots=True)
@@ -106,6 +108,7 @@ class PresenceKeeper:
         self._writing = False
         self._sweeping = False
         main.expose(SET, self._set)
+        main.expose(SHOW, self._show)
 
     async def start(self) -> None:
         """Takes up what the last main process left."""
@@ -177,6 +180,17 @@ class PresenceKeeper:
         written: Deferred[None] = Deferred()
         if self._settle(setting.user_id, user, state, written):
             await written  # who has said so may read it
+
+    async def _show(self, user_id: str) -> None:
+        user = self._users.get(user_id)
+        if user is None:
+            self._noted.pop(user_id, None)
+            self._note(user_id)
+            return
+        user.last_active = self._clock.seconds()
+        if not self._settle(user_id, user):
+            user.state = user.state._replace(last_active_ts=int(user.last_active * 1000))
+            self._change(user.state, not user.knows_status, None)
 
     def last_active_ts(self, user_id: str) -> int | None:
         """Milliseconds; None for whoever is offline. The table knows it only as of the last change."""

@@ -36,12 +36,20 @@ class Profiles:
     """Reads and changes profiles.
 
     :param propagate: writes the user's name and picture into the rooms that it has joined.
+    :param fixed: fields that users cannot change.
     """
 
-    def __init__(self, store: ProfileStore, server_name: str, propagate: Callable[[str], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        store: ProfileStore,
+        server_name: str,
+        propagate: Callable[[str], Awaitable[None]],
+        fixed: frozenset[str] = frozenset(),
+    ) -> None:
         self._store = store
         self._server_name = server_name
         self._propagate = propagate
+        self._fixed = fixed
 
     async def get(self, user_id: str) -> dict[str, Any]:
         """The whole profile; raises 404 M_NOT_FOUND where there is no such user of ours."""
@@ -63,9 +71,10 @@ class Profiles:
     async def set_field(self, user_id: str, field: str, body: dict[str, Any]) -> None:
         """Sets a field of one's own profile. Empty names and pictures count as none.
 
-        Raises 400 M_MISSING_PARAM, M_INVALID_PARAM, M_BAD_JSON, M_KEY_TOO_LARGE or M_PROFILE_TOO_LARGE.
+        Raises 400 M_MISSING_PARAM, M_INVALID_PARAM, M_BAD_JSON, M_KEY_TOO_LARGE or M_PROFILE_TOO_LARGE; 403 for what
+        users cannot change here.
         """
-        check_key(field)
+        self._check_changeable(field)
         if field not in body:
             raise missing_param(field)
         value = checked_value(field, body[field])
@@ -77,9 +86,14 @@ class Profiles:
         await self._changed(user_id, field, await self._store.set_field(user_id, field, value))
 
     async def delete_field(self, user_id: str, field: str) -> None:
-        """Deletes a field of one's own profile; that it is not there is no error."""
-        check_key(field)
+        """Deletes a field of one's own profile; that it is not there is no error. Raises 400, 403."""
+        self._check_changeable(field)
         await self._changed(user_id, field, await self._store.delete_field(user_id, field))
+
+    def _check_changeable(self, field: str) -> None:
+        check_key(field)
+        if field in self._fixed:
+            raise forbidden(f"This server does not let its users change '{field}'.")
 
     async def _changed(self, user_id: str, field: str, changed: bool) -> None:
         if changed and field in IN_ROOMS:

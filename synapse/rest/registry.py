@@ -109,7 +109,8 @@ def _deactivate_account(hs: Homeserver) -> object:
 def _capabilities(hs: Homeserver) -> object:
     from synapse.rest.client.discovery import Capabilities
 
-    return Capabilities(hs.config.server.default_room_version, hs.accounts.password_change.enabled)
+    config, change = hs.config, hs.accounts.password_change
+    return Capabilities(config.server.default_room_version, change.enabled, config.registration.fixed_profile_fields)
 
 
 def _account_services(hs: Homeserver) -> object:

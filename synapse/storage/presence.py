@@ -14,13 +14,18 @@ if TYPE_CHECKING:
 
 
 class PresenceState(NamedTuple):
-    """`state` is online, unavailable or offline; `last_active_ts` in milliseconds since the epoch."""
+    """`state` is online, unavailable or offline; `last_active_ts` in milliseconds since the epoch.
+
+    The name and picture of the user's profile come along where states are read to be shown.
+    """
 
     user_id: str
     state: str
     status_msg: str | None
     last_active_ts: int
     currently_active: bool
+    display_name: str | None = None
+    avatar_url: str | None = None
 
 
 class PresenceStore:
@@ -87,6 +92,8 @@ class PresenceStore:
 
 
 _COLUMNS = "p.user_id, p.state, p.status_msg, p.last_active_ts, p.currently_active"
+_SHOWN = f"{_COLUMNS}, pr.display_name, pr.avatar_url"
+_WITH_PROFILE = "presence p LEFT JOIN profiles pr USING (user_id)"
 
 
 def _put(txn: Transaction, state: PresenceState, stream_id: int, keep_status: bool) -> None:
@@ -99,19 +106,20 @@ def _put(txn: Transaction, state: PresenceState, stream_id: int, keep_status: bo
             last_active_ts = EXCLUDED.last_active_ts, currently_active = EXCLUDED.currently_active,
             stream_id = EXCLUDED.stream_id
         """,
-        (*state, stream_id, keep_status),
+        (*state[:5], stream_id, keep_status),
     )
 
 
 def _get(txn: Transaction, user_ids: list[str]) -> dict[str, PresenceState]:
     txn.execute(f"SELECT {_COLUMNS} FROM presence p WHERE p.user_id = ANY(%s)", (user_ids,))
-    return {state.user_id: state for state in map(PresenceState._make, txn.rows())}
+    return {state.user_id: state for state in (PresenceState(*row) for row in txn.rows())}
 
 
 def _visible_to(txn: Transaction, user_id: str, after: int, until: int) -> list[PresenceState]:
     txn.execute(
         f"""
-        SELECT {_COLUMNS} FROM presence p WHERE p.stream_id > %s AND p.stream_id <= %s AND (p.user_id = %s OR EXISTS (
+        SELECT {_SHOWN} FROM {_WITH_PROFILE}
+        WHERE p.stream_id > %s AND p.stream_id <= %s AND (p.user_id = %s OR EXISTS (
             SELECT FROM local_memberships me JOIN current_state cs
               ON cs.room_id = me.room_id AND cs.type = 'm.room.member' AND cs.state_key = p.user_id
              AND cs.membership = 'join'
@@ -120,7 +128,7 @@ def _visible_to(txn: Transaction, user_id: str, after: int, until: int) -> list[
         """,
         (after, until, user_id, user_id),
     )
-    return [PresenceState._make(row) for row in txn.rows()]
+    return [PresenceState(*row) for row in txn.rows()]
 
 
 _AROUND = "(p.state <> 'offline' OR p.last_active_ts >= %s)"
@@ -131,7 +139,7 @@ def _in_rooms(
 ) -> list[PresenceState]:
     txn.execute(
         f"""
-        SELECT {_COLUMNS} FROM presence p
+        SELECT {_SHOWN} FROM {_WITH_PROFILE}
         WHERE p.stream_id <= %s AND (p.user_id = %s OR {_AROUND} AND EXISTS (
             SELECT FROM current_state cs WHERE cs.type = 'm.room.member' AND cs.state_key = p.user_id
             AND cs.membership = 'join' AND cs.room_id = ANY(%s)
@@ -139,19 +147,19 @@ def _in_rooms(
         """,
         (until, own, active_since, room_ids),
     )
-    return [PresenceState._make(row) for row in txn.rows()]
+    return [PresenceState(*row) for row in txn.rows()]
 
 
 def _of_members(txn: Transaction, room_id: str, after: int, until: int) -> list[PresenceState]:
     txn.execute(
         f"""
-        SELECT {_COLUMNS} FROM presence p JOIN current_state cs ON cs.state_key = p.user_id
+        SELECT {_SHOWN} FROM {_WITH_PROFILE} JOIN current_state cs ON cs.state_key = p.user_id
         WHERE cs.room_id = %s AND cs.type = 'm.room.member' AND cs.membership = 'join'
           AND p.stream_id > %s AND p.stream_id <= %s ORDER BY p.stream_id
         """,
         (room_id, after, until),
     )
-    return [PresenceState._make(row) for row in txn.rows()]
+    return [PresenceState(*row) for row in txn.rows()]
 
 
 def _members_without(txn: Transaction, room_id: str) -> list[str]:
@@ -169,14 +177,15 @@ def _members_without(txn: Transaction, room_id: str) -> list[str]:
 def _newcomers(txn: Transaction, members: list[tuple[str, str]], until: int, active_since: int) -> list[PresenceState]:
     txn.execute(
         f"""
-        SELECT DISTINCT {_COLUMNS} FROM unnest(%s::text[], %s::text[]) AS n (room_id, user_id)
+        SELECT DISTINCT {_SHOWN} FROM unnest(%s::text[], %s::text[]) AS n (room_id, user_id)
         JOIN presence p ON p.user_id = n.user_id AND {_AROUND} AND p.stream_id <= %s
+        LEFT JOIN profiles pr ON pr.user_id = p.user_id
         JOIN current_state cs ON cs.room_id = n.room_id AND cs.type = 'm.room.member' AND cs.state_key = n.user_id
          AND cs.membership = 'join'
         """,
         ([room_id for room_id, _ in members], [user_id for _, user_id in members], active_since, until),
     )
-    return [PresenceState._make(row) for row in txn.rows()]
+    return [PresenceState(*row) for row in txn.rows()]
 
 
 def _share_room(txn: Transaction, user_id: str, other: str) -> bool:
@@ -193,7 +202,7 @@ def _share_room(txn: Transaction, user_id: str, other: str) -> bool:
 
 def _not_offline(txn: Transaction) -> list[PresenceState]:
     txn.execute(f"SELECT {_COLUMNS} FROM presence p WHERE p.state <> 'offline'")
-    return [PresenceState._make(row) for row in txn.rows()]
+    return [PresenceState(*row) for row in txn.rows()]
 
 
 def _max_stream_id(txn: Transaction) -> int:

@@ -71,6 +71,14 @@ async def test_guests_change_nothing_of_their_profile_but_the_name(server: TestS
 
 
 @pytest_twisted.ensureDeferred
+async def test_guests_are_told_what_they_can_do(server: TestServer) -> None:
+    told = (await (await guest(server)).get("/capabilities"))["capabilities"]
+    assert told["m.profile_fields"] == {"enabled": True, "allowed": ["displayname"]}
+    assert (told["m.set_displayname"], told["m.set_avatar_url"]) == ({"enabled": True}, {"enabled": False})
+    assert told["m.change_password"] == {"enabled": False}
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_guest_becomes_a_full_user(server: TestServer) -> None:
     alice, visitor = await person(server, "alice"), await guest(server)
     room, closed = await alice.room(), await alice.room()

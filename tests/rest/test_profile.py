@@ -8,6 +8,7 @@ from urllib.parse import quote
 import pytest
 import pytest_twisted
 
+from synapse.storage.database import Database
 from tests.rest.accounts import Server, error
 
 PROFILE = "/profile/@alice:test"
@@ -97,6 +98,21 @@ async def test_what_a_profile_cannot_hold(server: Server, field: str, body: Any,
     token = await server.register("alice")
     assert error(await server.call("PUT", f"{PROFILE}/{quote(field)}", body, token)) == (400, errcode)
     assert (await server.call("GET", PROFILE)).json == {"displayname": "alice"}
+
+
+@pytest.mark.parametrize(("option", "field"), [("displayname", "displayname"), ("avatar_url", "avatar_url")])
+@pytest_twisted.ensureDeferred
+async def test_what_users_cannot_change(database: Database, option: str, field: str) -> None:
+    server = Server(database, **{f"enable_set_{option}": False})
+    token = await server.register("alice")
+    for method, body in (("PUT", {field: "x"}), ("DELETE", None)):
+        assert error(await server.call(method, f"{PROFILE}/{field}", body, token)) == (403, "M_FORBIDDEN")
+    assert (await server.call("GET", PROFILE)).json == {"displayname": "alice"}
+    told = (await server.call("GET", "/capabilities", user=token)).json["capabilities"]
+    assert told["m.profile_fields"] == {"enabled": True, "disallowed": [field]}
+    for name in ("displayname", "avatar_url"):
+        assert told[f"m.set_{name}"] == {"enabled": name != field}
+    assert (await server.call("PUT", f"{PROFILE}/m.tz", {"m.tz": "UTC"}, token)).code == 200
 
 
 @pytest_twisted.ensureDeferred

@@ -65,8 +65,15 @@ ENDPOINTS = (
         auth=Auth.OPTIONAL,
         guests=True,
     ),
+    # A changed name or picture is an event in every room.
     Endpoint(
-        "profile_field_set", f"{_C}/profile/{{user_id}}/{{field}}", ("PUT",), CLASSIC, (workers.PROFILE,), guests=True
+        "profile_field_set",
+        f"{_C}/profile/{{user_id}}/{{field}}",
+        ("PUT",),
+        CLASSIC,
+        (workers.PROFILE,),
+        guests=True,
+        ratelimit="rc_message",
     ),
     Endpoint(
         "profile_field_delete",
@@ -75,6 +82,7 @@ ENDPOINTS = (
         CLASSIC,
         (workers.PROFILE,),
         guests=True,
+        ratelimit="rc_message",
     ),
     Endpoint("user_directory_search", f"{_C}/user_directory/search", ("POST",), CLASSIC, (workers.USER_DIRECTORY,)),
     # --- presence
@@ -85,7 +93,14 @@ ENDPOINTS = (
         CLASSIC,
         (workers.PRESENCE_STATUS,),
     ),
-    Endpoint("presence_set", f"{_C}/presence/{{user_id}}/status", ("PUT",), CLASSIC, (workers.PRESENCE_STATUS,)),
+    Endpoint(
+        "presence_set",
+        f"{_C}/presence/{{user_id}}/status",
+        ("PUT",),
+        CLASSIC,
+        (workers.PRESENCE_STATUS,),
+        ratelimit="rc_presence.per_user",
+    ),
     # --- account data, filters
     Endpoint("account_data_get", _DATA, ("GET",), CLIENT),
     Endpoint(

@@ -76,7 +76,12 @@ def _changed_members(ctx: SyncContext) -> list[tuple[str, str]]:
 
 def presence_event(state: PresenceState, now: int) -> dict[str, Any]:
     """An m.presence event; `now` in milliseconds."""
-    return {"type": EduTypes.PRESENCE, "sender": state.user_id, "content": presence_content(state, now)}
+    content = presence_content(state, now)
+    if state.display_name is not None:
+        content["displayname"] = state.display_name
+    if state.avatar_url is not None and state.avatar_url.startswith("mxc://"):
+        content["avatar_url"] = state.avatar_url
+    return {"type": EduTypes.PRESENCE, "sender": state.user_id, "content": content}
 
 
 def presence_content(state: PresenceState, now: int) -> dict[str, Any]:
