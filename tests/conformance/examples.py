@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from synapse.api.routes import ENDPOINTS
+from synapse.api.routes import ENDPOINTS, Endpoint
+from tests.conformance.outside import IDENTITY_SERVER
 from tests.spec.description import Description, Operation, description
 
 # The files whose operations are all to be here.
@@ -112,6 +113,9 @@ MEMBERSHIP = (
             "name": "New",
             "topic": "What is new",
             "invite": ["{bob}"],
+            "invite_3pid": [
+                {"medium": "email", "address": "a@b.c", "id_server": IDENTITY_SERVER, "id_access_token": "token"}
+            ],
             "is_direct": True,
             "creation_content": {"m.federate": False},
             "power_level_content_override": {"users": {"{alice}": 100}, "events": {"m.room.name": 0}, "ban": 50},
@@ -127,7 +131,7 @@ MEMBERSHIP = (
     Example(
         "inviteBy3PID",
         {"roomId": "{own_room}"},
-        body={"medium": "email", "address": "a@b.c", "id_server": "id.test", "id_access_token": "token"},
+        body={"medium": "email", "address": "a@b.c", "id_server": IDENTITY_SERVER, "id_access_token": "token"},
     ),
     Example("kick", {"roomId": "{own_room}"}, body={"user_id": "{bob}", "reason": "r"}),
     Example("ban", {"roomId": "{own_room}"}, body={"user_id": "{bob}", "reason": "r"}),
@@ -275,10 +279,16 @@ OWN = (
 EXAMPLES = (*MEMBERSHIP, *DIRECTORY, *WRITING, *READING, *FOLLOWING, *OWN)
 
 
+def endpoint_of(operation: Operation, prefix: str) -> Endpoint | None:
+    """What the route table has for it under a prefix."""
+    path = re.sub(r"\{\w+\}", "x", prefix + operation.path)
+    fit = (e for e in ENDPOINTS if operation.method in e.methods and re.match(e.pattern(), path))
+    return next(fit, None)
+
+
 def is_served(operation: Operation, prefix: str) -> bool:
     """Whether the route table has it under a prefix."""
-    path = re.sub(r"\{\w+\}", "x", prefix + operation.path)
-    return any(operation.method in endpoint.methods and re.match(endpoint.pattern(), path) for endpoint in ENDPOINTS)
+    return endpoint_of(operation, prefix) is not None
 
 
 def served() -> list[Example]:

@@ -21,6 +21,7 @@ from synapse.http.ratelimit import RateLimits
 from synapse.http.request import RawRequest
 from synapse.http.server import Answer
 from tests.conformance.examples import Asked, Example
+from tests.conformance.outside import alone
 from tests.spec import answers
 from tests.spec.description import description
 from tests.support.homeserver import Cluster, TestServer, cluster
@@ -69,12 +70,13 @@ class Town:
         """Registers the people."""
         for name in PEOPLE:
             self._tokens[name] = await self._server.client.register(name)
-        await self.put("alice", "/presence/{alice}/status", {"presence": "online"})
         for server in (self._server, *(self._workers.workers.values() if self._workers is not None else ())):
+            alone(server)
             server.hs.notifier.leave()
         if self._workers is None:
             # Forged tokens may name positions that never come.
             self.hs.notifier.wait_for = _wait_for_nothing
+        await self.put("alice", "/presence/{alice}/status", {"presence": "online"})
 
     async def newcomer(self) -> str:
         """The name of somebody who has just come."""

@@ -1,0 +1,40 @@
+"""The world beyond the server as the conformance tests know it: one identity server, and nothing else that answers."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlsplit
+
+import orjson
+
+from synapse.http.client import ClientAnswer, NotSent
+from tests.support.homeserver import TestServer
+
+IDENTITY_SERVER = "id.test"
+_KEY = "Mzg0NmMxNGRmNTQ2NDQxMTg1YTEzNGMxNGRmNTQ2NDQ"
+_ANSWERS: dict[str, dict[str, Any]] = {
+    "hash_details": {"algorithms": ["sha256"], "lookup_pepper": "pepper"},
+    "lookup": {"mappings": {}},  # it knows nobody
+    "store-invite": {"token": "token", "display_name": "a...@b...", "public_keys": [{"public_key": _KEY}]},
+}
+
+
+class Outside:
+    """Takes the place of `synapse.http.outside.OutsideClient`."""
+
+    async def request(self, method: str, url: str, *_: Any, **__: Any) -> ClientAnswer:
+        """The answer of whoever is at that address."""
+        parts = urlsplit(url)
+        answer = _ANSWERS.get(parts.path.rpartition("/")[2])
+        if parts.netloc != IDENTITY_SERVER or answer is None:
+            raise NotSent(f"{parts.netloc} is not there.")
+        return ClientAnswer(200, {"content-type": "application/json"}, orjson.dumps(answer))
+
+    async def close(self) -> None:
+        pass
+
+
+def alone(server: TestServer) -> None:
+    """Lets a server that has sent nothing yet reach nobody but who is here."""
+    rooms: Any = server.hs.rooms
+    rooms._outside = lambda *_, **__: Outside()
