@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from synapse.handlers.syncing_users import SyncingUsers
     from synapse.util.caches import LruCache
 
+_SHORT: Final = 4096  # characters of a filter that is remembered by its text
 _NO_FILTER: Final = Filter()
 _PRESENCES: Final = (Presence.ONLINE, Presence.UNAVAILABLE, Presence.OFFLINE)
 
@@ -60,7 +61,8 @@ class SyncEndpoint:
         known = self._cache.get(key)
         if known is None:
             known = Filter.parse(await self._definition(user.user_id, text))
-            self._cache.set(key, known)
+            if len(key) <= _SHORT:
+                self._cache.set(key, known)
         return known
 
     async def _definition(self, user_id: str, text: str) -> object:
