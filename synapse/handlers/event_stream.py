@@ -156,7 +156,7 @@ class EventStream:
             rows = rows[: question.limit]
             now = now._replace(events=rows[-1].stream)
         user_id, device_id = question.user_id, question.device_id
-        ignored = await self._ignored.of(user_id)
+        ignored, _, ignores_invites = await self._ignored.dated(user_id)
         by_room: dict[str, list[TimelineRow]] = {}
         for row in rows:
             by_room.setdefault(row.room_id, []).append(row)
@@ -165,7 +165,7 @@ class EventStream:
         notes = await self._annotator.notes([row for row, _ in seen], user_id, device_id)
         forms = Forms(int(self._clock.seconds() * 1000), room_ids=True, old=True)
         chunk: list[Any] = [orjson.Fragment(forms.form(row, notes, membership)) for row, membership in seen]
-        if scope.memberships is not None:
+        if scope.memberships is not None and not ignores_invites:
             chunk += await self._invites(scope.memberships, since.events, now.events, ignored, forms)
         breath, rooms = Breath(self._clock), scope.present
         ctx = SyncContext(user_id, device_id, _EVERYTHING, since, now, now, forms, rooms, rooms, ignored, breath)

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import orjson
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from synapse.storage.database import Database, Transaction
 
 
@@ -37,9 +39,9 @@ class AccountDataStore:
         """The content as JSON text; `room_id` "" for global data."""
         return await self._db.read("account_data.get", _get, user_id, room_id, data_type)
 
-    async def dated(self, user_id: str, room_id: str, data_type: str) -> tuple[str | None, int]:
-        """The same with the position at which it was set; (None, 0) if it never was."""
-        return await self._db.read("account_data.dated", _dated, user_id, room_id, data_type)
+    async def dated(self, user_id: str, data_types: Sequence[str]) -> dict[str, tuple[str, int]]:
+        """Global data of these types, each with the position at which it was set; what never was is missing."""
+        return await self._db.read("account_data.dated", _dated, user_id, data_types)
 
     async def of_user(self, user_id: str) -> list[AccountDatum]:
         """All that the user has, global and of rooms."""
@@ -78,13 +80,18 @@ def _get(txn: Transaction, user_id: str, room_id: str, data_type: str) -> str | 
     return None if row is None else row[0]
 
 
-def _dated(txn: Transaction, user_id: str, room_id: str, data_type: str) -> tuple[str | None, int]:
+def _dated(txn: Transaction, user_id: str, data_types: Sequence[str]) -> dict[str, tuple[str, int]]:
     txn.execute(
-        "SELECT content, stream_id FROM account_data WHERE user_id = %s AND room_id = %s AND type = %s",
-        (user_id, room_id, data_type),
+        "SELECT type, content, stream_id FROM account_data WHERE user_id = %s AND room_id = '' AND type = ANY(%s)",
+        (user_id, list(data_types)),
     )
-    row = txn.one_or_none()
-    return (None, 0) if row is None else (row[0], row[1])
+    return {data_type: (content, stream_id) for data_type, content, stream_id in txn.rows()}
+
+
+def blocks_invites(content: str) -> bool:
+    """Whether the content of a user's m.invite_permission_config blocks all invitations: client-server API, "Invite
+    permission". Whatever it says otherwise means as usual."""
+    return bool(orjson.loads(content).get("default_action") == "block")
 
 
 def ignored_users(content: str, user_id: str) -> frozenset[str]:

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-import orjson
-
 from synapse.api.constants import AccountDataTypes
+from synapse.storage.account_data import blocks_invites
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -62,5 +61,4 @@ def _get_many(txn: Transaction, user_ids: list[str]) -> dict[str, Invitee]:
 
 
 def _blocks(config: str | None) -> bool:
-    """Client-server API, "Invite permission": whatever is not `block` means as usual."""
-    return config is not None and orjson.loads(config).get("default_action") == "block"
+    return config is not None and blocks_invites(config)

@@ -88,6 +88,7 @@ class SyncContext:
     ignored: frozenset[str]
     breath: Breath
     ignores_anew: bool = False  # the list of ignored users changed since
+    ignores_invites: bool = False
     full_state: bool = False
     state_after: bool = False
     windows: dict[str, RoomWindow] = field(default_factory=dict)

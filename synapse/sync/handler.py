@@ -107,6 +107,7 @@ class SyncHandler:
         if since is not None:
             since = since.at_most(now)
         ctx = self._new_context(request, since, now, joined, ignored.users)
+        ctx.ignores_invites = ignored.invites
         if since is None:
             await sources.planner.initial(ctx, rooms)
             for section in sources.sections:

@@ -1,22 +1,29 @@
-"""Whom each user ignores: the account data m.ignored_user_list, from memory. Client-server API, "Ignoring Users"."""
+"""Whom each user ignores, and whether it wants no invitations at all: the account data m.ignored_user_list and
+m.invite_permission_config, from memory. Client-server API, "Ignoring Users", "Invite permission".
+"""
 
 from __future__ import annotations
 
 from typing import Final, NamedTuple
 
 from synapse.api.constants import AccountDataTypes
-from synapse.storage.account_data import AccountDataStore, ignored_users
+from synapse.storage.account_data import AccountDataStore, blocks_invites, ignored_users
 from synapse.util.caches import Cache
 
 CACHE: Final = "ignored_users"
+_TYPES: Final = (AccountDataTypes.IGNORED_USER_LIST, AccountDataTypes.INVITE_PERMISSION_CONFIG)
 NOBODY: Final[frozenset[str]] = frozenset()
 
 
 class Ignored(NamedTuple):
-    """A user's list, and the position of the account data stream at which it became so; 0 if there never was one."""
+    """A user's list, and the position of the account data stream at which it became so; 0 if there never was one.
+
+    `invites`: invitations are ignored, whoever sends them.
+    """
 
     users: frozenset[str]
     since: int
+    invites: bool = False
 
 
 class IgnoredUsers:
@@ -35,5 +42,8 @@ class IgnoredUsers:
         return known if known is not None else await self.cache.fetch(user_id, self._load)
 
     async def _load(self, user_id: str) -> Ignored:
-        content, since = await self._store.dated(user_id, "", AccountDataTypes.IGNORED_USER_LIST)
-        return Ignored(NOBODY if content is None else ignored_users(content, user_id), since)
+        found = await self._store.dated(user_id, _TYPES)
+        content, since = found.get(AccountDataTypes.IGNORED_USER_LIST, (None, 0))
+        config, _ = found.get(AccountDataTypes.INVITE_PERMISSION_CONFIG, (None, 0))
+        users = NOBODY if content is None else ignored_users(content, user_id)
+        return Ignored(users, since, config is not None and blocks_invites(config))

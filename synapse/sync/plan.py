@@ -144,5 +144,7 @@ def _is_gone(membership: RoomMembership) -> bool:
 
 def _add_pending(ctx: SyncContext, membership: RoomMembership) -> None:
     """An invite or a knock; nothing else."""
-    if membership.membership in _PENDING and membership.sender not in ctx.ignored:
+    if membership.membership not in _PENDING or membership.sender in ctx.ignored:
+        return
+    if membership.membership != Membership.INVITE or not ctx.ignores_invites:
         ctx.pending.append(membership)

@@ -7,9 +7,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import orjson
 import pytest
 import pytest_twisted
 
+from synapse.storage.account_data import AccountDataStore, AccountDatum
 from synapse.storage.database import Database
 from tests.sync.harness import Harness, bodies, state_of
 
@@ -192,6 +194,19 @@ async def test_an_invite_comes_with_stripped_state_and_its_rejection_as_a_left_r
     assert [e["content"] for e in told["timeline"]["events"]] == [{"membership": "leave"}]
     assert told["timeline"]["limited"] is False
     assert told["state"]["events"] == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_who_blocks_invites_sees_none(h: Harness) -> None:
+    """Also those that came before; they are seen again when invites are welcome again."""
+    invited, knocked = await h.world.room(ALICE), await h.world.room(ALICE)
+    await h.world.member(invited, BOB, "invite", ALICE)
+    await h.world.member(knocked, BOB, "knock")
+    for action, seen in (("block", {"knock"}), ("allow", {"knock", "invite"})):
+        data = orjson.dumps({"default_action": action}).decode()
+        await AccountDataStore(h.db).put(BOB, AccountDatum("", "m.invite_permission_config", data), 1)
+        h.ignored_lists.clear()
+        assert (await h.sync(BOB))["rooms"].keys() == seen
 
 
 @pytest_twisted.ensureDeferred
