@@ -84,6 +84,16 @@ class Town:
         self._tokens[name] = await self._server.client.register(name)
         return name
 
+    async def administrator(self) -> str:
+        """The name of a new administrator of the server."""
+        name = await self.newcomer()
+
+        def promote(txn: Any) -> None:
+            txn.execute("UPDATE users SET admin = true WHERE user_id = %s", (f"@{name}:test",))
+
+        await self.hs.database.write("town.promote", promote)
+        return name
+
     # -- requests ---------------------------------------------------------------------------------------------------
 
     async def handle(
