@@ -144,17 +144,23 @@ class ThirdPartyInvites:
         await self._exchange(room_id, signed["sender"], requester.user_id, signed)
 
     async def bound(self, binding: Bound) -> None:
-        """An address has found its owner: invite it wherever its address was. What cannot be is logged: the identity
-        server could do nothing about it."""
+        """An address has found its owner: invite it wherever its address was, as far as that can be.
+
+        Raises 400 M_INVALID_PARAM; and where none of the invitations holds, what the first one is refused for.
+        """
         if not is_user_id(binding.mxid) or domain_of(binding.mxid) != self._server_name:
             raise invalid_param("The 'mxid' must be a user of this server.")
         if len(binding.invites) > MAX_PENDING:
             raise invalid_param(f"An address may have {MAX_PENDING} pending invitations at most.")
+        refused = []
         for pending in binding.invites:
             try:
                 await self._invite_bound(binding.mxid, pending)
             except MatrixError as error:
                 logger.info("%s is not invited to %s: %s", binding.mxid, pending.room_id, error.message)
+                refused.append(error)
+        if refused and len(refused) == len(binding.invites):
+            raise refused[0]
 
     async def _invite_bound(self, user_id: str, pending: Pending) -> None:
         if pending.signed.get("mxid") != user_id:

@@ -211,9 +211,18 @@ async def test_signatures_that_prove_nothing(database: Database, tmp_path: Path)
                 mxid=BOB.user_id,
                 invites=[Pending(room_id=room_id, sender=ALICE.user_id, signed=right["third_party_signed"])],
             )
-            await process.third_party.bound(bound)
+            assert await refused(process.third_party.bound(bound)) == "403 M_FORBIDDEN", way
             assert await process.memberships.membership(room_id, BOB.user_id) is None, way
         identity.valid, identity.instead = True, {}
+        elsewhere = await process.room(preset="private_chat")
+        await process.memberships.invite(ALICE, elsewhere, wanted(identity))
+        held = identity.signed(**{**good, "token": "token2"})
+        one = Pending(room_id=elsewhere, sender=ALICE.user_id, signed=held)
+        bound = Bound(medium="email", address=ADDRESS, mxid=BOB.user_id, invites=[bound.invites[0], one])
+        await process.memberships.ban(ALICE, room_id, {"user_id": BOB.user_id})
+        await process.third_party.bound(bound)  # one that holds is enough
+        assert await process.memberships.membership(elsewhere, BOB.user_id) == "invite"
+        await process.memberships.unban(ALICE, room_id, {"user_id": BOB.user_id})
         await process.memberships.join(BOB, room_id, right)
     assert await refused(process.third_party.bound(Bound(medium="email", address="a", mxid="@b:far"))) == (
         "400 M_INVALID_PARAM"
