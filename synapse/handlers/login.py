@@ -63,12 +63,12 @@ class Login:
             raise missing_param("type") if kind is None else bad_json("The key 'type' must be a string.")
         if kind not in self.flows():
             raise unknown(f"The login type '{kind[:80]}' is not offered here; ask GET /login for those that are.")
-        user = await self.check_password(self._named_user(body), body)
+        user = await self.check_password(self.named_user(body), body)
         return await self._new_session(user, device)
 
     async def check_stage(self, user_id: str, auth: dict[str, Any]) -> None:
         """The stage m.login.password of user-interactive authentication: it must be the user's own password."""
-        if self._named_user(auth) != user_id:
+        if self.named_user(auth) != user_id:
             raise forbidden("The user in 'auth' is not the one who is logged in.")
         await self.check_password(user_id, auth)
 
@@ -96,7 +96,7 @@ class Login:
         await self._authenticator.forget(done.revoked)
         return LoggedIn(user_id=user.user_id, home_server=self._server_name, access_token=token, device_id=device_id)
 
-    def _named_user(self, body: dict[str, Any]) -> str:
+    def named_user(self, body: dict[str, Any]) -> str:
         """The full id of the user that the body names, in `identifier` or, as of old, in `user`."""
         name = _name_in(body)
         if not name or len(name) > _MAX_NAME:

@@ -103,7 +103,8 @@ def _change_password(hs: Homeserver) -> object:
 def _deactivate_account(hs: Homeserver) -> object:
     from synapse.rest.client.deactivation import DeactivateAccount
 
-    return DeactivateAccount(hs.accounts.deactivation, hs.accounts.ui_auth)
+    accounts = hs.accounts
+    return DeactivateAccount(accounts.deactivation, accounts.login, accounts.ui_auth)
 
 
 def _capabilities(hs: Homeserver) -> object:

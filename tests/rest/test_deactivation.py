@@ -18,7 +18,8 @@ PATH = "/account/deactivate"
 
 @pytest_twisted.async_yield_fixture
 async def server(database_settings: PoolSettings) -> AsyncIterator[TestServer]:
-    async with homeserver(database_settings) as hs:
+    often = {"address": {"per_second": 100, "burst_count": 100}}
+    async with homeserver(database_settings, rc_login=often) as hs:
         yield hs
 
 
@@ -82,6 +83,28 @@ async def test_nonsense_is_refused_before_anything_is_done(server: TestServer, b
     alice = await person(server, "alice")
     assert await alice.refused("POST", PATH, {"auth": proof(alice), **body}) == (400, "M_BAD_JSON")
     assert (await alice.get("/account/whoami"))["user_id"] == alice.id
+
+
+@pytest_twisted.ensureDeferred
+async def test_who_has_no_session_any_more_gives_the_password(server: TestServer) -> None:
+    alice, bob = await person(server, "alice"), await person(server, "bob")
+    code, asked = await server.client.post(f"{V3}{PATH}", {})
+    assert (code, asked["flows"]) == (401, [{"stages": ["m.login.password"]}])
+    for auth, expected in (
+        (proof(alice, "wrong"), (401, "M_FORBIDDEN")),
+        ({"type": "m.login.dummy"}, (400, "M_UNKNOWN")),
+        ({"type": "m.login.password", "password": PASSWORD}, (400, "M_MISSING_PARAM")),
+        ({**proof(alice), "session": "nonsense"}, (400, "M_UNKNOWN")),
+    ):
+        code, answer = await server.client.post(f"{V3}{PATH}", {"auth": auth})
+        assert (code, answer["errcode"]) == expected, answer
+    # Whoever is logged in gives up the own account, whatever password comes along.
+    code, answer = await bob.ask("POST", PATH, {"auth": proof(alice)})
+    assert (code, answer["errcode"]) == (401, "M_FORBIDDEN")
+    code, answer = await server.client.post(f"{V3}{PATH}", {"auth": {**proof(alice), "session": asked["session"]}})
+    assert (code, answer) == (200, {"id_server_unbind_result": "success"})
+    assert await login(server.client, alice) == (403, "M_USER_DEACTIVATED")
+    assert (await login(server.client, bob))[0] == 200
 
 
 @pytest_twisted.ensureDeferred

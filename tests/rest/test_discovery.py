@@ -10,11 +10,20 @@ import pytest
 import pytest_twisted
 
 from synapse.api.room_versions import ROOM_VERSIONS
+from synapse.rest.client.versions import Versions
 from synapse.storage.database import Database
 from tests.rest.accounts import SECRET, START, Server, error
+from tests.rest.driver import Driver
 
 SEARCH = "/user_directory/search"
 REGISTER = "/_synapse/admin/v1/register"
+
+
+@pytest_twisted.ensureDeferred
+async def test_versions() -> None:
+    told = (await Driver(Versions("https://test/")).call("GET", "/_matrix/client/versions")).json
+    assert {"r0.6.1", "v1.1", "v1.19"} <= set(told["versions"])
+    assert told["unstable_features"]["org.matrix.msc3391"] is True
 
 
 @pytest_twisted.ensureDeferred

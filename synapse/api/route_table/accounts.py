@@ -38,7 +38,15 @@ ENDPOINTS = (
     Endpoint("logout_all", f"{_C}/logout/all", ("POST",), CLIENT, guests=True),
     Endpoint("whoami", f"{_C}/account/whoami", ("GET",), CLIENT, guests=True),
     Endpoint("account_password", f"{_C}/account/password", ("POST",), CLIENT),
-    Endpoint("account_deactivate", f"{_C}/account/deactivate", ("POST",), CLIENT),
+    # A password alone is proof enough, for those who have no session any more.
+    Endpoint(
+        "account_deactivate",
+        f"{_C}/account/deactivate",
+        ("POST",),
+        CLIENT,
+        auth=Auth.OPTIONAL,
+        ratelimit="rc_login.address",
+    ),
     Endpoint("threepids", f"{_C}/account/3pid", ("GET",), CLASSIC, (workers.THREEPIDS,)),
     # --- devices
     Endpoint("devices", f"{_C}/devices", ("GET",), CLIENT, guests=True),

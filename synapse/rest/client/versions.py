@@ -9,7 +9,7 @@ from synapse.http.server import RawJson, Request, encode_json, serves
 
 SPEC_VERSIONS = (
     *("r0.0.1", "r0.1.0", "r0.2.0", "r0.3.0", "r0.4.0", "r0.5.0", "r0.6.0", "r0.6.1"),
-    *(f"v1.{minor}" for minor in range(1, 13)),
+    *(f"v1.{minor}" for minor in range(1, 20)),
 )
 # What clients look for by another name than a version of the specification.
 UNSTABLE_FEATURES = {
