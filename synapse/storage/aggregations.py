@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from synapse.api.constants import RelationTypes
 from synapse.storage.persist_relations import IN_THREAD
-from synapse.storage.timeline import COLUMNS, SHOWN, TimelineRow
+from synapse.storage.timeline import COLUMNS, NEWEST, SHOWN, TimelineRow
 
 if TYPE_CHECKING:
     from synapse.storage.database import Database, Transaction
@@ -95,6 +95,7 @@ _TXN: Final = """
         AND t.device_id = %(device)s AND e.sender = %(user)s)
 """
 
+# How many events a thread has is kept; for those who have left, the events of then are counted.
 # The latest events of threads are parents as well: they come with their own edits and references. What is in a thread,
 # or edits or annotates, cannot be the root of one ("Threading"), and what edits cannot be edited.
 _CHILDREN: Final = f"""
@@ -135,11 +136,18 @@ _CHILDREN: Final = f"""
         ORDER BY e.depth, e.stream_ordering LIMIT {MAX_REFERENCES}
     ) e GROUP BY p.event_id
     UNION ALL
-    SELECT '{RelationTypes.THREAD}', e.parent_id, {COLUMNS}, {_TXN}, n.count, n.own OR e.is_own_root, NULL, NULL, NULL
+    SELECT '{RelationTypes.THREAD}', e.parent_id, {COLUMNS}, {_TXN},
+        COALESCE(n.count, 1), COALESCE(n.own, false) OR e.is_own_root, NULL, NULL, NULL
     FROM latest e CROSS JOIN LATERAL (
-        SELECT count(*), bool_or(c.sender = %(user)s) AS own FROM events c
-        WHERE c.relates_to = e.parent_id AND c.room_id = e.room_id AND {IN_THREAD}
-          AND c.stream_ordering <= e.until AND c.sender <> ALL(%(ignored)s)
+        SELECT sum(n.count)::bigint AS count, bool_or(n.own) AS own FROM (
+            SELECT s.events AS count, s.sender = %(user)s AS own FROM thread_senders s
+            WHERE e.until = {NEWEST} AND s.room_id = e.room_id AND s.root_id = e.parent_id AND s.events > 0
+              AND s.sender <> ALL(%(ignored)s)
+            UNION ALL
+            SELECT 1, c.sender = %(user)s FROM events c
+            WHERE e.until < {NEWEST} AND c.relates_to = e.parent_id AND c.room_id = e.room_id AND {IN_THREAD}
+              AND c.stream_ordering <= e.until AND c.sender <> ALL(%(ignored)s)
+        ) n
     ) n
 """
 

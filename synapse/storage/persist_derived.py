@@ -59,7 +59,7 @@ def write_event(rows: Rows, new: NewEvent, position: int, group: int, now: int, 
     if relation is not None and relation.rel_type in AGGREGATED:
         rows.parents.add((relation.event_id, event.room_id))
         if relation.rel_type == RelationTypes.THREAD:
-            rows.threads.append((event.room_id, relation.event_id, event.depth, position))
+            rows.threads.append((event.room_id, relation.event_id, event.sender, event.depth, position))
     if new.txn is not None:
         rows.txns[new.txn] = (*new.txn, event.event_id, now)
     if event.is_state():

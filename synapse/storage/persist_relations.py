@@ -6,6 +6,7 @@ Part of the one transaction that `synapse.storage.persist_rows` writes; the even
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,7 +19,7 @@ IN_THREAD: Final = (
     f"c.relation_type = '{RelationTypes.THREAD}' AND c.redacted_by IS NULL "
     "AND NOT c.soft_failed AND NOT c.outlier AND c.rejected IS NULL"
 )
-"""That `c` belongs to a thread and is shown: in the words of the index events_in_threads."""
+"""That `c` belongs to a thread and is shown."""
 
 
 def write_parents(txn: Transaction, parents: Collection[tuple[str, str]]) -> None:
@@ -28,11 +29,16 @@ def write_parents(txn: Transaction, parents: Collection[tuple[str, str]]) -> Non
 
 
 def write_threads(txn: Transaction, events: Iterable[tuple[Any, ...]]) -> None:
-    """Where the latest event of each thread stands now; `events` of (room, root, depth, position)."""
+    """Where the latest event of each thread stands now, and how many events are whose; `events` of (room, root,
+    sender, depth, position).
+    """
     latest: dict[tuple[str, str], tuple[int, int]] = {}
-    for room_id, root_id, depth, position in events:
+    senders: Counter[tuple[str, str, str]] = Counter()
+    for room_id, root_id, sender, depth, position in events:
         latest[room_id, root_id] = max((depth, position), latest.get((room_id, root_id), (depth, position)))
+        senders[room_id, root_id, sender] += 1
     txn.values(_THREADS, [(*thread, *place) for thread, place in latest.items()], later=True)
+    txn.values(_SENDERS, [(*sender, count) for sender, count in senders.items()], later=True)
 
 
 def write_redactions(txn: Transaction, redactions: Mapping[str, tuple[str, str]]) -> None:
@@ -42,6 +48,7 @@ def write_redactions(txn: Transaction, redactions: Mapping[str, tuple[str, str]]
     changed = [(target, redaction, room_id) for target, (redaction, room_id) in redactions.items()]
     txn.later(_REDACTIONS, [list(column) for column in zip(*changed, strict=True)])
     targets = list(redactions)
+    txn.later(_FEWER_IN_THREADS, [list(column) for column in zip(*changed, strict=True)][:2])
     for sql in (_SHORTER_THREADS, _NOT_UNREAD, _NAMELESS):
         txn.later(sql, (targets,))
 
@@ -56,11 +63,24 @@ _THREADS: Final = """
     SET depth = excluded.depth, stream_ordering = excluded.stream_ordering
     WHERE threads.depth IS NULL OR (threads.depth, threads.stream_ordering) < (excluded.depth, excluded.stream_ordering)
 """
+_SENDERS: Final = """
+    INSERT INTO thread_senders (room_id, root_id, sender, events) VALUES %s
+    ON CONFLICT (room_id, root_id, sender) DO UPDATE SET events = thread_senders.events + excluded.events
+"""
 # The first redaction stays the one in force.
 _REDACTIONS: Final = """
     UPDATE events SET redacted_by = new.redaction, contains_url = false
     FROM unnest(%s::text[], %s::text[], %s::text[]) AS new (target, redaction, room_id)
     WHERE events.event_id = new.target AND events.room_id = new.room_id AND events.redacted_by IS NULL
+"""
+# Only of redactions that have come into force just now.
+_FEWER_IN_THREADS: Final = f"""
+    UPDATE thread_senders s SET events = s.events - gone.events FROM (
+        SELECT e.room_id, e.relates_to, e.sender, count(*) AS events
+        FROM unnest(%s::text[], %s::text[]) AS new (target, redaction)
+        JOIN events e ON e.event_id = new.target AND e.redacted_by = new.redaction
+        WHERE e.relation_type = '{RelationTypes.THREAD}' GROUP BY e.room_id, e.relates_to, e.sender
+    ) gone WHERE (s.room_id, s.root_id, s.sender) = (gone.room_id, gone.relates_to, gone.sender)
 """
 _SHORTER_THREADS: Final = f"""
     UPDATE threads t SET (depth, stream_ordering) = (

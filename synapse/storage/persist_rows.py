@@ -61,7 +61,7 @@ class Rows:
         self.push_actions: list[Params] = []
         self.read: dict[tuple[str, str, str], int] = {}  # who has, by writing, read a room's thread up to where
         self.parents: set[tuple[str, str]] = set()  # (event, room): it is related to
-        self.threads: list[Params] = []  # (room, root, depth, position) of events in threads
+        self.threads: list[Params] = []  # (room, root, sender, depth, position) of events in threads
         self.redactions: dict[str, tuple[str, str]] = {}  # target: (redaction, room)
 
     def add(self, other: Rows) -> None:

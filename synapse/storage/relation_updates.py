@@ -34,6 +34,7 @@ def relate_events(txn: Transaction, progress: dict[str, Any], size: int) -> Batc
     txn.later(_REPLACES, (after, until))
     txn.later(_PARENTS, (after, until, sorted(AGGREGATED)))
     txn.later(_THREADS, (after, until))
+    txn.later(_SENDERS, (after, until))
     return Batch({"after": until}, count)
 
 
@@ -56,4 +57,15 @@ _THREADS: Final = f"""
     ON CONFLICT (room_id, root_id) DO UPDATE
     SET depth = excluded.depth, stream_ordering = excluded.stream_ordering
     WHERE threads.depth IS NULL OR (threads.depth, threads.stream_ordering) < (excluded.depth, excluded.stream_ordering)
+"""
+# Counted as a whole, as others may be written meanwhile.
+_SENDERS: Final = f"""
+    INSERT INTO thread_senders (room_id, root_id, sender, events)
+    SELECT c.room_id, c.relates_to, c.sender, count(*) FROM events c
+    WHERE {IN_THREAD} AND (c.room_id, c.relates_to) IN (
+        SELECT b.room_id, b.relates_to FROM events b
+        WHERE b.stream_ordering > %s AND b.stream_ordering <= %s AND b.relation_type = 'm.thread'
+    )
+    GROUP BY c.room_id, c.relates_to, c.sender
+    ON CONFLICT (room_id, root_id, sender) DO UPDATE SET events = excluded.events
 """

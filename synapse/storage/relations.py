@@ -98,15 +98,21 @@ def _related(txn: Transaction, page: Page, wanted: Related) -> list[TimelineRow]
         sql = f"SELECT {COLUMNS} FROM events e WHERE e.relates_to = %s AND {kind} AND {of_page.sql} {order}"
         txn.execute(sql, (wanted.event_id, *params, *of_page.params, page.limit))
     else:
+        # Within LATERAL, so that they are looked for by event: never are all relations compared with all events.
+        kept = "e.event_id, e.depth, e.stream_ordering, e.room_id, e.outlier, e.soft_failed, e.rejected"
         sql = f"""
-            WITH RECURSIVE related (event_id, depth) AS (
-                SELECT e.event_id, 1 FROM events e WHERE e.relates_to = %s AND {kind}
-                UNION SELECT e.event_id, r.depth + 1 FROM related r JOIN events e ON e.relates_to = r.event_id
-                WHERE r.depth < %s AND {kind}
-            )
-            SELECT {COLUMNS} FROM events e WHERE e.event_id IN (SELECT event_id FROM related) AND {of_page.sql} {order}
+            WITH RECURSIVE related AS (
+                SELECT 1 AS level, {kept} FROM events e WHERE e.relates_to = %s AND {kind}
+                UNION SELECT r.level + 1, e.* FROM related r CROSS JOIN LATERAL (
+                    SELECT {kept} FROM events e WHERE e.relates_to = r.event_id AND {kind} OFFSET 0
+                ) e WHERE r.level < %s
+            ), page AS (SELECT e.event_id FROM related e WHERE {of_page.sql} {order})
+            SELECT {COLUMNS} FROM page CROSS JOIN LATERAL (
+                SELECT * FROM events e WHERE e.event_id = page.event_id
+            ) e {order}
         """
-        txn.execute(sql, (wanted.event_id, *params, wanted.depth, *params, *of_page.params, page.limit))
+        params = [wanted.event_id, *params, *params, wanted.depth, *of_page.params, page.limit, page.limit]
+        txn.execute(sql, tuple(params))
     return [TimelineRow._make(row) for row in txn.rows()]
 
 

@@ -63,7 +63,13 @@ _LOOKED_FOR = f"""
         ORDER BY c.depth DESC, c.stream_ordering DESC LIMIT 1
     ) l
 """
-_PARTICIPATED = f"""
+_PARTICIPATED = """
+    AND (e.sender = %(participant)s OR EXISTS (
+        SELECT 1 FROM thread_senders s
+        WHERE (s.room_id, s.root_id, s.sender) = (l.room_id, l.root_id, %(participant)s) AND s.events > 0
+    ))
+"""
+_PARTICIPATED_THEN = f"""
     AND (e.sender = %(participant)s OR EXISTS (
         SELECT 1 FROM events c WHERE c.relates_to = l.root_id AND c.room_id = l.room_id AND {IN_THREAD}
           AND c.sender = %(participant)s AND c.stream_ordering <= %(until)s
@@ -80,7 +86,7 @@ def _threads(txn: Transaction, which: WhichThreads, limit: int) -> list[Thread]:
         WHERE l.room_id = %(room)s AND l.depth IS NOT NULL AND e.relation_type IS NULL AND {SHOWN}
           {"AND t.room_id = %(room)s" if exact else ""}
           {"" if which.before is None else "AND (l.depth, l.stream_ordering) < (%(depth)s, %(stream)s)"}
-          {"" if which.participant is None else _PARTICIPATED}
+          {"" if which.participant is None else _PARTICIPATED if which.until is None else _PARTICIPATED_THEN}
         ORDER BY l.depth DESC, l.stream_ordering DESC LIMIT %(limit)s
         """,
         {

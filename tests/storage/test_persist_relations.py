@@ -83,6 +83,33 @@ async def test_threads_have_a_latest_event_until_all_are_redacted(database: Data
     assert await latest(database) == [(root, earlier)]
 
 
+async def senders(db: Database) -> dict[tuple[str, str], int]:
+    """How many events each sender has in each thread."""
+    rows = await query(db, "SELECT root_id, sender, events FROM thread_senders WHERE events <> 0")
+    return {(root_id, sender): events for root_id, sender, events in rows}
+
+
+@pytest_twisted.ensureDeferred
+async def test_threads_count_whose_events_they_have(database: Database) -> None:
+    cluster = await start(database)
+    process = cluster.main
+    room, other = await process.room(joined=[BOB]), await process.room()
+    root, second = await process.say(ALICE, room), await process.say(ALICE, room)
+    events = [await relate(cluster, BOB, room, "m.thread", root) for _ in range(3)]
+    own = await relate(cluster, ALICE, room, "m.thread", root)
+    await relate(cluster, BOB, room, "m.thread", second)
+    await relate(cluster, ALICE, other, "m.thread", root)
+    bob, alice = BOB.user_id, ALICE.user_id
+    everywhere = {(root, bob): 3, (root, alice): 2, (second, bob): 1}
+    found = "SELECT root_id, sender, sum(events)::int FROM thread_senders GROUP BY 1, 2"
+    assert {(r, s): n for r, s, n in await query(database, found)} == everywhere
+    for number, event_id in enumerate([events[1], events[1], own, own]):  # what is redacted twice is gone once
+        await process.redactions.redact(ALICE, room, event_id, {}, f"r{number}")
+    in_room = "SELECT root_id, sender, events FROM thread_senders WHERE room_id = %s AND events <> 0"
+    rows = await query(database, in_room, room)
+    assert {(r, s): n for r, s, n in rows} == {(root, bob): 2, (second, bob): 1}
+
+
 @pytest_twisted.ensureDeferred
 async def test_what_is_redacted_is_not_unread(database: Database) -> None:
     cluster = await start(database)
@@ -123,13 +150,13 @@ async def test_old_events_are_given_what_new_ones_are_written_with(database: Dat
     gone = await relate(cluster, BOB, room, "m.thread", roots[1])
     await process.redactions.redact(ALICE, room, gone, {}, "r")
     columns = "SELECT event_id, replaces, is_parent FROM events ORDER BY 1"
-    written = (await query(database, columns), await latest(database))
+    written = (await query(database, columns), await latest(database), await senders(database))
     await database.write("old", lambda txn: txn.execute("UPDATE events SET replaces = NULL, is_parent = false"))
-    await database.write("old", lambda txn: txn.execute("DELETE FROM threads"))
+    await database.write("old", lambda txn: txn.execute("DELETE FROM threads; DELETE FROM thread_senders"))
     batch: Batch | None = Batch({}, 0)
     batches = 0
     while batch is not None:
         batch = await database.write("update", relate_events, batch.progress, 4)
         batches += 1
     assert batches > 3
-    assert (await query(database, columns), await latest(database)) == written
+    assert (await query(database, columns), await latest(database), await senders(database)) == written

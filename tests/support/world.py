@@ -241,7 +241,7 @@ def _insert_event(
     if relation.get("rel_type") in AGGREGATED:
         persist_relations.write_parents(txn, [(relation["event_id"], row.room_id)])
     if relation.get("rel_type") == "m.thread":
-        persist_relations.write_threads(txn, [(row.room_id, relation["event_id"], row.depth, row.stream)])
+        persist_relations.write_threads(txn, [(row.room_id, relation["event_id"], row.sender, row.depth, row.stream)])
     if is_current:
         txn.execute(
             "INSERT INTO state_groups (id, room_id, prev_group, base_group, number) VALUES (%s, %s, %s, %s, %s)",

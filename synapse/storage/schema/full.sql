@@ -226,8 +226,7 @@ CREATE INDEX events_room_depth ON events (room_id, depth, stream_ordering) WHERE
 CREATE INDEX events_room_ts ON events (room_id, origin_server_ts, stream_ordering) WHERE NOT outlier;
 CREATE INDEX events_children ON events (relates_to, relation_type, depth, stream_ordering)
     WHERE relates_to IS NOT NULL;
-CREATE INDEX events_in_threads ON events (relates_to, room_id, depth, stream_ordering) INCLUDE (sender)
-    WHERE relation_type = 'm.thread' AND redacted_by IS NULL AND NOT soft_failed AND NOT outlier AND rejected IS NULL;
+CREATE INDEX events_children_in_order ON events (relates_to, depth, stream_ordering) WHERE relates_to IS NOT NULL;
 
 CREATE TABLE threads (                   -- where the latest event of each thread stands
     room_id text NOT NULL,
@@ -237,6 +236,13 @@ CREATE TABLE threads (                   -- where the latest event of each threa
     PRIMARY KEY (room_id, root_id)
 );
 CREATE INDEX threads_latest ON threads (room_id, depth, stream_ordering) WHERE depth IS NOT NULL;
+CREATE TABLE thread_senders (            -- who has how many events in a thread; those that are redacted do not count
+    room_id text NOT NULL,
+    root_id text NOT NULL,
+    sender text NOT NULL,
+    events integer NOT NULL,
+    PRIMARY KEY (room_id, root_id, sender)
+);
 
 CREATE TABLE event_auth (                -- of state events only: chains of auth events are state events
     event_id text NOT NULL,

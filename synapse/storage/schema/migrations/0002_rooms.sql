@@ -54,8 +54,7 @@ CREATE INDEX events_room_ts ON events (room_id, origin_server_ts, stream_orderin
 DROP INDEX events_relations;
 CREATE INDEX events_children ON events (relates_to, relation_type, depth, stream_ordering)
     WHERE relates_to IS NOT NULL;
-CREATE INDEX events_in_threads ON events (relates_to, room_id, depth, stream_ordering) INCLUDE (sender)
-    WHERE relation_type = 'm.thread' AND redacted_by IS NULL AND NOT soft_failed AND NOT outlier AND rejected IS NULL;
+CREATE INDEX events_children_in_order ON events (relates_to, depth, stream_ordering) WHERE relates_to IS NOT NULL;
 CREATE TABLE threads (
     room_id text NOT NULL,
     root_id text NOT NULL,
@@ -64,6 +63,13 @@ CREATE TABLE threads (
     PRIMARY KEY (room_id, root_id)
 );
 CREATE INDEX threads_latest ON threads (room_id, depth, stream_ordering) WHERE depth IS NOT NULL;
+CREATE TABLE thread_senders (
+    room_id text NOT NULL,
+    root_id text NOT NULL,
+    sender text NOT NULL,
+    events integer NOT NULL,
+    PRIMARY KEY (room_id, root_id, sender)
+);
 
 -- What new events are written with, those that exist get in the background.
 INSERT INTO background_updates (name) VALUES ('event_relations');
