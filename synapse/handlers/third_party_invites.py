@@ -8,6 +8,7 @@ the authorisation rules.
 from __future__ import annotations
 
 import logging
+import re
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -37,6 +38,9 @@ logger = logging.getLogger(__name__)
 LIMIT: Final = "rc_third_party_invite"
 MAX_PENDING: Final = 100
 """Invitations that an identity server may tell of at once."""
+
+_TOKEN: Final = re.compile(r"[^\x00]{1,255}")
+"""What may be a token: the state key of m.room.third_party_invite, which users can also set themselves."""
 
 _CREATE: Final = (EventTypes.CREATE, "")
 _POWER_LEVELS: Final = (EventTypes.POWER_LEVELS, "")
@@ -172,7 +176,12 @@ class ThirdPartyInvites:
     async def _exchange(self, room_id: str, sender: str, user_id: str, signed: dict[str, Any]) -> None:
         """The ordinary invitation in the place of one by address, from whoever made that one."""
         token = signed.get("token")
-        if not is_room_id(room_id) or not isinstance(token, str) or not is_user_id(sender):
+        if (
+            not is_room_id(room_id)
+            or not is_user_id(sender)
+            or not isinstance(token, str)
+            or not _TOKEN.fullmatch(token)
+        ):
             raise invalid_param("The invitation lacks a room, a sender or a token.")
         place, member = (EventTypes.THIRD_PARTY_INVITE, token), (EventTypes.MEMBER, user_id)
         await self._creation.refresh(room_id)

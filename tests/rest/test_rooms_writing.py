@@ -105,6 +105,11 @@ async def test_the_directory(database: Database) -> None:
     assert await client.error("GET", path) == "404 M_NOT_FOUND"
 
 
+def _signed_for_bob(**signed: Any) -> dict[str, Any]:
+    proof = {"mxid": BOB, "signatures": {"x": {"ed25519:0": "AAAA"}}, **signed}
+    return {"membership": "invite", "third_party_invite": {"display_name": "b", "signed": proof}}
+
+
 @pytest.mark.parametrize(
     ("method", "path", "body", "expected"),
     [
@@ -133,6 +138,23 @@ async def test_the_directory(database: Database) -> None:
         ("PUT", "/rooms/{room}/state/m.room.member/@bob:test", {"membership": "join"}, "403 M_FORBIDDEN"),
         ("PUT", "/rooms/{room}/state/m.room.member/@alice:test", {}, "400 M_BAD_JSON"),
         ("PUT", "/rooms/{room}/state/m.room.join_rules", {"join_rule": 5}, "400 M_BAD_JSON"),
+        ("PUT", "/rooms/{room}/state/m.room.member/@bob:test", _signed_for_bob(token="\x00"), "403 M_FORBIDDEN"),
+        ("PUT", "/rooms/{room}/state/m.room.member/@bob:test", _signed_for_bob(token=5), "403 M_FORBIDDEN"),
+        ("PUT", "/rooms/{room}/state/m.room.member/@bob:test", _signed_for_bob(token="x" * 300), "403 M_FORBIDDEN"),
+        ("POST", "/rooms/{room}/upgrade", {}, "400 M_MISSING_PARAM"),
+        ("POST", "/rooms/{room}/upgrade", {"new_version": 12}, "400 M_BAD_JSON"),
+        ("POST", "/rooms/{room}/upgrade", {"new_version": "\x00"}, "400 M_BAD_JSON"),
+        ("POST", "/rooms/{room}/upgrade", {"new_version": "x" * 9000}, "400 M_UNSUPPORTED_ROOM_VERSION"),
+        ("POST", "/rooms/{room}/upgrade", {"new_version": "12", "additional_creators": BOB}, "400 M_BAD_JSON"),
+        ("POST", "/rooms/{room}/upgrade", {"new_version": "12", "additional_creators": ["bob"]}, "400 M_BAD_JSON"),
+        ("POST", "/rooms/!no:test/upgrade", {"new_version": "12"}, "404 M_NOT_FOUND"),
+        ("POST", "/rooms/{room}/invite", {"medium": "email"}, "400 M_MISSING_PARAM"),
+        ("POST", "/createRoom", {"invite_3pid": [{"medium": "email"}]}, "400 M_MISSING_PARAM"),
+        ("POST", "/createRoom", {"invite_3pid": [5]}, "400 M_BAD_JSON"),
+        ("POST", "/createRoom", {"creation_content": {"m.federate": 0}}, "400 M_BAD_JSON"),
+        ("POST", "/createRoom", {"power_level_content_override": {"users": {ALICE: "100"}}}, "400 M_BAD_JSON"),
+        ("POST", "/createRoom", {"is_direct": "yes"}, "400 M_BAD_JSON"),
+        ("POST", "/createRoom", {"topic": {}}, "400 M_BAD_JSON"),
         ("POST", "/rooms/{room}/invite", {}, "400 M_MISSING_PARAM"),
         ("POST", "/rooms/{room}/invite", {"user_id": "bob"}, "400 M_INVALID_PARAM"),
         ("POST", "/rooms/{room}/kick", {"user_id": BOB}, "403 M_FORBIDDEN"),
@@ -153,3 +175,13 @@ async def test_errors(database: Database, method: str, path: str, body: Any, exp
     client = Client(process)
     room_id = await process.room()
     assert await client.error(method, path.replace("{room}", room_id), body) == expected
+
+
+@pytest.mark.parametrize("token", ["\x00", "", "x" * 300, 5, None, {}])
+@pytest_twisted.ensureDeferred
+async def test_proofs_that_are_nonsense(database: Database, token: Any) -> None:
+    client = Client((await start(database)).main)
+    room_id = (await client.ok("POST", "/createRoom", {}))["room_id"]
+    signed = {"mxid": BOB, "sender": ALICE, "token": token, "signatures": {}}
+    error = await client.error("POST", f"/join/{room_id}", {"third_party_signed": signed}, BOB)
+    assert error in ("400 M_BAD_JSON", "400 M_INVALID_PARAM")
