@@ -3,53 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any
+from itertools import count
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import pytest
 import pytest_twisted
 
 from synapse.storage.pool import PoolSettings
-from tests.support.homeserver import Client, homeserver
+from tests.rest.people import Person, person
+from tests.support.homeserver import homeserver
 
-V3 = "/_matrix/client/v3"
+_LONG = quote('{"room":{"timeline":{"limit":100}}}')
+_numbers = count()
 
 
-class Room:
+class Room(NamedTuple):
     """A room of `alice`'s with `bob` and `carol` in it."""
 
-    def __init__(self, client: Client, tokens: dict[str, str], room_id: str) -> None:
-        self.client = client
-        self.tokens = tokens
-        self.room_id = room_id
-        self._sent = 0
+    id: str
+    alice: Person
+    bob: Person
+    carol: Person
 
-    async def put(self, user: str, path: str, content: dict[str, Any]) -> Any:
-        return await self.client.put(f"{V3}/rooms/{self.room_id}{path}", content, self.tokens[user])
+    async def redact(self, who: Person, event_id: str, reason: str = "slip") -> tuple[int, Any]:
+        path = f"/rooms/{self.id}/redact/{quote(event_id)}/{next(_numbers)}"
+        return await who.ask("PUT", path, {"reason": reason})
 
-    async def say(self, user: str, body: str = "secret") -> str:
-        self._sent += 1
-        code, answer = await self.put(user, f"/send/m.room.message/{self._sent}", {"msgtype": "m.text", "body": body})
-        assert code == 200, answer
-        return str(answer["event_id"])
+    async def get(self, path: str) -> Any:
+        return await self.alice.get(f"/rooms/{self.id}{path}")
 
-    async def redact(self, user: str, event_id: str, reason: str = "slip") -> tuple[int, Any]:
-        self._sent += 1
-        return await self.put(user, f"/redact/{quote(event_id)}/{self._sent}", {"reason": reason})
-
-    async def get(self, path: str, user: str = "alice") -> Any:
-        code, answer = await self.client.get(f"{V3}/rooms/{self.room_id}{path}", self.tokens[user])
-        assert code == 200, answer
-        return answer
-
-    async def everywhere(self, event_id: str, user: str = "alice") -> Any:
+    async def everywhere(self, event_id: str) -> Any:
         """The event as all endpoints agree to tell it."""
-        event = await self.get(f"/event/{quote(event_id)}", user)
-        around = await self.get(f"/context/{quote(event_id)}?limit=0", user)
-        page = await self.get("/messages?dir=b&limit=100", user)
-        _, answer = await self.client.get(f"{V3}/sync?filter={quote(_LONG)}", self.tokens[user])
-        timeline = answer["rooms"]["join"][self.room_id]["timeline"]["events"]
-        for events in ([around["event"]], page["chunk"], timeline):
+        event = await self.get(f"/event/{quote(event_id)}")
+        around = await self.get(f"/context/{quote(event_id)}?limit=0")
+        page = await self.get("/messages?dir=b&limit=100")
+        timeline = (await self.alice.get(f"/sync?filter={_LONG}"))["rooms"]["join"][self.id]["timeline"]
+        for events in ([around["event"]], page["chunk"], timeline["events"]):
             told = next(each for each in events if each["event_id"] == event_id)
             for each in (told, event):
                 each.pop("room_id", None)
@@ -60,27 +50,23 @@ class Room:
         return event
 
 
-_LONG = '{"room":{"timeline":{"limit":100}}}'
-
-
 @pytest_twisted.async_yield_fixture(params=["10", "12"])
 async def room(database_settings: PoolSettings, request: pytest.FixtureRequest) -> AsyncIterator[Room]:
-    async with homeserver(database_settings, rc_message={"per_second": 1000, "burst_count": 1000}) as hs:
-        tokens = {name: await hs.client.register(name) for name in ("alice", "bob", "carol")}
-        body = {"preset": "public_chat", "room_version": request.param, "name": "A name"}
-        _, made = await hs.client.post(f"{V3}/createRoom", body, tokens["alice"])
-        for name in ("bob", "carol"):
-            await hs.client.post(f"{V3}/rooms/{made['room_id']}/join", {}, tokens[name])
-        yield Room(hs.client, tokens, made["room_id"])
+    async with homeserver(database_settings, rc_message={"per_second": 1000, "burst_count": 1000}) as server:
+        alice, bob, carol = [await person(server, name) for name in ("alice", "bob", "carol")]
+        room_id = await alice.room(room_version=request.param, name="A name")
+        for other in (bob, carol):
+            await other.join(room_id)
+        yield Room(room_id, alice, bob, carol)
 
 
 @pytest_twisted.ensureDeferred
 async def test_a_message_is_redacted_once_and_for_all(room: Room) -> None:
-    sent = await room.say("bob")
-    code, answer = await room.redact("carol", sent)
+    sent = await room.bob.say(room.id, "secret")
+    code, answer = await room.redact(room.carol, sent)
     assert (code, answer["errcode"]) == (403, "M_FORBIDDEN")
     assert (await room.get(f"/event/{quote(sent)}"))["content"]["body"] == "secret"
-    code, first = await room.redact("bob", sent)
+    code, first = await room.redact(room.bob, sent)
     assert code == 200
     event = await room.everywhere(sent)
     assert event["content"] == {}
@@ -92,7 +78,7 @@ async def test_a_message_is_redacted_once_and_for_all(room: Room) -> None:
     )
     assert because["content"] == {"reason": "slip", "redacts": sent}
     assert because["redacts"] == sent
-    code, second = await room.redact("alice", sent, "again")
+    code, second = await room.redact(room.alice, sent, "again")
     assert code == 200
     assert (await room.everywhere(sent))["unsigned"]["redacted_because"]["event_id"] == first["event_id"]
     redaction = await room.everywhere(second["event_id"])
@@ -101,11 +87,11 @@ async def test_a_message_is_redacted_once_and_for_all(room: Room) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_redacting_a_redaction_takes_the_reason_and_brings_nothing_back(room: Room) -> None:
-    sent = await room.say("bob")
-    _, redaction = await room.redact("alice", sent, "rude words")
-    code, _ = await room.redact("bob", redaction["event_id"])
+    sent = await room.bob.say(room.id, "secret")
+    _, redaction = await room.redact(room.alice, sent, "rude words")
+    code, _ = await room.redact(room.bob, redaction["event_id"])
     assert code == 403
-    code, over = await room.redact("alice", redaction["event_id"])
+    code, over = await room.redact(room.alice, redaction["event_id"])
     assert code == 200
     event = await room.everywhere(redaction["event_id"])
     assert "reason" not in event["content"]
@@ -120,7 +106,7 @@ async def test_redacted_state_stays_in_force_without_what_it_said(room: Room) ->
     state = await room.get("/state")
     ids = {(event["type"], event["state_key"]): event["event_id"] for event in state}
     for key in (("m.room.name", ""), ("m.room.member", "@bob:test")):
-        code, answer = await room.redact("alice", ids[key])
+        code, answer = await room.redact(room.alice, ids[key])
         assert code == 200, answer
     assert await room.get("/state/m.room.name") == {}
     assert await room.get("/state/m.room.member/@bob:test") == {"membership": "join"}
@@ -134,24 +120,23 @@ async def test_redacted_state_stays_in_force_without_what_it_said(room: Room) ->
     assert (await room.get("/joined_members"))["joined"]["@bob:test"] == {}
     assert (await room.everywhere(ids["m.room.name", ""]))["content"] == {}
     # What replaces it does not bring back what it said.
-    code, answer = await room.put("alice", "/state/m.room.name/", {"name": "Another"})
-    unsigned = (await room.everywhere(answer["event_id"]))["unsigned"]
+    replacing = await room.alice.state(room.id, "m.room.name", name="Another")
+    unsigned = (await room.everywhere(replacing))["unsigned"]
     assert unsigned["replaces_state"] == ids["m.room.name", ""]
     assert "prev_content" not in unsigned
 
 
 @pytest_twisted.ensureDeferred
 async def test_what_cannot_be_redacted(room: Room) -> None:
-    sent = await room.say("alice")
-    _, other = await room.client.post(f"{V3}/createRoom", {}, room.tokens["alice"])
-    elsewhere = Room(room.client, room.tokens, other["room_id"])
-    for target, who, code, errcode in (
+    sent = await room.alice.say(room.id, "secret")
+    elsewhere = room._replace(id=await room.alice.room())
+    for target, where, code, errcode in (
         (sent, elsewhere, 400, "M_INVALID_PARAM"),
         ("$nothing", room, 404, "M_NOT_FOUND"),
         ("nothing", room, 400, "M_INVALID_PARAM"),
     ):
-        got, answer = await who.redact("alice", target)
+        got, answer = await where.redact(room.alice, target)
         assert (got, answer["errcode"]) == (code, errcode), answer
     assert (await room.everywhere(sent))["content"]["body"] == "secret"
-    got, answer = await room.put("alice", f"/redact/{quote(sent)}/same", {})
-    assert await room.put("alice", f"/redact/{quote(sent)}/same", {}) == (got, answer)
+    path = f"/rooms/{room.id}/redact/{quote(sent)}/same"
+    assert await room.alice.put(path, {}) == await room.alice.put(path, {})

@@ -3,57 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any
+from itertools import count
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import pytest
 import pytest_twisted
 
 from synapse.storage.pool import PoolSettings
-from tests.support.homeserver import Client, homeserver
+from tests.rest.people import Person, person
+from tests.support.homeserver import homeserver
 
-V1, V3 = "/_matrix/client/v1", "/_matrix/client/v3"
+V1, V3, UNSTABLE = (f"/_matrix/client/{version}" for version in ("v1", "v3", "unstable"))
+_numbers = count()
 
 
-class Room:
-    """A room with `alice` and `bob` in it."""
+class Room(NamedTuple):
+    """A room with `alice` and `bob` in it, and without `carol`."""
 
-    def __init__(self, client: Client, tokens: dict[str, str], room_id: str) -> None:
-        self.client = client
-        self.tokens = tokens
-        self.room_id = room_id
-        self._sent = 0
+    id: str
+    alice: Person
+    bob: Person
+    carol: Person
 
-    async def send(self, user: str, content: dict[str, Any], kind: str = "m.room.message") -> str:
-        self._sent += 1
-        path = f"{V3}/rooms/{self.room_id}/send/{kind}/{self._sent}"
-        code, answer = await self.client.put(path, content, self.tokens[user])
-        assert code == 200, answer
+    async def relate(self, who: Person, rel_type: str, event_id: str, kind: str = "m.room.message", **more: Any) -> str:
+        relates_to = {"rel_type": rel_type, "event_id": event_id, **more.pop("relation", {})}
+        content = {"msgtype": "m.text", "body": "x", "m.relates_to": relates_to, **more}
+        answer = await who.put(f"/rooms/{self.id}/send/{kind}/{next(_numbers)}", content)
         return str(answer["event_id"])
 
-    async def relate(self, user: str, rel_type: str, event_id: str, kind: str = "m.room.message", **more: Any) -> str:
-        relates_to = {"rel_type": rel_type, "event_id": event_id, **more.pop("relation", {})}
-        return await self.send(user, {"msgtype": "m.text", "body": "x", "m.relates_to": relates_to, **more}, kind)
+    async def redact(self, who: Person, event_id: str) -> None:
+        await who.put(f"/rooms/{self.id}/redact/{quote(event_id)}/{next(_numbers)}", {})
 
-    async def redact(self, user: str, event_id: str) -> Any:
-        path = f"{V3}/rooms/{self.room_id}/redact/{quote(event_id)}/r{event_id[1:5]}"
-        code, answer = await self.client.put(path, {}, self.tokens[user])
-        assert code == 200, answer
-        return answer["event_id"]
-
-    async def get(self, path: str, user: str = "alice", version: str = V1) -> Any:
-        code, answer = await self.client.get(f"{version}/rooms/{self.room_id}{path}", self.tokens[user])
-        assert code == 200, answer
-        return answer
+    async def get(self, path: str, version: str = V1) -> Any:
+        return await self.alice.get(f"{version}/rooms/{self.id}{path}")
 
 
 @pytest_twisted.async_yield_fixture
 async def room(database_settings: PoolSettings) -> AsyncIterator[Room]:
-    async with homeserver(database_settings) as hs:
-        tokens = {name: await hs.client.register(name) for name in ("alice", "bob", "carol")}
-        _, made = await hs.client.post(f"{V3}/createRoom", {"preset": "public_chat"}, tokens["alice"])
-        await hs.client.post(f"{V3}/rooms/{made['room_id']}/join", {}, tokens["bob"])
-        yield Room(hs.client, tokens, made["room_id"])
+    async with homeserver(database_settings) as server:
+        alice, bob, carol = [await person(server, name) for name in ("alice", "bob", "carol")]
+        room_id = await alice.room()
+        await bob.join(room_id)
+        yield Room(room_id, alice, bob, carol)
 
 
 def ids(answer: Any) -> list[str]:
@@ -62,52 +54,50 @@ def ids(answer: Any) -> list[str]:
 
 @pytest_twisted.ensureDeferred
 async def test_a_thread_with_edits_and_reactions(room: Room) -> None:
-    root = await room.send("alice", {"msgtype": "m.text", "body": "root"})
-    reply = await room.relate("bob", "m.thread", root)
-    edit = await room.relate("bob", "m.replace", reply, **{"m.new_content": {"msgtype": "m.text", "body": "y"}})
-    reaction = await room.relate("alice", "m.annotation", reply, "m.reaction", relation={"key": "!"})
+    root = await room.alice.say(room.id, "root")
+    reply = await room.relate(room.bob, "m.thread", root)
+    edit = await room.relate(room.bob, "m.replace", reply, **{"m.new_content": {"msgtype": "m.text", "body": "y"}})
+    reaction = await room.relate(room.alice, "m.annotation", reply, "m.reaction", relation={"key": "!"})
     path = f"/relations/{quote(root)}"
     assert ids(await room.get(path)) == [reply]
     assert ids(await room.get(f"{path}/m.thread")) == ids(await room.get(f"{path}/m.thread/m.room.message")) == [reply]
-    assert ids(await room.get(f"{path}/m.thread/members", version="/_matrix/client/unstable")) == []
+    assert ids(await room.get(f"{path}/m.thread/members", UNSTABLE)) == []
     every = await room.get(f"{path}?recurse=true&limit=2")
     assert (ids(every), every["recursion_depth"]) == ([reaction, edit], 3)
     every = await room.get(f"{path}?recurse=true&limit=2&from={every['next_batch']}")
     assert ids(every) == [reply]
     assert ids(await room.get(f"{path}?dir=f&limit=1")) == [reply]
     told = (await room.get("/threads"))["chunk"][0]
-    for event in (told, await room.get(f"/event/{quote(root)}", version=V3)):
+    for event in (told, await room.get(f"/event/{quote(root)}", V3)):
         thread = event["unsigned"]["m.relations"]["m.thread"]
         assert (thread["count"], thread["current_user_participated"]) == (1, True)
         assert thread["latest_event"]["event_id"] == reply
         assert thread["latest_event"]["unsigned"]["m.relations"]["m.replace"]["event_id"] == edit
-    around = await room.get(f"/context/{quote(root)}?limit=2", version=V3)
+    around = await room.get(f"/context/{quote(root)}?limit=2", V3)
     assert "m.thread" in around["event"]["unsigned"]["m.relations"]
-    assert ids(await room.get("/threads?include=participated", "bob")) == [root]
-    await room.redact("bob", edit)
+    assert ids(await room.bob.get(f"{V1}/rooms/{room.id}/threads?include=participated")) == [root]
+    await room.redact(room.bob, edit)
     thread = (await room.get("/threads"))["chunk"][0]["unsigned"]["m.relations"]["m.thread"]
     assert "m.relations" not in thread["latest_event"]["unsigned"]
-    await room.redact("bob", reply)
+    await room.redact(room.bob, reply)
     assert await room.get("/threads") == {"chunk": []}
     assert ids(await room.get(f"{path}?recurse=true")) == []
-    event = await room.get(f"/event/{quote(root)}", version=V3)
+    event = await room.get(f"/event/{quote(root)}", V3)
     assert "m.relations" not in event["unsigned"]
 
 
 @pytest_twisted.ensureDeferred
 async def test_moments_and_events_of_old(room: Room) -> None:
-    sent = await room.send("alice", {"msgtype": "m.text", "body": "x"})
-    event = await room.get(f"/event/{quote(sent)}", version=V3)
+    sent = await room.alice.say(room.id, "x")
+    event = await room.get(f"/event/{quote(sent)}", V3)
     ts = event["origin_server_ts"]
     assert await room.get(f"/timestamp_to_event?ts={ts}&dir=b") == {"event_id": sent, "origin_server_ts": ts}
     for version in ("api/v1", "r0", "v3"):
         path = f"/_matrix/client/{version}/events/{quote(sent)}"
-        code, old = await room.client.get(path, room.tokens["bob"])
-        assert (code, old["event_id"], old["content"], old["user_id"]) == (200, sent, event["content"], "@alice:test")
-        code, refused = await room.client.get(path, room.tokens["carol"])
-        assert (code, refused["errcode"]) == (404, "M_NOT_FOUND")
-    code, refused = await room.client.get("/_matrix/client/r0/events/nothing", room.tokens["bob"])
-    assert (code, refused["errcode"]) == (404, "M_NOT_FOUND")
+        old = await room.bob.get(path)
+        assert (old["event_id"], old["content"], old["user_id"]) == (sent, event["content"], "@alice:test")
+        assert await room.carol.refused("GET", path) == (404, "M_NOT_FOUND")
+    assert await room.bob.refused("GET", "/_matrix/client/r0/events/nothing") == (404, "M_NOT_FOUND")
 
 
 @pytest.mark.parametrize(
@@ -142,6 +132,4 @@ async def test_moments_and_events_of_old(room: Room) -> None:
 )
 @pytest_twisted.ensureDeferred
 async def test_bad_questions(room: Room, path: str, code: int, errcode: str) -> None:
-    got, answer = await room.client.get(f"{V1}/rooms{path.replace('{room}', room.room_id)}", room.tokens["alice"])
-    assert (got, answer["errcode"]) == (code, errcode), answer
-    assert answer["error"].endswith(".")
+    assert await room.alice.refused("GET", f"{V1}/rooms{path.replace('{room}', room.id)}") == (code, errcode)
