@@ -86,6 +86,7 @@ class _Change:
 
     state: PresenceState
     keep_status: bool
+    is_note: bool = False  # only when somebody who is offline was active last, which others are not told
     waiting: list[Deferred[None]] = field(default_factory=list)
 
 
@@ -159,7 +160,9 @@ class PresenceKeeper:
             if len(self._noted) >= _MAX_NOTED:
                 self._noted = {each: at for each, at in self._noted.items() if now - at < CURRENTLY_ACTIVE}
             self._noted[user_id] = now
-            self._change(PresenceState(user_id, Presence.OFFLINE, None, int(now * 1000), False), True, None)
+            state = PresenceState(user_id, Presence.OFFLINE, None, int(now * 1000), False)
+            self._dirty.setdefault(user_id, _Change(state, True, is_note=True))
+            self._begin_to_write()
 
     def learn(self, rows: Iterable[Row]) -> None:
         """Rows of the events stream: who sends something is active."""
@@ -193,9 +196,10 @@ class PresenceKeeper:
             self._change(user.state, not user.knows_status, None)
 
     def last_active_ts(self, user_id: str) -> int | None:
-        """Milliseconds; None for whoever is offline. The table knows it only as of the last change."""
+        """Milliseconds; None for who has done nothing lately. The table knows it only as of the last change."""
         user = self._users.get(user_id)
-        return None if user is None else int(user.last_active * 1000)
+        seconds = self._noted.get(user_id) if user is None else user.last_active
+        return None if seconds is None else int(seconds * 1000)
 
     # ------------------------------------------------------------------------------------------------------------
 
@@ -234,9 +238,12 @@ class PresenceKeeper:
         if change is None:
             change = self._dirty[state.user_id] = _Change(state, keep_status)
         else:
-            change.state, change.keep_status = state, keep_status
+            change.state, change.keep_status, change.is_note = state, keep_status, False
         if written is not None:
             change.waiting.append(written)
+        self._begin_to_write()
+
+    def _begin_to_write(self) -> None:
         if not self._writing:
             self._writing = True
             Deferred.fromCoroutine(self._write())
@@ -259,7 +266,7 @@ class PresenceKeeper:
                 user_id = next(iter(self._dirty))
                 change = self._dirty.pop(user_id)
                 try:
-                    await self._append(change.state, change.keep_status)
+                    await self._write_one(change)
                 except DatabaseClosed:
                     return  # this process is ending, and the next one finds out anew who is there
                 except Exception:
@@ -268,6 +275,12 @@ class PresenceKeeper:
                     waiting.callback(None)
         finally:
             self._writing = False
+
+    async def _write_one(self, change: _Change) -> None:
+        if change.is_note:
+            await self._store.note(change.state.user_id, change.state.last_active_ts)
+        else:
+            await self._append(change.state, change.keep_status)
 
     async def _append(self, state: PresenceState, keep_status: bool) -> None:
         await self._stream.append(

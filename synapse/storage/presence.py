@@ -40,6 +40,10 @@ class PresenceStore:
         """
         await self._db.write_idempotent("presence.put", _put, state, stream_id, keep_status)
 
+    async def note(self, user_id: str, active_ts: int) -> None:
+        """Somebody offline did something, which others are not told of. One statement."""
+        await self._db.write_idempotent("presence.note", _note, user_id, active_ts)
+
     async def get(self, user_ids: Sequence[str]) -> dict[str, PresenceState]:
         """One statement; users without presence are missing."""
         return await self._db.read("presence.get", _get, list(user_ids)) if user_ids else {}
@@ -70,7 +74,10 @@ class PresenceStore:
         return await self._db.read("presence.members_without", _members_without, room_id)
 
     async def newcomers(self, members: Sequence[tuple[str, str]], until: int, active_since: int) -> list[PresenceState]:
-        """The states of those of these (room, user) who are in the room and around; see `in_rooms`."""
+        """The states of those of these (room, user) who are in the room and around; see `in_rooms`.
+
+        This server's own users were active when they came, though nothing else may be known of them.
+        """
         if not members:
             return []
         return await self._db.read("presence.newcomers", _newcomers, list(members), until, active_since)
@@ -107,6 +114,13 @@ def _put(txn: Transaction, state: PresenceState, stream_id: int, keep_status: bo
             stream_id = EXCLUDED.stream_id
         """,
         (*state[:5], stream_id, keep_status),
+    )
+
+
+def _note(txn: Transaction, user_id: str, active_ts: int) -> None:
+    txn.execute(
+        "UPDATE presence SET last_active_ts = %s WHERE user_id = %s AND state = 'offline' AND last_active_ts < %s",
+        (active_ts, user_id, active_ts),
     )
 
 
@@ -176,14 +190,23 @@ def _members_without(txn: Transaction, room_id: str) -> list[str]:
 
 def _newcomers(txn: Transaction, members: list[tuple[str, str]], until: int, active_since: int) -> list[PresenceState]:
     txn.execute(
-        f"""
-        SELECT DISTINCT {_SHOWN} FROM unnest(%s::text[], %s::text[]) AS n (room_id, user_id)
-        JOIN presence p ON p.user_id = n.user_id AND {_AROUND} AND p.stream_id <= %s
-        LEFT JOIN profiles pr ON pr.user_id = p.user_id
-        JOIN current_state cs ON cs.room_id = n.room_id AND cs.type = 'm.room.member' AND cs.state_key = n.user_id
-         AND cs.membership = 'join'
+        """
+        SELECT * FROM (
+            SELECT DISTINCT ON (n.user_id) n.user_id, COALESCE(p.state, 'offline') AS state, p.status_msg,
+                   GREATEST(p.last_active_ts, CASE WHEN u.user_id IS NOT NULL THEN e.received_ts END) AS active,
+                   COALESCE(p.currently_active, false), pr.display_name, pr.avatar_url
+            FROM unnest(%s::text[], %s::text[]) AS n (room_id, user_id)
+            JOIN current_state cs ON cs.room_id = n.room_id AND cs.type = 'm.room.member' AND cs.state_key = n.user_id
+             AND cs.membership = 'join'
+            JOIN events e ON e.event_id = cs.event_id
+            LEFT JOIN users u ON u.user_id = n.user_id
+            LEFT JOIN presence p ON p.user_id = n.user_id
+            LEFT JOIN profiles pr ON pr.user_id = n.user_id
+            WHERE p.user_id IS NULL OR p.stream_id <= %s
+            ORDER BY n.user_id, active DESC NULLS LAST
+        ) AS come WHERE state <> 'offline' OR active >= %s
         """,
-        ([room_id for room_id, _ in members], [user_id for _, user_id in members], active_since, until),
+        ([room_id for room_id, _ in members], [user_id for _, user_id in members], until, active_since),
     )
     return [PresenceState(*row) for row in txn.rows()]
 

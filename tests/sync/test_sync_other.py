@@ -352,6 +352,27 @@ async def test_presence_of_those_who_come_to_a_room(h: Harness) -> None:
     assert "presence" not in await h.sync(ALICE, since, presence={"types": []})
 
 
+@pytest_twisted.ensureDeferred
+async def test_own_users_of_whom_nothing_is_known_were_active_when_they_came(h: Harness) -> None:
+    room, other = await h.world.room(ALICE), await h.world.room(ALICE)
+    for user in (BOB, CAROL):
+        await h.world.sql("INSERT INTO users (user_id, created_ts) VALUES (%s, 0)", user)
+    await PresenceStore(h.db).put(PresenceState(CAROL, "offline", "away", 0, False), advance(h, "presence", CAROL))
+    since = (await h.sync(ALICE))["next_batch"]
+    for user in (BOB, CAROL, DAVE):  # of whom Dave is another server's
+        for come_to in (room, other):
+            joins = {"membership": "join"}
+            await h.world.event(come_to, user, "m.room.member", joins, user, origin_server_ts=int(NOW * 1000) - 9_000)
+    answer = await h.sync(ALICE, since)
+    told = {event["sender"]: event["content"] for event in answer["presence"]["events"]}
+    assert {user: (content["presence"], content.get("status_msg")) for user, content in told.items()} == {
+        BOB: ("offline", None),
+        CAROL: ("offline", "away"),
+    }
+    assert [content["last_active_ago"] for content in told.values()] == [9_000, 9_000]
+    assert "presence" not in await h.sync(ALICE, answer["next_batch"])
+
+
 # -- waiting --------------------------------------------------------------------------------------------------------
 
 
