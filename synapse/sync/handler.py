@@ -22,6 +22,8 @@ from synapse.sync.ignored import IgnoredUsers
 from synapse.sync.lazy_members import LazyMembers
 from synapse.sync.memberships import Memberships, UserRooms
 from synapse.sync.plan import Planner
+from synapse.sync.sections.device_keys import DeviceKeySection
+from synapse.sync.sections.to_device import ToDeviceSection
 from synapse.sync.shared import SharedWork
 from synapse.sync.tokens import StreamToken
 from synapse.util.clock import Clock
@@ -92,6 +94,8 @@ class SyncHandler:
     def __init__(self, sources: Sources, clock: Clock, kept: float = 5.0) -> None:
         self._sources = sources
         self._clock = clock
+        # What they tell does not depend on news alone; all others have nothing to say where there is none.
+        self._always = [s for s in sources.sections if isinstance(s, ToDeviceSection | DeviceKeySection)]
         self._shared: SharedWork[SyncAnswer] = SharedWork(clock, _is_worth_keeping, kept)
 
     async def sync(self, request: SyncRequest) -> bytes:
@@ -112,6 +116,9 @@ class SyncHandler:
             await sources.planner.initial(ctx, rooms)
             for section in sources.sections:
                 await section.initial(ctx)
+        elif since == now and not request.full_state:
+            for section in self._always:
+                await section.incremental(ctx, since, now)
         else:
             ctx.ignores_anew = ignored.since > since.account_data
             await sources.planner.incremental(ctx, rooms, since, now)

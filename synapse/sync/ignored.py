@@ -16,7 +16,7 @@ NOBODY: Final[frozenset[str]] = frozenset()
 
 
 class Ignored(NamedTuple):
-    """A user's list, and the position of the account data stream at which it became so; 0 if there never was one.
+    """A user's list, and the position of the account data stream at which all this became so; 0 if it always was.
 
     `invites`: invitations are ignored, whoever sends them.
     """
@@ -44,6 +44,6 @@ class IgnoredUsers:
     async def _load(self, user_id: str) -> Ignored:
         found = await self._store.dated(user_id, _TYPES)
         content, since = found.get(AccountDataTypes.IGNORED_USER_LIST, (None, 0))
-        config, _ = found.get(AccountDataTypes.INVITE_PERMISSION_CONFIG, (None, 0))
+        config, set_at = found.get(AccountDataTypes.INVITE_PERMISSION_CONFIG, (None, 0))
         users = NOBODY if content is None else ignored_users(content, user_id)
-        return Ignored(users, since, config is not None and blocks_invites(config))
+        return Ignored(users, max(since, set_at), config is not None and blocks_invites(config))

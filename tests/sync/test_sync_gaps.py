@@ -131,27 +131,36 @@ async def test_an_invite_declined_after_leaving_opens_nothing_of_the_time_betwee
     assert state_of(archived, "state_after")["m.room.topic", ""] == {"topic": "open"}
 
 
+@pytest.mark.parametrize(
+    ("kind", "on", "off"),
+    [
+        ("m.ignored_user_list", '{"ignored_users": {"@bob:test": {}}}', '{"ignored_users": {}}'),
+        ("m.invite_permission_config", '{"default_action": "block"}', "{}"),
+    ],
+)
 @pytest_twisted.ensureDeferred
-async def test_invites_of_those_no_longer_ignored_are_told(h: Harness) -> None:
+async def test_invites_that_were_held_back_are_told_when_they_are_wanted_again(
+    h: Harness, kind: str, on: str, off: str
+) -> None:
     room = await h.world.room(BOB)
     sql = """
-        INSERT INTO account_data VALUES (%s, '', 'm.ignored_user_list', %s, %s)
+        INSERT INTO account_data VALUES (%s, '', %s, %s, %s)
         ON CONFLICT (user_id, room_id, type) DO UPDATE SET content = EXCLUDED.content, stream_id = EXCLUDED.stream_id
     """
 
-    async def ignore(content: str) -> None:
+    async def say(content: str) -> None:
         position = h.present.positions.account_data + 1
         h.present.positions = h.present.positions._replace(account_data=position)
-        await h.world.sql(sql, ALICE, content, position)
+        await h.world.sql(sql, ALICE, kind, content, position)
         h.changes.record("account_data", ALICE, position)
         h.ignored_lists.invalidate(ALICE)
 
     h.changes.start("account_data", 0)
-    await ignore('{"ignored_users": {"@bob:test": {}}}')
+    await say(on)
     await h.world.member(room, ALICE, "invite", BOB)
     first = await h.sync(ALICE)
     assert "rooms" not in first
-    await ignore('{"ignored_users": {}}')
+    await say(off)
     answer = await h.sync(ALICE, first["next_batch"])
     assert list(answer["rooms"]["invite"]) == [room]
     assert "rooms" not in await h.sync(ALICE, answer["next_batch"])

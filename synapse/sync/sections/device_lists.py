@@ -48,6 +48,8 @@ class DeviceListSection:
         """Who began and who ceased to share an encrypted room with the user."""
         come: set[str] = set()
         gone: set[str] = set()
+        if not _is_moving(ctx):
+            return come, gone
         members = [delta for delta in _deltas(ctx) if delta.type == EventTypes.MEMBER]
         for turn in await self._shared.turns(members):
             if turn.user_id == ctx.user_id:
@@ -59,6 +61,13 @@ class DeviceListSection:
         come |= await self._shared.members_of_encrypted(_rooms_to_know(ctx))
         gone |= await self._shared.members_of_encrypted(_rooms_left(ctx))
         return come - gone - {ctx.user_id}, gone - {ctx.user_id}
+
+
+def _is_moving(ctx: SyncContext) -> bool:
+    """Whether the state of a room changed, or the user's own rooms."""
+    if ctx.hidden_deltas or ctx.hidden_moves or any(ctx.deltas.values()):
+        return True
+    return any(window.left or window.after is None for window in ctx.windows.values())
 
 
 def _deltas(ctx: SyncContext) -> Iterable[Delta]:
