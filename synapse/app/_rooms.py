@@ -329,6 +329,7 @@ class Rooms:
             self.membership_store,
             self.invitees_store,
             self.aliases,
+            self._hs.ratelimits,
             self._server_name,
             self.succession.joined,
             self._forgotten,

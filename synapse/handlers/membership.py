@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from synapse.handlers.entry import Entry
     from synapse.handlers.event_creation import EventCreation
     from synapse.handlers.third_party_invites import ThirdPartyInvites
+    from synapse.http.ratelimit import RateLimits
     from synapse.http.request import Requester
     from synapse.state.heads import RoomHeads
     from synapse.state.store import StateReader
@@ -56,6 +57,7 @@ class Memberships:
         store: MembershipsStore,
         invitees: InviteesStore,
         aliases: Aliases,
+        limits: RateLimits,
         server_name: str,
         joined: Callable[[str, str], Awaitable[None]],
         forgotten: Callable[[str], Awaitable[None]] | None = None,
@@ -70,6 +72,7 @@ class Memberships:
         self._store = store
         self._invitees = invitees
         self._aliases = aliases
+        self._limits = limits
         self._server_name = server_name
 
     # -- what users do -----------------------------------------------------------------------------------------
@@ -151,11 +154,18 @@ class Memberships:
         raise unknown("You must leave the room before you can forget it.")
 
     async def put_state(self, requester: Requester, room_id: str, target: str, content: dict[str, Any]) -> str:
-        """An m.room.member event as the client words it; its id. A name or picture of its own holds in this room."""
+        """An m.room.member event as the client words it; its id. A name or picture of its own holds in this room.
+
+        Invitations, and joins of who is not in the room yet, count like those that are made by their own endpoints.
+        """
         membership = content.get("membership")
         if not isinstance(membership, str) or membership not in Membership.ALL:
             raise bad_json(f"A membership is one of {', '.join(sorted(Membership.ALL))}.")
         parse_user_id(target)
+        if membership == Membership.INVITE:
+            self._limits.check("rc_invites.per_issuer", requester.user_id)
+        elif membership == Membership.JOIN and await self.membership(room_id, target) != Membership.JOIN:
+            self._limits.check("rc_joins.local", requester.user_id)
         return await self._change(requester, room_id, target, content)
 
     async def joined_rooms(self, user_id: str) -> list[str]:

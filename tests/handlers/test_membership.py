@@ -6,16 +6,18 @@ from typing import Any
 
 import pytest
 import pytest_twisted
+from twisted.internet.task import Clock
 
 from synapse.api.errors import MatrixError
 from synapse.handlers.guest_access import GuestDismissal
+from synapse.http.ratelimit import RateLimits
 from synapse.http.request import Requester
 from synapse.replication.event_rows import StateRow
 from synapse.storage.account_data import AccountDataStore, AccountDatum
 from synapse.storage.database import Database, Transaction
 from synapse.storage.users import NewUser, UserStore
 from tests.support.deferreds import started
-from tests.support.rooms import ALICE, BOB, CAROL, DAVE, RoomProcess, check_invariants, start
+from tests.support.rooms import ALICE, BOB, CAROL, DAVE, Rate, RoomProcess, check_invariants, start
 
 # How Bob gets where he stands before something happens, Alice being the room's creator and Carol an ordinary member.
 TO: dict[str | None, list[tuple[Requester, str]]] = {
@@ -373,6 +375,24 @@ async def test_a_membership_may_be_put_as_state(database: Database) -> None:
     assert (await _member(process, room_id, BOB))["avatar_url"] == "mxc://test/bob", "what is not said is as elsewhere"
     wrong = {"membership": "join", "displayname": 5}
     assert await errcode_of(put(BOB, room_id, BOB.user_id, wrong)) == "M_BAD_JSON"
+
+
+@pytest_twisted.ensureDeferred
+async def test_memberships_that_are_put_as_state_count_like_others(database: Database) -> None:
+    process = (await start(database)).main
+    room_id = await process.room()
+    limits = {"rc_invites.per_issuer": Rate(0.001, 2), "rc_joins.local": Rate(0.001, 1)}
+    process.limits = RateLimits(limits.get, Clock())
+    process.memberships._limits = process.limits
+    put = process.memberships.put_state
+    for user in (BOB, CAROL):
+        await put(ALICE, room_id, user.user_id, {"membership": "invite"})
+    assert await errcode_of(put(ALICE, room_id, DAVE.user_id, {"membership": "invite"})) == "M_LIMIT_EXCEEDED"
+    await put(BOB, room_id, BOB.user_id, {"membership": "join"})
+    for name in ("B", "Bo"):
+        await put(BOB, room_id, BOB.user_id, {"membership": "join", "displayname": name})  # is in the room already
+    await put(BOB, room_id, BOB.user_id, {"membership": "leave"})
+    assert await errcode_of(put(BOB, room_id, BOB.user_id, {"membership": "join"})) == "M_LIMIT_EXCEEDED"
 
 
 @pytest_twisted.ensureDeferred

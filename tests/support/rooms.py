@@ -121,7 +121,8 @@ class RoomProcess:
             now,
             is_main,
         )
-        self.limits = RateLimits({"rc_invites.per_issuer": Rate(0.001, 50)}.get, Clock())
+        limits = {"rc_invites.per_issuer": Rate(0.001, 50), "rc_joins.local": Rate(0.001, 50)}
+        self.limits = RateLimits(limits.get, Clock())
         self.third_party = ThirdPartyInvites(
             self.creation, self.state, IdentityServers(self.outside), InviteesStore(db), self.limits, SERVER
         )
@@ -143,6 +144,7 @@ class RoomProcess:
             MembershipsStore(db),
             InviteesStore(db),
             self.aliases,
+            self.limits,
             SERVER,
             self.succession.joined,
         )
