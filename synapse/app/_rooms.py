@@ -54,6 +54,8 @@ if TYPE_CHECKING:
 
 MINUTE_SECONDS: Final = 60.0
 HOUR_SECONDS: Final = 3600.0
+KEEP_UPGRADES: Final = 600.0
+"""Seconds for which the same request to upgrade a room is answered with the same new room."""
 KEEP_TXNS_MS: Final = 24 * 3600 * 1000
 """How long the same transaction id means the same event."""
 
@@ -381,11 +383,13 @@ class Rooms:
     def room_upgrade(self) -> RoomUpgrade:
         from synapse.handlers.room_upgrade import RoomUpgrade, Stores
         from synapse.sync.breath import Breath
+        from synapse.sync.shared import SharedWork
 
         memory = self.memory
         stores = Stores(self.room_store, self.alias_store, self.membership_store, self.invitees_store, memory.events)
         breath = Breath(self._hs.reactor)
-        return RoomUpgrade(self.creation, self.new_rooms, memory.state, stores, self.succession, breath)
+        shared: SharedWork[str] = SharedWork(self._hs.reactor, lambda _: True, KEEP_UPGRADES)
+        return RoomUpgrade(self.creation, self.new_rooms, memory.state, stores, self.succession, breath, shared)
 
     @cached_property
     def aliases(self) -> Aliases:

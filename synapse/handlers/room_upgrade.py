@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from synapse.storage.persist_events import Request
     from synapse.storage.rooms import Room, RoomsStore
     from synapse.sync.breath import Breath
+    from synapse.sync.shared import SharedWork
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +102,9 @@ class _Old(NamedTuple):
 class RoomUpgrade:
     """Upgrades rooms.
 
-    :param breath: makes something that lets others have a turn while many events are built.
+    :param breath: lets others have a turn while many events are built.
+    :param shared: remembers upgrades for a while: a client that lost the answer, and asks again, must not get another
+        room.
     """
 
     def __init__(
@@ -112,6 +115,7 @@ class RoomUpgrade:
         stores: Stores,
         succession: RoomSuccession,
         breath: Breath,
+        shared: SharedWork[str],
     ) -> None:
         self._creation = creation
         self._rooms = rooms
@@ -119,13 +123,18 @@ class RoomUpgrade:
         self._stores = stores
         self._succession = succession
         self._breath = breath
+        self._shared = shared
 
     async def upgrade(self, requester: Requester, room_id: str, wish: UpgradeRoom) -> str:
-        """Replace the room; the id of the new one.
+        """Replace the room; the id of the new one, also if the same was asked a moment ago.
 
         Raises 400 M_UNSUPPORTED_ROOM_VERSION, M_BAD_JSON; 404 M_NOT_FOUND for a room that is not known here, and 403
         M_FORBIDDEN for whoever may not send its tombstone.
         """
+        key = (requester.user_id, room_id, wish.new_version, *wish.additional_creators)
+        return await self._shared.do(key, lambda: self._upgrade(requester, room_id, wish))
+
+    async def _upgrade(self, requester: Requester, room_id: str, wish: UpgradeRoom) -> str:
         parse_room_id(room_id)
         version = room_version(wish.new_version)
         creators = checked_creators(wish.additional_creators) if version.privileged_creators else []

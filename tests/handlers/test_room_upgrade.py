@@ -6,12 +6,14 @@ from typing import Any
 
 import pytest
 import pytest_twisted
+from twisted.internet.defer import gatherResults
 
 from synapse.api.errors import MatrixError
 from synapse.handlers.room_plan import InitialState
 from synapse.handlers.room_upgrade import UpgradeRoom
 from synapse.state.filters import ALL
 from synapse.storage.database import Database, Transaction
+from tests.support.deferreds import started
 from tests.support.rooms import ALICE, BOB, CAROL, DAVE, RoomProcess, check_invariants, start
 
 State = dict[tuple[str, str], dict[str, Any]]
@@ -252,6 +254,16 @@ async def test_only_a_room_that_says_so_is_succeeded(database: Database) -> None
         false_heir = await process.room(CAROL, creation_content={"predecessor": predecessor})
         await process.memberships.join(BOB, false_heir)
         assert await process.account_data.tags(BOB.user_id, false_heir) == {}
+
+
+@pytest_twisted.ensureDeferred
+async def test_asking_twice_makes_one_room(database: Database) -> None:
+    process = (await start(database)).main
+    room_id = await process.room()
+    first, second = await gatherResults([started(upgrade(process, room_id)) for _ in range(2)])
+    assert first == second == await upgrade(process, room_id)
+    assert await upgrade(process, room_id, "11") != first
+    assert len(await process.memberships.joined_rooms(ALICE.user_id)) == 3
 
 
 @pytest_twisted.ensureDeferred

@@ -61,6 +61,7 @@ from synapse.storage.relations import RelationsStore
 from synapse.storage.rooms import RoomsStore
 from synapse.storage.state import StateStore
 from synapse.sync.breath import Breath
+from synapse.sync.shared import SharedWork
 from synapse.util.caches import Cache, LruCache
 from tests.support.reactor import real_reactor
 
@@ -150,7 +151,13 @@ class RoomProcess:
         )
         stores = UpgradeStores(RoomsStore(db), AliasesStore(db), MembershipsStore(db), InviteesStore(db), self.events)
         self.upgrades = RoomUpgrade(
-            self.creation, self.new_rooms, self.state, stores, self.succession, Breath(real_reactor())
+            self.creation,
+            self.new_rooms,
+            self.state,
+            stores,
+            self.succession,
+            Breath(real_reactor()),
+            SharedWork(Clock(), lambda _: True, 600.0),
         )
         self.profiles = RoomProfiles(self.creation, self.state, MembershipsStore(db), InviteesStore(db))
 
