@@ -15,7 +15,7 @@ from synapse.handlers.visibility import RoomDoor
 from synapse.storage.threads import Place, ThreadStore, WhichThreads
 from synapse.storage.timeline import TimelineRow
 from synapse.sync.erased import PRUNED
-from synapse.sync.forms import Annotator, Forms
+from synapse.sync.forms import Annotator, Forms, Notes
 from synapse.sync.ignored import IgnoredUsers
 from synapse.sync.tokens import RoomToken
 from synapse.sync.visibility import Access, Seen, VisibilityFilter
@@ -90,8 +90,14 @@ class Threads:
         seen = [_hidden(each) if each.row.sender in ignored else each for each in visible]
         notes = await self._annotator.notes([row for row, _ in seen], user_id, device_id, {room_id: access})
         forms = Forms(int(self._clock.seconds() * 1000), room_ids=True)
-        threads = [each for each in seen if each.row.event_id in notes.bundles]
-        return [orjson.Fragment(forms.form(row, notes, membership)) for row, membership in threads]
+        return [
+            orjson.Fragment(forms.form(row, notes, membership)) for row, membership in seen if _has_thread(row, notes)
+        ]
+
+
+def _has_thread(row: TimelineRow, notes: Notes) -> bool:
+    bundle = notes.bundles.get(row.event_id)
+    return bundle is not None and bundle.thread is not None
 
 
 def _hidden(seen: Seen) -> Seen:

@@ -273,6 +273,20 @@ async def test_threads_as_they_were_when_one_left(h: Harness) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_threads_of_which_nothing_is_to_be_seen(h: Harness) -> None:
+    room = await h.world.room(ALICE, visibility="joined")
+    await h.world.member(room, BOB)
+    root = await h.world.message(room, ALICE)
+    await edit(h, root, "seen")
+    await h.world.member(room, BOB, "leave")
+    await reply(h, root, ALICE)
+    await h.world.member(room, BOB)
+    assert ids(await threads(h, room, BOB)) == []
+    await reply(h, root, ALICE)
+    assert ids(await threads(h, room, BOB)) == [root.event_id]
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_page_of_threads_takes_three_statements(h: Harness) -> None:
     room = await h.world.room(BOB)
     await h.world.member(room, ALICE)
