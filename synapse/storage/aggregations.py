@@ -123,7 +123,7 @@ _CHILDREN: Final = f"""
         WHERE e.relates_to = p.event_id AND e.relation_type = '{RelationTypes.REPLACE}' AND e.room_id = p.room_id
           AND e.type = p.type AND e.sender = p.sender AND e.state_key IS NULL AND e.redacted_by IS NULL AND {SHOWN}
           AND e.stream_ordering <= p.until AND e.sender <> ALL(%(ignored)s)
-        ORDER BY e.origin_server_ts DESC, e.event_id DESC LIMIT p.candidates
+        ORDER BY e.origin_server_ts DESC, e.event_id COLLATE "C" DESC LIMIT p.candidates
     ) e WHERE p.redacted_by IS NULL AND p.relation_type IS DISTINCT FROM '{RelationTypes.REPLACE}'
     UNION ALL
     SELECT '{RelationTypes.REFERENCE}', p.event_id, {_NO_EVENT}, NULL, 0, false,

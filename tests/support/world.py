@@ -238,9 +238,10 @@ def _insert_event(
             row.replaces,
         ),
     )
-    if relation.get("rel_type") in AGGREGATED:
+    is_shown = not any(hidden.values())
+    if is_shown and relation.get("rel_type") in AGGREGATED:
         persist_relations.write_parents(txn, [(relation["event_id"], row.room_id)])
-    if relation.get("rel_type") == "m.thread":
+    if is_shown and relation.get("rel_type") == "m.thread":
         persist_relations.write_threads(txn, [(row.room_id, relation["event_id"], row.sender, row.depth, row.stream)])
     if is_current:
         txn.execute(
