@@ -69,10 +69,14 @@ class Operation:
 
 
 class Description:
-    """All files by their URI, and the operations of the client-server API."""
+    """All files by their URI, and the operations of the client-server API.
+
+    `events` are the schemas of single types of events, which no operation refers to.
+    """
 
     def __init__(self, root: Path) -> None:
         self.files = dict(_files(root))
+        self.events = dict(_files(root, ("event-schemas/schema",), "*.yaml"))
         client = [uri for uri in self.files if uri.startswith(f"{ROOT}api/client-server/") and uri.count("/") == 5]
         self.operations = tuple(operation for uri in sorted(client) for operation in self._operations(uri))
 
@@ -160,10 +164,10 @@ def _below(place: Place, key: str) -> Place:
     return Place(place.uri, (*place.way, str(key)), place.node[key])
 
 
-def _files(root: Path) -> Iterator[tuple[str, Any]]:
+def _files(root: Path, folders: tuple[str, ...] = _FOLDERS, names: str = "**/*.yaml") -> Iterator[tuple[str, Any]]:
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    for folder in _FOLDERS:
-        for path in sorted((root / folder).glob("**/*.yaml")):
+    for folder in folders:
+        for path in sorted((root / folder).glob(names)):
             content = yaml.load(path.read_text(encoding="utf-8"), loader)
             # Through JSON, because statuses are numbers there and dates are dates.
             text = orjson.dumps(content, option=orjson.OPT_NON_STR_KEYS)
