@@ -186,6 +186,25 @@ def test_required_signers(version: str) -> None:
     assert "b.example" not in signing.required_signers(third_party, rules)
 
 
+KEYS = ("membership", "join_rule", "users", "redacts", "third_party_invite", "creator", "x")
+CONTENTS = st.dictionaries(st.sampled_from(KEYS), st.text(max_size=3) | st.just({"signed": {"a": 1}, "b": 2}))
+TYPES = ("m.room.member", "m.room.join_rules", "m.room.power_levels", "m.room.redaction", "m.room.create", "m.room.x")
+
+
+@given(st.sampled_from(ALL), st.sampled_from(TYPES), st.none() | st.just(BOB), CONTENTS)
+def test_signature_and_id_survive_every_redaction(
+    version: str, kind: str, state_key: str | None, content: dict[str, Any]
+) -> None:
+    event = usual_room(version).make(BOB, kind, content, state_key)
+    redacted = event.redacted()
+    verify(event.raw, version)
+    verify(redacted.raw, version)
+    assert hashes.event_id_of(redacted.raw, event.room_version) == event.event_id
+    whole = {key: value for key, value in event.raw.items() if key in redacted.raw}
+    assert hashes.has_valid_content_hash(redacted.raw, event.room_version) is (redacted.raw == event.raw)
+    assert whole.keys() == redacted.raw.keys()
+
+
 @given(st.dictionaries(st.text(), st.text() | st.integers(0, 100), max_size=5), st.sampled_from(ALL))
 def test_ids_do_not_depend_on_the_order_of_keys(content: dict[str, Any], version: str) -> None:
     event = usual_room(version).make(BOB, "m.room.message", content)

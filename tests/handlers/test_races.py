@@ -146,8 +146,7 @@ class Run:
             if membership == "join":
                 assert view is not None, (room_id, member.user_id)
                 assert view.membership == "join", (room_id, member.user_id)
-                if member.state_after or room_id == self.rooms[0]:
-                    assert view.state == dag.present, (room_id, member.user_id, on)
+                assert view.state == dag.present, (room_id, member.user_id, on)
             elif view is not None:
                 assert view.membership == ("leave" if membership == "ban" else membership)
 
