@@ -181,7 +181,8 @@ class EventStream:
         presence: list[dict[str, Any]] = []
         if scope.memberships is None:
             for room_id in scope.present:
-                presence += await self._presence.changed_in(room_id, since.presence, now.presence)
+                changed = await self._presence.changed_in(room_id, since.presence, now.presence)
+                presence += [event for event in changed if event["sender"] not in ctx.ignored]
         else:
             told += ctx.body.get("account_data", {"events": []})["events"]
             if self._presence_section is not None:

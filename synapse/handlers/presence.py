@@ -362,12 +362,13 @@ class PresenceReading:
         """`PUT /presence/{userId}/status`; changes nothing where presence is switched off. Raises 400, 403."""
         if requester != user_id:
             raise forbidden("You can only set your own presence.")
-        setting = _parse(user_id, body)
+        setting = parse_setting(user_id, body)
         if self._enabled:
             await self._main(SET, setting)
 
 
-def _parse(user_id: str, body: dict[str, Any]) -> SetPresence:
+def parse_setting(user_id: str, body: dict[str, Any]) -> SetPresence:
+    """The body of `PUT /presence/{userId}/status`. Raises 400 M_MISSING_PARAM, M_INVALID_PARAM, M_BAD_JSON."""
     presence = body.get("presence")
     if presence is None:
         raise missing_param("presence")

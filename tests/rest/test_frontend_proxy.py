@@ -124,4 +124,6 @@ async def test_presence_is_read_through_and_not_set(worker: Worker) -> None:
     assert (await worker.driver.call("PUT", path, {"presence": "online"}, user=ALICE)).json == {}
     assert (await worker.driver.call("PUT", path, {}, user="@bob:test")).errcode == "M_FORBIDDEN"
     assert (await worker.driver.call("PUT", path, b"x", user=ALICE)).errcode == "M_NOT_JSON"
+    assert (await worker.driver.call("PUT", path, {"presence": "busy"}, user=ALICE)).errcode == "M_INVALID_PARAM"
+    assert (await worker.driver.call("PUT", path, {}, user=ALICE)).errcode == "M_MISSING_PARAM"
     assert len(worker.main.requests) == 1

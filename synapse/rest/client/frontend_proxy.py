@@ -7,6 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 from synapse.handlers.frontend_proxy import FrontendProxy
+from synapse.handlers.presence import parse_setting
 from synapse.handlers.profile import check_owner
 from synapse.http.server import Answer, Request, serves
 
@@ -24,5 +25,5 @@ class PresenceStub:
     @serves("presence_set")
     async def set(self, request: Request, user_id: str) -> dict[str, Any]:
         check_owner(request.user.user_id, user_id)
-        request.json_object()
+        parse_setting(user_id, request.json_object())  # what is no presence is refused all the same
         return {}
