@@ -1,4 +1,4 @@
-"""People who ask for anything in any order, many at once: no fault of the server comes of it, all answers are as described.
+"""People who ask for anything in any order, many at once: no fault of the server comes of it.
 
 Requests are the examples, asked by whoever, in rooms of all versions, so that most meet something that somebody else
 has just changed.
