@@ -118,9 +118,15 @@ def _put(txn: Transaction, state: PresenceState, stream_id: int, keep_status: bo
 
 
 def _note(txn: Transaction, user_id: str, active_ts: int) -> None:
+    # Who was never seen gets a position before all others, which nobody waits for.
     txn.execute(
-        "UPDATE presence SET last_active_ts = %s WHERE user_id = %s AND state = 'offline' AND last_active_ts < %s",
-        (active_ts, user_id, active_ts),
+        """
+        INSERT INTO presence AS p (user_id, state, last_active_ts, currently_active, stream_id)
+        SELECT %s, 'offline', %s, false, LEAST(MIN(stream_id), 0) - 1 FROM presence
+        ON CONFLICT (user_id) DO UPDATE SET last_active_ts = EXCLUDED.last_active_ts
+        WHERE p.state = 'offline' AND p.last_active_ts < EXCLUDED.last_active_ts
+        """,
+        (user_id, active_ts),
     )
 
 
@@ -229,7 +235,7 @@ def _not_offline(txn: Transaction) -> list[PresenceState]:
 
 
 def _max_stream_id(txn: Transaction) -> int:
-    txn.execute("SELECT COALESCE(MAX(stream_id), 0) FROM presence")
+    txn.execute("SELECT GREATEST(MAX(stream_id), 0) FROM presence")
     return int(txn.one()[0])
 
 

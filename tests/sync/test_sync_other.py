@@ -353,6 +353,27 @@ async def test_presence_of_those_who_come_to_a_room(h: Harness) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_those_who_were_active_without_being_online_are_told_to_newcomers_alone(h: Harness) -> None:
+    room = await h.world.room(ALICE)
+    await h.world.member(room, BOB)
+    store, now = PresenceStore(h.db), int(NOW * 1000)
+    bobs, carols = [(await h.sync(user))["next_batch"] for user in (BOB, CAROL)]
+    for user, ago in ((ALICE, 8_000), (BOB, 6_000), (ALICE, 5_000), (ALICE, 7_000)):
+        await store.note(user, now - ago)
+    assert await store.max_stream_id() == 0
+    assert "presence" not in await h.sync(BOB, bobs)
+    await h.world.member(room, CAROL)
+    told = (await h.sync(CAROL, carols))["presence"]["events"]
+    assert {event["sender"]: event["content"] for event in told} == {
+        ALICE: {"presence": "offline", "last_active_ago": 5_000},
+        BOB: {"presence": "offline", "last_active_ago": 6_000},
+    }
+    await store.put(PresenceState(ALICE, "online", None, now, True), advance(h, "presence", ALICE))
+    await store.note(ALICE, now + 1)  # those who are online are known better
+    assert (await store.get([ALICE]))[ALICE].last_active_ts == now
+
+
+@pytest_twisted.ensureDeferred
 async def test_own_users_of_whom_nothing_is_known_were_active_when_they_came(h: Harness) -> None:
     room, other = await h.world.room(ALICE), await h.world.room(ALICE)
     for user in (BOB, CAROL):
