@@ -26,7 +26,7 @@ from synapse.sync.context import RoomAnswer, SyncContext
 from synapse.sync.forms import Annotator, Forms
 from synapse.sync.handler import Present, SyncHandler, SyncRequest
 from synapse.sync.memberships import Memberships
-from synapse.sync.sections.receipts import content
+from synapse.sync.sections.receipts import contents
 from synapse.sync.state_at import state_at
 from synapse.sync.tokens import RoomToken
 from synapse.util.clock import Clock
@@ -119,8 +119,8 @@ class InitialSync:
             presence = await self._presence.of_members(room_id, now.presence)
             answer["presence"] = [with_user_id(event) for event in presence]
             receipts = await self._receipts.of_rooms([room_id], user_id, now.receipts)
-            event = {"type": "m.receipt", "room_id": room_id, "content": content(receipts)}
-            answer["receipts"] = [event] if receipts else []
+            told = contents(receipts)
+            answer["receipts"] = [{"type": "m.receipt", "room_id": room_id, "content": each} for each in told]
         return orjson.dumps(answer)
 
     async def _messages(

@@ -75,6 +75,23 @@ async def test_receipts_are_told_and_private_ones_to_their_owner_alone(h: Harnes
 
 
 @pytest_twisted.ensureDeferred
+async def test_receipts_of_several_threads_at_one_event_are_all_told(h: Harness) -> None:
+    room = await h.world.room(ALICE)
+    await h.world.member(room, BOB)
+    sent = await h.world.message(room, ALICE)
+    since = (await h.sync(ALICE))["next_batch"]
+    for thread in ("", "main", "$root"):
+        await read(h, sent, BOB, thread=thread)
+    await read(h, sent, CAROL, thread="main")
+    events = (await h.sync(ALICE, since))["rooms"]["join"][room]["ephemeral"]["events"]
+    threads = [
+        {user: data.get("thread_id") for user, data in event["content"][sent.event_id]["m.read"].items()}
+        for event in events
+    ]
+    assert threads == [{BOB: None}, {BOB: "main", CAROL: "main"}, {BOB: "$root"}]
+
+
+@pytest_twisted.ensureDeferred
 async def test_receipts_move_forwards_only(h: Harness) -> None:
     room = await h.world.room(ALICE)
     first, second = await h.world.message(room, ALICE), await h.world.message(room, ALICE)

@@ -1,7 +1,8 @@
 """`m.receipt` among the `ephemeral` events of joined rooms: who has read how far. Private receipts go to their owner
 alone.
 
-One event a room, with all that changed. Client-server API, "Receipts".
+One event for each room and thread, with all that changed there: a user may have several receipts at one event, and
+they would replace one another. Client-server API, "Receipts: Server behaviour".
 """
 
 from __future__ import annotations
@@ -47,16 +48,16 @@ class ReceiptSection:
             if wanted.room_matches(receipt.room_id) and receipt.user_id not in ctx.ignored:
                 rooms.setdefault(receipt.room_id, []).append(receipt)
         for room_id, changed in rooms.items():
-            ctx.room(room_id).ephemeral.append({"type": EduTypes.RECEIPT, "content": content(changed)})
+            ctx.room(room_id).ephemeral += [
+                {"type": EduTypes.RECEIPT, "content": content} for content in contents(changed)
+            ]
 
 
-def content(receipts: Iterable[Receipt]) -> dict[str, Any]:
-    """The content of an m.receipt event: by event, type and user."""
-    events: dict[str, dict[str, dict[str, Any]]] = {}
+def contents(receipts: Iterable[Receipt]) -> list[dict[str, Any]]:
+    """The contents of m.receipt events, one for each thread: by event, type and user."""
+    threads: dict[str, dict[str, dict[str, dict[str, Any]]]] = {}
     for receipt in receipts:
+        events = threads.setdefault(receipt.thread_id, {})
         users = events.setdefault(receipt.event_id, {}).setdefault(receipt.receipt_type, {})
-        present = users.get(receipt.user_id)
-        # A user may have several receipts at one event, one for each thread; the event has room for one, the last.
-        if present is None or receipt.thread_id == "" or "thread_id" in orjson.loads(receipt.data):
-            users[receipt.user_id] = orjson.Fragment(receipt.data)
-    return events
+        users[receipt.user_id] = orjson.Fragment(receipt.data)
+    return list(threads.values())
