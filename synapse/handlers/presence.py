@@ -185,12 +185,12 @@ class PresenceKeeper:
             await written  # who has said so may read it
 
     async def _show(self, user_id: str) -> None:
-        user = self._users.get(user_id)
+        user, now = self._users.get(user_id), self._clock.seconds()
         if user is None:
-            self._noted.pop(user_id, None)
-            self._note(user_id)
+            self._noted[user_id] = now
+            self._change(PresenceState(user_id, Presence.OFFLINE, None, int(now * 1000), False), True, None)
             return
-        user.last_active = self._clock.seconds()
+        user.last_active = now
         if not self._settle(user_id, user):
             user.state = user.state._replace(last_active_ts=int(user.last_active * 1000))
             self._change(user.state, not user.knows_status, None)

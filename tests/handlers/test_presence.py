@@ -132,6 +132,21 @@ def test_those_who_write_without_syncing_stay_offline_and_are_noted_now_and_then
     assert world.states == [], "others are not told each time"
 
 
+@pytest.mark.parametrize("syncs", [True, False])
+def test_a_changed_profile_is_told_whoever_is_there(world: World, syncs: bool) -> None:
+    from twisted.internet.defer import ensureDeferred
+
+    if syncs:
+        world.sync(PHONE)
+    world.pass_time(5)
+    written = len(world.store.written)
+    _, show = world.main.handlers["presence.show"]
+    ensureDeferred(show(ALICE))
+    [told] = world.store.written[written:]
+    assert (told.state, told.last_active_ts) == ("online" if syncs else "offline", world.clock.seconds() * 1000)
+    assert world.store.kept[-1], "what she said of herself stays"
+
+
 async def _say(world: World, *words: Any) -> None:
     await world.say(*words)
 

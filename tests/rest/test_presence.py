@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import pytest_twisted
 
+from synapse.handlers import presence
 from synapse.storage.pool import PoolSettings
 from tests.rest.people import V3, Person, person
 from tests.support.homeserver import cluster, homeserver
@@ -46,13 +47,35 @@ async def test_a_new_name_or_picture_is_shown_with_presence(database_settings: P
 
 
 @pytest_twisted.ensureDeferred
+async def test_who_syncs_on_a_worker_is_gone_with_it_and_back_with_the_next(
+    database_settings: PoolSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(presence, "SYNC_GRACE", 0.2)
+    monkeypatch.setattr(presence, "_SWEEP", 0.05)
+    async with cluster(database_settings, "synchrotron") as hs:
+        alice, bob = await person(hs.main, "alice"), await person(hs.main, "bob")
+        room = await bob.room()
+        await alice.join(room)
+        await hs.caught_up()
+        alice.client = hs["synchrotron"].client
+        since = (await bob.get("/sync"))["next_batch"]
+        await alice.get("/sync")
+        _, since = await told_of(bob, alice, since, presence="online")
+        await hs["synchrotron"].stop()
+        _, since = await told_of(bob, alice, since, presence="offline")
+        alice.client = (await hs.add_worker("synchrotron")).client
+        await alice.get("/sync")
+        await told_of(bob, alice, since, presence="online")
+
+
+@pytest_twisted.ensureDeferred
 async def test_users_do_not_say_too_often_who_they_seem_to_be(database_settings: PoolSettings) -> None:
     limit = {"per_user": {"per_second": 0.1, "burst_count": 2}}
     async with homeserver(database_settings, rc_presence=limit) as hs:
         alice, bob = await person(hs, "alice"), await person(hs, "bob")
         path = f"/presence/{alice.id}/status"
-        for presence in ("online", "unavailable"):
-            await alice.put(path, {"presence": presence})
+        for said in ("online", "unavailable"):
+            await alice.put(path, {"presence": said})
         code, answer = await alice.ask("PUT", path, {"presence": "online"})
         assert (code, answer["errcode"]) == (429, "M_LIMIT_EXCEEDED")
         assert answer["retry_after_ms"] > 0
