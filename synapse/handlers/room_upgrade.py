@@ -65,7 +65,7 @@ _WITHOUT: Final = {EventTypes.GUEST_ACCESS: {"guest_access": GuestAccess.FORBIDD
 _CREATE: Final = (EventTypes.CREATE, "")
 _POWER_LEVELS: Final = (EventTypes.POWER_LEVELS, "")
 _CANONICAL: Final = (EventTypes.CANONICAL_ALIAS, "")
-_CANNOT_BE: Final = frozenset({Codes.BAD_JSON, Codes.TOO_LARGE, Codes.INVALID_PARAM})
+_CANNOT_BE: Final = frozenset({Codes.BAD_JSON, Codes.TOO_LARGE, Codes.INVALID_PARAM, Codes.INVALID_ROOM_STATE})
 
 
 class UpgradeRoom(msgspec.Struct, frozen=True, kw_only=True):
@@ -189,18 +189,22 @@ class RoomUpgrade:
         founding = for_founding(levels, builder.version, requester.user_id, banned)
         builder.add(*_POWER_LEVELS, founding)
         for planned in _transferred(old, builder.version):
-            try:
-                builder.add(*planned)
-            except MatrixError as error:
-                if error.errcode not in _CANNOT_BE:
-                    raise
-                logger.info("%s in %s cannot be in its successor: %s", planned.type, old.room.room_id, error.message)
+            self._add(builder, old, planned)
         for ban in old.bans:
             if ban.state_key is not None and ban.state_key != requester.user_id:
-                builder.add(EventTypes.MEMBER, ban.state_key, _ban_content(ban))
+                self._add(builder, old, PlannedState(EventTypes.MEMBER, ban.state_key, _ban_content(ban)))
                 await self._breath.after(10)
         if founding != levels:
             builder.add(*_POWER_LEVELS, levels)
+
+    def _add(self, builder: RoomBuilder, old: _Old, planned: PlannedState) -> None:
+        """Adds what the new room's version can hold, and its levels allow."""
+        try:
+            builder.add(*planned)
+        except MatrixError as error:
+            if error.errcode not in _CANNOT_BE:
+                raise
+            logger.info("%s in %s cannot be in its successor: %s", planned.type, old.room.room_id, error.message)
 
     # -- the old room ------------------------------------------------------------------------------------------------
 

@@ -9,8 +9,10 @@ from collections.abc import Collection, Iterable
 from typing import Any, Final
 
 from synapse.api.constants import MAX_INT, MIN_INT, EventTypes
+from synapse.api.errors import MatrixError
 from synapse.api.identifiers import is_user_id
 from synapse.api.room_versions import RoomVersion
+from synapse.events import canonical
 from synapse.events.power_levels import LEVEL_DEFAULTS, parse_level
 from synapse.handlers.room_plan import with_tombstone_level
 
@@ -30,7 +32,11 @@ def carried_over(
 
     Creators whose power is infinite stand in no list; where it is not, they get as much as anybody has.
     """
-    result = {key: value for key, value in content.items() if key not in LEVEL_DEFAULTS and key not in _TABLES}
+    result = {
+        key: value
+        for key, value in content.items()
+        if key not in LEVEL_DEFAULTS and key not in _TABLES and _can_be(value, new)
+    }
     for name in LEVEL_DEFAULTS.keys() & content.keys():
         if (level := _level(content[name], old)) is not None:
             result[name] = level
@@ -110,6 +116,16 @@ TRANSFERRED: Final = (
     EventTypes.SERVER_ACL,
 )
 """State that the new room begins with as the old one has it, besides power levels, in this order."""
+
+
+def _can_be(value: Any, version: RoomVersion) -> bool:
+    """Whether events of that version may hold the value."""
+    try:
+        if version.strict_canonical_json:
+            canonical.check(value)
+    except MatrixError:
+        return False
+    return True
 
 
 def _level(value: Any, version: RoomVersion) -> int | None:
