@@ -245,6 +245,9 @@ class EventCreation:
         while True:
             state = await self._state.current(draft.room_id, keys, as_of=head.state_ordering)
             later = await self._head(draft.room_id)
+            if self._state.position(draft.room_id, keys) > later.state_ordering:
+                # The database, where some of it was read, is ahead of what has been heard of the room's end.
+                later = await self._heads.reload(draft.room_id) or later
             if later.state_ordering == head.state_ordering:
                 return later, state
             head = later

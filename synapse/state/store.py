@@ -85,6 +85,11 @@ class StateReader:
         ids = {key: event_id for key in keys if (event_id := room.get(key)) is not None}
         return await self._with_events(ids)
 
+    def position(self, room_id: str, keys: Iterable[StateKey]) -> int:
+        """The latest position of the events stream as of which one of these entries was read or announced."""
+        room = self._cache.peek(room_id)
+        return 0 if room is None else max((room.entries[key][1] for key in keys if key in room.entries), default=0)
+
     async def current_ids(self, room_id: str, wanted: StateFilter = ALL) -> dict[StateKey, str]:
         """The same as event ids; a filter that does not name every entry costs one statement."""
         keys = wanted.exact()

@@ -195,6 +195,24 @@ async def test_a_writer_sees_its_own_write(database: Database) -> None:
     await sending
 
 
+@pytest_twisted.ensureDeferred
+async def test_an_event_comes_after_what_allows_it(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that lags reads of the database that somebody is in the room, and would build on what was before."""
+    monkeypatch.setattr(event_creation, "ATTEMPTS", 1)
+    room_id = await (await start(database)).main.room()
+    cluster = await start(database, workers=1)
+    worker = cluster.workers[0]
+    await worker.say(ALICE, room_id)  # of Bob, nothing is remembered
+    worker.lagging = True
+    await cluster.main.memberships.join(BOB, room_id)
+    waiting = started(worker.say(BOB, room_id))
+    await cluster.main.say(ALICE, room_id)
+    worker.lagging = False
+    worker.catch_up()
+    before = await cluster.main.state.before_event(await waiting)
+    assert before["m.room.member", BOB.user_id].event.membership == "join"
+
+
 # -- state ---------------------------------------------------------------------------------------------------------
 
 
