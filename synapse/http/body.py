@@ -16,6 +16,7 @@ import orjson
 from synapse.api.errors import MatrixError, bad_json, missing_param, not_json
 
 MAX_DEPTH: Final = 100
+BODY: Final = "The body of the request"
 
 T = TypeVar("T")
 
@@ -34,16 +35,19 @@ _NAMES: Final = {
 }
 
 
-def decode(body: bytes) -> Any:
-    """The JSON value in `body`. Raises MatrixError (M_NOT_JSON; M_BAD_JSON when it is nested too deeply)."""
+def decode(body: bytes, what: str = BODY) -> Any:
+    """The JSON value in `body`. Raises MatrixError (M_NOT_JSON; M_BAD_JSON when it is nested too deeply).
+
+    `what` is what sentences call it, where it is not the body of a request.
+    """
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as e:
-        raise not_json("The body of the request is empty." if not body else _not_json_sentence(e)) from None
-    keys = _count_keys(value)
+        raise not_json(_not_json_sentence(what, e) if body else f"{what} is empty.") from None
+    keys = _count_keys(value, what)
     # Every key has its colon. Colons within strings are not worth a closer look unless the sum is wrong.
     if body.count(b":") != keys and _STRING.sub(b"", body).count(b":") != keys:
-        raise not_json("An object in the body of the request has the same key twice.")
+        raise not_json(f"{what} has an object with the same key twice.")
     return value
 
 
@@ -78,24 +82,24 @@ def convert(value: Any, kind: type[T]) -> T:
         raise _explained(str(e)) from None
 
 
-def _not_json_sentence(error: orjson.JSONDecodeError) -> str:
-    return f"The body of the request is not valid JSON: {error.msg} (line {error.lineno}, column {error.colno})."
+def _not_json_sentence(what: str, error: orjson.JSONDecodeError) -> str:
+    return f"{what} is not valid JSON: {error.msg} (line {error.lineno}, column {error.colno})."
 
 
-def _count_keys(value: Any, depth: int = 1) -> int:
+def _count_keys(value: Any, what: str, depth: int = 1) -> int:
     kind = type(value)
     if kind is dict:
         if depth > MAX_DEPTH:
-            raise bad_json(f"The body of the request is nested more than {MAX_DEPTH} levels deep.")
+            raise bad_json(f"{what} is nested more than {MAX_DEPTH} levels deep.")
         count = len(value)
         for item in value.values():
             if type(item) is dict or type(item) is list:
-                count += _count_keys(item, depth + 1)
+                count += _count_keys(item, what, depth + 1)
         return count
     if kind is list:
         if depth > MAX_DEPTH:
-            raise bad_json(f"The body of the request is nested more than {MAX_DEPTH} levels deep.")
-        return sum(_count_keys(item, depth + 1) for item in value if type(item) is dict or type(item) is list)
+            raise bad_json(f"{what} is nested more than {MAX_DEPTH} levels deep.")
+        return sum(_count_keys(item, what, depth + 1) for item in value if type(item) is dict or type(item) is list)
     return 0
 
 

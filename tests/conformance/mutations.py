@@ -17,6 +17,7 @@ import jsonschema_rs
 import orjson
 
 from tests.conformance.examples import Asked
+from tests.spec.description import ROOT
 
 NOT_JSON = frozenset(("M_NOT_JSON",))
 NO_OBJECT = frozenset(("M_BAD_JSON",))
@@ -93,8 +94,9 @@ class Mutation:
         return not self.what.startswith("query")
 
 
-def mutations(asked: Asked, validator: Any) -> Iterator[Mutation]:
-    """Everything that is tried with a request. `validator` knows good bodies; None where there is no description."""
+def mutations(asked: Asked, registry: Any) -> Iterator[Mutation]:
+    """Everything that is tried with a request. `registry` has the files of the description."""
+    validator = _validator_of(asked, registry)
     if asked.body is not None:
         for text, errors in RAW:
             expected = errors if asked.operation.body is not None else None
@@ -102,6 +104,8 @@ def mutations(asked: Asked, validator: Any) -> Iterator[Mutation]:
         yield from _bodies(asked, validator)
     for parameter in asked.operation.parameters_in("query"):
         yield from _queries(parameter)
+        if asked.query.get(parameter["name"], "").startswith("{"):
+            yield from _json_queries(asked, parameter["name"], registry)
     for parameter in asked.operation.parameters_in("path"):
         for text in TEXTS:
             errors = NOWHERE if _is_no_id(parameter["schema"], text) else None
@@ -186,6 +190,22 @@ def _queries(parameter: dict[str, Any]) -> Iterator[Mutation]:
     yield Mutation(f"query {name} has no end", _in_query(name, "x" + "&x" * 500))
 
 
+def _json_queries(asked: Asked, name: str, registry: Any) -> Iterator[Mutation]:
+    """A filter that is given as JSON in the query, as wrong as a body may be."""
+    kind = "sync_filter" if asked.operation.id == "sync" else "room_event_filter"
+    reference = f"{ROOT}api/client-server/definitions/{kind}.yaml"
+    validator = jsonschema_rs.validator_for({"$ref": reference}, registry=registry)
+    good = orjson.loads(asked.query[name])
+    for text, _ in RAW[:-1]:
+        yield Mutation(f"query {name} = {text[:30]!r}", _in_query(name, quote(text)), INVALID | NOT_JSON)
+    for way in _ways(good):
+        for value in (*FEW, DEEP):
+            changed = _replaced(good, way, value)
+            errors = INVALID if value is not None and not _is_good(validator, changed) else None
+            apply = _in_query(name, quote(orjson.dumps(changed)))
+            yield Mutation(f"query {name}: {_shown(way)} = {value!r:.40}", apply, errors)
+
+
 def _if_not(schema: dict[str, Any], text: str) -> frozenset[str] | None:
     """The codes for a text that the schema does not allow, so far as that is certain."""
     if "enum" in schema or schema.get("type") == "boolean":
@@ -219,7 +239,7 @@ def _in_path(name: str, text: str) -> Callable[[Asked], Applied]:
     return apply
 
 
-def validator_of(asked: Asked, registry: Any) -> Any:
+def _validator_of(asked: Asked, registry: Any) -> Any:
     """Knows good bodies of an operation; None where it takes none."""
     body = asked.operation.body
     return None if body is None else jsonschema_rs.validator_for({"$ref": body.reference}, registry=registry)

@@ -12,7 +12,7 @@ import pytest_twisted
 from synapse.api.routes import route_of
 from synapse.http.server import Answer
 from tests.conformance.examples import Example, served
-from tests.conformance.mutations import Mutation, encoded, mutations, validator_of
+from tests.conformance.mutations import Mutation, encoded, mutations
 from tests.conformance.town import Town, uses_up
 from tests.spec.answers import answers
 from tests.spec.description import MISSING, description
@@ -58,7 +58,7 @@ async def _problems(town: Town, example: Example, is_wanted: Callable[[Mutation]
     writes = asked.operation.method != "GET"
     problems = []
     traces = await town.traces()
-    for mutation in filter(is_wanted, mutations(asked, validator_of(asked, known.registry))):
+    for mutation in filter(is_wanted, mutations(asked, known.registry)):
         target, body = mutation.apply(await town.asked(example, anew=False))
         means_the_same = known.operation(asked.operation.method, target, body) is asked.operation
         try:

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import orjson
-
-from synapse.api.errors import invalid_param, not_json
+from synapse.api.errors import invalid_param
 from synapse.api.filters import RoomEventFilter, parse_room_event_filter
 from synapse.api.identifiers import parse_room_id
 from synapse.handlers import context, pagination
 from synapse.handlers.context import EventContext
 from synapse.handlers.pagination import EVERYTHING, PageRequest, Pagination
 from synapse.handlers.room_reading import RoomReading
+from synapse.http import body as json_body
 from synapse.http.server import RawJson, Request, serves
 from synapse.sync.tokens import RoomToken
 from synapse.util.storable import problem_of
@@ -115,10 +114,7 @@ def room_event_filter(request: Request) -> RoomEventFilter:
 
 def filter_json(text: str) -> Any:
     """The JSON of a filter in the query; what it names can be looked for. Raises M_NOT_JSON, M_INVALID_PARAM."""
-    try:
-        value = orjson.loads(text)
-    except orjson.JSONDecodeError:
-        raise not_json("The parameter 'filter' is not valid JSON.") from None
+    value = json_body.decode(text.encode(), "The parameter 'filter'")
     if (problem := problem_of(value)) is not None:
         raise invalid_param(f"The filter cannot be used: {problem}.")
     return value
