@@ -331,8 +331,7 @@ class PresenceReading:
         """m.presence events of a room's members whose presence changed between two positions of the stream."""
         if not self._enabled:
             return []
-        states = await self._store.of_members(room_id, after, until)
-        return [presence_event(state, self._now()) for state in states]
+        return self._shown(await self._store.of_members(room_id, after, until))
 
     async def of_members(self, room_id: str, until: int) -> list[dict[str, Any]]:
         """m.presence events of all members of a room; who was never seen is offline."""
@@ -341,7 +340,10 @@ class PresenceReading:
         unseen = await self._store.members_without(room_id)
         offline = {"presence": Presence.OFFLINE}
         events = [{"type": EduTypes.PRESENCE, "sender": user_id, "content": offline} for user_id in unseen]
-        return await self.changed_in(room_id, 0, until) + events
+        return self._shown(await self._store.of_members(room_id, None, until)) + events
+
+    def _shown(self, states: Iterable[PresenceState]) -> list[dict[str, Any]]:
+        return [presence_event(state, self._now()) for state in states]
 
     async def with_own(self, user_id: str, events: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """The m.presence events, and one of the user if it is not among them: new users see themselves offline."""

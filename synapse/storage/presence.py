@@ -65,8 +65,10 @@ class PresenceStore:
             return []
         return await self._db.read("presence.in_rooms", _in_rooms, list(room_ids), until, active_since, own)
 
-    async def of_members(self, room_id: str, after: int, until: int) -> list[PresenceState]:
-        """The states of a room's members that were set at `after` < position ≤ `until`, offline ones included."""
+    async def of_members(self, room_id: str, after: int | None, until: int) -> list[PresenceState]:
+        """The states of a room's members that were set at `after` < position ≤ `until`, offline ones included. None:
+        whenever they were set before.
+        """
         return await self._db.read("presence.of_members", _of_members, room_id, after, until)
 
     async def members_without(self, room_id: str) -> list[str]:
@@ -170,14 +172,14 @@ def _in_rooms(
     return [PresenceState(*row) for row in txn.rows()]
 
 
-def _of_members(txn: Transaction, room_id: str, after: int, until: int) -> list[PresenceState]:
+def _of_members(txn: Transaction, room_id: str, after: int | None, until: int) -> list[PresenceState]:
     txn.execute(
         f"""
         SELECT {_SHOWN} FROM {_WITH_PROFILE} JOIN current_state cs ON cs.state_key = p.user_id
         WHERE cs.room_id = %s AND cs.type = 'm.room.member' AND cs.membership = 'join'
-          AND p.stream_id > %s AND p.stream_id <= %s ORDER BY p.stream_id
+          AND (%s::bigint IS NULL OR p.stream_id > %s) AND p.stream_id <= %s ORDER BY p.stream_id
         """,
-        (room_id, after, until),
+        (room_id, after, after, until),
     )
     return [PresenceState(*row) for row in txn.rows()]
 

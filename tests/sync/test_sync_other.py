@@ -378,6 +378,8 @@ async def test_those_who_were_active_without_being_online_are_told_to_newcomers_
     for user, ago in ((ALICE, 8_000), (BOB, 6_000), (ALICE, 5_000), (ALICE, 7_000)):
         await store.note(user, now - ago)
     assert await store.max_stream_id() == 0
+    assert {state.user_id for state in await store.of_members(room, None, 0)} == {ALICE, BOB}
+    assert await store.of_members(room, 0, 9) == []
     assert "presence" not in await h.sync(BOB, bobs)
     await h.world.member(room, CAROL)
     told = (await h.sync(CAROL, carols))["presence"]["events"]
