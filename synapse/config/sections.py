@@ -324,6 +324,8 @@ class JoinLimits(Section, frozen=True, kw_only=True):
 class InviteLimits(Section, frozen=True, kw_only=True):
     """Invites."""
 
+    per_room: Annotated[RateLimit, Doc("By room; those with which a room begins do not count.")] = _rate(0.3, 10)
+    per_user: Annotated[RateLimit, Doc("By user that is invited.")] = _rate(0.003, 5)
     per_issuer: Annotated[RateLimit, Doc("By user that invites.")] = _rate(0.3, 20)
 
 

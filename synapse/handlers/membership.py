@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from synapse.storage.invitees import InviteesStore
     from synapse.storage.memberships import MembershipsStore
 
+PER_ROOM: Final = "rc_invites.per_room"
+PER_USER: Final = "rc_invites.per_user"
+"""The settings that invitations count against, besides the one of who invites."""
+
 _AUTHORISER: Final = "join_authorised_via_users_server"
 _SHOWS_PROFILE: Final = frozenset({Membership.JOIN, Membership.INVITE, Membership.KNOCK})
 _NOT_CUSTOM: Final = frozenset({"membership", "third_party_signed", "third_party_invite", _AUTHORISER})
@@ -183,6 +187,9 @@ class Memberships:
     async def _change(self, requester: Requester, room_id: str, target: str, content: dict[str, Any]) -> str:
         """Make the event, with what the content lacks; its id."""
         membership = content["membership"]
+        limits = ((PER_ROOM, room_id), (PER_USER, target)) if membership == Membership.INVITE else ()
+        for limit, key in limits:
+            self._limits.require(limit, key)
         content = {key: value for key, value in content.items() if key != _AUTHORISER}
         if membership == Membership.JOIN and target == requester.user_id:
             authoriser = await self._entry.allow(requester, room_id)
@@ -191,6 +198,8 @@ class Memberships:
         if membership in _SHOWS_PROFILE:
             content = {**await self._shown(target, membership), **content}
         created = await self._creation.create(requester, room_id, EventTypes.MEMBER, content, state_key=target)
+        for limit, key in limits:
+            self._limits.count(limit, key)
         if membership == Membership.JOIN:
             await self._joined(target, room_id)
         return created.event_id

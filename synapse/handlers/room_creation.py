@@ -16,7 +16,7 @@ from synapse.api.errors import forbidden, invalid_param
 from synapse.api.identifiers import parse_room_alias, parse_user_id
 from synapse.api.room_versions import room_version
 from synapse.handlers.directory_rules import NO_RULES
-from synapse.handlers.membership import invite_blocked
+from synapse.handlers.membership import PER_USER, invite_blocked
 from synapse.handlers.new_rooms import MAX_EVENTS
 from synapse.handlers.room_plan import CreateRoom, RoomPlan, preset_of
 from synapse.handlers.third_party_invites import content_of
@@ -84,6 +84,8 @@ class RoomCreation:
         invited = self._invited(requester, wish)
         if invited or wish.invite_3pid:
             self._limits.require(INVITES, requester.user_id)
+        for user_id in invited:
+            self._limits.require(PER_USER, user_id)
         unbound = await self._find(requester, wish, invited)
         users = await self._invitees.get_many([requester.user_id, *invited])
         plan = RoomPlan(requester.user_id, version, wish, alias, invited, self._encrypted)
@@ -97,6 +99,8 @@ class RoomCreation:
         await self._rooms.write(builder, room)
         for _ in (*invited, *unbound):
             self._limits.count(INVITES, requester.user_id)
+        for user_id in invited:
+            self._limits.count(PER_USER, user_id)
         return Created(builder.room_id, alias)
 
     def _check_rules(self, requester: Requester, room_id: str, alias: str | None, is_listed: bool) -> None:

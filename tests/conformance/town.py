@@ -319,7 +319,11 @@ async def workers(postgres: PostgresServer) -> AsyncIterator[Town]:
     name = postgres.create()
     reactor = _EndingReactor()
     rates = {"per_second": 1e6, "burst_count": 1_000_000}
-    limits = {"rc_message": rates, "rc_invites": {"per_issuer": rates}, "rc_joins": {"local": rates}}
+    limits = {
+        "rc_message": rates,
+        "rc_invites": {"per_issuer": rates, "per_room": rates, "per_user": rates},
+        "rc_joins": {"local": rates},
+    }
     try:
         async with cluster(postgres.settings(name), *WORKERS, reactor=reactor, **limits) as processes:
             made = Town(processes.main, processes)

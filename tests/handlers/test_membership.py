@@ -6,11 +6,9 @@ from typing import Any
 
 import pytest
 import pytest_twisted
-from twisted.internet.task import Clock
 
 from synapse.api.errors import MatrixError
 from synapse.handlers.guest_access import GuestDismissal
-from synapse.http.ratelimit import RateLimits
 from synapse.http.request import Requester
 from synapse.replication.event_rows import StateRow
 from synapse.storage.account_data import AccountDataStore, AccountDatum
@@ -382,8 +380,7 @@ async def test_memberships_that_are_put_as_state_count_like_others(database: Dat
     process = (await start(database)).main
     room_id = await process.room()
     limits = {"rc_invites.per_issuer": Rate(0.001, 2), "rc_joins.local": Rate(0.001, 1)}
-    process.limits = RateLimits(limits.get, Clock())
-    process.memberships._limits = process.limits
+    process.limits._setting = limits.get
     put = process.memberships.put_state
     for user in (BOB, CAROL):
         await put(ALICE, room_id, user.user_id, {"membership": "invite"})
@@ -393,6 +390,25 @@ async def test_memberships_that_are_put_as_state_count_like_others(database: Dat
         await put(BOB, room_id, BOB.user_id, {"membership": "join", "displayname": name})  # is in the room already
     await put(BOB, room_id, BOB.user_id, {"membership": "leave"})
     assert await errcode_of(put(BOB, room_id, BOB.user_id, {"membership": "join"})) == "M_LIMIT_EXCEEDED"
+
+
+@pytest_twisted.ensureDeferred
+async def test_invitations_count_by_room_and_by_who_is_invited(database: Database) -> None:
+    process = (await start(database)).main
+    process.limits._setting = {"rc_invites.per_room": Rate(0.001, 2), "rc_invites.per_user": Rate(0.001, 3)}.get
+    rooms = [await process.room() for _ in range(3)]
+
+    async def invite(room_id: str, user: Requester) -> str:
+        return await errcode_of(process.memberships.invite(ALICE, room_id, {"user_id": user.user_id}))
+
+    await process.memberships.join(DAVE, rooms[0])
+    assert await invite(rooms[0], DAVE) == "M_FORBIDDEN"  # which counts for nothing
+    allowed = [(rooms[0], BOB), (rooms[0], CAROL), (rooms[1], BOB), (rooms[2], BOB)]
+    assert [await invite(*who) for who in allowed] == ["nothing was refused"] * 4
+    assert await invite(rooms[0], DAVE) == "M_LIMIT_EXCEEDED"
+    assert await invite(rooms[1], BOB) == "M_LIMIT_EXCEEDED"
+    assert await errcode_of(process.room(invite=[BOB.user_id])) == "M_LIMIT_EXCEEDED"
+    assert await process.memberships.joined_rooms(ALICE.user_id) == rooms
 
 
 @pytest_twisted.ensureDeferred
