@@ -92,7 +92,14 @@ ENDPOINTS = (
         guests=True,
         ratelimit="rc_message",
     ),
-    Endpoint("user_directory_search", f"{_C}/user_directory/search", ("POST",), CLASSIC, (workers.USER_DIRECTORY,)),
+    Endpoint(
+        "user_directory_search",
+        f"{_C}/user_directory/search",
+        ("POST",),
+        CLASSIC,
+        (workers.USER_DIRECTORY,),
+        ratelimit="rc_user_directory",
+    ),
     # --- presence
     Endpoint(
         "presence_get",

@@ -17,6 +17,7 @@ def _media(
     *,
     versions: tuple[str, ...] = MEDIA_VERSIONS,
     streams_body: bool = False,
+    ratelimit: str | None = None,
 ) -> Endpoint:
     return Endpoint(
         name,
@@ -27,6 +28,7 @@ def _media(
         auth=auth,
         resource="media",
         streams_body=streams_body,
+        ratelimit=ratelimit,
     )
 
 
@@ -50,7 +52,7 @@ _FILE = "{server_name}/{media_id}"
 
 MEDIA = (
     _media("media_upload", "upload", _POST, streams_body=True),
-    _media("media_create", "create", _POST, versions=("v1", "v3")),
+    _media("media_create", "create", _POST, versions=("v1", "v3"), ratelimit="rc_media_create"),
     _media("media_upload_to", f"upload/{_FILE}", ("PUT",), streams_body=True),
     _media("media_download", f"download/{_FILE}[/{{file_name}}]", auth=Auth.NONE),
     _media("media_thumbnail", f"thumbnail/{_FILE}", auth=Auth.NONE),
