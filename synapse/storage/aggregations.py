@@ -90,6 +90,7 @@ class AggregationStore:
 
 _FIELDS: Final = len(TimelineRow._fields)
 _NO_EVENT: Final = ", ".join(["NULL"] * _FIELDS)
+_IN_ORDER: Final = "ORDER BY e.depth, e.stream_ordering"
 _TXN: Final = """
     (SELECT t.txn_id FROM event_txns t WHERE t.event_id = e.event_id AND t.user_id = %(user)s
         AND t.device_id = %(device)s AND e.sender = %(user)s)
@@ -127,13 +128,14 @@ _CHILDREN: Final = f"""
     ) e WHERE p.redacted_by IS NULL AND p.relation_type IS DISTINCT FROM '{RelationTypes.REPLACE}'
     UNION ALL
     SELECT '{RelationTypes.REFERENCE}', p.event_id, {_NO_EVENT}, NULL, 0, false,
-        array_agg(e.event_id), array_agg(e.stream_ordering), array_agg(e.state_group)
+        array_agg(e.event_id {_IN_ORDER}), array_agg(e.stream_ordering {_IN_ORDER}),
+        array_agg(e.state_group {_IN_ORDER})
     FROM targets p CROSS JOIN LATERAL (
-        SELECT e.event_id, e.stream_ordering, e.state_group FROM events e
+        SELECT e.event_id, e.depth, e.stream_ordering, e.state_group FROM events e
         WHERE e.relates_to = p.event_id AND e.relation_type = '{RelationTypes.REFERENCE}' AND e.room_id = p.room_id
           AND e.redacted_by IS NULL AND {SHOWN}
           AND e.stream_ordering <= p.until AND e.sender <> ALL(%(ignored)s)
-        ORDER BY e.depth, e.stream_ordering LIMIT {MAX_REFERENCES}
+        {_IN_ORDER} LIMIT {MAX_REFERENCES}
     ) e GROUP BY p.event_id
     UNION ALL
     SELECT '{RelationTypes.THREAD}', e.parent_id, {COLUMNS}, {_TXN},

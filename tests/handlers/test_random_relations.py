@@ -104,7 +104,7 @@ def told_bundle(event: dict[str, Any]) -> dict[str, Any]:
 
 async def act(h: Harness, room: str, model: Model, random: Random) -> None:
     sender = random.choice(PEOPLE)
-    if model.said and random.random() < 0.2:
+    if model.said and random.random() < 0.15:
         target = random.choice(model.said)
         await h.world.redact(target.row, sender)
         model.redacted.add(target.row.event_id)
@@ -112,7 +112,8 @@ async def act(h: Harness, room: str, model: Model, random: Random) -> None:
     content: dict[str, Any] = {"body": "x"}
     rel_type = parent = None
     if model.said and random.random() < 0.75:
-        rel_type, parent = random.choice(TYPES), random.choice(model.said[-8:]).row.event_id
+        among = model.said[:6] if random.random() < 0.6 else model.said[-8:]
+        rel_type, parent = random.choice(TYPES), random.choice(among).row.event_id
         content |= {"m.relates_to": {"rel_type": rel_type, "event_id": parent}, "m.new_content": {"body": "y"}}
     columns: dict[str, Any] = {"origin_server_ts": random.randrange(1_600_000_000_000, 1_600_000_000_005)}
     if random.random() < 0.2:  # of a branch
