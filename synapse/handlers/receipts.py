@@ -18,6 +18,7 @@ from synapse.api.constants import AccountDataTypes, ReceiptTypes
 from synapse.api.errors import bad_json, invalid_param, not_found
 from synapse.api.identifiers import is_event_id, parse_event_id
 from synapse.replication.calls import Call
+from synapse.replication.streams import ReceiptRow
 from synapse.storage.receipts import Receipt
 from synapse.storage.unread import MAIN
 
@@ -101,9 +102,10 @@ class Receipts:
 
     async def _set(self, setting: SetReceipt) -> None:
         receipt = setting.receipt
+        private = receipt.receipt_type == ReceiptTypes.READ_PRIVATE
         await self._stream.append(
             lambda position: self._store.put(receipt, setting.event_stream, position, local=True),
-            lambda moved: [(receipt.room_id, receipt.user_id)] if moved else [],
+            lambda moved: [ReceiptRow(receipt.room_id, receipt.user_id, private)] if moved else [],
         )
 
 

@@ -308,11 +308,12 @@ def carry_out(command: Command, instance: str, commands: WorkerCommands) -> None
 def encode_rows(name: str, position: int, rows: Rows) -> bytes:
     """The lines that bring a follower to `position`."""
     lines: list[bytes] = []
+    encode = BY_NAME[name].encode
     last = len(rows) - 1
     for index, (at, row) in enumerate(rows):
         more = index < last and rows[index + 1][0] == at
         token = b"batch" if more else b"%d" % at
-        lines.append(b"RDATA %s %s %s\n" % (name.encode(), token, msgspec.json.encode(row)))
+        lines.append(b"RDATA %s %s %s\n" % (name.encode(), token, encode(row)))
     if not rows or rows[-1][0] < position:
         lines.append(b"POSITION %s %d\n" % (name.encode(), position))
     return b"".join(lines)

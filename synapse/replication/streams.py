@@ -54,6 +54,7 @@ class Stream:
     maximum: str = ""  # the SQL expression of the highest position in the tables
     in_token: bool = True
     has_snapshot: bool = False  # in memory, and who joins is told what is true now
+    encode: Callable[[Any], bytes] = msgspec.json.encode
 
     @property
     def in_database(self) -> bool:
@@ -88,11 +89,29 @@ def _room(row: tuple[str, Any]) -> Concerned:
     return Concerned(rooms=(row[0],))
 
 
+class ReceiptRow(NamedTuple):
+    """A receipt that moved. A private one concerns its owner alone; others are told without the last field, as
+    processes of the first release expect.
+    """
+
+    room_id: str
+    user_id: str
+    private: bool = False
+
+
+def _receipt(row: ReceiptRow) -> Concerned:
+    return Concerned(users=(row.user_id,)) if row.private else Concerned(rooms=(row.room_id,))
+
+
+def _encode_receipt(row: ReceiptRow) -> bytes:
+    return msgspec.json.encode(row if row.private else row[:2])
+
+
 def _nobody(row: object) -> Concerned:
     return Concerned()
 
 
-def _reader(columns: str, table: str) -> Reader:
+def _reader(columns: str, table: str, kind: Any) -> Reader:
     """Reads a table in which each position has one entry or several, each with its own entity."""
     # All rows of the last position, however many: a page never ends within one.
     sql = f"""
@@ -104,22 +123,35 @@ def _reader(columns: str, table: str) -> Reader:
 
     def read(txn: Transaction, after: int, until: int, limit: int) -> Rows:
         txn.execute(sql, (after, until, after, limit - 1, until))
-        return [(row[0], row[1] if len(row) == 2 else row[1:]) for row in txn.rows()]
+        return [(row[0], row[1] if kind is str else kind(*row[1:])) for row in txn.rows()]
 
     return read
 
 
-def _of_table(name: str, concerns: Callable[[Any], Concerned], table: str = "", columns: str = "user_id") -> Stream:
+def _of_table(
+    name: str,
+    concerns: Callable[[Any], Concerned],
+    table: str = "",
+    row: Any = str,
+    columns: str = "user_id",
+    encode: Callable[[Any], bytes] = msgspec.json.encode,
+) -> Stream:
     table = table or name
-    row = str if "," not in columns else tuple[str, str]
-    return Stream(name, row, concerns, _reader(columns, table), f"SELECT MAX(stream_id) FROM {table}")
+    maximum = f"SELECT MAX(stream_id) FROM {table}"
+    return Stream(name, row, concerns, _reader(columns, table, row), maximum, encode=encode)
 
 
 STREAMS: Final[tuple[Stream, ...]] = (
     Stream("events", event_rows.Row, _event, event_rows.read, "SELECT MAX(stream_ordering) FROM events"),
     Stream("typing", tuple[str, list[str]], _room, has_snapshot=True),
     _of_table("presence", _user_and_contacts),
-    _of_table("receipts", _room, columns="room_id, user_id"),
+    _of_table(
+        "receipts",
+        _receipt,
+        row=ReceiptRow,
+        columns="room_id, user_id, receipt_type = 'm.read.private'",
+        encode=_encode_receipt,
+    ),
     _of_table("account_data", _user),
     _of_table("to_device", _user, table="to_device_messages"),
     _of_table("device_lists", _user_and_contacts, table="device_lists_stream"),

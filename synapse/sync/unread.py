@@ -128,8 +128,8 @@ class UnreadCounts:
                         self._cache.clear()
 
     def receipts(self, position: int, rows: Rows) -> None:
-        for _, (room_id, user_id) in rows:
-            self._cache.invalidate((user_id, room_id))
+        for _, row in rows:
+            self._cache.invalidate((row.user_id, row.room_id))
 
     def changed_since(self, user_id: str, room_id: str, unread: Collection[Unread], after: int) -> bool:
         """Whether these counts, which are the present ones, are others than those of that position, as far as this

@@ -17,7 +17,7 @@ from synapse.replication.client import Connection, Follower, ReplicationClient
 from synapse.replication.notifier import Notifier
 from synapse.replication.outbox import Outbox
 from synapse.replication.protocol import FederationAck, Identity, InvalidateCache, Ping, Sync
-from synapse.replication.streams import BY_NAME
+from synapse.replication.streams import BY_NAME, ReceiptRow
 from synapse.storage.database import Database
 from synapse.storage.transaction import Transaction
 from tests.support.reactor import real_reactor
@@ -255,7 +255,8 @@ def test_half_a_batch_is_dropped_with_its_connection() -> None:
     follower.row(None, '["!r","@a:x"]')
     follower.reached(1, anew=False)
     follower.row(2, '["!r","@b:x"]')
-    assert told == [(2, ("!r", "@b:x"))]
+    follower.row(3, '["!r","@c:x",true]')
+    assert told == [(2, ReceiptRow("!r", "@b:x")), (3, ReceiptRow("!r", "@c:x", private=True))]
 
 
 # -- the outbox ----------------------------------------------------------------------------------------------------

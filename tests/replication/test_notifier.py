@@ -11,6 +11,7 @@ from twisted.internet.task import Clock
 
 from synapse.replication.event_rows import EventRow, StateRow
 from synapse.replication.notifier import Notifier
+from synapse.replication.streams import ReceiptRow
 from synapse.util.concurrency import spawn
 
 ROOMS = frozenset({"!a", "!b"})
@@ -44,7 +45,7 @@ def notifier(clock: Clock) -> Notifier:
         ("events", event("!z", "m.room.member", "@other:x"), False),
         ("typing", ("!b", ["@o:x"]), True),
         ("typing", ("!z", ["@o:x"]), False),
-        ("receipts", ("!b", "@o:x"), True),
+        ("receipts", ReceiptRow("!b", "@o:x"), True),
         ("account_data", "@u:x", True),
         ("account_data", "@other:x", False),
         ("push_rules", "@u:x", True),
@@ -85,7 +86,7 @@ def test_caches_hear_first_and_the_writer_is_not_held_up(notifier: Notifier, clo
     notifier.subscribe("receipts", lambda position, rows: log.append(f"cache at {notifier.position('receipts')}"))
     waiting = spawn(notifier.wait("@u:x", ROOMS, 30))
     waiting.addCallback(lambda _: log.append(f"woken at {notifier.position('receipts')}"))
-    notifier.on_advance("receipts", 5, [(5, ("!a", "@o:x"))])
+    notifier.on_advance("receipts", 5, [(5, ReceiptRow("!a", "@o:x"))])
     log.append("the writer goes on")
     clock.advance(0)
     assert log == ["cache at 0", "the writer goes on", "woken at 5"]

@@ -12,6 +12,7 @@ from twisted.internet.testing import StringTransportWithDisconnection
 from synapse.replication.notifier import Notifier
 from synapse.replication.protocol import Identity, WorkerSide, parse
 from synapse.replication.server import Connection, ReplicationServer, encode_rows
+from synapse.replication.streams import ReceiptRow
 
 LOCAL = IPv4Address("TCP", "127.0.0.1", 1)
 
@@ -71,7 +72,7 @@ def test_a_conversation_as_netcat_shows_it() -> None:
     main.notifier.start("typing", 1690)
     connection, transport = main.connect()
     say(connection, "REPLICATE events", "REPLICATE typing", "SYNC 3")
-    main.notifier.on_advance("receipts", 5, [(5, ("!r", "@a:example.org"))])
+    main.notifier.on_advance("receipts", 5, [(5, ReceiptRow("!r", "@a:example.org"))])
     main.notifier.on_advance("account_data", 7, [(6, "@a:example.org"), (6, "@b:example.org"), (7, "@a:example.org")])
     say(connection, "REPLICATE account_data", "REPLICATE of_the_future")
     main.notifier.on_advance("account_data", 9, [(8, "@c:example.org")])
@@ -104,14 +105,14 @@ def test_a_slow_worker_costs_nothing_and_is_told_where_to_go_on() -> None:
     _, to_quick = main.worker("receipts")
     slow.pauseProducing()
     for position in range(1, 1001):
-        main.notifier.on_advance("receipts", position, [(position, ("!r", "@a:x"))])
+        main.notifier.on_advance("receipts", position, [(position, ReceiptRow("!r", "@a:x"))])
     main.clock.pump([4.0] * 6)
     assert to_slow.value() == b"", "nothing is buffered for it, not even pings"
     assert len([line for line in heard(to_quick) if line.startswith("RDATA")]) == 1000
     assert to_slow.connected, "being slow is no reason to be disconnected"
     slow.resumeProducing()
     assert heard(to_slow) == ["POSITION receipts 1000"]
-    main.notifier.on_advance("receipts", 1001, [(1001, ("!r", "@a:x"))])
+    main.notifier.on_advance("receipts", 1001, [(1001, ReceiptRow("!r", "@a:x"))])
     assert heard(to_slow) == ['RDATA receipts 1001 ["!r","@a:x"]']
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pytest_twisted import ensureDeferred
 
 from synapse.replication.event_rows import EventRow, StateRow
-from synapse.replication.streams import BY_NAME, STREAMS, TOKEN_FIELDS, Stream, concerned
+from synapse.replication.streams import BY_NAME, STREAMS, TOKEN_FIELDS, ReceiptRow, Stream, concerned
 from synapse.storage.database import Database
 from synapse.storage.transaction import Transaction
 from synapse.sync.tokens import StreamToken
@@ -21,7 +21,7 @@ ROWS: dict[str, Any] = {
     "events": EVENT,
     "typing": ("!r", ["@a:x"]),
     "presence": "@a:x",
-    "receipts": ("!r", "@a:x"),
+    "receipts": ReceiptRow("!r", "@a:x"),
     "account_data": "@a:x",
     "to_device": "@a:x",
     "device_lists": "@a:x",

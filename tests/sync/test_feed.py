@@ -9,6 +9,7 @@ from twisted.internet.task import Clock
 
 from synapse.replication.event_rows import EventRow, StateRow
 from synapse.replication.notifier import Notifier
+from synapse.replication.streams import ReceiptRow
 from synapse.storage.past_state import Delta
 from synapse.storage.timeline import TimelineRow
 from synapse.sync.changes import Changes
@@ -95,7 +96,7 @@ def test_it_follows_the_streams_of_a_notifier() -> None:
     assert list(changes.receipts([ROOM], 5)) == []
     assert list(changes.receipts([ROOM], 4)) == [ROOM]  # before it began to listen
     others.cache.set("@b:test", 1)
-    notifier.on_advance("receipts", 6, [(6, (ROOM, "@b:test"))])
+    notifier.on_advance("receipts", 6, [(6, ReceiptRow(ROOM, "@b:test"))])
     notifier.on_advance("account_data", 1, [(1, "@b:test")])
     notifier.on_advance("typing", 9, [(9, (ROOM, ["@b:test"]))])
     notifier.on_advance("events", 3, [event(3)])

@@ -9,6 +9,7 @@ import pytest_twisted
 from msgspec.structs import replace
 
 from synapse.replication.event_rows import HIGHLIGHTS, NOTIFIES, EventRow
+from synapse.replication.streams import ReceiptRow
 from synapse.storage.unread import MAIN, Unread
 from synapse.sync.unread import Counted, UnreadCounts
 from synapse.util.caches import LruCache
@@ -76,7 +77,7 @@ async def test_an_earlier_position_is_counted_by_itself(counting: Counting) -> N
 
 
 def read(counting: Counting) -> None:
-    counting.counts.receipts(7, [(7, (ROOM, BOB))])
+    counting.counts.receipts(7, [(7, ReceiptRow(ROOM, BOB))])
 
 
 def speak(counting: Counting) -> None:
@@ -111,7 +112,7 @@ async def test_others_change_nothing(counting: Counting) -> None:
     counting.store.unread = {1: MAIN}
     await counting.at(1)
     counting.counts.events(9, [event("@alice:x")])
-    counting.counts.receipts(9, [(9, (ROOM, "@alice:x")), (9, ("!other:x", BOB))])
+    counting.counts.receipts(9, [(9, ReceiptRow(ROOM, "@alice:x")), (9, ReceiptRow("!other:x", BOB))])
     assert await counting.at(9) == {MAIN: 1}
     assert counting.store.asked == [0, 1]
 
@@ -148,7 +149,7 @@ async def test_what_the_stream_told_before_one_has_read_does_not_count(counting:
     assert await counting.at(1) == {MAIN: 1}
     counting.counts.events(2, [told(2, (BOB, NOTIFIES))])
     counting.store.unread = {}
-    counting.counts.receipts(1, [(1, (ROOM, BOB))])
+    counting.counts.receipts(1, [(1, ReceiptRow(ROOM, BOB))])
     assert await counting.at(2) == {}
     counting.counts.events(3, [told(3, (BOB, NOTIFIES | HIGHLIGHTS))])
     assert await counting.at(3) == {MAIN: 1}

@@ -39,10 +39,11 @@ class People:
             await self.ask(user, "POST", f"/join/{room}", {})
         return str(room)
 
-    async def say(self, user: str, room: str, body: str = "hello") -> None:
+    async def say(self, user: str, room: str, body: str = "hello") -> str:
         self.txn += 1
         content = {"msgtype": "m.text", "body": body}
-        await self.ask(user, "PUT", f"/rooms/{room}/send/m.room.message/{self.txn}", content)
+        sent = await self.ask(user, "PUT", f"/rooms/{room}/send/m.room.message/{self.txn}", content)
+        return str(sent["event_id"])
 
     async def settled(self, user: str, query: str = "") -> str:
         """A token after which nothing is new."""
@@ -82,6 +83,7 @@ def contexts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 @pytest_twisted.ensureDeferred
 async def test_what_does_not_concern_a_client_does_not_wake_it(people: People, contexts: list[str]) -> None:
     room, other = await people.room("alice", "bob"), await people.room("alice", "carol")
+    first = await people.say("alice", room)
     since = await people.settled("bob")
     waiting = people.wait("bob", since)
     contexts.clear()
@@ -89,6 +91,7 @@ async def test_what_does_not_concern_a_client_does_not_wake_it(people: People, c
         await people.say("alice", other)
         await people.ask("carol", "PUT", f"/rooms/{other}/typing/@carol:test", {"typing": True, "timeout": 9000})
     await people.ask("carol", "PUT", "/user/@carol:test/account_data/org.example", {"x": 1})
+    await people.ask("alice", "POST", f"/rooms/{room}/receipt/m.read.private/{first}", {})
     await deferLater(real_reactor(), 0.0)
     assert contexts == []
     assert people.server.hs.notifier.waiting == 1
