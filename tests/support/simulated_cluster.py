@@ -20,6 +20,7 @@ from synapse.storage.access_tokens import NewSession
 from synapse.storage.database import Database
 from synapse.storage.pool import PoolSettings
 from synapse.storage.users import NewUser
+from tests.spec import answers
 from tests.support.homeserver import TestServer
 from tests.support.postgres import SERVER_NAME
 from tests.support.simulation import Complaints, SimulatedPool, Simulation
@@ -106,6 +107,7 @@ class SimulatedCluster:
         await self.world.pause(self._chance.delay())
         answer = await server.hs.router.handle(RawRequest(method, path, headers, sent))
         await self.world.pause(self._chance.delay())
+        answers.check(method, path, sent, answer.code, answer.body)
         return answer.code, orjson.loads(answer.body)
 
     def serving(self, method: str, path: str) -> list[str]:
