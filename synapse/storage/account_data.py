@@ -104,7 +104,7 @@ def ignored_users(content: str, user_id: str) -> frozenset[str]:
 
 
 def _changed(txn: Transaction, user_id: str, after: int, until: int | None) -> list[AccountDatum]:
-    txn.execute(
+    txn.planned(
         """
         SELECT room_id, type, content FROM account_data
         WHERE user_id = %s AND stream_id > %s AND (%s::bigint IS NULL AND NOT deleted OR stream_id <= %s)

@@ -49,7 +49,7 @@ class InviteesStore:
 
 
 def _get_many(txn: Transaction, user_ids: list[str]) -> dict[str, Invitee]:
-    txn.execute(
+    txn.planned(
         """
         SELECT p.user_id, p.display_name, p.avatar_url, a.content FROM profiles p JOIN users u USING (user_id)
         LEFT JOIN account_data a ON a.user_id = p.user_id AND a.room_id = '' AND a.type = %s

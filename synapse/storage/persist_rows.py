@@ -106,7 +106,7 @@ class Rows:
         self._write_stats(txn)
         if self.local_memberships:
             columns = zip(*self.local_memberships.values(), strict=True)
-            txn.later(_LOCAL_MEMBERSHIPS, dict(zip(_LOCAL_COLUMNS, map(list, columns), strict=True)))
+            txn.planned_later(_LOCAL_MEMBERSHIPS, dict(zip(_LOCAL_COLUMNS, map(list, columns), strict=True)))
         self._write_push_actions(txn)
         write_parents(txn, self.parents)
         write_threads(txn, self.threads)
@@ -118,7 +118,7 @@ class Rows:
             return
         new = [row for row in self.push_actions if row[2] > self.read.get((row[0], row[1], row[4]), 0)]
         read = [(*key, position) for key, position in self.read.items()]
-        txn.later(_PUSH_ACTIONS, [*_columns(read, 4), *_columns(new, 8)])
+        txn.planned_later(_PUSH_ACTIONS, [*_columns(read, 4), *_columns(new, 8)])
 
     def _write_stats(self, txn: Transaction) -> None:
         by_columns: dict[tuple[str, ...], list[Params]] = {}

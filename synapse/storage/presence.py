@@ -159,15 +159,17 @@ _AROUND = "(p.state <> 'offline' OR p.last_active_ts >= %s)"
 def _in_rooms(
     txn: Transaction, room_ids: list[str], until: int, active_since: int, own: str | None
 ) -> list[PresenceState]:
-    txn.execute(
+    # The members lead, not everybody whom the server has ever seen.
+    txn.planned(
         f"""
-        SELECT {_SHOWN} FROM {_WITH_PROFILE}
-        WHERE p.stream_id <= %s AND (p.user_id = %s OR {_AROUND} AND EXISTS (
-            SELECT FROM current_state cs WHERE cs.type = 'm.room.member' AND cs.state_key = p.user_id
-            AND cs.membership = 'join' AND cs.room_id = ANY(%s)
-        ))
+        SELECT {_SHOWN} FROM (
+            SELECT cs.state_key AS user_id FROM current_state cs
+            WHERE cs.room_id = ANY(%s) AND cs.type = 'm.room.member' AND cs.membership = 'join'
+            UNION SELECT %s::text
+        ) AS member JOIN ({_WITH_PROFILE}) USING (user_id)
+        WHERE p.stream_id <= %s AND ({_AROUND} OR p.user_id = %s)
         """,
-        (until, own, active_since, room_ids),
+        (room_ids, own, until, active_since, own),
     )
     return [PresenceState(*row) for row in txn.rows()]
 

@@ -54,7 +54,7 @@ class PushRuleStore:
 
 
 def _of_users(txn: Transaction, user_ids: Sequence[str]) -> dict[str, UserRules]:
-    txn.execute(
+    txn.planned(
         """
         SELECT user_id, kind, rule_id, position, conditions::text, actions::text, enabled, is_default FROM push_rules
         WHERE user_id = ANY(%(users)s)

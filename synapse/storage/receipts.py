@@ -94,7 +94,7 @@ def _put(txn: Transaction, receipt: Receipt, event_stream: int | None, stream_id
 
 
 def _changed(txn: Transaction, after: Mapping[str, int], user_id: str, until: int) -> list[Receipt]:
-    txn.execute(
+    txn.planned(
         """
         SELECT r.room_id, r.receipt_type, r.user_id, r.thread_id, r.event_id, r.data
         FROM unnest(%s::text[], %s::bigint[]) AS w (room_id, after)

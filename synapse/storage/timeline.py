@@ -186,7 +186,9 @@ def _last(
 
 def _page(txn: Transaction, page: Page, condition: Condition) -> list[TimelineRow]:
     of_page, order = in_page(page)
-    _ask(txn, condition)(
+    # Between two bounds there may be a little or nearly all of the room: no one plan is good for both.
+    is_bounded = page.end is not None or page.after != OLDEST
+    (txn.execute if is_bounded else _ask(txn, condition))(
         f"SELECT {COLUMNS} FROM events e WHERE {of_page.sql} AND ({condition.sql}) {order}",
         (*of_page.params, *condition.params, page.limit),
     )
@@ -201,12 +203,14 @@ def _ask(txn: Transaction, condition: Condition) -> Callable[[str, tuple[object,
 def in_page(page: Page) -> tuple[Condition, str]:
     """That `e` is in the page, and in which order the page is (its parameter is the limit)."""
     order, compare, stop = ("DESC", "<=", ">") if page.backwards else ("ASC", ">", "<=")
-    bound, end = ("true", ()) if page.end is None else (f"(e.depth, e.stream_ordering) {stop} (%s, %s)", page.end)
-    sql = f"""
-        e.room_id = %s AND (e.depth, e.stream_ordering) {compare} (%s, %s) AND {bound}
-        AND e.stream_ordering > %s AND e.stream_ordering <= %s AND {SHOWN}
-    """
-    condition = Condition(sql, (page.room_id, page.depth, page.stream, *end, page.after, page.until))
+    sql = f"e.room_id = %s AND (e.depth, e.stream_ordering) {compare} (%s, %s) AND e.stream_ordering <= %s AND {SHOWN}"
+    params: tuple[object, ...] = (page.room_id, page.depth, page.stream, page.until)
+    # Bounds that bind nothing are left out: they make the database believe that little lies between them.
+    if page.after != OLDEST:
+        sql, params = f"{sql} AND e.stream_ordering > %s", (*params, page.after)
+    if page.end is not None:
+        sql, params = f"{sql} AND (e.depth, e.stream_ordering) {stop} (%s, %s)", (*params, *page.end)
+    condition = Condition(sql, params)
     return condition, f"ORDER BY e.depth {order}, e.stream_ordering {order} LIMIT %s"
 
 
@@ -252,9 +256,10 @@ _BECAUSE = """
     SELECT 'because', e.event_id, e.redacted_by, r.json, r.redacted_by IS NOT NULL
     FROM events e JOIN events r ON r.event_id = e.redacted_by WHERE e.event_id = ANY(%s)
 """
+# Who asks is compared in a way that no index knows: a device may have sent far more than these events.
 _TXN = """
-    SELECT 'txn', t.event_id, t.txn_id, NULL, false
-    FROM event_txns t WHERE t.event_id = ANY(%s) AND t.user_id = %s AND t.device_id = %s
+    SELECT 'txn', t.event_id, t.txn_id, NULL, false FROM event_txns t
+    WHERE t.event_id = ANY(%s) AND (t.user_id, t.device_id) IS NOT DISTINCT FROM (%s, %s)
 """
 
 

@@ -83,7 +83,7 @@ def _add(txn: Transaction, sender: Txn, messages: list[Message], stream_id: int,
 def _waiting(
     txn: Transaction, user_id: str, device_id: str, after: int, until: int, limit: int
 ) -> list[tuple[int, str]]:
-    txn.execute(
+    txn.planned(
         """
         SELECT stream_id, message FROM to_device_messages
         WHERE user_id = %s AND device_id = %s AND stream_id > %s AND stream_id <= %s ORDER BY stream_id LIMIT %s

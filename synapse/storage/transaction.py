@@ -54,16 +54,17 @@ class Transaction:
         Only for SQL that is put together in few ways, as each connection keeps each text.
         """
         self._count(sql)
-        session = self._cursor.connection
-        assert isinstance(session, Session), "made by the pool"
-        statement = session.planned(sql)
-        execute = f"DISCARD PLANS; {statement.execute}" if session.outdated() else statement.execute
-        self._run(execute, values_of(statement, params))
+        self._run(*self._as_planned(sql, params))
 
     def later(self, sql: str, params: Params | None = None) -> None:
         """Runs a statement whose result nobody needs together with the next one, or with the COMMIT."""
         self._count(sql)
         self._pending.append(self._mogrify(sql, params))
+
+    def planned_later(self, sql: str, params: Params = ()) -> None:
+        """Both: `later` for a statement that is planned once."""
+        self._count(sql)
+        self._pending.append(self._mogrify(*self._as_planned(sql, params)))
 
     def values(self, sql: str, rows: Iterable[Sequence[Any]], *, later: bool = False) -> None:
         """Runs one statement with many rows in place of its single `%s`: `INSERT INTO t (a, b) VALUES %s`.
@@ -129,6 +130,13 @@ class Transaction:
 
     def close(self) -> None:
         self._cursor.close()
+
+    def _as_planned(self, sql: str, params: Params) -> tuple[str, Sequence[Any]]:
+        session = self._cursor.connection
+        assert isinstance(session, Session), "made by the pool"
+        statement = session.planned(sql)
+        execute = f"DISCARD PLANS; {statement.execute}" if session.outdated() else statement.execute
+        return execute, values_of(statement, params)
 
     def _run(self, sql: str, params: Params | None) -> None:
         self.round_trips += 1

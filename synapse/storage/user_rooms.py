@@ -52,7 +52,7 @@ class UserRoomStore:
 
 
 def _of_user(txn: Transaction, user_id: str) -> list[RoomMembership]:
-    txn.execute(
+    txn.planned(
         """
         SELECT room_id, membership, sender, event_id, stream_ordering, forgotten
         FROM local_memberships WHERE user_id = %s ORDER BY stream_ordering
@@ -63,7 +63,7 @@ def _of_user(txn: Transaction, user_id: str) -> list[RoomMembership]:
 
 
 def _steps(txn: Transaction, user_id: str, room_ids: list[str]) -> list[Step]:
-    txn.execute(
+    txn.planned(
         """
         SELECT room_id, stream_ordering, membership FROM memberships
         WHERE user_id = %s AND room_id = ANY(%s) ORDER BY stream_ordering

@@ -51,11 +51,12 @@ class VisibilityFactStore:
 
 
 def _history(txn: Transaction, room_ids: list[str]) -> list[VisibilityChange]:
-    txn.execute(
-        """ SELECT d.room_id, d.stream_ordering, e.json
-        FROM current_state_deltas d LEFT JOIN events e ON e.event_id =
-        d.event_id WHERE d.room_id = ANY(%s) AND d.type = 'm.room.history_visibility' AND d.state_key = '' ORDER BY
-        d.stream_ordering
+    txn.planned(
+        """
+        SELECT d.room_id, d.stream_ordering, e.json
+        FROM current_state_deltas d LEFT JOIN events e ON e.event_id = d.event_id
+        WHERE d.room_id = ANY(%s) AND d.type = 'm.room.history_visibility' AND d.state_key = ''
+        ORDER BY d.stream_ordering
         """,
         (room_ids,),
     )
@@ -69,7 +70,7 @@ def _content(json: str | None) -> dict[str, Any] | None:
 
 def _at_groups(txn: Transaction, groups: list[int], user_id: str) -> dict[int, GroupFacts]:
     # From each group down its bases to one that holds everything; the entry nearest to the group counts.
-    txn.execute(
+    txn.planned(
         """
         WITH RECURSIVE chain (root, id, base_group, level) AS (
             SELECT id, id, base_group, 0 FROM state_groups WHERE id = ANY(%s)
