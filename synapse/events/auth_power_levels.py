@@ -81,7 +81,7 @@ def _changes(
 ) -> Iterator[tuple[str, int | None, int | None]]:
     """Name, level before and level after of each entry that was added, changed or removed (None: not there)."""
     for name in current.keys() | new.keys():
-        if name in current and name in new and current[name] == new[name]:
+        if name in current and name in new and _is_same(current[name], new[name]):
             continue
         before = parse_level(current[name], version) if name in current else None
         after = parse_level(new[name], version) if name in new else None
@@ -89,6 +89,11 @@ def _changes(
             raise AuthError(f"The power level of '{name}' must be an integer.")
         if before != after:
             yield name, before, after
+
+
+def _is_same(before: Any, after: Any) -> bool:
+    """Whether nothing was changed, be it a level or not. To Python, 1 and true are equal."""
+    return type(before) is type(after) and before == after
 
 
 def _check_changes(

@@ -17,7 +17,7 @@ from synapse.api.room_versions import EventFormat
 from synapse.events import auth
 from synapse.events.builder import build
 from synapse.events.event import Event, StateKey
-from synapse.events.hashes import reference_hash
+from synapse.events.hashes import canonical_bytes, reference_hash
 from synapse.events.power_levels import PowerLevels
 from synapse.handlers.event_content import check_content
 from synapse.storage.event_txns import TxnKey
@@ -320,7 +320,11 @@ class EventCreation:
 
 
 def _says_the_same(existing: Event, draft: Draft) -> bool:
-    return existing.sender == draft.sender and existing.content == draft.content
+    if existing.sender != draft.sender or existing.content != draft.content:
+        return False
+    # To Python, 1, 1.0 and true are equal.
+    version = existing.room_version
+    return canonical_bytes(existing.content, version) == canonical_bytes(draft.content, version)
 
 
 def _replaced(draft: Draft, state: State) -> Replaced | None:

@@ -464,6 +464,16 @@ class TestPowerLevels:
     def test_integers_only_since_v10(self, version: str, content: dict[str, Any]) -> None:
         assert not may(usual_room(version), ALICE, "m.room.power_levels", content, "")
 
+    @pytest.mark.parametrize("version", ALL)
+    def test_true_is_not_one(self, version: str) -> None:
+        room = self.room(version)
+        room.power(**self.content(version, kick=1, events={"m.room.power_levels": 50, "x": 1}))
+        events = {"m.room.power_levels": 50, "x": 1}
+        assert may(room, BOB, "m.room.power_levels", self.content(version, kick=1, events=events), "")
+        assert not may(room, BOB, "m.room.power_levels", self.content(version, kick=True, events=events), "")
+        changed = self.content(version, kick=1, events={**events, "x": True})
+        assert not may(room, BOB, "m.room.power_levels", changed, "")
+
     def test_creators_are_not_listed_in_v12(self) -> None:
         room = Room("12", create={"additional_creators": [BOB]})
         room.member(ALICE, "join")

@@ -224,7 +224,9 @@ async def test_state_that_is_so_already_stays(database: Database) -> None:
     first = await one.set(ALICE, room_id, "m.room.topic", {"topic": "t"})
     assert await two.set(ALICE, room_id, "m.room.topic", {"topic": "t"}) == first
     assert await cluster.main.set(ALICE, room_id, "m.room.topic", {"topic": "t"}) == first
-    assert await two.set(ALICE, room_id, "m.room.topic", {"topic": "t", "more": 1}) != first
+    second = await two.set(ALICE, room_id, "m.room.topic", {"topic": "t", "more": 1})
+    assert second != first
+    assert await one.set(ALICE, room_id, "m.room.topic", {"topic": "t", "more": True}) != second
 
 
 @pytest_twisted.ensureDeferred
