@@ -18,6 +18,7 @@ from tests.sync.harness import Harness
 from tests.sync.readers import Readers
 
 PEOPLE = ALICE, BOB, CAROL = "@alice:test", "@bob:test", "@carol:test"
+GONE = "@gone:test"
 TYPES = ("m.thread", "m.thread", "m.replace", "m.reference", "m.annotation")
 
 
@@ -40,6 +41,13 @@ class Model:
     def __init__(self) -> None:
         self.said: list[Said] = []
         self.redacted: set[str] = set()
+
+    def until(self, position: int) -> Model:
+        """What of it somebody sees who left then; what is redacted since, they do not see either."""
+        model = Model()
+        model.said = [each for each in self.said if each.row.stream <= position]
+        model.redacted = self.redacted
+        return model
 
     def children(self, parent: Said, rel_type: str | None, ignored: set[str]) -> list[Said]:
         """What relates to the event, in the order of history."""
@@ -126,25 +134,29 @@ async def act(h: Harness, room: str, model: Model, random: Random) -> None:
 async def test_readers_are_told_what_relates_to_what(h: Harness, seed: int) -> None:
     random, model = Random(seed), Model()
     room = await h.world.room(ALICE)
-    for user in (BOB, CAROL):
+    for user in (BOB, CAROL, GONE):
         await h.world.member(room, user)
-    for _ in range(70):
+    for _ in range(40):
+        await act(h, room, model, random)
+    left = await h.world.member(room, GONE, "leave")
+    for _ in range(30):
         await act(h, room, model, random)
     content = orjson.dumps({"ignored_users": {BOB: {}}}).decode()
     await h.world.sql("INSERT INTO account_data VALUES (%s, '', 'm.ignored_user_list', %s, 1)", CAROL, content)
     readers = Readers(h)
-    for reader, ignored in ((ALICE, set[str]()), (CAROL, {BOB})):
+    readings = ((ALICE, set[str](), model), (CAROL, {BOB}, model), (GONE, set[str](), model.until(left.stream)))
+    for reader, ignored, known in readings:
         page = orjson.loads(await readers.pagination.messages(PageRequest(reader, "DEV", room, True, limit=200)))
         told = {event["event_id"]: told_bundle(event) for event in page["chunk"]}
-        for each in model.said:
+        for each in known.said:
             if each.row.sender not in ignored:
-                assert told[each.row.event_id] == model.bundle(each, reader, ignored), each.row.event_id
+                assert told[each.row.event_id] == known.bundle(each, reader, ignored), each.row.event_id
         for participated in (False, True):
             answer = orjson.loads(await readers.threads.of(reader, "DEV", room, participated=participated, limit=100))
             found = [event["event_id"] for event in answer["chunk"]]
-            assert found == model.threads(reader, ignored, participated)
-        for each in random.sample(model.said, 10):
+            assert found == known.threads(reader, ignored, participated)
+        for each in random.sample(known.said, 10):
             request = RelationsRequest(PageRequest(reader, "DEV", room, True, limit=100), each.row.event_id)
             chunk = orjson.loads(await readers.relations.of(request))["chunk"]
-            expected = [child.row.event_id for child in model.children(each, None, ignored)]
+            expected = [child.row.event_id for child in known.children(each, None, ignored)]
             assert [event["event_id"] for event in chunk] == expected[::-1]
