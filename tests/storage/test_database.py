@@ -312,3 +312,4 @@ async def test_plans_are_made_anew_after_a_while(database: Database, monkeypatch
     for _ in range(3):
         assert await database.read("sum", _sum, [1], 1) == (1, 1, "%")
         assert await database.write("sum", _sum, [1], 1) == (1, 1, "%")
+        assert await database.snapshot("sum", _sum, [1], 1) == (1, 1, "%")
