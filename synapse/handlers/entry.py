@@ -95,4 +95,4 @@ def allowed_rooms(rules: dict[str, Any]) -> Iterator[str]:
 
 def _lets_guests_in(state: State) -> bool:
     access = state.get(_GUEST_ACCESS)
-    return access is not None and access.event.content.get("guest_access") == GuestAccess.CAN_JOIN
+    return access is not None and access.shown.content.get("guest_access") == GuestAccess.CAN_JOIN

@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred
 
 from synapse.api.constants import EventTypes, GuestAccess
 from synapse.http.request import Requester
-from synapse.replication.event_rows import Row, StateRow
+from synapse.replication.event_rows import EventRow, Row, StateRow
 
 if TYPE_CHECKING:
     from synapse.handlers.membership import Memberships
@@ -43,12 +43,16 @@ class GuestDismissal:
         for row in rows:
             if isinstance(row, StateRow) and (row.type, row.state_key) == _ACCESS:
                 Deferred.fromCoroutine(self.enforce(row.room_id))
+            elif isinstance(row, EventRow) and row.redacts is not None:
+                Deferred.fromCoroutine(self.enforce(row.room_id, row.redacts))
 
-    async def enforce(self, room_id: str) -> None:
-        """Makes the guests leave, if the room is closed to them."""
+    async def enforce(self, room_id: str, redacted: str | None = None) -> None:
+        """Makes the guests leave, if the room is closed to them; with `redacted`, only if that event lets them in."""
         try:
             access = (await self._state.current(room_id, [_ACCESS])).get(_ACCESS)
-            if access is not None and access.event.content.get("guest_access") == GuestAccess.CAN_JOIN:
+            if redacted is not None and (access is None or access.event.event_id != redacted):
+                return
+            if access is not None and access.shown.content.get("guest_access") == GuestAccess.CAN_JOIN:
                 return
             members = await self._members.get(room_id)
             for user_id in sorted(await self._users.guests_among(list(members.local))):

@@ -286,7 +286,7 @@ def test_a_change_of_guest_access_is_noticed() -> None:
     seen: list[str] = []
 
     class Recording(GuestDismissal):
-        async def enforce(self, room_id: str) -> None:
+        async def enforce(self, room_id: str, redacted: str | None = None) -> None:
             seen.append(room_id)
 
     nothing: Any = None

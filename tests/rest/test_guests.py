@@ -57,6 +57,26 @@ def upgrade(visitor: Person, **more: Any) -> dict[str, Any]:
     return {**body, "auth": {"type": "m.login.dummy"}, **more}
 
 
+@pytest.mark.parametrize("how", ["state", "redaction"])
+@pytest_twisted.ensureDeferred
+async def test_guests_go_when_a_room_is_closed_to_them(server: TestServer, how: str) -> None:
+    alice, visitor = await person(server, "alice"), await guest(server)
+    room = await alice.room()
+    opened = await alice.state(room, "m.room.guest_access", guest_access="can_join")
+    await visitor.join(room)
+    said = await visitor.say(room, "hello")
+    await alice.put(f"/rooms/{room}/redact/{said}/1", {})
+    since = (await alice.get("/sync"))["next_batch"]
+    assert visitor.id in (await alice.get(f"/rooms/{room}/joined_members"))["joined"]
+    if how == "state":
+        await alice.state(room, "m.room.guest_access", guest_access="forbidden")
+    else:
+        await alice.put(f"/rooms/{room}/redact/{opened}/2", {})
+    while visitor.id in (await alice.get(f"/rooms/{room}/joined_members"))["joined"]:
+        since = (await alice.get(f"/sync?timeout=20000&since={since}"))["next_batch"]
+    assert await visitor.refused("POST", f"/rooms/{room}/join", {}) == (403, "M_GUEST_ACCESS_FORBIDDEN")
+
+
 @pytest_twisted.ensureDeferred
 async def test_guests_change_nothing_of_their_profile_but_the_name(server: TestServer) -> None:
     visitor = await guest(server)
