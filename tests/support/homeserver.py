@@ -34,6 +34,7 @@ from tests.support.reactor import real_reactor
 
 _KEY = Path(__file__).parent.with_name("rest") / "test.signing.key"
 _MEDIA = tempfile.TemporaryDirectory(prefix="synapse-media-")  # which goes with the tests' process
+_MANY = {"per_second": 1000, "burst_count": 1000}
 OPTIONS: dict[str, Any] = {
     "server_name": SERVER_NAME,
     "signing_key_path": str(_KEY),
@@ -42,7 +43,8 @@ OPTIONS: dict[str, Any] = {
     "enable_registration_without_verification": True,
     "registration_shared_secret": "the registration secret",
     "bcrypt_rounds": 4,
-    "rc_room_creation": {"per_second": 1000, "burst_count": 1000},
+    "rc_room_creation": _MANY,
+    "rc_invites": {"per_room": _MANY, "per_user": _MANY},
 }
 
 
