@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from synapse.handlers.nearest_event import NearestEvent
     from synapse.handlers.pagination import Pagination
     from synapse.handlers.positions import StreamWriter
-    from synapse.handlers.presence import PresenceKeeper, PresenceReading
+    from synapse.handlers.presence import PresenceReading
+    from synapse.handlers.presence_keeper import PresenceKeeper
     from synapse.handlers.receipts import Receipts
     from synapse.handlers.relations import Relations
     from synapse.handlers.room_reading import RoomReading
@@ -387,7 +388,7 @@ class Reading:
     def presence_keeper(self) -> PresenceKeeper:
         """In the main process, where presence is not switched off."""
         from synapse.app._replication import MainReplication
-        from synapse.handlers.presence import PresenceKeeper
+        from synapse.handlers.presence_keeper import PresenceKeeper
         from synapse.handlers.syncing_users import SyncingDevice
 
         hs = self._hs
@@ -421,7 +422,7 @@ class Reading:
 
     async def show_presence(self, user_id: str) -> None:
         """The user has another name or picture, which is shown with their presence."""
-        from synapse.handlers.presence import SHOW
+        from synapse.handlers.presence_calls import SHOW
 
         if self._hs.config.use_presence:
             await self._hs.main(SHOW, user_id)
@@ -429,7 +430,7 @@ class Reading:
     async def forget_presence(self, user_id: str) -> None:
         """The account is gone: nobody is there, and has nothing to say."""
         from synapse.api.constants import Presence
-        from synapse.handlers.presence import SET, SetPresence
+        from synapse.handlers.presence_calls import SET, SetPresence
 
         if self._hs.config.use_presence:
             await self._hs.main(SET, SetPresence(user_id, Presence.OFFLINE, None))

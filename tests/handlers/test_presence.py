@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from twisted.internet.task import Clock
 
-from synapse.handlers.presence import CURRENTLY_ACTIVE, IDLE_AFTER, SYNC_GRACE, PresenceKeeper, SetPresence
+from synapse.handlers.presence_calls import SetPresence
+from synapse.handlers.presence_keeper import CURRENTLY_ACTIVE, IDLE_AFTER, SYNC_GRACE, PresenceKeeper
 from synapse.handlers.syncing_users import LINGER, SyncingDevice, SyncingUsers
 from synapse.replication.calls import LocalMain
 from synapse.storage.presence import PresenceState

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import pytest_twisted
 
-from synapse.handlers import presence
+from synapse.handlers import presence_keeper
 from synapse.storage.pool import PoolSettings
 from tests.rest.people import V3, Person, person
 from tests.support.homeserver import cluster, homeserver
@@ -50,8 +50,8 @@ async def test_a_new_name_or_picture_is_shown_with_presence(database_settings: P
 async def test_who_syncs_on_a_worker_is_gone_with_it_and_back_with_the_next(
     database_settings: PoolSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(presence, "SYNC_GRACE", 0.2)
-    monkeypatch.setattr(presence, "_SWEEP", 0.05)
+    monkeypatch.setattr(presence_keeper, "SYNC_GRACE", 0.2)
+    monkeypatch.setattr(presence_keeper, "_SWEEP", 0.05)
     async with cluster(database_settings, "synchrotron") as hs:
         alice, bob = await person(hs.main, "alice"), await person(hs.main, "bob")
         room = await bob.room()

@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 from synapse.handlers.frontend_proxy import FrontendProxy
-from synapse.handlers.presence import parse_setting
+from synapse.handlers.presence_calls import parse_setting
 from synapse.handlers.profile import check_owner
 from synapse.http.server import Answer, Request, serves
 
