@@ -110,6 +110,37 @@ async def test_every_transition(database: Database, through_worker: bool) -> Non
     await check_invariants(cluster, database)
 
 
+# The same by m.room.member as state: one's own membership leads to the same places, others' are changed by the room's
+# rules alone, where leaving is what kicking and unbanning come to.
+AS_STATE = [
+    *((before, who, action, expected) for before, who, action, expected in TABLE if who is BOB),
+    *((before, who, action, expected) for before, who, action, expected in TABLE if action in ("invite", "ban")),
+    *((before, ALICE, "leave", "leave") for before in TO),
+    *((before, CAROL, "leave", "M_FORBIDDEN") for before in TO),
+    *((before, ALICE, membership, "M_FORBIDDEN") for before in TO for membership in ("join", "knock")),
+]
+
+
+@pytest_twisted.ensureDeferred
+async def test_every_transition_as_state(database: Database) -> None:
+    cluster = await start(database)
+    process = cluster.main
+    process.limits._setting = {}.get  # what counts is tried elsewhere
+    for before, who, membership, expected in AS_STATE:
+        room_id = await process.room(preset="private_chat", invite=[CAROL.user_id], initial_state=_join_rule("knock"))
+        await process.memberships.join(CAROL, room_id)
+        for step_by, step in TO[before]:
+            await do(process, step_by, step, room_id)
+        case = f"{before}: {who.user_id} sets {membership}"
+        try:
+            await process.memberships.put_state(who, room_id, BOB.user_id, {"membership": membership})
+            result = await process.memberships.membership(room_id, BOB.user_id)
+        except MatrixError as error:
+            result = error.errcode
+        assert result == expected, case
+    await check_invariants(cluster, database)
+
+
 @pytest_twisted.ensureDeferred
 async def test_joining_twice_is_joining_once(database: Database) -> None:
     cluster = await start(database)
