@@ -13,8 +13,9 @@ from synapse.config.sections import PRIVATE_NETWORKS
 from synapse.http.addresses import AddressFilter
 from synapse.http.client import AnswerLate, AnswerLost, NotSent
 from synapse.http.outside import OutsideClient, Trust
+from tests.support.deferreds import started
 from tests.support.elsewhere import Asked, Certificates, Told, elsewhere
-from tests.support.reactor import real_reactor
+from tests.support.reactor import HeldReactor, real_reactor
 
 NOTHING_BLOCKED = AddressFilter(())
 
@@ -82,10 +83,12 @@ async def test_private_addresses_are_not_connected_to(tmp_path: Path, host: str)
 @pytest_twisted.ensureDeferred
 async def test_answers_have_a_size_and_a_time(tmp_path: Path) -> None:
     certificates = Certificates(tmp_path)
+    arrived: Deferred[None] = Deferred()
     never: Deferred[None] = Deferred()
 
     async def answer(asked: Asked) -> Told:
         if asked.path == "/late":
+            arrived.callback(None)
             await never
         return Told(302, b"x" * 5000, {"Location": "/elsewhere"})
 
@@ -95,8 +98,13 @@ async def test_answers_have_a_size_and_a_time(tmp_path: Path) -> None:
         assert (await outside.request("GET", url, max_answer=5000)).code == 302, "redirects are not followed"
         with pytest.raises(AnswerLost):
             await outside.request("GET", url, max_answer=4999)
+        clock = HeldReactor()
+        impatient = OutsideClient(clock, NOTHING_BLOCKED, Trust(verify=False))
+        asked = started(impatient.request("GET", f"{url}/late", within=20))
+        await arrived
+        clock.advance(20)
         with pytest.raises(AnswerLate):
-            await outside.request("GET", f"{url}/late", within=0.05)
+            await asked
         assert [asked.path for asked in server.asked] == ["/", "/", "/late"]
         await outside.close()
     with pytest.raises(NotSent):
