@@ -90,7 +90,7 @@ class StateSection:
             return
         unchanged: list[Entry] = []
         for window in ctx.windows.values():
-            if not window.whole:
+            if not window.whole and window.access.joined is not None:
                 unchanged += self._speakers(ctx, window, found.ids[window.room_id])
         entries = await self._store.dated_entries(unchanged)
         late: dict[str, int] = {}
