@@ -77,6 +77,10 @@ class ServerConfig(Section, frozen=True, kw_only=True):
     enable_search: Annotated[
         bool, Doc("Whether users can search messages. While it is false, new messages are not indexed.")
     ] = True
+    filter_timeline_limit: Annotated[
+        int,
+        Doc("How many events of one room a sync tells at most, whatever its filter asks for; -1 for a thousand."),
+    ] = 100
     default_room_version: Annotated[str, Doc("The version of new rooms, where their creator does not choose.")] = "12"
     encryption_enabled_by_default_for_room_type: Annotated[
         Literal["off", "invite", "all"],

@@ -288,7 +288,8 @@ def _sync(hs: Homeserver) -> object:
     from synapse.rest.client.sync import SyncEndpoint
 
     reading = hs.reading
-    return SyncEndpoint(reading.syncs, hs.accounts.filters, reading.filters, reading.syncing_users)
+    most = hs.config.server.filter_timeline_limit
+    return SyncEndpoint(reading.syncs, hs.accounts.filters, reading.filters, reading.syncing_users, most)
 
 
 def _old_sync(hs: Homeserver) -> object:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from synapse.api.constants import Presence
@@ -26,15 +27,17 @@ class SyncEndpoint:
     """Parses the question; filters that were uploaded are remembered, as they never change.
 
     :param syncing: is told who syncs, which makes them seem online.
+    :param most: events of one timeline, where filters ask for more; negative for as many as filters may ask for.
     """
 
     def __init__(
-        self, syncs: SyncHandler, filters: Filters, cache: LruCache[str, Filter], syncing: SyncingUsers
+        self, syncs: SyncHandler, filters: Filters, cache: LruCache[str, Filter], syncing: SyncingUsers, most: int
     ) -> None:
         self._syncs = syncs
         self._filters = filters
         self._cache = cache
         self._syncing = syncing
+        self._most = most
 
     @serves("sync")
     async def sync(self, request: Request) -> RawJson:
@@ -60,10 +63,16 @@ class SyncEndpoint:
         key = text if text.startswith("{") else f"{user.user_id} {text}"
         known = self._cache.get(key)
         if known is None:
-            known = Filter.parse(await self._definition(user.user_id, text))
+            known = self._bounded(Filter.parse(await self._definition(user.user_id, text)))
             if len(key) <= _SHORT:
                 self._cache.set(key, known)
         return known
+
+    def _bounded(self, given: Filter) -> Filter:
+        timeline = given.room.timeline
+        if not 0 <= self._most < timeline.limit:
+            return given
+        return replace(given, room=replace(given.room, timeline=replace(timeline, limit=self._most)))
 
     async def _definition(self, user_id: str, text: str) -> object:
         if text.startswith("{"):
