@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from twisted.internet.defer import Deferred
 
 from synapse.api.constants import Membership
-from synapse.api.errors import MatrixError
+from synapse.api.errors import MatrixError, not_found
 from synapse.http.request import Requester
 from synapse.sync.erased import CACHE as ERASED_USERS
 
@@ -55,8 +55,10 @@ class Deactivation:
         self._gone = gone
 
     async def deactivate(self, user_id: str, erase: bool) -> None:
-        """Ends an account for good."""
+        """Ends an account for good. Raises 404 M_NOT_FOUND where there is none."""
         deleted = await self._store.deactivate(user_id, erase)
+        if deleted is None:
+            raise not_found("There is no such user on this server.")
         await self._authenticator.forget(deleted.tokens)
         if erase:
             await self._invalidate(ERASED_USERS, [user_id])

@@ -107,6 +107,12 @@ def _deactivate_account(hs: Homeserver) -> object:
     return DeactivateAccount(accounts.deactivation, accounts.login, accounts.ui_auth)
 
 
+def _admin_deactivate(hs: Homeserver) -> object:
+    from synapse.rest.admin.deactivate import AdminDeactivate
+
+    return AdminDeactivate(hs.accounts.deactivation)
+
+
 def _capabilities(hs: Homeserver) -> object:
     from synapse.rest.client.discovery import Capabilities
 
@@ -349,6 +355,7 @@ ROWS: tuple[Row, ...] = (
     Row(("devices", "device_get", "device_update", "device_delete", "delete_devices"), _devices),
     Row(("account_password",), _change_password),
     Row(("account_deactivate",), _deactivate_account),
+    Row(("admin_deactivate",), _admin_deactivate),
     Row(("capabilities",), _capabilities),
     Row(("turn_server", "threepids"), _account_services),
     Row(("profile_get", "profile_field_get", "profile_field_set", "profile_field_delete"), _profiles),

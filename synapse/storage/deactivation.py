@@ -26,10 +26,10 @@ class DeactivationStore:
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    async def deactivate(self, user_id: str, erase: bool) -> Deleted:
+    async def deactivate(self, user_id: str, erase: bool) -> Deleted | None:
         """Nobody can log in any more, and the user is listed among the departing; what went of devices and tokens.
 
-        Who is deactivated already may still be erased.
+        None, and nothing done, if there is no such account. Who is deactivated already may still be erased.
         """
         return await self._db.write("deactivation.deactivate", _deactivate, user_id, erase)
 
@@ -42,11 +42,16 @@ class DeactivationStore:
         await self._db.write_idempotent("deactivation.departed", _departed, user_id)
 
 
-def _deactivate(txn: Transaction, user_id: str, erase: bool) -> Deleted:
-    txn.later(
-        "UPDATE users SET deactivated = true, erased = erased OR %s, password_hash = NULL WHERE user_id = %s",
+def _deactivate(txn: Transaction, user_id: str, erase: bool) -> Deleted | None:
+    txn.execute(
+        """
+        UPDATE users SET deactivated = true, erased = erased OR %s, password_hash = NULL
+        WHERE user_id = %s RETURNING true
+        """,
         (erase, user_id),
     )
+    if txn.one_or_none() is None:
+        return None
     for table in (*_OWN, *(_PERSONAL if erase else ())):
         txn.later(f"DELETE FROM {table} WHERE user_id = %s", (user_id,))
     txn.later("INSERT INTO departing_users (user_id) VALUES (%s) ON CONFLICT DO NOTHING", (user_id,))

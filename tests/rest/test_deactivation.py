@@ -162,6 +162,32 @@ async def test_erasure(server: TestServer) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_administrators_end_accounts_too(server: TestServer) -> None:
+    alice, bob, admin = [await person(server, name) for name in ("alice", "bob", "admin")]
+    room = await bob.room()
+    await alice.join(room)
+    path = f"/_synapse/admin/v1/deactivate/{alice.id}"
+    assert await bob.refused("POST", path, {}) == (403, "M_FORBIDDEN")
+    await server.hs.database.write(
+        "test", lambda txn: txn.execute("UPDATE users SET admin = true WHERE user_id = %s", (admin.id,))
+    )
+    await server.hs.accounts.authenticator.forget(await server.hs.accounts.tokens.hashes_of(admin.id))
+    for user_id, code, errcode in (
+        ("@nobody:test", 404, "M_NOT_FOUND"),
+        ("@alice:far", 404, "M_NOT_FOUND"),
+        ("alice", 400, "M_INVALID_PARAM"),
+    ):
+        assert await admin.refused("POST", f"/_synapse/admin/v1/deactivate/{user_id}", {}) == (code, errcode)
+    assert await admin.refused("POST", path, {"erase": "yes"}) == (400, "M_BAD_JSON")
+    assert await admin.post(path) == {"id_server_unbind_result": "success"}
+    assert await alice.refused("GET", "/account/whoami") == (401, "M_UNKNOWN_TOKEN")
+    await until_gone(bob, alice, room)
+    assert await rows(server, "profiles", alice) == 1
+    assert await admin.post(path, {"erase": True}) == {"id_server_unbind_result": "success"}
+    assert await rows(server, "profiles", alice) == 0
+
+
+@pytest_twisted.ensureDeferred
 async def test_workers_let_nobody_in_either(database_settings: PoolSettings) -> None:
     async with cluster(database_settings, "synchrotron", "client_reader") as hs:
         alice = Person(hs.main.client, "@alice:test", await hs.main.client.register("alice", PASSWORD))

@@ -77,6 +77,7 @@ _REPORTS = tuple(
 
 ADMIN = (
     *_REPORTS,
+    Endpoint("admin_deactivate", f"{_ADMIN}/deactivate/{{user_id}}", _POST, auth=Auth.ADMIN),
     # Whoever knows the shared registration secret proves it with a MAC over the nonce.
     Endpoint("admin_register_nonce", f"{_ADMIN}/register", _GET, auth=Auth.NONE),
     Endpoint("admin_register", f"{_ADMIN}/register", _POST, auth=Auth.NONE),
