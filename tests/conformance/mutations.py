@@ -104,7 +104,7 @@ def mutations(asked: Asked, registry: Any) -> Iterator[Mutation]:
         yield from _bodies(asked, validator)
     for parameter in asked.operation.parameters_in("query"):
         yield from _queries(parameter)
-        if asked.query.get(parameter["name"], "").startswith("{"):
+        if asked.query.get(parameter["name"], "").startswith('{"'):
             yield from _json_queries(asked, parameter["name"], registry)
     for parameter in asked.operation.parameters_in("path"):
         for text in TEXTS:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 
 import orjson
 import pytest
@@ -11,10 +10,10 @@ import pytest_twisted
 
 from synapse.api.routes import route_of
 from synapse.http.server import Answer
-from tests.conformance.examples import Example, served
-from tests.conformance.mutations import Mutation, encoded, mutations
-from tests.conformance.town import Town, uses_up
-from tests.spec.answers import answers
+from tests.conformance.examples import Asked, Example, served
+from tests.conformance.mutations import encoded
+from tests.conformance.town import Town
+from tests.conformance.trials import problems_of
 from tests.spec.description import MISSING, description
 
 SERVED = served()
@@ -26,7 +25,7 @@ pytestmark = pytest.mark.skipif(described is None, reason=MISSING)
 @pytest_twisted.ensureDeferred
 async def test_what_is_wrong_is_refused(town: Town, example: Example, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.ERROR)
-    problems = await _problems(town, example, lambda _: True)
+    problems = await problems_of(town, example)
     assert not problems, f"{len(problems)} problems:\n" + "\n".join(problems[:40])
     assert not caplog.records
 
@@ -45,49 +44,9 @@ async def test_what_is_wrong_is_refused_by_workers(
 ) -> None:
     """Refusals of the main process come through; what a worker refuses never gets there."""
     caplog.set_level(logging.ERROR)
-    problems = await _problems(workers, example, lambda mutation: mutation.wants_no_waiting)
+    problems = await problems_of(workers, example, lambda mutation: mutation.wants_no_waiting)
     assert not problems, f"{len(problems)} problems:\n" + "\n".join(problems[:40])
     assert not caplog.records
-
-
-async def _problems(town: Town, example: Example, is_wanted: Callable[[Mutation], bool]) -> list[str]:
-    """What is not as it should be when an example is made wrong in those ways."""
-    known = answers()
-    assert known is not None
-    asked = await town.asked(example)
-    writes = asked.operation.method != "GET"
-    problems = []
-    traces = await town.traces()
-    for mutation in filter(is_wanted, mutations(asked, known.registry)):
-        target, body = mutation.apply(await town.asked(example, anew=False))
-        means_the_same = known.operation(asked.operation.method, target, body) is asked.operation
-        try:
-            answer = await town.handle(asked.operation.method, target, body, asked.user)
-        except AssertionError as e:
-            problems.append(f"{mutation.what}: {e}")
-            continue
-        if problem := _problem(mutation.errors if means_the_same else None, answer):
-            problems.append(f"{mutation.what}: {problem}")
-        if writes:
-            after = await town.traces()
-            if answer.code >= 400 and after != traces:
-                problems.append(f"{mutation.what}: left traces behind")
-            if answer.code < 300 and uses_up(example):
-                await town.asked(example)
-                after = await town.traces()
-            traces = after
-    return problems
-
-
-def _problem(errors: frozenset[str] | None, answer: Answer) -> str | None:
-    if answer.code >= 500:
-        return f"a fault of the server: {answer.body[:300]!r}"
-    if errors is None:
-        return None
-    if answer.code < 400:
-        return f"answered {answer.code}, and not with one of {sorted(errors)}"
-    errcode = orjson.loads(answer.body)["errcode"]
-    return None if errcode in errors else f"{answer.code} {answer.body[:200]!r}, not {sorted(errors)}"
 
 
 @pytest.mark.parametrize("example", SERVED, ids=str)
@@ -115,3 +74,33 @@ async def test_other_methods_are_not_recognized(town: Town, example: Example) ->
     path, _, query = asked.target().partition("?")
     unknown = await town.handle(asked.operation.method, f"{path}/no/such/thing?{query}", encoded(asked))
     assert (unknown.code, orjson.loads(unknown.body)["errcode"]) == (404, "M_UNRECOGNIZED")
+
+
+class _Careless:
+    """A server that takes everything, or that fails at everything."""
+
+    def __init__(self, example: Example, answer: Answer) -> None:
+        assert described is not None
+        self._asked = Asked(described.operation(example.operation), example.path, example.query, example.body, "alice")
+        self._answer = answer
+
+    async def asked(self, example: Example, *, anew: bool = True) -> Asked:
+        return self._asked
+
+    async def traces(self) -> int:
+        return 0
+
+    async def handle(self, *_: object) -> Answer:
+        return self._answer
+
+
+@pytest.mark.parametrize("example", SERVED, ids=str)
+@pytest_twisted.ensureDeferred
+async def test_a_careless_server_is_found_out(example: Example) -> None:
+    """The tests above fail where there is something to fail at."""
+    failing = _Careless(example, Answer(500, b'{"errcode":"M_UNKNOWN","error":"Oh."}'))
+    taking = _Careless(example, Answer(200, b"{}"))
+    tried = await problems_of(failing, example)
+    assert len(tried) > 30 or not (example.path or example.query or example.body)
+    if example.body is not None and failing._asked.operation.body is not None:
+        assert len(await problems_of(taking, example)) >= 13

@@ -1,0 +1,68 @@
+"""Makes a request wrong in every way, and looks at what comes of each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import orjson
+
+from synapse.http.server import Answer
+from tests.conformance.examples import Asked, Example
+from tests.conformance.mutations import Mutation, mutations
+from tests.conformance.town import uses_up
+from tests.spec.answers import answers
+
+
+class Tried(Protocol):
+    """What is tried: a town."""
+
+    async def asked(self, example: Example, *, anew: bool = True) -> Asked: ...
+
+    async def handle(self, method: str, target: str, body: bytes, user: str) -> Answer: ...
+
+    async def traces(self) -> Any: ...
+
+
+def _all(_: Mutation) -> bool:
+    return True
+
+
+async def problems_of(town: Tried, example: Example, is_wanted: Callable[[Mutation], bool] = _all) -> list[str]:
+    """What is not as it should be when an example is made wrong in those ways."""
+    known = answers()
+    assert known is not None
+    asked = await town.asked(example)
+    writes = asked.operation.method != "GET"
+    problems = []
+    traces = await town.traces()
+    for mutation in filter(is_wanted, mutations(asked, known.registry)):
+        target, body = mutation.apply(await town.asked(example, anew=False))
+        means_the_same = known.operation(asked.operation.method, target, body) is asked.operation
+        try:
+            answer = await town.handle(asked.operation.method, target, body, asked.user)
+        except AssertionError as e:
+            problems.append(f"{mutation.what}: {e}")
+            continue
+        if problem := _problem(mutation.errors if means_the_same else None, answer):
+            problems.append(f"{mutation.what}: {problem}")
+        if writes:
+            after = await town.traces()
+            if answer.code >= 400 and after != traces:
+                problems.append(f"{mutation.what}: left traces behind")
+            if answer.code < 300 and uses_up(example):
+                await town.asked(example)
+                after = await town.traces()
+            traces = after
+    return problems
+
+
+def _problem(errors: frozenset[str] | None, answer: Answer) -> str | None:
+    if answer.code >= 500:
+        return f"a fault of the server: {answer.body[:300]!r}"
+    if errors is None:
+        return None
+    if answer.code < 400:
+        return f"answered {answer.code}, and not with one of {sorted(errors)}"
+    errcode = orjson.loads(answer.body)["errcode"]
+    return None if errcode in errors else f"{answer.code} {answer.body[:200]!r}, not {sorted(errors)}"
