@@ -1,6 +1,10 @@
 """Statements that a connection has had planned: PostgreSQL then parses and plans them once, and not each time, which
 for the small questions of hot paths is most of their cost.
 
+A plan serves for all parameters, even where the database believes that one made for these would be better: that
+belief comes of not knowing how long lists will be, and costs a plan each time. So what is planned must be a question
+that has one good plan, whatever it asks for.
+
 A plan is made for what the tables hold at that time, and is made anew when their statistics change. In the first
 minute of a new database there are none while the tables grow, so plans are not kept for longer than `KEPT_SECONDS`.
 """
@@ -52,6 +56,12 @@ class Session(Connection):
             return False
         self._since = now
         return True
+
+
+def keep_plans(connection: Connection) -> None:
+    """Tells the database, outside a transaction, to use plans again instead of making others for each execution."""
+    with connection.cursor() as cursor:
+        cursor.execute("SET plan_cache_mode = force_generic_plan")
 
 
 def values_of(planned: Planned, params: Sequence[Any] | Mapping[str, Any]) -> Sequence[Any]:

@@ -21,7 +21,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from synapse.storage.errors import DatabaseClosed
-from synapse.storage.plans import Session
+from synapse.storage.plans import Session, keep_plans
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
@@ -211,4 +211,5 @@ def connect(settings: PoolSettings) -> Connection:
     connection.autocommit = True
     if connection.encoding != "UTF8":
         connection.set_client_encoding("UTF8")
+    keep_plans(connection)
     return connection

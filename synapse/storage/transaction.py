@@ -51,7 +51,8 @@ class Transaction:
     def planned(self, sql: str, params: Params = ()) -> None:
         """`execute` for a statement that is run over and over with the same text: the database plans it once.
 
-        Only for SQL that is put together in few ways, as each connection keeps each text.
+        Only for SQL that is put together in few ways, as each connection keeps each text, and for questions that have
+        one good plan, whatever their parameters.
         """
         self._count(sql)
         self._run(*self._as_planned(sql, params))
