@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import msgspec
 
-from synapse.config import sections
+from synapse.config import limits, sections
 from synapse.config.errors import ConfigError
 from synapse.config.files import Merged, read_files
 from synapse.config.listeners import Listener
@@ -35,7 +35,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     keys: sections.KeysConfig
     registration: sections.RegistrationConfig
     outgoing: sections.OutgoingConfig
-    ratelimiting: sections.RatelimitConfig
+    ratelimiting: limits.RatelimitConfig
     media: sections.MediaConfig
     duties: sections.DutiesConfig
     workers: sections.WorkersConfig

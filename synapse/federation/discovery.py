@@ -14,8 +14,6 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import urljoin, urlsplit
 
-import orjson
-
 from synapse.api.identifiers import is_server_name, split_server_name
 from synapse.http.client import ClientError
 
@@ -123,11 +121,7 @@ def _direct(server_name: str) -> Target:
 
 
 def _delegated(answer: ClientAnswer) -> str | None:
-    try:
-        content = orjson.loads(answer.body) if answer.code == 200 else None
-    except orjson.JSONDecodeError:
-        return None
-    named = content.get("m.server") if isinstance(content, dict) else None
+    named = answer.json_object().get("m.server") if answer.code == 200 else None
     return named if isinstance(named, str) and is_server_name(named) else None
 
 

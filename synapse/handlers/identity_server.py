@@ -86,7 +86,7 @@ class IdentityServers:
             algorithm, pepper, hashed = _hashed(details, wanted)
             body = {"addresses": [hashed], "algorithm": algorithm, "pepper": pepper}
             answer = await self._send(wanted, "POST", "/lookup", body)
-            if attempt == 1 and answer.code == 400 and _object(answer).get("errcode") == "M_INVALID_PEPPER":
+            if attempt == 1 and answer.code == 400 and answer.json_object().get("errcode") == "M_INVALID_PEPPER":
                 continue  # it has just been changed
             mappings = _successful(answer, wanted.id_server).get("mappings")
             user_id = mappings.get(hashed) if isinstance(mappings, dict) else None
@@ -117,7 +117,7 @@ class IdentityServers:
             answer = await self._client().request("GET", url, within=WITHIN, max_answer=MAX_ANSWER)
         except (ClientError, ValueError):
             return False
-        return answer.code == 200 and _object(answer).get("valid") is True
+        return answer.code == 200 and answer.json_object().get("valid") is True
 
     async def _ask(self, wanted: Invite3pid, method: str, path: str, body: Any = None) -> dict[str, Any]:
         return _successful(await self._send(wanted, method, path, body), wanted.id_server)
@@ -177,17 +177,9 @@ def _keys(answer: dict[str, Any]) -> Iterator[PublicKey]:
             yield PublicKey(key, url if isinstance(url, str) and len(url) <= _MAX_TEXT else None)
 
 
-def _object(answer: ClientAnswer) -> dict[str, Any]:
-    try:
-        value = orjson.loads(answer.body)
-    except orjson.JSONDecodeError:
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
 def _successful(answer: ClientAnswer, id_server: str) -> dict[str, Any]:
     """The answer's object; raises what the server refuses, in words that are safe to pass on."""
-    found = _object(answer)
+    found = answer.json_object()
     if answer.code == 200:
         return found
     errcode, error = found.get("errcode"), found.get("error")

@@ -11,8 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-import orjson
-
 from synapse.api.constants import EventTypes, Membership
 from synapse.api.errors import Codes, MatrixError, limit_exceeded
 from synapse.api.identifiers import domain_of, is_server_name
@@ -112,7 +110,7 @@ def policy_of(content: dict[str, Any]) -> Policy | None:
 
 
 def _signed(event: Event, policy: Policy, answer: ClientAnswer) -> Event:
-    found = _object(answer)
+    found = answer.json_object()
     if answer.code != 200:
         raise _refusal(policy, answer, found)
     by_server = found.get(policy.via)
@@ -149,11 +147,3 @@ def _refusal(policy: Policy, answer: ClientAnswer, found: dict[str, Any]) -> Mat
         code = answer.code if answer.code in (400, 403) else 403
         return MatrixError(code, Codes.FORBIDDEN, sentence)
     return MatrixError(answer.code, str(errcode), sentence)
-
-
-def _object(answer: ClientAnswer) -> dict[str, Any]:
-    try:
-        value = orjson.loads(answer.body)
-    except orjson.JSONDecodeError:
-        return {}
-    return value if isinstance(value, dict) else {}

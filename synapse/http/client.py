@@ -11,6 +11,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectError
 from twisted.internet.interfaces import IAddress
@@ -87,6 +88,14 @@ class ClientAnswer:
     code: int
     headers: dict[str, str]
     body: bytes
+
+    def json_object(self) -> dict[str, Any]:
+        """The object that the body is; an empty one where it is anything else."""
+        try:
+            value = orjson.loads(self.body)
+        except orjson.JSONDecodeError:
+            return {}
+        return value if isinstance(value, dict) else {}
 
 
 class ProcessClient:

@@ -9,7 +9,7 @@ from twisted.internet.task import Clock
 
 from synapse.api.errors import MatrixError
 from synapse.api.routes import ENDPOINTS
-from synapse.config.sections import RatelimitConfig
+from synapse.config.limits import RatelimitConfig
 from synapse.http.ratelimit import Buckets, Rate, RateLimits
 from synapse.metrics import table
 
