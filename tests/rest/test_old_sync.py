@@ -228,3 +228,27 @@ async def test_who_follows_the_stream_is_online(server: TestServer) -> None:
     answer = await alice.get("/events?from=s0&timeout=20000")
     [event] = [each for each in answer["chunk"] if each["type"] == "m.presence"]
     assert (event["sender"], event["content"]["presence"]) == (alice.id, "online")
+
+
+@pytest_twisted.ensureDeferred
+async def test_statements_do_not_grow_with_the_number_of_rooms(server: TestServer) -> None:
+    alice, bob = await person(server, "alice"), await person(server, "bob")
+
+    async def costs(rooms: int) -> tuple[int, int]:
+        """Statements of a first look at everything, and of news from one room."""
+        for _ in range(rooms):
+            room = await alice.room()
+            await bob.join(room)
+            await bob.put(f"/user/{bob.id}/rooms/{room}/tags/work", {})
+        await bob.get("/initialSync?limit=2")
+        with server.hs.database.counted() as first:
+            await bob.get("/initialSync?limit=3")
+        token = await now(bob)
+        await alice.say(room, f"one of {rooms}")
+        with server.hs.database.counted() as news:
+            assert "m.room.message" in {event["type"] for event in await since(bob, token)}
+        return first.statements_read, news.statements_read
+
+    (few, news), (many, more_news) = await costs(2), await costs(10)
+    assert few == many
+    assert max(news, more_news) <= 3
