@@ -19,6 +19,7 @@ from tests.support.simulated_cluster import SYNCHROTRONS, SimulatedCluster, User
 Json = dict[str, Any]
 Key = tuple[str, str]
 _THINKING_SECONDS = 1.0
+_LOST = (0, 503)  # the process was killed, or misses one that was
 _FILTERS = ("", '{"room":{"timeline":{"limit":2}}}', '{"room":{"timeline":{"limit":50}}}')
 
 
@@ -110,17 +111,22 @@ class Member:
         chosen = self._rng.choices([action for action, _ in actions], [weight for _, weight in actions])[0]
         await chosen(self._rng.choice(self.rooms))
 
-    async def _call(self, method: str, path: str, body: Any = None, **how: Any) -> Json | None:
-        """The answer, None if it was no."""
-        code, answer = await self._cluster.request(self.user, method, path, body, **how)
-        self._journal.answers[f"{code} {answer.get('errcode', '')}".strip()] += 1
-        assert code in (200, 403, 404) or answer.get("errcode") in ("M_UNKNOWN", "M_BAD_STATE"), (method, path, answer)
-        return answer if code == 200 else None
+    async def _call(self, method: str, path: str, body: Any = None, *, insist: bool = False) -> Json | None:
+        """The answer, None if it was no, or lost; with `insist`, it is asked again until there is one."""
+        for _ in range(60):
+            code, answer = await self._cluster.request(self.user, method, path, body)
+            self._journal.answers[f"{code} {answer.get('errcode', '')}".strip()] += 1
+            lost = code in _LOST
+            assert lost or code in (200, 403, 404) or answer["errcode"] in ("M_UNKNOWN", "M_BAD_STATE"), (path, answer)
+            if not (lost and insist):
+                return answer if code == 200 else None
+            await self._cluster.world.pause(0.5)
+        raise AssertionError("nobody answers any more")
 
     async def _send(self, room_id: str, body: str, txn_id: str) -> None:
         content = {"msgtype": "m.text", "body": body}
         path = f"/rooms/{room_id}/send/m.room.message/{txn_id}"
-        answer = await self._call("PUT", path, content)
+        answer = await self._call("PUT", path, content, insist=True)
         if answer is not None:
             what = Acknowledged(room_id, self.user_id, "m.room.message", None, content)
             self._journal.told(answer["event_id"], what)
@@ -211,6 +217,9 @@ class Member:
             query["filter"] = self._filter
         where = on or (self._home if self._rng.random() < 0.8 else self._rng.choice(SYNCHROTRONS))
         code, answer = await self._cluster.request(self.user, "GET", "/sync", on=where, **query)
+        if code in _LOST:
+            await self._cluster.world.pause(0.5)
+            return True
         assert code == 200, answer
         self._take(answer)
         moved, self._since = answer["next_batch"] != self._since, answer["next_batch"]

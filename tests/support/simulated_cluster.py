@@ -6,11 +6,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 from unittest import mock
 from urllib.parse import urlencode
 
 import orjson
+from twisted.internet.defer import DeferredList
 
 from synapse.api.routes import App, route_of
 from synapse.handlers.tokens import hash_token, make_token
@@ -21,11 +22,15 @@ from synapse.storage.database import Database
 from synapse.storage.pool import PoolSettings
 from synapse.storage.users import NewUser
 from tests.spec import answers
+from tests.support.deferreds import started
 from tests.support.homeserver import TestServer
 from tests.support.postgres import SERVER_NAME
-from tests.support.simulation import Complaints, SimulatedPool, Simulation
+from tests.support.simulation import Complaints, Life, SimulatedPool, Simulation
 
 C = "/_matrix/client/v3"
+LOST: Final = (0, {"errcode": "nobody answers"})
+"""The answer of a process that was killed before it gave one, or is not there."""
+
 _MANY = {"per_second": 100_000, "burst_count": 100_000}
 _UNLIMITED: dict[str, Any] = {
     "rc_message": _MANY,
@@ -58,33 +63,49 @@ class SimulatedCluster:
         self.world = world
         self._settings = settings
         self.servers: dict[str, TestServer] = {}
+        self._lives: dict[str, Life] = {}
+        self._dead: list[TestServer] = []
+        self._ports = (0, 0)  # of the main process: replication, and calls to it
         self.complaints = Complaints()
         self.rng = world.generator()
         self._chance = world.chance()
 
     async def start(self) -> None:
-        main = self._make("main", {})
-        await main.start()
-        replication = main.listen(main.hs.replication.factory())
-        calls = main.listen(Site(main.hs.router, self.world, frozenset({"replication"})))
-        for name, app in WORKERS.items():
-            await self._make(
-                name,
-                {
-                    "worker_app": str(app.value),
-                    "worker_name": name,
-                    "worker_replication_host": "127.0.0.1",
-                    "worker_replication_port": replication,
-                    "worker_replication_http_port": calls,
-                },
-            ).start()
+        for name in ("main", *WORKERS):
+            await self.start_one(name)
+
+    async def start_one(self, name: str) -> None:
+        """Starts a process, or one in the place of a killed one."""
+        if name == "main":
+            main = self._make("main", {})
+            await main.start()
+            replication, calls = self._ports
+            site = Site(main.hs.router, main.hs.reactor, frozenset({"replication"}))
+            self._ports = main.listen(main.hs.replication.factory(), replication), main.listen(site, calls)
+            self.servers["main"] = main
+            return
+        options = {
+            "worker_app": str(WORKERS[name].value),
+            "worker_name": name,
+            "worker_replication_host": "127.0.0.1",
+            "worker_replication_port": self._ports[0],
+            "worker_replication_http_port": self._ports[1],
+        }
+        worker = self._make(name, options)
+        await worker.start()
+        self.servers[name] = worker
+
+    def kill(self, name: str) -> None:
+        """Kills a process: whatever it had begun stays undone, or done without its knowing."""
+        self._lives[name].kill()
+        self._dead.append(self.servers.pop(name))
 
     def _make(self, name: str, options: dict[str, Any]) -> TestServer:
-        server = TestServer(self._settings, self.world, {**_UNLIMITED, **options})
-        database: Any = Database(self.world, self._settings)
-        database.pool = SimulatedPool(self.world, self._settings)
+        life = self._lives[name] = Life(self.world)
+        server = TestServer(self._settings, life, {**_UNLIMITED, **options})
+        database: Any = Database(life, self._settings)
+        database.pool = SimulatedPool(life, self._settings)
         vars(server.hs)["database"] = database
-        self.servers[name] = server
         return server
 
     async def add_user(self, user: User) -> None:
@@ -99,14 +120,20 @@ class SimulatedCluster:
     ) -> tuple[int, Any]:
         """What a proxy would do with a request of that user: some process that the routes name answers it."""
         path = C + path
-        server = self.servers[on or self.rng.choice(self.serving(method, path))]
+        name = on or self.rng.choice(self.serving(method, path))
+        if name not in self.servers:
+            return LOST
+        server, life = self.servers[name], self._lives[name]
         if query:
             path += "?" + urlencode(query)
         headers = {"host": SERVER_NAME, "authorization": f"Bearer {user.token}"}
         sent = b"" if body is None else orjson.dumps(body)
         await self.world.pause(self._chance.delay())
-        answer = await server.hs.router.handle(RawRequest(method, path, headers, sent))
+        answering = started(server.hs.router.handle(RawRequest(method, path, headers, sent)))
+        answer, _ = await DeferredList([answering, life.death()], fireOnOneCallback=True, fireOnOneErrback=True)
         await self.world.pause(self._chance.delay())
+        if answer is None:
+            return LOST
         answers.check(method, path, sent, answer.code, answer.body)
         return answer.code, orjson.loads(answer.body)
 
@@ -125,6 +152,8 @@ class SimulatedCluster:
     async def stop(self) -> None:
         for server in reversed(self.servers.values()):
             await server.stop()
+        for dead in self._dead:
+            dead.hs.database.close()
 
 
 @contextmanager

@@ -102,7 +102,15 @@ class Simulation(Clock):
     def close_port(self, port: int) -> None:
         self._ports.pop(port, None)
 
+    def abort_all(self, port: int) -> None:
+        """Breaks the connections to a port."""
+        for pipe in list(self.pipes):
+            if pipe.port == port:
+                pipe.abortConnection()
+
     def _connect(self, port: int, factory: Any, connector: Connector) -> None:
+        if connector.killed:
+            return
         if port not in self._ports:
             failure: Failure = Failure(ConnectionRefusedError())
             factory.clientConnectionFailed(connector, failure)
@@ -114,6 +122,60 @@ class Simulation(Clock):
         far.protocol, near.protocol = self._ports[port].buildProtocol(_LOCAL), factory.buildProtocol(_LOCAL)
         far.protocol.makeConnection(far)
         near.protocol.makeConnection(near)
+
+
+class Life:
+    """The reactor as one process sees it, which may be killed: from then on nothing of it happens any more."""
+
+    def __init__(self, world: Simulation) -> None:
+        self._world = world
+        self._alive = True
+        self._ports: list[Port] = []
+        self._connectors: list[Connector] = []
+        self._waiting: list[Deferred[None]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._world, name)
+
+    def callLater(self, delay: float, callable: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        return self._world.callLater(delay, self._call, callable, args, kwargs)
+
+    def callFromThread(self, callable: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+        self.callLater(0, callable, *args, **kwargs)
+
+    callInThread = callFromThread
+
+    def listenTCP(self, port: int, factory: Any, backlog: int = 50, interface: str = "") -> Port:
+        self._ports.append(self._world.listenTCP(port, factory))
+        return self._ports[-1]
+
+    def connectTCP(
+        self, host: str, port: int, factory: Any, timeout: float = 30.0, bindAddress: Any = None
+    ) -> Connector:
+        connector = Connector() if not self._alive else self._world.connectTCP(host, port, factory)
+        self._connectors.append(connector)
+        return connector
+
+    def death(self) -> Deferred[None]:
+        """Fires when the process is killed."""
+        self._waiting.append(Deferred())
+        return self._waiting[-1]
+
+    def kill(self) -> None:
+        """Ends the process as `kill -9` does, at this moment."""
+        self._alive = False
+        for port in self._ports:
+            self._world.abort_all(port.number)
+            port.stopListening()
+        for connector in self._connectors:
+            connector.kill()
+        for waiting in self._waiting:
+            if not waiting.called:
+                waiting.callback(None)
+
+    def _call(self, callable: Callable[..., Any], args: Any, kwargs: Any) -> None:
+        if self._alive:
+            callable(*args, **kwargs)
 
 
 class Chance:
@@ -131,23 +193,29 @@ class Port:
     """What `listenTCP` gives."""
 
     def __init__(self, world: Simulation, number: int) -> None:
-        self._world, self._number = world, number
+        self._world, self.number = world, number
 
     def getHost(self) -> IPv4Address:
-        return IPv4Address("TCP", "127.0.0.1", self._number)
+        return IPv4Address("TCP", "127.0.0.1", self.number)
 
     def stopListening(self) -> None:
-        self._world.close_port(self._number)
+        self._world.close_port(self.number)
 
 
 class Connector:
     """What `connectTCP` gives."""
 
     pipe: Pipe | None = None
+    killed = False
 
     def disconnect(self) -> None:
         if self.pipe is not None:
             self.pipe.loseConnection()
+
+    def kill(self) -> None:
+        self.killed = True
+        if self.pipe is not None:
+            self.pipe.abortConnection()
 
 
 class Pipe:
@@ -232,7 +300,7 @@ class Pipe:
 class SimulatedPool:
     """Stands in for `ConnectionPool`: a transaction happens at one moment, before and after which time goes by."""
 
-    def __init__(self, world: Simulation, settings: PoolSettings) -> None:
+    def __init__(self, world: Life, settings: PoolSettings) -> None:
         self.settings = settings
         self.size, self.waiting = 1, 0
         self._world = world
