@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from OpenSSL import SSL
+from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
+from zope.interface import implementer
 
 from synapse.config import ConfigError
 
@@ -14,16 +16,17 @@ if TYPE_CHECKING:
 _CIPHERS = "TLS13+AESGCM+AES128:TLS13+AESGCM+AES256:TLS13+CHACHA20:ECDH+AESGCM:ECDH+CHACHA20:!aNULL:!MD5:!DSS:!AESCCM"
 
 
+@implementer(IOpenSSLServerConnectionCreator)
 class Certificate:
-    """Certificate and private key, in the shape of Twisted's context factories. Raises `ConfigError`."""
+    """Certificate and private key, in the shape in which Twisted wants them. Raises `ConfigError`."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
         self._context = self._read()
 
-    def getContext(self) -> SSL.Context:
-        """What the next connection is made with."""
-        return self._context
+    def serverConnectionForTLS(self, tlsProtocol: Any) -> SSL.Connection:
+        """The next connection."""
+        return SSL.Connection(self._context, None)
 
     def reload(self) -> None:
         """Read both files again. If they are not right, raises `ConfigError` and stays with the old ones."""

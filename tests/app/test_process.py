@@ -263,6 +263,10 @@ def test_tls_and_a_new_certificate_after_a_hangup(place: Place, tmp_path: Path) 
     process.tell(signal.SIGHUP)
     place.get("now")
     assert _presented(port) == second
+    process.tell(signal.SIGTERM)
+    _, said = process.finish()
+    assert "Traceback" not in said
+    assert "Warning: <synapse" not in said, "Twisted takes the certificate as it is"
 
 
 def test_a_certificate_that_is_none(place: Place, tmp_path: Path) -> None:
