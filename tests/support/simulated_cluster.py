@@ -11,7 +11,7 @@ from unittest import mock
 from urllib.parse import urlencode
 
 import orjson
-from twisted.internet.defer import DeferredList
+from twisted.internet.defer import CancelledError, DeferredList
 
 from synapse.api.routes import App, route_of
 from synapse.handlers.tokens import hash_token, make_token
@@ -133,6 +133,9 @@ class SimulatedCluster:
         answer, _ = await DeferredList([answering, life.death()], fireOnOneCallback=True, fireOnOneErrback=True)
         await self.world.pause(self._chance.delay())
         if answer is None:
+            # What the dead process had begun ends here, rather than when somebody collects the garbage.
+            answering.addErrback(lambda failure: failure.trap(CancelledError))
+            answering.cancel()
             return LOST
         answers.check(method, path, sent, answer.code, answer.body)
         return answer.code, orjson.loads(answer.body)
