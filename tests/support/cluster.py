@@ -25,6 +25,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from synapse.api.routes import find, route_of
+from tests.support.limits import UNLIMITED
 
 ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT / "demo"))  # whose modules are scripts, not a package
@@ -32,17 +33,7 @@ sys.path.append(str(ROOT / "demo"))  # whose modules are scripts, not a package
 import front  # noqa: E402  # found through the line above
 import site_files  # noqa: E402
 
-_MANY = {"per_second": 100_000, "burst_count": 100_000}
-_UNLIMITED: dict[str, Any] = {
-    "rc_message": _MANY,
-    "rc_room_creation": _MANY,
-    "rc_registration": _MANY,
-    "rc_login": {"address": _MANY, "account": _MANY, "failed_attempts": _MANY},
-    "rc_joins": {"local": _MANY, "remote": _MANY},
-    "rc_invites": {"per_room": _MANY, "per_user": _MANY, "per_issuer": _MANY},
-    "bcrypt_rounds": 4,
-    "enable_metrics": True,
-}
+_OPTIONS: dict[str, Any] = {**UNLIMITED, "bcrypt_rounds": 4, "enable_metrics": True}
 Served = Counter[tuple[str, str, str]]  # (process, endpoint, method): requests
 
 
@@ -75,7 +66,7 @@ class Cluster:
         self.shared_secret = str(yaml.safe_load(self.main.read_text())["registration_shared_secret"])
 
     def _configure(self) -> None:
-        options = yaml.safe_load(self.main.read_text()) | _UNLIMITED
+        options = yaml.safe_load(self.main.read_text()) | _OPTIONS
         options["listeners"].append(self._metrics_listener("homeserver"))
         if not self.workers:
             options |= {name: True for name, value in site_files.SHARED.items() if value is False}

@@ -24,6 +24,7 @@ from synapse.storage.users import NewUser
 from tests.spec import answers
 from tests.support.deferreds import started
 from tests.support.homeserver import TestServer
+from tests.support.limits import UNLIMITED
 from tests.support.postgres import SERVER_NAME
 from tests.support.simulation import Complaints, Life, SimulatedPool, Simulation
 
@@ -31,14 +32,6 @@ C = "/_matrix/client/v3"
 LOST: Final = (0, {"errcode": "nobody answers"})
 """The answer of a process that was killed before it gave one, or is not there."""
 
-_MANY = {"per_second": 100_000, "burst_count": 100_000}
-_UNLIMITED: dict[str, Any] = {
-    "rc_message": _MANY,
-    "rc_registration": _MANY,
-    "rc_login": {"address": _MANY, "account": _MANY, "failed_attempts": _MANY},
-    "rc_joins": {"local": _MANY, "remote": _MANY},
-    "rc_invites": {"per_room": _MANY, "per_user": _MANY, "per_issuer": _MANY},
-}
 CREATORS = ("creator1", "creator2")
 SYNCHROTRONS = ("synchrotron1", "synchrotron2")
 WORKERS = {
@@ -102,7 +95,7 @@ class SimulatedCluster:
 
     def _make(self, name: str, options: dict[str, Any]) -> TestServer:
         life = self._lives[name] = Life(self.world)
-        server = TestServer(self._settings, life, {**_UNLIMITED, **options})
+        server = TestServer(self._settings, life, {**UNLIMITED, **options})
         database: Any = Database(life, self._settings)
         database.pool = SimulatedPool(life, self._settings)
         vars(server.hs)["database"] = database
