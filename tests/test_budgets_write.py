@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import pytest_twisted
 from twisted.internet.defer import gatherResults
 
@@ -49,9 +50,11 @@ async def test_messages_at_the_same_time_share_their_statements(database: Databa
     assert counts.round_trips <= 4
 
 
+@pytest.mark.parametrize("workers", [0, 1])
 @pytest_twisted.ensureDeferred
-async def test_a_join_takes_twelve_statements_at_most(database: Database) -> None:
-    process = (await start(database)).main
+async def test_a_join_takes_twelve_statements_at_most(database: Database, workers: int) -> None:
+    cluster = await start(database, workers=workers)
+    process = [cluster.main, *cluster.workers][-1]
     room_id = await process.room(joined=MEMBERS)
     await process.say(ALICE, room_id)
     with database.counted() as counts:
@@ -72,9 +75,11 @@ async def test_a_join_after_many_is_no_dearer(database: Database) -> None:
         await process.memberships.leave(requester, room_id)
 
 
+@pytest.mark.parametrize("workers", [0, 1])
 @pytest_twisted.ensureDeferred
-async def test_a_room_is_created_in_one_batch(database: Database) -> None:
-    process = (await start(database)).main
+async def test_a_room_is_created_in_one_batch(database: Database, workers: int) -> None:
+    cluster = await start(database, workers=workers)
+    process = [cluster.main, *cluster.workers][-1]
     await process.room()
     with database.counted() as counts:
         await process.room(name="A room", topic="Things", invite=[BOB.user_id], room_alias_name="here")

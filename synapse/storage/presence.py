@@ -159,15 +159,18 @@ _AROUND = "(p.state <> 'offline' OR p.last_active_ts >= %s)"
 def _in_rooms(
     txn: Transaction, room_ids: list[str], until: int, active_since: int, own: str | None
 ) -> list[PresenceState]:
-    # The members lead, not everybody whom the server has ever seen.
+    # Each member is looked up, once: everybody whom the server has ever seen may be many more. The membership is
+    # compared in a way that no index knows, as there is one of all who are joined anywhere.
     txn.planned(
         f"""
-        SELECT {_SHOWN} FROM (
+        SELECT found.* FROM (
             SELECT cs.state_key AS user_id FROM current_state cs
-            WHERE cs.room_id = ANY(%s) AND cs.type = 'm.room.member' AND cs.membership = 'join'
+            WHERE cs.room_id = ANY(%s) AND cs.type = 'm.room.member' AND (cs.membership = 'join') IS TRUE
             UNION SELECT %s::text
-        ) AS member JOIN ({_WITH_PROFILE}) USING (user_id)
-        WHERE p.stream_id <= %s AND ({_AROUND} OR p.user_id = %s)
+        ) AS member CROSS JOIN LATERAL (
+            SELECT {_SHOWN} FROM {_WITH_PROFILE}
+            WHERE p.user_id = member.user_id AND p.stream_id <= %s AND ({_AROUND} OR p.user_id = %s) OFFSET 0
+        ) AS found
         """,
         (room_ids, own, until, active_since, own),
     )

@@ -366,7 +366,6 @@ CREATE TABLE push_actions (              -- events that count as unread or notif
     actions text NOT NULL,
     PRIMARY KEY (user_id, room_id, stream_ordering)
 );
-CREATE INDEX push_actions_user_stream ON push_actions (user_id, stream_ordering);
 
 CREATE TABLE receipts (
     stream_id bigint NOT NULL UNIQUE,

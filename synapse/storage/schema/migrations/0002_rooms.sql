@@ -81,3 +81,8 @@ CREATE INDEX event_auth_cited ON event_auth (auth_event_id);
 ---------------------------------------------------------------- deleted account data
 
 ALTER TABLE account_data ADD COLUMN deleted boolean NOT NULL DEFAULT false;
+
+---------------------------------------------------------------- unread
+
+-- Every message paid for it, and nothing asked by it.
+DROP INDEX push_actions_user_stream;
