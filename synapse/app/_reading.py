@@ -174,7 +174,7 @@ class Reading:
         """How far this process has seen the streams."""
         from synapse.sync.present import StreamPresent
 
-        return StreamPresent(self._hs.notifier)
+        return StreamPresent(self._hs.notifier, self._hs.is_main)
 
     def position(self) -> int:
         """The present position of the events stream."""

@@ -113,7 +113,7 @@ class EventStream:
         """What is new, after waiting for it if need be. Raises 403 for a room that is closed to the user."""
         start = question.since or self._present.token()
         if not self._present.token().covers(start):
-            await self._present.catch_up(start, _CATCH_UP)
+            await self._present.recognise(start, _CATCH_UP)
         deadline = self._clock.seconds() + question.wait / 1000
         position = start
         while True:

@@ -66,6 +66,9 @@ class Present(Protocol):
     async def catch_up(self, token: StreamToken, seconds: float) -> None:
         """Returns when `token()` covers this one, or after that time."""
 
+    async def recognise(self, since: StreamToken, seconds: float) -> None:
+        """The same for a token that a client brings."""
+
     async def wait(self, user_id: str, room_ids: frozenset[str], seconds: float) -> bool:
         """Waits for something that concerns the user or one of the rooms; False if the time is over (or the process
         leaves).
@@ -146,7 +149,7 @@ class SyncHandler:
             return self._finish(request, await self.context(request, None))
         present = self._sources.present
         if not present.token().covers(since):
-            await present.catch_up(since, _CATCH_UP)
+            await present.recognise(since, _CATCH_UP)
         deadline = self._clock.seconds() + request.timeout / 1000
         woken = True
         if not request.full_state and request.timeout and present.token() == since:

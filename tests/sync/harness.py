@@ -61,6 +61,9 @@ class FakePresent:
     async def catch_up(self, token: StreamToken, seconds: float) -> None:
         self.caught_up.append(token)
 
+    async def recognise(self, since: StreamToken, seconds: float) -> None:
+        await self.catch_up(since, seconds)
+
     async def wait(self, user_id: str, room_ids: frozenset[str], seconds: float) -> bool:
         deferred: Deferred[bool] = Deferred()
         self.waiting.append(deferred)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from synapse.replication.event_rows import EventRow, StateRow
@@ -106,11 +107,22 @@ def test_it_follows_the_streams_of_a_notifier() -> None:
     assert "@b:test" not in others.cache
     assert typing.users(ROOM) == ("@b:test",)
     assert recent.changed_rooms(0) == [ROOM]
-    present = StreamPresent(notifier)
+    present = StreamPresent(notifier, is_exact=True)
     assert present.token() == StreamToken(events=3, typing=9, receipts=6, account_data=1)
     notifier.start("events", 7)  # a gap
     assert recent.changed_rooms(6) is None
     assert recent.changed_rooms(7) == []
+
+
+@pytest.mark.parametrize("is_main", [True, False])
+def test_only_workers_wait_for_tokens_from_the_future(is_main: bool) -> None:
+    clock = Clock()
+    notifier = Notifier(clock)
+    present = StreamPresent(notifier, is_exact=is_main)
+    asked = Deferred.fromCoroutine(present.recognise(present.token()._replace(events=99), 5.0))
+    assert asked.called is is_main
+    clock.advance(5.0)
+    assert asked.called
 
 
 def test_recent_events_say_when_they_do_not_know() -> None:
