@@ -80,7 +80,7 @@ class Member:
         self._journal = journal
         self._since: str | None = None
         self._home = SYNCHROTRONS[number % 2]
-        self._state_after = number % 4 < 2
+        self.state_after = number % 4 < 2
         self._filter = _FILTERS[number % len(_FILTERS)]
         self._number = 0
         self._own: list[tuple[str, str]] = []
@@ -210,7 +210,7 @@ class Member:
 
     async def sync(self, wait_ms: int = 0, on: str | None = None) -> bool:
         """Syncs once more; whether there was news."""
-        query: Json = {"timeout": wait_ms, "use_state_after": str(self._state_after).lower()}
+        query: Json = {"timeout": wait_ms, "use_state_after": str(self.state_after).lower()}
         if self._since is not None:
             query["since"] = self._since
         if self._filter:
@@ -242,7 +242,7 @@ class Member:
         view = self.views.setdefault(room_id, View())
         view.enter()
         timeline = room.get("timeline", {}).get("events", [])
-        if self._state_after:
+        if self.state_after:
             state = room.get("state_after", {}).get("events", [])
         else:
             state = room.get("state", {}).get("events", [])

@@ -53,6 +53,12 @@ class Dag:
         """The room's present state."""
         return self.state_at(sorted(self.extremities))
 
+    @property
+    def overruled(self) -> set[StateKey]:
+        """The entries of which an event that came later than the one in force was overruled by it."""
+        last = {event.key: event_id for event_id, event in self.events.items() if event.is_state()}
+        return {key for key, event_id in self.present.items() if last[key] != event_id}
+
     def membership(self, user_id: str) -> str:
         """The user's present membership, `leave` if there is none."""
         own = self.present.get((EventTypes.MEMBER, user_id))

@@ -157,9 +157,12 @@ class Life:
         return connector
 
     def death(self) -> Deferred[None]:
-        """Fires when the process is killed."""
-        self._waiting.append(Deferred())
-        return self._waiting[-1]
+        """Fires when the process is killed, at once if it has been."""
+        waiting: Deferred[None] = Deferred()
+        self._waiting.append(waiting)
+        if not self._alive:
+            waiting.callback(None)
+        return waiting
 
     def kill(self) -> None:
         """Ends the process as `kill -9` does, at this moment."""
