@@ -96,6 +96,8 @@ _TXN: Final = """
         AND t.device_id = %(device)s AND e.sender = %(user)s)
 """
 
+# That children are not newer than `until` is asked in a way that no index knows: nearly all are older, and the
+# database would rather look through the whole room for what is older than through what relates to the parent.
 # How many events a thread has is kept; for those who have left, the events of then are counted.
 # The latest events of threads are parents as well: they come with their own edits and references. What is in a thread,
 # or edits or annotates, cannot be the root of one ("Threading"), and what edits cannot be edited.
@@ -110,7 +112,7 @@ _CHILDREN: Final = f"""
         FROM parents p CROSS JOIN LATERAL (
             SELECT c.* FROM events c
             WHERE c.relates_to = p.event_id AND c.room_id = p.room_id AND {IN_THREAD}
-              AND c.stream_ordering <= p.until AND c.sender <> ALL(%(ignored)s)
+              AND (c.stream_ordering <= p.until) IS TRUE AND c.sender <> ALL(%(ignored)s)
             ORDER BY c.depth DESC, c.stream_ordering DESC LIMIT p.candidates
         ) c WHERE p.relation_type IS NULL
     ), targets AS (
@@ -123,7 +125,7 @@ _CHILDREN: Final = f"""
         SELECT * FROM events e
         WHERE e.relates_to = p.event_id AND e.relation_type = '{RelationTypes.REPLACE}' AND e.room_id = p.room_id
           AND e.type = p.type AND e.sender = p.sender AND e.state_key IS NULL AND e.redacted_by IS NULL AND {SHOWN}
-          AND e.stream_ordering <= p.until AND e.sender <> ALL(%(ignored)s)
+          AND (e.stream_ordering <= p.until) IS TRUE AND e.sender <> ALL(%(ignored)s)
         ORDER BY e.origin_server_ts DESC, e.event_id COLLATE "C" DESC LIMIT p.candidates
     ) e WHERE p.redacted_by IS NULL AND p.relation_type IS DISTINCT FROM '{RelationTypes.REPLACE}'
     UNION ALL
@@ -134,7 +136,7 @@ _CHILDREN: Final = f"""
         SELECT e.event_id, e.depth, e.stream_ordering, e.state_group FROM events e
         WHERE e.relates_to = p.event_id AND e.relation_type = '{RelationTypes.REFERENCE}' AND e.room_id = p.room_id
           AND e.redacted_by IS NULL AND {SHOWN}
-          AND e.stream_ordering <= p.until AND e.sender <> ALL(%(ignored)s)
+          AND (e.stream_ordering <= p.until) IS TRUE AND e.sender <> ALL(%(ignored)s)
         {_IN_ORDER} LIMIT {MAX_REFERENCES}
     ) e GROUP BY p.event_id
     UNION ALL
@@ -148,7 +150,7 @@ _CHILDREN: Final = f"""
             UNION ALL
             SELECT 1, c.sender = %(user)s FROM events c
             WHERE e.until < {NEWEST} AND c.relates_to = e.parent_id AND c.room_id = e.room_id AND {IN_THREAD}
-              AND c.stream_ordering <= e.until AND c.sender <> ALL(%(ignored)s)
+              AND (c.stream_ordering <= e.until) IS TRUE AND c.sender <> ALL(%(ignored)s)
         ) n
     ) n
 """

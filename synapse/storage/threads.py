@@ -55,11 +55,12 @@ class ThreadStore:
 
 
 _KEPT = "threads l"
+# See `synapse.storage.aggregations` for how positions are compared.
 _LOOKED_FOR = f"""
     threads t CROSS JOIN LATERAL (
         SELECT t.room_id, t.root_id, c.depth, c.stream_ordering FROM events c
         WHERE c.relates_to = t.root_id AND c.room_id = t.room_id AND {IN_THREAD}
-          AND c.stream_ordering <= %(until)s AND c.sender <> ALL(%(ignored)s)
+          AND (c.stream_ordering <= %(until)s) IS TRUE AND c.sender <> ALL(%(ignored)s)
         ORDER BY c.depth DESC, c.stream_ordering DESC LIMIT 1
     ) l
 """
@@ -72,7 +73,7 @@ _PARTICIPATED = """
 _PARTICIPATED_THEN = f"""
     AND (e.sender = %(participant)s OR EXISTS (
         SELECT 1 FROM events c WHERE c.relates_to = l.root_id AND c.room_id = l.room_id AND {IN_THREAD}
-          AND c.sender = %(participant)s AND c.stream_ordering <= %(until)s
+          AND c.sender = %(participant)s AND (c.stream_ordering <= %(until)s) IS TRUE
     ))
 """
 
