@@ -128,7 +128,9 @@ class SimulatedCluster:
         if answer is None:
             # What the dead process had begun ends here, rather than when somebody collects the garbage.
             answering.addErrback(lambda failure: failure.trap(CancelledError))
+            self.complaints.of_the_dead = True
             answering.cancel()
+            self.complaints.of_the_dead = False
             return LOST
         answers.check(method, path, sent, answer.code, answer.body)
         return answer.code, orjson.loads(answer.body)

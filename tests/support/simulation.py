@@ -337,9 +337,11 @@ class Complaints(logging.Handler):
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
         self.said: list[str] = []
+        self.of_the_dead = False  # what is said now is said by a process that has been killed
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.said.append(self.format(record))
+        if not self.of_the_dead:
+            self.said.append(self.format(record))
 
     def __enter__(self) -> Complaints:
         logging.getLogger().addHandler(self)
