@@ -166,7 +166,9 @@ def is_room_id_without_domain(text: str) -> bool:
 def parse_room_id(text: str) -> str:
     """`text` itself if it is a room id; raises M_INVALID_PARAM."""
     if not is_room_id(text):
-        raise invalid_param(f"'{_shown(text)}' is not a room ID; it should start with '!'.")
+        raise invalid_param(
+            f"'{_shown(text)}' is not a room ID; it should look like !name:server, or ! and 43 letters."
+        )
     return text
 
 

@@ -219,7 +219,9 @@ class Memberships:
         if room.startswith("#"):
             return await self._aliases.resolve(room)
         if not is_room_id(room):
-            raise invalid_param("A room is named by its ID, which starts with '!', or an alias, which starts with '#'.")
+            raise invalid_param(
+                "A room is named by its ID, like !name:server or ! and 43 letters, or its alias, like #name:server."
+            )
         if await self._heads.get(room) is None:
             raise not_found("This server does not know that room, and cannot yet ask others for it.")
         return room

@@ -418,7 +418,14 @@ ROWS: tuple[Row, ...] = (
     Row(("presence_get", "presence_set"), _presence),
     Row(("search",), _search),
     Row(
-        ("room_hierarchy", "room_summary", "room_summary_unstable", "room_summary_oldest", "mutual_rooms"),
+        (
+            "room_hierarchy",
+            "room_summary",
+            "room_summary_unstable",
+            "room_summary_oldest",
+            "mutual_rooms",
+            "mutual_rooms_unstable",
+        ),
         _finding_rooms,
     ),
     Row(("report_event", "report_room", "report_user"), _reports),

@@ -17,9 +17,9 @@ def encode(ctx: SyncContext) -> bytes:
     for room_id, room in ctx.rooms.items():
         window = ctx.windows.get(room_id)
         if window is not None and window.left:
-            left[room_id] = _left(room, ctx.state_after)
+            left[room_id] = _left(room, ctx.state_name)
         else:
-            joined[room_id] = _joined(room, ctx.state_after)
+            joined[room_id] = _joined(room, ctx.state_name)
     parts = {"join": joined, "invite": ctx.invited, "knock": ctx.knocked, "leave": left}
     rooms = {name: part for name, part in parts.items() if part}
     if rooms:
@@ -27,19 +27,19 @@ def encode(ctx: SyncContext) -> bytes:
     return orjson.dumps(body)
 
 
-def _left(room: RoomAnswer, state_after: bool) -> dict[str, Any]:
+def _left(room: RoomAnswer, state_name: str) -> dict[str, Any]:
     timeline: dict[str, Any] = {"events": room.timeline, "limited": room.limited}
     if room.prev_batch is not None:
         timeline["prev_batch"] = room.prev_batch
     return {
-        "state_after" if state_after else "state": {"events": room.state},
+        state_name: {"events": room.state},
         "timeline": timeline,
         "account_data": {"events": room.account_data},
     }
 
 
-def _joined(room: RoomAnswer, state_after: bool) -> dict[str, Any]:
-    answer = _left(room, state_after)
+def _joined(room: RoomAnswer, state_name: str) -> dict[str, Any]:
+    answer = _left(room, state_name)
     answer["ephemeral"] = {"events": room.ephemeral}
     if room.summary is not None:
         answer["summary"] = room.summary

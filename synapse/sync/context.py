@@ -91,6 +91,7 @@ class SyncContext:
     ignores_invites: bool = False
     full_state: bool = False
     state_after: bool = False
+    state_name: str = "state"  # the key of either form of the state in the answer
     windows: dict[str, RoomWindow] = field(default_factory=dict)
     timelines: dict[str, Timeline] = field(default_factory=dict)
     deltas: dict[str, list[Delta]] = field(default_factory=dict)  # of the windows with `after`

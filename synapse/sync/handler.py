@@ -47,6 +47,7 @@ class SyncRequest:
     timeout: int = 0
     full_state: bool = False
     state_after: bool = False
+    state_after_name: str = "state_after"  # what the answer calls it
     old: bool = False  # events in the form of the endpoints before /sync
 
 
@@ -197,6 +198,7 @@ class SyncHandler:
             breath=Breath(self._clock),
             full_state=request.full_state,
             state_after=request.state_after,
+            state_name=request.state_after_name if request.state_after else "state",
         )
 
     def _filtered(self, sync_filter: Filter, joined: frozenset[str]) -> frozenset[str]:
@@ -223,7 +225,7 @@ class _Same:
 
 def _key(request: SyncRequest) -> Hashable:
     """Equal for requests with equal answers. Filters are compared by identity: comparing their contents takes long."""
-    options = (request.full_state, request.state_after, request.old, request.timeout)
+    options = (request.full_state, request.state_after, request.state_after_name, request.old, request.timeout)
     return (request.user_id, request.device_id, request.since, _Same(request.filter), options)
 
 

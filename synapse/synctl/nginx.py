@@ -82,6 +82,28 @@ _PROXY = """
         add_header Access-Control-Allow-Origin * always;
         return 413 '{{"errcode":"M_TOO_LARGE","error":"The body is larger than this server accepts."}}';
     }}
+    # Of these requests it has no path with which to enter a named location.
+    error_page 400 /_synapse_front/unreadable;
+    location = /_synapse_front/unreadable {{
+        internal;
+        default_type application/json;
+        add_header Access-Control-Allow-Origin * always;
+        return 400 '{{"errcode":"M_UNRECOGNIZED","error":"The request is not valid HTTP; see its path and headers."}}';
+    }}
+    error_page 414 /_synapse_front/long_path;
+    location = /_synapse_front/long_path {{
+        internal;
+        default_type application/json;
+        add_header Access-Control-Allow-Origin * always;
+        return 414 '{{"errcode":"M_TOO_LARGE","error":"The path and the query are longer than this server accepts."}}';
+    }}
+    error_page 494 =431 /_synapse_front/long_header;  # nginx's own number for it
+    location = /_synapse_front/long_header {{
+        internal;
+        default_type application/json;
+        add_header Access-Control-Allow-Origin * always;
+        return 431 '{{"errcode":"M_TOO_LARGE","error":"A header is longer than this server accepts."}}';
+    }}
     error_page 502 504 @synapse_unavailable;
     location @synapse_unavailable {{
         default_type application/json;

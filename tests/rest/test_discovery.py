@@ -23,7 +23,11 @@ REGISTER = "/_synapse/admin/v1/register"
 async def test_versions() -> None:
     told = (await Driver(Versions("https://test/")).call("GET", "/_matrix/client/versions")).json
     assert {"r0.6.1", "v1.1", "v1.19"} <= set(told["versions"])
-    assert told["unstable_features"]["org.matrix.msc3391"] is True
+    assert told["unstable_features"] == {
+        "org.matrix.msc3391": True,
+        "org.matrix.msc4222": True,
+        "uk.half-shot.msc2666.query_mutual_rooms": True,
+    }
 
 
 @pytest_twisted.ensureDeferred

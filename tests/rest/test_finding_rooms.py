@@ -270,3 +270,16 @@ async def test_rooms_in_common_are_told_in_pages(p: People, monkeypatch: pytest.
     for name in ("bob", "@:test", "@bob", "@b\u00f6b:test", ""):
         assert await p.error("GET", "v1/mutual_rooms", user_id=name) == "400 M_INVALID_PARAM", name
     assert await p.error("GET", "v1/mutual_rooms") == "400 M_MISSING_PARAM"
+
+
+@pytest_twisted.ensureDeferred
+async def test_rooms_in_common_are_told_by_the_first_name_of_the_endpoint(
+    p: People, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = "unstable/uk.half-shot.msc2666/user/mutual_rooms"
+    rooms = sorted([await p.room(joined=(BOB,)) for _ in range(3)])
+    monkeypatch.setattr(mutual_rooms, "PAGE", 2)
+    first = await p.ok("GET", path, user_id=BOB)
+    rest = await p.ok("GET", path, user_id=BOB, batch_token=first["next_batch_token"])
+    assert (first["joined"], rest) == (rooms[:2], {"joined": rooms[2:], "count": 3})
+    assert "next_batch" not in first

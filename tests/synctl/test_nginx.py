@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import itertools
+import json
 import os
 import subprocess
 import time
@@ -175,6 +176,22 @@ def test_large_bodies(front: Front) -> None:
     assert '"errcode":"M_TOO_LARGE"' in body
     # Larger than the buffer, so through a temporary file.
     assert front.ask("POST", "/_matrix/client/v3/keys/query", bytes(1 << 20))[4] == str(1 << 20)
+
+
+@pytest.mark.parametrize(
+    ("path", "token", "status", "errcode"),
+    [
+        ("/rooms/%00/state", "x", "400", "M_UNRECOGNIZED"),
+        ("/rooms/%zz/state", "x", "400", "M_UNRECOGNIZED"),
+        ("/" + "x" * 9000, "x", "414", "M_TOO_LARGE"),
+        ("/sync", "x" * 9000, "431", "M_TOO_LARGE"),
+    ],
+)
+def test_what_nginx_cannot_read_it_refuses_as_the_server_would(
+    front: Front, path: str, token: str, status: str, errcode: str
+) -> None:
+    told, body = front.ask("GET", f"/_matrix/client/v3{path}", Authorization=f"Bearer {token}")
+    assert (told, json.loads(body)["errcode"]) == (status, errcode)
 
 
 def test_a_dead_instance_is_passed_over(tmp_path: Path) -> None:

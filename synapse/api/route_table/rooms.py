@@ -110,6 +110,7 @@ FINDING = (
     Endpoint("search", f"{_C}/search", _POST, CLASSIC),
     Endpoint("room_hierarchy", f"{_ROOM}/hierarchy", _GET, ("v1",)),
     Endpoint("mutual_rooms", f"{_C}/mutual_rooms", _GET, ("v1",)),
+    Endpoint("mutual_rooms_unstable", f"{_C}/uk.half-shot.msc2666/user/mutual_rooms", _GET, ("unstable",)),
     Endpoint("room_summary", f"{_C}/room_summary/{{room_id_or_alias}}", _GET, ("v1",), auth=Auth.OPTIONAL, guests=True),
     Endpoint(
         "room_summary_unstable",

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from synapse.util.caches import LruCache
 
 _SHORT: Final = 4096  # characters of a filter that is remembered by its text
+_PROPOSAL: Final = "org.matrix.msc4222"  # under which clients of today still ask for `state_after`
 _NO_FILTER: Final = Filter()
 _PRESENCES: Final = (Presence.ONLINE, Presence.UNAVAILABLE, Presence.OFFLINE)
 
@@ -43,6 +44,7 @@ class SyncEndpoint:
     async def sync(self, request: Request) -> RawJson:
         user = request.user
         since = request.arg("since")
+        after = request.bool_arg("use_state_after")
         question = SyncRequest(
             user_id=user.user_id,
             device_id=user.device_id,
@@ -50,7 +52,8 @@ class SyncEndpoint:
             since=StreamToken.parse(since) if since else None,
             timeout=request.int_arg("timeout", 0, 0, MAX_TIMEOUT),
             full_state=request.bool_arg("full_state"),
-            state_after=request.bool_arg("use_state_after"),
+            state_after=after or request.bool_arg(f"{_PROPOSAL}.use_state_after"),
+            state_after_name="state_after" if after else f"{_PROPOSAL}.state_after",
         )
         presence = request.choice_arg("set_presence", _PRESENCES, Presence.ONLINE)
         with self._syncing.syncing(user.user_id, user.device_id, presence):
