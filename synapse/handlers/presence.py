@@ -92,10 +92,10 @@ class PresenceReading:
     def _now(self) -> int:
         return int(self._clock.seconds() * 1000)
 
-    async def set(self, requester: str, user_id: str, body: dict[str, Any]) -> None:
+    async def set(self, requester: str, device_id: str | None, user_id: str, body: dict[str, Any]) -> None:
         """`PUT /presence/{userId}/status`; changes nothing where presence is switched off. Raises 400, 403."""
         if requester != user_id:
             raise forbidden("You can only set your own presence.")
-        setting = parse_setting(user_id, body)
+        setting = parse_setting(user_id, body, device_id)
         if self._enabled:
             await self._main(SET, setting)

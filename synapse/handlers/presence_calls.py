@@ -17,11 +17,12 @@ MAX_STATUS: Final = 512  # characters
 
 
 class SetPresence(msgspec.Struct, frozen=True):
-    """What a user says of themselves; `status_msg` None leaves no message."""
+    """What a user says of themselves, on a device; `status_msg` None leaves no message."""
 
     user_id: str
     presence: str
     status_msg: str | None
+    device_id: str | None = None
 
 
 SET: Final = Call("presence.set", SetPresence, type(None))
@@ -29,7 +30,7 @@ SHOW: Final = Call("presence.show", str, type(None))
 """Tells a user's presence anew, because the name or the picture that is shown with it has changed."""
 
 
-def parse_setting(user_id: str, body: dict[str, Any]) -> SetPresence:
+def parse_setting(user_id: str, body: dict[str, Any], device_id: str | None = None) -> SetPresence:
     """The body of `PUT /presence/{userId}/status`. Raises 400 M_MISSING_PARAM, M_INVALID_PARAM, M_BAD_JSON."""
     presence = body.get("presence")
     if presence is None:
@@ -41,4 +42,4 @@ def parse_setting(user_id: str, body: dict[str, Any]) -> SetPresence:
         raise bad_json("'status_msg' must be a string.")
     if status is not None and (len(status) > MAX_STATUS or "\x00" in status):
         raise invalid_param(f"'status_msg' may have {MAX_STATUS} characters at most, and no NUL.")
-    return SetPresence(user_id, presence, status)
+    return SetPresence(user_id, presence, status, device_id)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from twisted.internet.defer import Deferred
 
@@ -44,6 +44,12 @@ _SWEEP: Final = 5.0
 _MAX_NOTED: Final = 10_000
 
 _RANK: Final = {Presence.OFFLINE: 0, Presence.UNAVAILABLE: 1, Presence.ONLINE: 2}
+
+
+class _Word(NamedTuple):
+    """In a user's devices: what this one has said that the user is, which is believed even if it never syncs."""
+
+    device_id: str | None
 
 
 @dataclass(slots=True)
@@ -112,6 +118,8 @@ class PresenceKeeper:
                 user.said = None
                 if user.state.state == Presence.OFFLINE:
                     user.last_active = self._clock.seconds()
+            elif user.devices.pop(_Word(device.device_id), None) and user.said == Presence.ONLINE:
+                user.said = None  # it was online, and says now that it is idle
             user.devices[key] = _Device(presence, None)
         elif key in user.devices:
             user.devices[key].until = self._clock.seconds() + SYNC_GRACE
@@ -160,7 +168,7 @@ class PresenceKeeper:
         if setting.presence == Presence.ONLINE:
             user.last_active = now
         # Who only ever says so, without syncing, is believed for as long as somebody idle.
-        user.devices[""] = _Device(setting.presence, now + IDLE_AFTER)
+        user.devices[_Word(setting.device_id)] = _Device(setting.presence, now + IDLE_AFTER)
         user.knows_status = True
         state = user.state._replace(status_msg=setting.status_msg)
         written: Deferred[None] = Deferred()

@@ -57,9 +57,9 @@ class World:
     def sync(self, device: SyncingDevice, there: bool = True, presence: str = "online", process: str = "s1") -> None:
         self.keeper.device_syncs(process, device, presence, there)
 
-    async def say(self, presence: str, status: str | None = None) -> None:
+    async def say(self, presence: str, status: str | None = None, device_id: str | None = None) -> None:
         _, handle = self.main.handlers["presence.set"]
-        await handle(SetPresence(ALICE, presence, status))
+        await handle(SetPresence(ALICE, presence, status, device_id))
 
     def pass_time(self, seconds: float) -> None:
         """In steps, as timers would be called."""
@@ -165,6 +165,19 @@ def test_what_people_say_of_themselves(world: World) -> None:
     assert world.states[-1] == ("offline", False)
     world.sync(LAPTOP)
     assert world.states[-1][0] == "online"
+
+
+def test_a_device_that_was_said_to_be_online_and_syncs_as_idle_is_idle(world: World) -> None:
+    from twisted.internet.defer import ensureDeferred
+
+    ensureDeferred(_say(world, "online", "here", PHONE.device_id))
+    world.sync(LAPTOP, presence="unavailable")
+    assert world.states == [("online", True)], "the other device is what it said"
+    world.sync(PHONE, presence="unavailable")
+    assert world.states[-1] == ("unavailable", False)
+    assert world.store.written[-1].status_msg == "here"
+    ensureDeferred(_say(world, "online", "here", PHONE.device_id))
+    assert world.states[-1] == ("online", True)
 
 
 def test_a_bot_that_only_says_so_is_believed_for_a_while(world: World) -> None:

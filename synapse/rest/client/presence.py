@@ -23,5 +23,5 @@ class PresenceEndpoints:
     @serves("presence_set")
     async def set(self, request: Request, user_id: str) -> dict[str, Any]:
         parse_user_id(user_id)
-        await self._presence.set(request.user.user_id, user_id, request.json_object())
+        await self._presence.set(request.user.user_id, request.user.device_id, user_id, request.json_object())
         return {}
