@@ -19,6 +19,7 @@ from synapse.api.constants import Membership
 from synapse.api.errors import MatrixError, not_found
 from synapse.http.request import Requester
 from synapse.sync.erased import CACHE as ERASED_USERS
+from synapse.util.problems import log_failure
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -113,7 +114,7 @@ class Departures:
                 await self._leave(Requester(user_id), room.room_id)
             except MatrixError as error:
                 logger.warning("%s is deactivated and cannot leave %s: %s", user_id, room.room_id, error)
-            except Exception:
-                logger.exception("%s is deactivated and could not leave %s", user_id, room.room_id)
+            except Exception as error:
+                log_failure(logger, error, "%s is deactivated and could not leave %s", user_id, room.room_id)
                 done = False
         return done

@@ -17,6 +17,7 @@ from twisted.internet.defer import Deferred
 from synapse.api.constants import EventTypes, GuestAccess
 from synapse.http.request import Requester
 from synapse.replication.event_rows import EventRow, Row, StateRow
+from synapse.util.problems import log_failure
 
 if TYPE_CHECKING:
     from synapse.handlers.membership import Memberships
@@ -57,5 +58,5 @@ class GuestDismissal:
             members = await self._members.get(room_id)
             for user_id in sorted(await self._users.guests_among(list(members.local))):
                 await self._memberships.leave(Requester(user_id, is_guest=True), room_id)
-        except Exception:
-            logger.exception("The guests in %s could not be made to leave", room_id)
+        except Exception as error:
+            log_failure(logger, error, "The guests in %s could not be made to leave", room_id)

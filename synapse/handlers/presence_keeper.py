@@ -24,6 +24,7 @@ from synapse.handlers.presence_calls import SET, SHOW, SetPresence
 from synapse.replication.event_rows import EventRow, Row
 from synapse.storage.errors import DatabaseClosed
 from synapse.storage.presence import PresenceState
+from synapse.util.problems import log_failure
 
 if TYPE_CHECKING:
     from synapse.handlers.positions import StreamWriter
@@ -260,8 +261,8 @@ class PresenceKeeper:
                     await self._write_one(change)
                 except DatabaseClosed:
                     return  # this process is ending, and the next one finds out anew who is there
-                except Exception:
-                    logger.exception("The presence of %s could not be written", user_id)
+                except Exception as error:
+                    log_failure(logger, error, "The presence of %s could not be written", user_id)
                 for waiting in change.waiting:
                     waiting.callback(None)
         finally:

@@ -16,6 +16,7 @@ from twisted.internet.defer import Deferred
 from synapse.api.identifiers import random_letters
 from synapse.replication.streams import STREAMS, Rows, Stream
 from synapse.storage.errors import DatabaseProblem, DatabaseUnavailable, OutcomeUnknown
+from synapse.util.problems import log_failure
 
 if TYPE_CHECKING:
     from synapse.storage.database import Database
@@ -133,8 +134,10 @@ class StreamWriter(Generic[Row]):
         assert self._stream.read is not None, "only streams in the database are written this way"
         try:
             read = await self._db.read("streams.as_stored", self._stream.read, position - 1, position, 1)
-        except Exception:
-            logger.exception("What was written at position %d of %s is not known", position, self._stream.name)
+        except Exception as error:
+            log_failure(
+                logger, error, "What was written at position %d of %s is not known", position, self._stream.name
+            )
             return ()
         return [row for _, row in read]
 

@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import orjson
 from twisted.internet.defer import Deferred
 
+from synapse.util.problems import log_failure
+
 if TYPE_CHECKING:
     from synapse.storage.database import Database
     from synapse.storage.transaction import Transaction
@@ -81,8 +83,8 @@ class BackgroundUpdates:
             self.running = name
             try:
                 pause = await self._do_batch(name)
-            except Exception:
-                logger.exception("The background update %s failed and is tried again", name)
+            except Exception as error:
+                log_failure(logger, error, "The background update %s failed and is tried again", name)
                 pause = RETRY_SECONDS
             finally:
                 self.running = None

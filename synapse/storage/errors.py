@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from synapse.util.problems import Problem
 
-class DatabaseProblem(Exception):
+
+class DatabaseProblem(Problem):
     """The database cannot be used; the message is one sentence that says why and what to do."""
 
 

@@ -28,6 +28,7 @@ from synapse.storage.persist_plan import BatchPlan, Planned, Positions, Stale
 from synapse.storage.persist_resolution import Resolver
 from synapse.storage.persist_rows import Rows
 from synapse.storage.persist_state import BatchState, GroupIds
+from synapse.util.problems import log_failure
 
 if TYPE_CHECKING:
     from synapse.state.store import StateReader
@@ -188,7 +189,7 @@ class Persister:
             except MatrixError as error:
                 outcomes.append(error)
             except Exception as error:
-                logger.exception("An event for %s could not be prepared for writing", waiting.request.room_id)
+                log_failure(logger, error, "An event for %s could not be prepared for writing", waiting.request.room_id)
                 outcomes.append(error)
         return plan, outcomes
 

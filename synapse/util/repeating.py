@@ -9,6 +9,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from synapse.util.clock import Clock
+from synapse.util.problems import log_failure
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ class Repeating:
     async def _once(self) -> None:
         try:
             await self._work()
-        except Exception:
-            logger.exception("%s failed; it is tried again in %s seconds", self._name, self._seconds)
+        except Exception as error:
+            log_failure(logger, error, "%s failed; it is tried again in %s seconds", self._name, self._seconds)
         if self._running:
             self._timer = self._clock.callLater(self._seconds, self._due)

@@ -15,12 +15,24 @@ from synapse.events.event import Event
 from synapse.http.request import Requester
 from synapse.replication.event_rows import read
 from synapse.storage.database import Database, PoolSettings, Transaction
+from synapse.storage.errors import DatabaseUnavailable
 from synapse.storage.event_txns import TxnKey
 from synapse.storage.extremities import ExtremitiesStore
 from synapse.storage.persist_events import NewEvent, Outcome, Request
 from tests.support.deferreds import started
 from tests.support.postgres import PostgresServer
-from tests.support.rooms import ALICE, BOB, CAROL, SERVER, SIGNER, Cluster, announced_rows, check_invariants, start
+from tests.support.rooms import (
+    ALICE,
+    BOB,
+    CAROL,
+    SERVER,
+    SIGNER,
+    Cluster,
+    Counter,
+    announced_rows,
+    check_invariants,
+    start,
+)
 
 TOPIC = ("m.room.topic", "")
 LEVELS = ("m.room.power_levels", "")
@@ -373,6 +385,27 @@ async def test_rows_read_from_the_database_are_those_that_were_announced(databas
     assert [row for row in rows if getattr(row[1], "event_id", "") != event_id] == [
         row for row in announced if getattr(row[1], "event_id", "") != event_id
     ]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_writer_without_its_lease_refuses_without_a_traceback(
+    database: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    cluster = await start(database)
+    room_id = await cluster.main.room()
+
+    def suspended(_: Counter) -> int:
+        raise DatabaseUnavailable("The lease is lost.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Counter, "next", suspended)
+        with pytest.raises(DatabaseUnavailable):
+            await cluster.main.say(ALICE, room_id, "lost")
+    (record,) = [each for each in caplog.records if "prepared for writing" in each.message]
+    assert (record.levelname, record.exc_info) == ("WARNING", None)
+    assert record.message.endswith("The lease is lost.")
+    assert await cluster.main.say(ALICE, room_id, "found")
+    await check_invariants(cluster, database)
 
 
 def _topic(text: str) -> tuple[str, dict[str, Any]]:

@@ -1,0 +1,29 @@
+"""How failures get into the log: faults of ours with a traceback, the failing of others with their sentence alone."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from synapse.storage.errors import OutcomeUnknown
+from synapse.util.problems import log_failure
+
+LOGGER = logging.getLogger(__name__)
+
+
+def test_a_problem_is_logged_by_its_sentence(caplog: pytest.LogCaptureFixture) -> None:
+    log_failure(LOGGER, OutcomeUnknown("The connection broke."), "%s could not be written", "5%")
+    (record,) = caplog.records
+    assert (record.levelname, record.exc_info) == ("WARNING", None)
+    assert record.getMessage() == "5% could not be written: The connection broke."
+
+
+def test_a_fault_is_logged_with_its_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    error = ZeroDivisionError("oops")
+    log_failure(LOGGER, error, "%s could not be written", "x")
+    (record,) = caplog.records
+    assert record.levelname == "ERROR"
+    assert record.exc_info is not None
+    assert record.exc_info[1] is error
+    assert record.getMessage() == "x could not be written"
