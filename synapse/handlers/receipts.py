@@ -92,8 +92,8 @@ class Receipts:
         if receipt_type == ReceiptTypes.FULLY_READ:
             await self._account_data.write(user_id, room_id, AccountDataTypes.FULLY_READ, {"event_id": event_id})
             return
-        if thread_id and thread_id not in (event.thread_id, event_id):
-            raise invalid_param("The event is not in the thread that 'thread_id' names.")
+        if thread_id and thread_id not in event.threads:
+            raise invalid_param("The event has nothing to do with the thread that 'thread_id' names.")
         data: dict[str, Any] = {"ts": int(self._clock.seconds() * 1000)}
         if thread_id:
             data["thread_id"] = thread_id

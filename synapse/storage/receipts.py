@@ -32,10 +32,12 @@ class Receipt(NamedTuple):
 
 
 class ReceiptEvent(NamedTuple):
-    """Where an event that a receipt points to lies: its arrival, its thread ("main" outside of threads)."""
+    """Where an event that a receipt points to lies: its arrival, and the threads that it has to do with: its own ("main"
+    outside of threads), the one that it may be the root of, and outside of threads also those of what it is about, such
+    as the reactions to a root, which are in the main timeline and are shown with the thread."""
 
     stream: int
-    thread_id: str
+    threads: frozenset[str]
 
 
 class ReceiptStore:
@@ -126,8 +128,9 @@ def _event(txn: Transaction, room_id: str, event_id: str) -> ReceiptEvent | None
     rows = txn.rows()
     if not rows:
         return None
-    thread = next((root for _, root, relation in rows if relation == "m.thread"), "main")
-    return ReceiptEvent(rows[0][0], thread)
+    thread = next((root for _, root, relation in rows if relation == "m.thread"), None)
+    related = [thread] if thread is not None else ["main", *(target for _, target, _ in rows if target is not None)]
+    return ReceiptEvent(rows[0][0], frozenset([event_id, *related]))
 
 
 def _max_stream_id(txn: Transaction) -> int:

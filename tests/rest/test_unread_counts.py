@@ -42,6 +42,15 @@ class Chat:
         path = f"/rooms/{self.room}/send/m.room.message/{self.txn}"
         return str((await self.ask(user, "PUT", path, content))["event_id"])
 
+    async def relate(self, event_id: str, rel_type: str) -> str:
+        self.txn += 1
+        reaction = rel_type == "m.annotation"
+        content: dict[str, Any] = {"m.relates_to": {"rel_type": rel_type, "event_id": event_id}}
+        content |= {} if reaction else {"msgtype": "m.text", "body": "about it"}
+        content["m.relates_to"] |= {"key": "x"} if reaction else {}
+        path = f"/rooms/{self.room}/send/{'m.reaction' if reaction else 'm.room.message'}/{self.txn}"
+        return str((await self.ask("alice", "PUT", path, content))["event_id"])
+
     async def read(self, event_id: str, kind: str = "m.read", thread: str | None = None) -> None:
         body = {} if thread is None else {"thread_id": thread}
         await self.ask("bob", "POST", f"/rooms/{self.room}/receipt/{kind}/{event_id}", body)
@@ -87,6 +96,24 @@ async def chat(database_settings: PoolSettings) -> AsyncIterator[Chat]:
         await chat.ask("bob", "POST", f"/join/{chat.room}", {})
         chat.since = (await chat.ask("bob", "GET", "/sync"))["next_batch"]
         yield chat
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_thread_is_read_up_to_what_is_about_its_root(chat: Chat) -> None:
+    """What relates to a root is in the main timeline, and yet clients show it with the thread."""
+    root = await chat.say()
+    reply = await chat.say(thread=root)
+    answer = await chat.relate(root, "m.reference")
+    about = await chat.relate(answer, "m.annotation")
+    assert (await chat.counts())[2] == {root: 1}
+    await chat.read(about, thread=root)
+    assert await chat.counts() == (2, 0, {})
+    await chat.read(about, thread="main")
+    assert await chat.counts() == (0, 0, {})
+    for event_id, thread in ((reply, "main"), (await chat.relate(reply, "m.annotation"), "main"), (root, reply)):
+        path = f"{V3}/rooms/{chat.room}/receipt/m.read/{event_id}"
+        code, refused = await chat.server.client.request("POST", path, {"thread_id": thread}, chat.tokens["bob"])
+        assert (code, refused["errcode"]) == (400, "M_INVALID_PARAM")
 
 
 @pytest_twisted.ensureDeferred
