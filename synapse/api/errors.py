@@ -124,6 +124,13 @@ class AuthError(MatrixError):
         super().__init__(403, errcode, message, **fields)
 
 
+class ImpossibleError(AuthError):
+    """An event that the authorisation rules allow nobody in that room, however powerful: 400 M_INVALID_PARAM."""
+
+    def __init__(self, message: str) -> None:
+        MatrixError.__init__(self, 400, Codes.INVALID_PARAM, message)
+
+
 def forbidden(message: str, **fields: Any) -> MatrixError:
     return MatrixError(403, Codes.FORBIDDEN, message, **fields)
 

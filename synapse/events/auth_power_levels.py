@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from synapse.api.constants import EventTypes
-from synapse.api.errors import AuthError
+from synapse.api.errors import AuthError, ImpossibleError
 from synapse.api.identifiers import is_user_id
 from synapse.api.room_versions import PowerLevelValues, RoomVersion
 from synapse.events.event import Event, StateKey
@@ -64,7 +64,7 @@ def _check_table(content: Mapping[str, Any], name: str, version: RoomVersion) ->
 def _check_creators_absent(content: Mapping[str, Any], create: Event) -> None:
     named = creators_of(create).intersection(content.get("users", ()))
     if named:
-        raise AuthError(f"{min(named)} is a creator of the room; the power of creators cannot be set.")
+        raise ImpossibleError(f"{min(named)} is a creator of the room; the power of creators cannot be set.")
 
 
 def _plain(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
-from synapse.api.constants import MAX_ID_BYTES, EventTypes
-from synapse.api.errors import AuthError, Codes, MatrixError, forbidden, invalid_param
+from synapse.api.constants import MAX_ID_BYTES, EventTypes, Membership
+from synapse.api.errors import AuthError, Codes, MatrixError, bad_state, forbidden, invalid_param
 from synapse.api.identifiers import domain_of, fits
 from synapse.api.room_versions import EventFormat
 from synapse.events import auth
@@ -225,6 +225,8 @@ class EventCreation:
         return await self._writer(request._replace(may_fork=may_fork))
 
     async def _prepare(self, draft: Draft, head: Head, state: State) -> Request:
+        if draft.type == EventTypes.CREATE and _is_joined(draft, state):
+            raise bad_state("The room has been created already; that cannot be done again, nor changed.")
         event = await self._build(draft, head, state)
         auth.check(event, {key: stored.event for key, stored in state.items()})
         await self._rules(draft, state)
@@ -239,7 +241,7 @@ class EventCreation:
         """The room's head, and the state that decides about the event, of one and the same moment."""
         head = await self._head(draft.room_id)
         keys = auth.auth_types_for(head.version, draft.type, draft.sender, draft.state_key, draft.content)
-        keys.append(POLICY)
+        keys += [POLICY, (EventTypes.MEMBER, draft.sender)]
         if draft.key is not None and draft.key not in keys:
             keys.append(draft.key)
         while True:
@@ -317,6 +319,11 @@ class EventCreation:
             return
         self._state.forget(room_id)
         await self._heads.reload(room_id)
+
+
+def _is_joined(draft: Draft, state: State) -> bool:
+    member = state.get((EventTypes.MEMBER, draft.sender))
+    return member is not None and member.event.content.get("membership") == Membership.JOIN
 
 
 def _says_the_same(existing: Event, draft: Draft) -> bool:

@@ -276,7 +276,8 @@ async def test_events_that_cannot_be_are_refused_with_a_reason(database: Databas
     assert await refused("m.room.message", {"number": 1.5}) == "M_BAD_JSON"
     assert await refused("m.room.message", {"number": 2**60}) == "M_BAD_JSON"
     assert await refused("x" * 300, {}) == "M_TOO_LARGE"
-    assert await refused("m.room.create", {"room_version": "11"}, "") == "M_FORBIDDEN"
+    assert await refused("m.room.create", {"room_version": "11"}, "") == "M_BAD_STATE"
+    assert await refused("m.room.power_levels", {"users": {ALICE.user_id: 100}}, "") == "M_INVALID_PARAM"
     assert await refused("m.room.history_visibility", {"history_visibility": "all"}, "") == "M_BAD_JSON"
     assert await refused("m.room.join_rules", {}, "") == "M_BAD_JSON"
     assert await refused("m.room.power_levels", {"users": {"@x:test": "50"}}, "") == "M_BAD_JSON"
@@ -287,6 +288,23 @@ async def test_events_that_cannot_be_are_refused_with_a_reason(database: Databas
     assert await _errcode(process.say(CAROL, room_id)) == "M_FORBIDDEN"
     assert await _errcode(process.say(ALICE, "!nowhere:test")) == "M_FORBIDDEN"
     assert await _errcode(process.set(BOB, room_id, "m.room.topic", {"topic": "mine"})) == "M_FORBIDDEN"
+
+
+@pytest_twisted.ensureDeferred
+async def test_strangers_learn_nothing_from_what_they_are_refused(database: Database) -> None:
+    """Neither that there is such a room, nor that its state is what they have guessed."""
+    process = (await start(database)).main
+    room_id = await process.room(name="secret")
+    create = {"room_version": "12"}
+    guesses: list[tuple[str, dict[str, Any]]] = [
+        ("m.room.name", {"name": "secret"}),
+        ("m.room.create", create),
+        ("m.room.create", create | {"type": "m.space"}),
+        ("m.room.power_levels", {"users": {ALICE.user_id: 100}}),
+    ]
+    for event_type, content in guesses:
+        assert await _errcode(process.set(CAROL, room_id, event_type, content)) == "M_FORBIDDEN", event_type
+    assert await process.set(ALICE, room_id, "m.room.name", {"name": "secret"})
 
 
 @pytest_twisted.ensureDeferred
