@@ -32,9 +32,11 @@ class Receipt(NamedTuple):
 
 
 class ReceiptEvent(NamedTuple):
-    """Where an event that a receipt points to lies: its arrival, and the threads that it has to do with: its own ("main"
-    outside of threads), the one that it may be the root of, and outside of threads also those of what it is about, such
-    as the reactions to a root, which are in the main timeline and are shown with the thread."""
+    """Where an event that a receipt points to lies: its arrival, and the threads that it has to do with.
+
+    Those are its own ("main" outside of threads), the one that it may be the root of, and outside of threads also those
+    of what it is about: reactions to a root are in the main timeline, and are shown with the thread.
+    """
 
     stream: int
     threads: frozenset[str]
