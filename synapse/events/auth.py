@@ -7,8 +7,8 @@ in its order; what differs between versions is a field of `RoomVersion`. Members
 modules of their own, `auth_membership` and `auth_power_levels`.
 
 Assumed and not looked at again: the event is well-formed (`validation`) and its signatures are right (`signing`).
-Refusals are `AuthError`s, 403 M_FORBIDDEN, with a sentence for whoever tried; 400 M_INVALID_PARAM for those who may send
-such events, but nobody may send that one.
+Refusals are `AuthError`s, 403 M_FORBIDDEN, with a sentence for whoever tried; 400 M_INVALID_PARAM for who may send such
+events, where nobody may send that one.
 
 Room versions, "Authorization rules" of each version; server-server API, "Checks performed on receipt of a PDU".
 """
