@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
-from synapse.api.constants import MAX_ID_BYTES, EventTypes, Membership
+from synapse.api.constants import MAX_ID_BYTES, EventTypes, Membership, RelationTypes
 from synapse.api.errors import AuthError, Codes, MatrixError, bad_state, forbidden, invalid_param
 from synapse.api.identifiers import domain_of, fits
 from synapse.api.room_versions import EventFormat
@@ -22,6 +22,8 @@ from synapse.events.power_levels import PowerLevels
 from synapse.handlers.event_content import check_content
 from synapse.storage.event_txns import TxnKey
 from synapse.storage.persist_events import NewEvent, Outcome, Persisted, PushAction, Replaced, Request
+from synapse.storage.relations import relation_of
+from synapse.util.concurrency import Linearizer
 
 if TYPE_CHECKING:
     from signedjson.types import SigningKey
@@ -130,6 +132,7 @@ class EventCreation:
         self._caught_up = caught_up
         self._now = now
         self._is_exact = is_exact
+        self._annotating: Linearizer[tuple[str, ...]] = Linearizer()
 
     async def create(
         self,
@@ -168,11 +171,15 @@ class EventCreation:
                 return earlier
         version = (await self._head(draft.room_id)).version
         check_content(draft.type, draft.state_key, draft.content, version)
-        if draft.state_key is None:
-            persisted = await self._send(draft)
-        else:
+        annotation = _annotation(draft)
+        if draft.state_key is not None:
             async with self._locks.held(draft.room_id):
                 persisted = await self._send(draft)
+        elif annotation is not None:
+            async with self._annotating.queue(annotation):  # so that the rules see an equal one that is under way
+                persisted = await self._send(draft)
+        else:
+            persisted = await self._send(draft)
         if draft.txn is not None:
             self._recent.set(draft.txn, persisted)
         return persisted
@@ -339,3 +346,11 @@ def _replaced(draft: Draft, state: State) -> Replaced | None:
         return None
     existing = state.get(draft.key)
     return Replaced(None) if existing is None else Replaced(existing.event.event_id, existing.event.membership)
+
+
+def _annotation(draft: Draft) -> tuple[str, ...] | None:
+    """What may be there once: the same annotation of the same event by the same user."""
+    relation = relation_of(draft.content) if "m.relates_to" in draft.content else None
+    if relation is None or relation.rel_type != RelationTypes.ANNOTATION or relation.key is None:
+        return None
+    return (draft.sender, draft.type, relation.event_id, relation.key)

@@ -339,6 +339,9 @@ async def test_reactions_are_not_counted_twice_and_threads_do_not_nest(database:
     await process.redactions.redact(BOB, room_id, reaction, {}, "t")
     await relate(BOB, "m.reaction", like)
 
+    racing = [started(_errcode(relate(BOB, "m.reaction", {**like, "key": "race"}))) for _ in range(4)]
+    assert sorted([await each for each in racing]) == ["M_DUPLICATE_ANNOTATION"] * 3 + ["nothing was refused"]
+
     in_thread = await relate(BOB, "m.room.message", {"rel_type": "m.thread", "event_id": event_id})
     nested = {"rel_type": "m.thread", "event_id": in_thread}
     assert await _errcode(relate(BOB, "m.room.message", nested)) == "M_UNKNOWN"
