@@ -23,6 +23,7 @@ T = TypeVar("T")
 _STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _MISSING: Final = re.compile(r"Object missing required field `([^`]*)`(?: - at `([^`]*)`)?")
 _EXPECTED: Final = re.compile(r"Expected `([^`]*)`, got `([^`]*)`(?: - at `([^`]*)`)?")
+_ENUM: Final = re.compile(r"Invalid enum value '?(.*?)'? - at `([^`]*)`$", re.DOTALL)
 _AT: Final = re.compile(r" - at `([^`]*)`$")
 _NAMES: Final = {
     "str": "a string",
@@ -110,6 +111,8 @@ def _explained(message: str) -> MatrixError:
         expected = " or ".join(_NAMES.get(name, name) for name in found[1].split(" | "))
         got = _NAMES.get(found[2], found[2])
         return bad_json(f"The field '{_path(found[3])}' must be {expected}, not {got}.")
+    if found := _ENUM.match(message):
+        return bad_json(f"The field '{_path(found[2])}' cannot be '{found[1][:80]}'.")
     if at := _AT.search(message):
         return bad_json(f"The field '{_path(at[1])}' is not as it should be: {message[: at.start()]}.")
     return bad_json(f"The body of the request is not as it should be: {message}.")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 MAX_QUERY_FIELDS = 200
+_MAX_DIGITS = 18  # such numbers fit into the database's
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,8 +201,10 @@ class Request:
         text = self.arg(name)
         if text is None:
             return default
-        if not text.lstrip("-").isascii() or not text.lstrip("-").isdigit() or len(text) > 18:
+        if not text.lstrip("-").isascii() or not text.lstrip("-").isdigit():
             raise invalid_param(f"The parameter '{name}' must be a whole number.")
+        if len(text) > _MAX_DIGITS:
+            raise invalid_param(f"The parameter '{name}' may have {_MAX_DIGITS} digits at most.")
         value = int(text) if text.count("-") <= 1 else minimum - 1
         if value < minimum:
             raise invalid_param(f"The parameter '{name}' must be at least {minimum}.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import pytest
@@ -22,6 +22,7 @@ class Form(msgspec.Struct):
     name: str
     note: str | None = None
     inner: list[Inner] = msgspec.field(default_factory=list)
+    kind: Literal["one", "two"] = "one"
 
 
 def _error(body: bytes, kind: Any = None) -> MatrixError:
@@ -103,6 +104,7 @@ def test_a_repeated_key_is_always_noticed(value: dict[str, Any], data: st.DataOb
         (b'{"name": "x", "note": []}', "M_BAD_JSON", "'note' must be a string or null, not a list"),
         (b'{"name": "x", "inner": [{"count": "x"}]}', "M_BAD_JSON", "'inner[0].count' must be an integer"),
         (b'{"name": "x", "inner": [{}]}', "M_MISSING_PARAM", "'inner[0].count'"),
+        (b'{"name": "x", "kind": "no"}', "M_BAD_JSON", "The field 'kind' cannot be 'no'."),
         (b'{"name": "x\\u0000"}', "M_BAD_JSON", "NUL"),
         (b"[]", "M_BAD_JSON", "object"),
     ],

@@ -48,6 +48,7 @@ def test_numbers_are_read(text: str, value: int) -> None:
 @pytest.mark.parametrize("text", ["", "x", "1.5", "-1", "--1", "+1", "1_0", "-", "%D9%A1", "1" * 30, "5-", "1-1", " 1"])
 def test_other_numbers_are_refused(text: str) -> None:
     _refused(lambda: _request(f"n={text}").int_arg("n", 1), "M_INVALID_PARAM", "'n'")
+    _refused(lambda: _request(f"n={10**18}").int_arg("n", 1), "M_INVALID_PARAM", "18 digits")
 
 
 def test_numbers_have_defaults_and_minima() -> None:
