@@ -48,7 +48,6 @@ def test_numbers_are_read(text: str, value: int) -> None:
 @pytest.mark.parametrize("text", ["", "x", "1.5", "-1", "--1", "+1", "1_0", "-", "%D9%A1", "1" * 30, "5-", "1-1", " 1"])
 def test_other_numbers_are_refused(text: str) -> None:
     _refused(lambda: _request(f"n={text}").int_arg("n", 1), "M_INVALID_PARAM", "'n'")
-    _refused(lambda: _request(f"n={10**18}").int_arg("n", 1), "M_INVALID_PARAM", "18 digits")
 
 
 def test_numbers_have_defaults_and_minima() -> None:
@@ -56,6 +55,7 @@ def test_numbers_have_defaults_and_minima() -> None:
     assert _request().int_arg("n") is None
     assert _request("n=-5").int_arg("n", minimum=-10) == -5
     _refused(lambda: _request("n=0").int_arg("n", minimum=1), "M_INVALID_PARAM", "at least 1")
+    _refused(lambda: _request(f"n={10**18}").int_arg("n"), "M_INVALID_PARAM", "18 digits")
 
 
 def test_truth_is_true_or_false() -> None:
