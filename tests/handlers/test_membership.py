@@ -235,8 +235,9 @@ async def test_a_restricted_room_whose_conditions_are_not_met(database: Database
     await process.memberships.join(DAVE, knockable)
     # The rule means nothing in rooms of versions that do not have it, and an unknown type of condition never holds.
     assert await errcode_of(process.memberships.knock(CAROL, await restricted(club, version="9"))) == "M_FORBIDDEN"
-    odd = _join_rule("restricted", allow=[{"type": "m.odd", "room_id": club}, {"room_id": club}, 5])
-    assert await errcode_of(process.memberships.join(DAVE, await process.room(initial_state=odd))) == "M_FORBIDDEN"
+    for conditions in ([{"type": "m.odd", "room_id": club}, {"room_id": club}, 5], club, {"room_id": club}):
+        odd = _join_rule("restricted", allow=conditions)
+        assert await errcode_of(process.memberships.join(DAVE, await process.room(initial_state=odd))) == "M_FORBIDDEN"
 
 
 @pytest_twisted.ensureDeferred
