@@ -330,7 +330,7 @@ class EventCreation:
 
 def _is_joined(draft: Draft, state: State) -> bool:
     member = state.get((EventTypes.MEMBER, draft.sender))
-    return member is not None and member.event.content.get("membership") == Membership.JOIN
+    return member is not None and member.event.membership == Membership.JOIN
 
 
 def _says_the_same(existing: Event, draft: Draft) -> bool:

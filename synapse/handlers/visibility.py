@@ -28,10 +28,6 @@ class Standing(NamedTuple):
     membership: str | None
     access: Access
 
-    @property
-    def is_joined(self) -> bool:
-        return self.membership == Membership.JOIN
-
 
 class RoomDoor:
     """Lets in who may look into a room."""

@@ -19,6 +19,7 @@ import msgspec
 
 from synapse.api.constants import EventTypes
 from synapse.storage.background_updates import Batch
+from synapse.storage.stream_followers import follower_position, keep_follower_position
 from synapse.storage.timeline import SHOWN, Condition, Window
 from synapse.util.words import terms
 
@@ -101,7 +102,7 @@ class EventSearchStore:
 
     async def position(self) -> int:
         """How far the index follows the events stream."""
-        return await self._db.read("event_search.position", _position)
+        return await self._db.read("event_search.position", follower_position, _FOLLOWER)
 
     async def follow(self, after: int, until: int, limit: int) -> int:
         """Takes in the next `limit` events after a position; returns how far it came."""
@@ -190,12 +191,6 @@ def _put(txn: Transaction, rows: Iterable[tuple[int, str, str, str]]) -> None:
     )
 
 
-def _position(txn: Transaction) -> int:
-    txn.execute("SELECT position FROM stream_followers WHERE follower = %s AND stream = 'events'", (_FOLLOWER,))
-    row = txn.one_or_none()
-    return 0 if row is None else int(row[0])
-
-
 def _follow(txn: Transaction, after: int, until: int, limit: int) -> int:
     txn.execute(
         f"""
@@ -217,14 +212,7 @@ def _follow(txn: Transaction, after: int, until: int, limit: int) -> int:
             """,
             ([target for target in redacted if "\x00" not in target],),
         )
-    txn.later(
-        """
-        INSERT INTO stream_followers (follower, stream, position) VALUES (%s, 'events', %s)
-        ON CONFLICT (follower, stream) DO UPDATE
-        SET position = GREATEST(stream_followers.position, EXCLUDED.position)
-        """,
-        (_FOLLOWER, reached),
-    )
+    keep_follower_position(txn, _FOLLOWER, reached)
     return reached
 
 

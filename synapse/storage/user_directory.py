@@ -13,6 +13,7 @@ import re
 import unicodedata
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from synapse.storage.stream_followers import follower_position, keep_follower_position
 from synapse.util.words import UNSPACED, WORD, fold
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class UserDirectoryStore:
 
     async def position(self) -> int:
         """How far the directory follows the events stream."""
-        return await self._db.read("user_directory.position", _position)
+        return await self._db.read("user_directory.position", follower_position, _FOLLOWER)
 
     async def follow(self, after: int, until: int, server_name: str, limit: int) -> int:
         """Takes in about `limit` membership changes of other servers' users after a position; returns how far."""
@@ -167,12 +168,6 @@ def put(txn: Transaction, users: list[DirectoryUser]) -> None:
     )
 
 
-def _position(txn: Transaction) -> int:
-    txn.execute("SELECT position FROM stream_followers WHERE follower = %s AND stream = 'events'", (_FOLLOWER,))
-    row = txn.one_or_none()
-    return 0 if row is None else int(row[0])
-
-
 def _follow(txn: Transaction, after: int, until: int, server_name: str, limit: int) -> int:
     reached, user_ids = _changed_members(txn, after, until, server_name, limit)
     changes = _standing_of(txn, user_ids) if user_ids else []
@@ -182,14 +177,7 @@ def _follow(txn: Transaction, after: int, until: int, server_name: str, limit: i
     gone = [change.user.user_id for change in changes if not change.in_rooms]
     if gone:
         txn.execute("DELETE FROM user_directory WHERE user_id = ANY(%s)", (gone,))
-    txn.execute(
-        """
-        INSERT INTO stream_followers (follower, stream, position) VALUES (%s, 'events', %s)
-        ON CONFLICT (follower, stream) DO UPDATE
-        SET position = GREATEST(stream_followers.position, EXCLUDED.position)
-        """,
-        (_FOLLOWER, reached),
-    )
+    keep_follower_position(txn, _FOLLOWER, reached)
     return reached
 
 

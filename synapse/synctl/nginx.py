@@ -8,6 +8,8 @@ therefore sorted by a `map` over the method and the path as sent, whose expressi
 
 from __future__ import annotations
 
+from typing import Final, NamedTuple
+
 from synapse.api.routes import Affinity
 from synapse.synctl.proxy import Backend, Plan, Rule
 
@@ -75,42 +77,48 @@ _PROXY = """
         proxy_pass http://$synapse_backend;
     }}
 
-    # What nginx itself has to refuse, in the form that Matrix clients understand.
-    error_page 413 @synapse_too_large;
-    location @synapse_too_large {{
-        default_type application/json;
-        add_header Access-Control-Allow-Origin * always;
-        return 413 '{{"errcode":"M_TOO_LARGE","error":"The body is larger than this server accepts."}}';
-    }}
-    # Of these requests it has no path with which to enter a named location.
-    error_page 400 /_synapse_front/unreadable;
-    location = /_synapse_front/unreadable {{
-        internal;
-        default_type application/json;
-        add_header Access-Control-Allow-Origin * always;
-        return 400 '{{"errcode":"M_UNRECOGNIZED","error":"The request is not valid HTTP; see its path and headers."}}';
-    }}
-    error_page 414 /_synapse_front/long_path;
-    location = /_synapse_front/long_path {{
-        internal;
-        default_type application/json;
-        add_header Access-Control-Allow-Origin * always;
-        return 414 '{{"errcode":"M_TOO_LARGE","error":"The path and the query are longer than this server accepts."}}';
-    }}
-    error_page 494 =431 /_synapse_front/long_header;  # nginx's own number for it
-    location = /_synapse_front/long_header {{
-        internal;
-        default_type application/json;
-        add_header Access-Control-Allow-Origin * always;
-        return 431 '{{"errcode":"M_TOO_LARGE","error":"A header is longer than this server accepts."}}';
-    }}
-    error_page 502 504 @synapse_unavailable;
-    location @synapse_unavailable {{
-        default_type application/json;
-        add_header Access-Control-Allow-Origin * always;
-        return 502 '{{"errcode":"M_UNKNOWN","error":"The server is not available at the moment; try again."}}';
-    }}
-"""
+    # What nginx itself has to refuse.
+{refusals}"""
+
+
+class _Refusal(NamedTuple):
+    """What nginx itself has to refuse, in the form that Matrix clients understand.
+
+    `statuses` are those that nginx means. A request that cannot be read has no path with which to enter a named place
+    (`@…`); such places are ordinary ones that only nginx itself enters.
+    """
+
+    statuses: str
+    place: str
+    status: int
+    errcode: str
+    sentence: str
+
+    def render(self) -> str:
+        """The lines for the `server` block."""
+        is_named = self.place.startswith("@")
+        lines = (
+            f"error_page {self.statuses} {self.place};",
+            f"location {self.place} {{" if is_named else f"location = {self.place} {{",
+            *(() if is_named else ("    internal;",)),
+            "    default_type application/json;",
+            "    add_header Access-Control-Allow-Origin * always;",
+            f"""    return {self.status} '{{"errcode":"{self.errcode}","error":"{self.sentence}"}}';""",
+            "}",
+        )
+        return "".join(f"    {line}\n" for line in lines)
+
+
+_UNREADABLE: Final = "The request is not valid HTTP; see its path and headers."
+_LONG_PATH: Final = "The path and the query are longer than this server accepts."
+_REFUSALS: Final = (
+    _Refusal("413", "@synapse_too_large", 413, "M_TOO_LARGE", "The body is larger than this server accepts."),
+    _Refusal("400", "/_synapse_front/unreadable", 400, "M_UNRECOGNIZED", _UNREADABLE),
+    _Refusal("414", "/_synapse_front/long_path", 414, "M_TOO_LARGE", _LONG_PATH),
+    # 494 is nginx's own number for headers that are too long.
+    _Refusal("494 =431", "/_synapse_front/long_header", 431, "M_TOO_LARGE", "A header is longer than is accepted."),
+    _Refusal("502 504", "@synapse_unavailable", 502, "M_UNKNOWN", "The server is not available; try again."),
+)
 
 
 def render(plan: Plan, *, listen: tuple[str, ...] = (), command: str = "synctl nginx") -> str:
@@ -125,7 +133,8 @@ def render(plan: Plan, *, listen: tuple[str, ...] = (), command: str = "synctl n
         parts.append(_ROOM)
     parts.append(_backend_map(plan))
     parts.extend(_upstream(backend) for backend in plan.backends)
-    body = _PROXY.format(body=f"{-(-plan.max_upload_size // _MIB)}m")
+    refusals = "".join(refusal.render() for refusal in _REFUSALS)
+    body = _PROXY.format(body=f"{-(-plan.max_upload_size // _MIB)}m", refusals=refusals)
     parts.append(f"\nserver {{\n{_listen(plan, listen)}{body}}}\n")
     return "".join(parts)
 
