@@ -31,6 +31,7 @@ REQUIREMENTS = [
     "bcrypt>=4.0",
     "pillow>=10.3",
     "setproctitle>=1.3",
+    "jinja2>=3.1",
 ]
 
 # What the demo puts in front of the processes where no nginx is installed.
@@ -69,7 +70,7 @@ setup(
     python_requires=">=3.11",
     package_dir={"": "."},
     packages=find_packages(include=["synapse", "synapse.*"]),
-    package_data={"synapse": ["py.typed", "storage/schema/**/*.sql", "**/*.html", "**/*.txt"]},
+    package_data={"synapse": ["py.typed", "storage/schema/**/*.sql", "res/**/*.html", "res/**/*.txt"]},
     install_requires=REQUIREMENTS,
     extras_require={"demo": DEMO, "test": TEST, "dev": DEV},
     entry_points={"console_scripts": ["synctl=synapse.synctl.cli:console"]},

@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from synapse.storage.user_ips import Seen, UserIpStore
     from synapse.storage.users import UserStore
     from synapse.util.repeating import Repeating
+    from synapse.util.templates import Templates
 
 FLUSH_SECONDS = 60.0
 HOUR_SECONDS = 3600.0
@@ -240,6 +241,13 @@ class Accounts:
         from synapse.handlers.shared_secret import SharedSecret
 
         return SharedSecret(self._config.registration.registration_shared_secret, self._clock)
+
+    @cached_property
+    def templates(self) -> Templates:
+        """Of the pages and mails that people read."""
+        from synapse.util.templates import Templates
+
+        return Templates(self._config.templates.custom_template_directory)
 
     # -- devices and keys ------------------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import msgspec
 
-from synapse.config import limits, sections
+from synapse.config import accounts, limits, sections
 from synapse.config.errors import ConfigError
 from synapse.config.files import Merged, read_files
 from synapse.config.listeners import Listener
@@ -33,7 +33,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     database: sections.DatabaseConfig
     logging: sections.LoggingConfig
     keys: sections.KeysConfig
-    registration: sections.RegistrationConfig
+    registration: accounts.RegistrationConfig
+    templates: accounts.TemplatesConfig
     outgoing: sections.OutgoingConfig
     ratelimiting: limits.RatelimitConfig
     media: sections.MediaConfig
@@ -121,7 +122,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
 
 # Sections whose options stand in a block of the section's own name; the others' stand at the top level.
-NESTED: Final = ("database", "caches", "user_directory")
+NESTED: Final = ("database", "caches", "user_directory", "templates")
 
 SECTIONS: Final[dict[str, type[Section]]] = {
     field.name: field.type for field in msgspec.structs.fields(Config) if field.name not in ("origin", "warnings")

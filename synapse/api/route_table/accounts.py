@@ -164,29 +164,3 @@ PUSH = (
     Endpoint("pushers", f"{_C}/pushers", ("GET",), CLIENT),
     Endpoint("pusher_set", f"{_C}/pushers/set", ("POST",), CLIENT),
 )
-
-KEYS = (
-    Endpoint(
-        "keys_upload",
-        f"{_C}/keys/upload[/{{device_id}}]",
-        ("POST",),
-        CLASSIC,
-        (workers.KEYS_UPLOAD,),
-        guests=True,
-        max_body=MIB,
-    ),
-    Endpoint(
-        "keys_query", f"{_C}/keys/query", ("POST",), CLASSIC, (workers.KEYS_QUERY,), guests=True, max_body=4 * MIB
-    ),
-    Endpoint("keys_changes", f"{_C}/keys/changes", ("GET",), CLASSIC, (workers.KEYS_CHANGES,), guests=True),
-    Endpoint("keys_claim", f"{_C}/keys/claim", ("POST",), CLASSIC, guests=True, max_body=4 * MIB),
-    # One ciphertext for every device of every member of a large room.
-    Endpoint(
-        "send_to_device",
-        f"{_C}/sendToDevice/{{event_type}}/{{txn_id}}",
-        ("PUT",),
-        CLASSIC,
-        guests=True,
-        max_body=8 * MIB,
-    ),
-)
