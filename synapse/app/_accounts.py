@@ -14,6 +14,7 @@ from synapse.app._foundation import Base
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
+    from synapse.app._sessions import Sessions
     from synapse.handlers.account_data import AccountData
     from synapse.handlers.auth import Authenticator
     from synapse.handlers.deactivation import Deactivation
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from synapse.handlers.guest_upgrade import GuestUpgrade
     from synapse.handlers.key_changes import KeyChanges
     from synapse.handlers.keys import Keys
-    from synapse.handlers.login import Login
     from synapse.handlers.media import Media
     from synapse.handlers.media_admin import MediaAdmin
     from synapse.handlers.media_upkeep import MediaUpkeep
@@ -65,6 +65,9 @@ KEEP_SIGHTINGS_MS = 28 * 24 * 3600 * 1000
 
 class Foundation(Base, Protocol):
     """What the account services stand on: the rest of the composition root."""
+
+    @property
+    def sessions(self) -> Sessions: ...
 
     @property
     def ratelimits(self) -> RateLimits: ...
@@ -200,6 +203,7 @@ class Accounts:
         return Registration(
             self.users,
             self.passwords,
+            self._hs.sessions.new_sessions,
             self._hs.main,
             self._clock,
             self._server_name,
@@ -211,30 +215,15 @@ class Accounts:
     def guest_upgrade(self) -> GuestUpgrade:
         from synapse.handlers.guest_upgrade import GuestUpgrade
 
-        changes, main = self.device_changes, self._hs.main
-        return GuestUpgrade(self.users, self.passwords, self.authenticator, changes, main, self._clock)
-
-    @cached_property
-    def login(self) -> Login:
-        from synapse.handlers.login import Login
-
-        return Login(
-            self.users,
-            self.tokens,
-            self.authenticator,
-            self.passwords,
-            self._clock,
-            self._server_name,
-            passwords_enabled=self._config.registration.password_config.enabled,
-            limits=self._hs.ratelimits,
-        )
+        sessions, changes, main = self._hs.sessions.new_sessions, self.device_changes, self._hs.main
+        return GuestUpgrade(self.users, self.passwords, sessions, self.authenticator, changes, main)
 
     @cached_property
     def ui_auth(self) -> UiAuth:
         from synapse.handlers.ui_auth import UiAuth
         from synapse.storage.ui_auth import UiAuthStore
 
-        return UiAuth(UiAuthStore(self._hs.database), self._clock, self.login.check_stage)
+        return UiAuth(UiAuthStore(self._hs.database), self._clock, self._hs.sessions.password_login.check_stage)
 
     @cached_property
     def shared_secret(self) -> SharedSecret:

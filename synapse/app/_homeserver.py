@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from synapse.app._reading import Reading
     from synapse.app._replication import Replication
     from synapse.app._rooms import Rooms
+    from synapse.app._sessions import Sessions
     from synapse.app.applications import Application
     from synapse.config import Config
     from synapse.config.listeners import Listener
@@ -180,6 +181,13 @@ class Homeserver:
         from synapse.app._accounts import Accounts
 
         return Accounts(self)
+
+    @cached_property
+    def sessions(self) -> Sessions:
+        """Logging in, and the sessions that it makes."""
+        from synapse.app._sessions import Sessions
+
+        return Sessions(self)
 
     @cached_property
     def duties(self) -> list[Duty]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from synapse.api.errors import not_found
-from synapse.handlers.registration import MAX_DEVICE_ID, checked_device_name
+from synapse.handlers.new_sessions import MAX_DEVICE_ID, checked_device_name
 
 if TYPE_CHECKING:
     from synapse.handlers.auth import Authenticator

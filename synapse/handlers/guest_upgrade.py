@@ -9,25 +9,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from synapse.api.errors import MatrixError, forbidden, missing_param
-from synapse.handlers.registration import (
-    DeviceRequest,
-    LoggedIn,
-    NewAccount,
-    in_use,
-    new_session,
-    with_device,
-)
-from synapse.handlers.tokens import make_token
+from synapse.handlers.new_sessions import DeviceRequest, LoggedIn
+from synapse.handlers.registration import NewAccount, in_use
 from synapse.replication.calls import Call
 
 if TYPE_CHECKING:
     from synapse.handlers.auth import Authenticator
     from synapse.handlers.device_changes import DeviceChanges
+    from synapse.handlers.new_sessions import NewSessions
     from synapse.handlers.passwords import Passwords
     from synapse.http.request import Request
     from synapse.replication.calls import MainProcess
     from synapse.storage.users import UserStore
-    from synapse.util.clock import Clock
 
 UPGRADE = Call("accounts.upgrade_guest", NewAccount, bool)
 
@@ -39,17 +32,17 @@ class GuestUpgrade:
         self,
         users: UserStore,
         passwords: Passwords,
+        sessions: NewSessions,
         authenticator: Authenticator,
         changes: DeviceChanges,
         main: MainProcess,
-        clock: Clock,
     ) -> None:
         self._users = users
         self._passwords = passwords
+        self._sessions = sessions
         self._authenticator = authenticator
         self._changes = changes
         self._main = main
-        self._clock = clock
         main.expose(UPGRADE, self._upgrade)
 
     async def check(self, username: str | None, guest_token: str, request: Request) -> str:
@@ -64,20 +57,20 @@ class GuestUpgrade:
             raise forbidden("The 'guest_access_token' is not the token of the guest that 'username' names.")
         return guest.user_id
 
-    async def upgrade(self, user_id: str, password: str | None, device: DeviceRequest | None) -> LoggedIn:
+    async def upgrade(
+        self, user_id: str, password: str | None, device: DeviceRequest | None, *, refresh: bool = False
+    ) -> LoggedIn:
         """Gives the guest a password, ends its sessions, and logs in with `device` unless it is None."""
-        token = make_token(user_id)
         password_hash = None if password is None else await self._passwords.hash(password)
-        account = NewAccount(user_id=user_id, password_hash=password_hash)
+        answer, session = LoggedIn.without_session(user_id), None
         if device is not None:
-            account = with_device(account, device, token)
-        if not await self._main(UPGRADE, account):
+            session, answer = self._sessions.draft(user_id, device, refresh=refresh)
+        if not await self._main(UPGRADE, NewAccount(user_id=user_id, password_hash=password_hash, session=session)):
             raise in_use()
-        return LoggedIn.of(account, token)
+        return answer
 
     async def _upgrade(self, account: NewAccount) -> bool:
-        now = int(self._clock.seconds() * 1000)
-        gone = await self._users.upgrade_guest(account.user_id, account.password_hash, new_session(account, now))
+        gone = await self._users.upgrade_guest(account.user_id, account.password_hash, account.session)
         if gone is None:
             return False
         await self._authenticator.forget(gone.tokens)

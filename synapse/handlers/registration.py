@@ -11,62 +11,33 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from synapse.api.errors import Codes, MatrixError, forbidden, guest_access_forbidden, invalid_param
-from synapse.api.identifiers import check_new_user_id, new_device_id, random_letters
-from synapse.handlers.tokens import hash_token, make_token
+from synapse.api.identifiers import check_new_user_id, random_letters
+from synapse.handlers.new_sessions import DeviceRequest, LoggedIn
 from synapse.replication.calls import Call
 from synapse.storage.access_tokens import NewSession
 from synapse.storage.users import NewUser
 
 if TYPE_CHECKING:
+    from synapse.handlers.new_sessions import NewSessions
     from synapse.handlers.passwords import Passwords
     from synapse.replication.calls import MainProcess
     from synapse.storage.users import UserStore
     from synapse.util.clock import Clock
 
-MAX_DEVICE_ID: Final = 255
-MAX_DEVICE_NAME: Final = 100
 USER_TYPES: Final = frozenset({"support", "bot"})
 _ALPHABET: Final = "abcdefghijklmnopqrstuvwxyz0123456789"
 
 
 class NewAccount(msgspec.Struct, frozen=True, kw_only=True):
-    """What an account is to be made of. `token_hash` and the device are absent where nobody logs in with it."""
+    """What an account is to be made of; without a session where nobody logs in with it."""
 
     user_id: str
     password_hash: str | None
     admin: bool = False
     user_type: str | None = None
     display_name: str | None = None
-    token_hash: bytes | None = None
-    device_id: str | None = None
-    device_name: str | None = None
+    session: NewSession | None = None
     is_guest: bool = False
-
-
-class DeviceRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """The device that a client asks to be logged in as."""
-
-    device_id: str | None = None
-    initial_device_display_name: str | None = None
-
-
-class LoggedIn(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The answer to a registration or login; without token and device where `inhibit_login` was asked for."""
-
-    user_id: str
-    home_server: str
-    access_token: str | None = None
-    device_id: str | None = None
-
-    @classmethod
-    def of(cls, account: NewAccount, token: str) -> LoggedIn:
-        """The answer for an account that was made with this token, or without any."""
-        return cls(
-            user_id=account.user_id,
-            home_server=account.user_id.partition(":")[2],
-            access_token=None if account.token_hash is None else token,
-            device_id=account.device_id,
-        )
 
 
 CREATE_ACCOUNT: Final = Call("accounts.create", NewAccount, bool)
@@ -83,6 +54,7 @@ class Registration:
         self,
         users: UserStore,
         passwords: Passwords,
+        sessions: NewSessions,
         main: MainProcess,
         clock: Clock,
         server_name: str,
@@ -92,6 +64,7 @@ class Registration:
     ) -> None:
         self._users = users
         self._passwords = passwords
+        self._sessions = sessions
         self._main = main
         self._clock = clock
         self._server_name = server_name
@@ -117,6 +90,7 @@ class Registration:
         password: str | None,
         device: DeviceRequest | None,
         *,
+        refresh: bool = False,
         admin: bool = False,
         user_type: str | None = None,
         display_name: str | None = None,
@@ -131,18 +105,19 @@ class Registration:
         password_hash = None if password is None else await self._passwords.hash(password)
         while True:
             account_id = user_id or self._made_up()
-            token = make_token(account_id)
+            answer, session = LoggedIn.without_session(account_id), None
+            if device is not None:
+                session, answer = self._sessions.draft(account_id, device, refresh=refresh)
             account = NewAccount(
                 user_id=account_id,
                 password_hash=password_hash,
                 admin=admin,
                 user_type=user_type,
                 display_name=display_name,
+                session=session,
             )
-            if device is not None:
-                account = with_device(account, device, token)
             if await self._main(CREATE_ACCOUNT, account):
-                return LoggedIn.of(account, token)
+                return answer
             if user_id is not None:
                 raise in_use()
 
@@ -153,10 +128,10 @@ class Registration:
         device = DeviceRequest(initial_device_display_name=device_name)
         while True:
             user_id = self._made_up()
-            token = make_token(user_id)
-            account = with_device(NewAccount(user_id=user_id, password_hash=None, is_guest=True), device, token)
+            session, answer = self._sessions.draft(user_id, device, refresh=False)
+            account = NewAccount(user_id=user_id, password_hash=None, session=session, is_guest=True)
             if await self._main(CREATE_ACCOUNT, account):
-                return LoggedIn.of(account, token)
+                return answer
 
     def _made_up(self) -> str:
         return f"@{random_letters(10, _ALPHABET)}:{self._server_name}"
@@ -171,38 +146,10 @@ class Registration:
                 account.display_name or account.user_id[1:].partition(":")[0],
                 account.admin,
                 account.user_type,
-                new_session(account, now),
+                account.session,
                 account.is_guest,
             )
         )
-
-
-def new_session(account: NewAccount, now: int) -> NewSession | None:
-    """The session that an account begins with, if any; `now` in milliseconds."""
-    if account.token_hash is None:
-        return None
-    return NewSession(account.user_id, account.token_hash, account.device_id, account.device_name, now)
-
-
-def with_device(account: NewAccount, device: DeviceRequest, token: str) -> NewAccount:
-    """The account with its first session."""
-    device_id, device_name = checked_device(device)
-    return msgspec.structs.replace(account, token_hash=hash_token(token), device_id=device_id, device_name=device_name)
-
-
-def checked_device(device: DeviceRequest) -> tuple[str, str | None]:
-    """Device id (a new one where none is asked for) and name. Raises 400 M_INVALID_PARAM."""
-    device_id = new_device_id() if device.device_id is None else device.device_id
-    if not device_id or len(device_id.encode()) > MAX_DEVICE_ID or "\x00" in device_id:
-        raise invalid_param(f"A device ID has 1 to {MAX_DEVICE_ID} bytes and no NUL character.")
-    return device_id, checked_device_name(device.initial_device_display_name)
-
-
-def checked_device_name(name: str | None) -> str | None:
-    """Raises 400 M_INVALID_PARAM for a name that is too long."""
-    if name is not None and (len(name) > MAX_DEVICE_NAME or "\x00" in name):
-        raise invalid_param(f"A device's name has at most {MAX_DEVICE_NAME} characters, and no NUL character.")
-    return name
 
 
 def in_use() -> MatrixError:

@@ -10,6 +10,7 @@ import pytest
 from twisted.internet.task import Clock
 
 from synapse.app._accounts import Accounts
+from synapse.app._sessions import Sessions
 from synapse.config.root import from_options
 from synapse.http.ratelimit import RateLimits
 from synapse.replication.calls import LocalMain
@@ -93,6 +94,7 @@ class Server:
         self.propagated: list[str] = []
         self.gone: list[str] = []
         self.accounts = Accounts(self)
+        self.sessions = Sessions(self)
         hs: Any = self
         owners = [row.make(hs) for row in ROWS if set(row.names) & set(MOUNTED)]
         self.driver = Driver(*owners, authenticator=self.accounts.authenticator)

@@ -11,7 +11,8 @@ from typing import Any
 
 import msgspec
 
-from synapse.handlers.registration import DeviceRequest, LoggedIn, Registration
+from synapse.handlers.new_sessions import DeviceRequest, LoggedIn
+from synapse.handlers.registration import Registration
 from synapse.handlers.shared_secret import SharedSecret
 from synapse.http.server import Request, serves
 

@@ -9,7 +9,7 @@ import msgspec
 from synapse.api.constants import LoginTypes
 from synapse.api.errors import forbidden
 from synapse.handlers.deactivation import Deactivation
-from synapse.handlers.login import Login
+from synapse.handlers.login_kinds.password import PasswordLogin
 from synapse.handlers.ui_auth import Operation, UiAuth
 from synapse.http.body import convert
 from synapse.http.server import Request, serves
@@ -27,16 +27,16 @@ class Wish(msgspec.Struct, frozen=True):
 class DeactivateAccount:
     """`/account/deactivate`."""
 
-    def __init__(self, deactivation: Deactivation, login: Login, ui_auth: UiAuth) -> None:
+    def __init__(self, deactivation: Deactivation, passwords: PasswordLogin, ui_auth: UiAuth) -> None:
         self._deactivation = deactivation
-        self._login = login
+        self._passwords = passwords
         self._ui_auth = ui_auth
 
     @serves("account_deactivate")
     async def deactivate(self, request: Request) -> dict[str, Any]:
         body = request.json_object(allow_empty=True)
         convert(body, Wish)  # what is wrong is said before the client is sent through the stages
-        user_id = self._whose(request, body)
+        user_id = await self._whose(request, body)
         operation = Operation("POST", "account_deactivate", "deactivate the account", user_id)
         wish = convert(await self._ui_auth.check(operation, body, _FLOWS), Wish)
         if user_id is None:
@@ -44,11 +44,11 @@ class DeactivateAccount:
         await self._deactivation.deactivate(user_id, wish.erase)
         return {"id_server_unbind_result": "success"}
 
-    def _whose(self, request: Request, body: dict[str, Any]) -> str | None:
+    async def _whose(self, request: Request, body: dict[str, Any]) -> str | None:
         """The account of the one who is logged in, else of the one whose password is given; None before it is."""
         if request.requester is not None:
             return request.requester.user_id
         auth = body.get("auth")
         if not isinstance(auth, dict) or auth.get("type") != LoginTypes.PASSWORD:
             return None
-        return self._login.named_user(auth)
+        return await self._passwords.named_user(auth)

@@ -15,8 +15,9 @@ from synapse.handlers.auth import Authenticator
 from synapse.handlers.devices import Devices
 from synapse.handlers.guest_upgrade import GuestUpgrade
 from synapse.handlers.login import Login
+from synapse.handlers.new_sessions import DeviceRequest, LoggedIn
 from synapse.handlers.passwords import check_acceptable
-from synapse.handlers.registration import DeviceRequest, LoggedIn, Registration
+from synapse.handlers.registration import Registration
 from synapse.handlers.ui_auth import Operation, UiAuth
 from synapse.http.body import convert
 from synapse.http.server import Request, serves
@@ -62,10 +63,11 @@ class Register:
         await self._check(convert(body, RegisterBody), request)
         operation = Operation("POST", "register", "register an account", None)
         wanted = convert(await self._ui_auth.check(operation, body, _FLOWS), RegisterBody)
+        refresh = wanted.refresh_token
         if wanted.guest_access_token is not None:
             user_id = await self._guests.check(wanted.username, wanted.guest_access_token, request)
-            return await self._guests.upgrade(user_id, wanted.password, wanted.device())
-        return await self._registration.register(wanted.username, wanted.password, wanted.device())
+            return await self._guests.upgrade(user_id, wanted.password, wanted.device(), refresh=refresh)
+        return await self._registration.register(wanted.username, wanted.password, wanted.device(), refresh=refresh)
 
     async def _check(self, body: RegisterBody, request: Request) -> None:
         """Whatever is wrong is said before the client is sent through the stages."""
@@ -94,12 +96,11 @@ class Sessions:
 
     @serves("login_flows")
     async def flows(self, request: Request) -> dict[str, Any]:
-        return {"flows": [{"type": kind} for kind in self._login.flows()]}
+        return {"flows": self._login.flows()}
 
     @serves("login")
     async def login(self, request: Request) -> LoggedIn:
-        body = request.json_object()
-        return await self._login.login(body, convert(body, DeviceRequest))
+        return await self._login.login(request.json_object(), request)
 
     @serves("logout")
     async def logout(self, request: Request) -> dict[str, Any]:

@@ -23,7 +23,7 @@ def _sessions(hs: Homeserver) -> object:
     from synapse.rest.client.sessions import Sessions
 
     accounts = hs.accounts
-    return Sessions(accounts.login, accounts.devices, accounts.tokens, accounts.authenticator)
+    return Sessions(hs.sessions.login, accounts.devices, accounts.tokens, accounts.authenticator)
 
 
 def _admin_register(hs: Homeserver) -> object:
@@ -48,7 +48,7 @@ def _deactivate_account(hs: Homeserver) -> object:
     from synapse.rest.client.deactivation import DeactivateAccount
 
     accounts = hs.accounts
-    return DeactivateAccount(accounts.deactivation, accounts.login, accounts.ui_auth)
+    return DeactivateAccount(accounts.deactivation, hs.sessions.password_login, accounts.ui_auth)
 
 
 def _admin_deactivate(hs: Homeserver) -> object:

@@ -1,0 +1,65 @@
+"""The services that people log in by: the kinds of login, and the sessions that they make.
+
+A part of the composition root (`hs.sessions`). What it stands on, it names in `Foundation`.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Protocol
+
+from synapse.app._foundation import Base
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from synapse.app._accounts import Accounts
+    from synapse.handlers.login import Login
+    from synapse.handlers.login_kinds import LoginKind
+    from synapse.handlers.login_kinds.password import PasswordLogin
+    from synapse.handlers.new_sessions import NewSessions
+    from synapse.http.ratelimit import RateLimits
+
+
+class Foundation(Base, Protocol):
+    """What it stands on: the rest of the composition root."""
+
+    @property
+    def accounts(self) -> Accounts: ...
+
+    @property
+    def ratelimits(self) -> RateLimits: ...
+
+
+class Sessions:
+    """One lazily built attribute per service."""
+
+    def __init__(self, hs: Foundation) -> None:
+        self._hs = hs
+        self._config = hs.config
+        self._server_name = hs.config.server.server_name
+
+    @cached_property
+    def new_sessions(self) -> NewSessions:
+        from synapse.handlers.new_sessions import NewSessions
+
+        accounts = self._hs.accounts
+        return NewSessions(accounts.users, accounts.tokens, accounts.authenticator, self._hs.reactor)
+
+    @cached_property
+    def login(self) -> Login:
+        from synapse.handlers.login import Login
+
+        return Login(self._login_kinds(), self.new_sessions)
+
+    def _login_kinds(self) -> Iterator[LoginKind]:
+        """Every kind of login that this server takes, in the order in which clients are told of them."""
+        if self._config.registration.password_config.enabled:
+            yield self.password_login
+
+    @cached_property
+    def password_login(self) -> PasswordLogin:
+        from synapse.handlers.login_kinds.password import PasswordLogin
+
+        accounts = self._hs.accounts
+        return PasswordLogin(accounts.users, accounts.passwords, self._server_name, self._hs.ratelimits)

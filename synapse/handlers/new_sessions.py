@@ -1,0 +1,106 @@
+"""Sessions: what every way of logging in, and registering, ends with; a device and an access token for it.
+
+Who is to be logged in has been proven before (`synapse.handlers.login_kinds`). Here it is refused to those who must not
+log in at all, and nothing else makes sessions. Client-server API, "Login", "Relationship between access tokens and
+devices".
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import msgspec
+
+from synapse.api.errors import Codes, MatrixError, forbidden, invalid_param
+from synapse.api.identifiers import new_device_id
+from synapse.handlers.tokens import hash_token, make_token
+from synapse.storage.access_tokens import NewSession
+
+if TYPE_CHECKING:
+    from synapse.handlers.auth import Authenticator
+    from synapse.storage.access_tokens import AccessTokenStore
+    from synapse.storage.users import UserStore
+    from synapse.util.clock import Clock
+
+MAX_DEVICE_ID: Final = 255  # bytes
+MAX_DEVICE_NAME: Final = 100  # characters
+
+
+class DeviceRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """The device that a client asks to be logged in as."""
+
+    device_id: str | None = None
+    initial_device_display_name: str | None = None
+
+
+class LoggedIn(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The answer to a registration or login; without token and device where `inhibit_login` was asked for."""
+
+    user_id: str
+    home_server: str
+    access_token: str | None = None
+    device_id: str | None = None
+
+    @classmethod
+    def without_session(cls, user_id: str) -> LoggedIn:
+        return cls(user_id=user_id, home_server=user_id.partition(":")[2])
+
+
+class Draft(NamedTuple):
+    """A session that is still to be stored, and what to tell the client once it is."""
+
+    session: NewSession
+    answer: LoggedIn
+
+
+class NewSessions:
+    """Makes sessions."""
+
+    def __init__(self, users: UserStore, tokens: AccessTokenStore, authenticator: Authenticator, clock: Clock) -> None:
+        self._users = users
+        self._tokens = tokens
+        self._authenticator = authenticator
+        self._clock = clock
+
+    async def begin(self, user_id: str, device: DeviceRequest, *, refresh: bool) -> LoggedIn:
+        """Logs a user in who has proven to be that user. A device that exists loses the tokens that it had.
+
+        `refresh`: whether the client can use a refresh token. Raises 403 M_USER_DEACTIVATED or M_FORBIDDEN,
+        400 M_INVALID_PARAM.
+        """
+        draft = self.draft(user_id, device, refresh=refresh)
+        await self._check_standing(user_id)
+        done = await self._tokens.login(draft.session)
+        await self._authenticator.forget(done.revoked)
+        return draft.answer
+
+    def draft(self, user_id: str, device: DeviceRequest, *, refresh: bool) -> Draft:
+        """A session to be stored in the transaction that makes the account. Raises 400 M_INVALID_PARAM."""
+        device_id, device_name = checked_device(device)
+        token = make_token(user_id)
+        now = int(self._clock.seconds() * 1000)
+        session = NewSession(user_id, hash_token(token), device_id, device_name, now)
+        answer = LoggedIn.without_session(user_id)
+        return Draft(session, msgspec.structs.replace(answer, access_token=token, device_id=device_id))
+
+    async def _check_standing(self, user_id: str) -> None:
+        user = await self._users.get(user_id)
+        if user is None:
+            raise forbidden("There is no such user on this server.")
+        if user.deactivated:
+            raise MatrixError(403, Codes.USER_DEACTIVATED, "This account has been deactivated.")
+
+
+def checked_device(device: DeviceRequest) -> tuple[str, str | None]:
+    """Device id (a new one where none is asked for) and name. Raises 400 M_INVALID_PARAM."""
+    device_id = new_device_id() if device.device_id is None else device.device_id
+    if not device_id or len(device_id.encode()) > MAX_DEVICE_ID or "\x00" in device_id:
+        raise invalid_param(f"A device ID has 1 to {MAX_DEVICE_ID} bytes and no NUL character.")
+    return device_id, checked_device_name(device.initial_device_display_name)
+
+
+def checked_device_name(name: str | None) -> str | None:
+    """Raises 400 M_INVALID_PARAM for a name that is too long."""
+    if name is not None and (len(name) > MAX_DEVICE_NAME or "\x00" in name):
+        raise invalid_param(f"A device's name has at most {MAX_DEVICE_NAME} characters, and no NUL character.")
+    return name
