@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import msgspec
 
-from synapse.config import accounts, limits, sections
+from synapse.config import accounts, limits, sections, sso
 from synapse.config.errors import ConfigError
 from synapse.config.files import Merged, read_files
 from synapse.config.listeners import Listener
@@ -35,6 +35,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     keys: sections.KeysConfig
     registration: accounts.RegistrationConfig
     templates: accounts.TemplatesConfig
+    login_via_existing_session: sso.ExistingSessionConfig
     outgoing: sections.OutgoingConfig
     ratelimiting: limits.RatelimitConfig
     media: sections.MediaConfig
@@ -122,7 +123,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
 
 # Sections whose options stand in a block of the section's own name; the others' stand at the top level.
-NESTED: Final = ("database", "caches", "user_directory", "templates")
+NESTED: Final = ("database", "caches", "user_directory", "templates", "login_via_existing_session")
 
 SECTIONS: Final[dict[str, type[Section]]] = {
     field.name: field.type for field in msgspec.structs.fields(Config) if field.name not in ("origin", "warnings")

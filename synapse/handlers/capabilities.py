@@ -12,11 +12,12 @@ from synapse.api import room_versions
 
 
 def capabilities(
-    default_room_version: str, change_password: bool, fixed_fields: Set[str], is_guest: bool
+    default_room_version: str, change_password: bool, fixed_fields: Set[str], login_token: bool, is_guest: bool
 ) -> dict[str, Any]:
     """The answer to `GET /capabilities`: client-server API, "Capabilities negotiation".
 
     :param fixed_fields: fields of their profiles that users cannot change.
+    :param login_token: whether `POST /login/get_token` is switched on.
     """
     return {
         "capabilities": {
@@ -26,7 +27,7 @@ def capabilities(
             },
             "m.change_password": {"enabled": change_password and not is_guest},
             "m.3pid_changes": {"enabled": False},
-            "m.get_login_token": {"enabled": False},
+            "m.get_login_token": {"enabled": login_token and not is_guest},
             "m.forget_forced_upon_leave": {"enabled": False},
             "m.set_displayname": {"enabled": "displayname" not in fixed_fields},
             "m.set_avatar_url": {"enabled": "avatar_url" not in fixed_fields and not is_guest},

@@ -33,6 +33,7 @@ MOUNTED = (
         "login",
         "devices",
         "account_password",
+        "login_get_token",
         "account_deactivate",
         "capabilities",
         "turn_server",

@@ -12,15 +12,18 @@ from synapse.http.server import Request, serves
 class Capabilities:
     """`/capabilities`."""
 
-    def __init__(self, default_room_version: str, change_password: bool, fixed_fields: frozenset[str]) -> None:
+    def __init__(
+        self, default_room_version: str, change_password: bool, fixed_fields: frozenset[str], login_token: bool
+    ) -> None:
         self._default_room_version = default_room_version
         self._change_password = change_password
         self._fixed_fields = fixed_fields
+        self._login_token = login_token
 
     @serves("capabilities")
     async def capabilities(self, request: Request) -> dict[str, Any]:
         version, is_guest = self._default_room_version, request.user.is_guest
-        return capabilities(version, self._change_password, self._fixed_fields, is_guest)
+        return capabilities(version, self._change_password, self._fixed_fields, self._login_token, is_guest)
 
 
 class AccountServices:

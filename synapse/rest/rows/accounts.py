@@ -26,6 +26,12 @@ def _sessions(hs: Homeserver) -> object:
     return Sessions(hs.sessions.login, accounts.devices, accounts.tokens, accounts.authenticator)
 
 
+def _login_token(hs: Homeserver) -> object:
+    from synapse.rest.client.login_token import GetLoginToken
+
+    return GetLoginToken(hs.accounts.sso.get_token, hs.accounts.ui_auth)
+
+
 def _admin_register(hs: Homeserver) -> object:
     from synapse.rest.admin.register import AdminRegister
 
@@ -61,7 +67,12 @@ def _capabilities(hs: Homeserver) -> object:
     from synapse.rest.client.discovery import Capabilities
 
     config, change = hs.config, hs.accounts.password_change
-    return Capabilities(config.server.default_room_version, change.enabled, config.registration.fixed_profile_fields)
+    return Capabilities(
+        config.server.default_room_version,
+        change.enabled,
+        config.registration.fixed_profile_fields,
+        config.login_via_existing_session.enabled,
+    )
 
 
 def _account_services(hs: Homeserver) -> object:
@@ -134,6 +145,7 @@ def _to_device(hs: Homeserver) -> object:
 ROWS: tuple[Row, ...] = (
     Row(("register", "register_available"), _register),
     Row(("login_flows", "login", "logout", "logout_all", "whoami"), _sessions),
+    Row(("login_get_token",), _login_token),
     Row(("admin_register_nonce", "admin_register"), _admin_register),
     Row(("devices", "device_get", "device_update", "device_delete", "delete_devices"), _devices),
     Row(("account_password",), _change_password),

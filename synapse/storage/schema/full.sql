@@ -92,6 +92,16 @@ CREATE TABLE ui_auth_sessions (
     completed jsonb NOT NULL DEFAULT '{}'
 );
 
+-- Tokens of m.login.token, each good for one log-in.
+CREATE TABLE login_tokens (
+    token_hash bytea PRIMARY KEY,        -- SHA-256
+    user_id text NOT NULL,
+    expires_ts bigint NOT NULL,
+    auth_provider text,                  -- the identity provider that the user came by, and its session there
+    provider_session text
+);
+CREATE INDEX login_tokens_expiry ON login_tokens (expires_ts);
+
 CREATE TABLE filters (
     user_id text NOT NULL,
     filter_id bigint NOT NULL,
