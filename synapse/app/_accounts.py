@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
     from synapse.app._sessions import Sessions
-    from synapse.app._sso import SignOn
     from synapse.handlers.account_data import AccountData
     from synapse.handlers.auth import Authenticator
     from synapse.handlers.deactivation import Deactivation
@@ -225,13 +224,6 @@ class Accounts:
         from synapse.storage.ui_auth import UiAuthStore
 
         return UiAuth(UiAuthStore(self._hs.database), self._clock, self._hs.sessions.password_login.check_stage)
-
-    @cached_property
-    def sso(self) -> SignOn:
-        """Login tokens, single sign-on."""
-        from synapse.app._sso import SignOn
-
-        return SignOn(self._hs)
 
     @cached_property
     def shared_secret(self) -> SharedSecret:

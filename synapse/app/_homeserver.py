@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from synapse.app._replication import Replication
     from synapse.app._rooms import Rooms
     from synapse.app._sessions import Sessions
+    from synapse.app._sso import SignOn
     from synapse.app.applications import Application
     from synapse.config import Config
     from synapse.config.listeners import Listener
@@ -181,6 +182,13 @@ class Homeserver:
         from synapse.app._accounts import Accounts
 
         return Accounts(self)
+
+    @cached_property
+    def sso(self) -> SignOn:
+        """Logging in without a password of this server."""
+        from synapse.app._sso import SignOn
+
+        return SignOn(self)
 
     @cached_property
     def sessions(self) -> Sessions:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from synapse.app._accounts import Accounts
+    from synapse.app._sso import SignOn
     from synapse.handlers.login import Login
     from synapse.handlers.login_kinds import LoginKind
     from synapse.handlers.login_kinds.password import PasswordLogin
@@ -29,6 +30,9 @@ class Foundation(Base, Protocol):
 
     @property
     def ratelimits(self) -> RateLimits: ...
+
+    @property
+    def sso(self) -> SignOn: ...
 
 
 class Sessions:
@@ -56,6 +60,7 @@ class Sessions:
         """Every kind of login that this server takes, in the order in which clients are told of them."""
         if self._config.registration.password_config.enabled:
             yield self.password_login
+        yield self._hs.sso.token_login
 
     @cached_property
     def password_login(self) -> PasswordLogin:

@@ -1,17 +1,31 @@
 """The services by which people log in without a password of this server: login tokens.
 
-A part of the composition root (`hs.accounts.sso`).
+A part of the composition root (`hs.sso`).
 """
 
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
+
+from synapse.app._foundation import Base
 
 if TYPE_CHECKING:
-    from synapse.app._accounts import Foundation
+    from synapse.app._accounts import Accounts
     from synapse.handlers.get_token import GetToken
+    from synapse.handlers.login_kinds.token import TokenLogin
     from synapse.handlers.login_tokens import LoginTokens
+    from synapse.http.ratelimit import RateLimits
+
+
+class Foundation(Base, Protocol):
+    """What it stands on: the rest of the composition root."""
+
+    @property
+    def accounts(self) -> Accounts: ...
+
+    @property
+    def ratelimits(self) -> RateLimits: ...
 
 
 class SignOn:
@@ -36,3 +50,10 @@ class SignOn:
         given = self._config.login_via_existing_session
         options = Options(given.enabled, given.require_ui_auth, given.token_timeout)
         return GetToken(self.login_tokens, options, self._hs.ratelimits)
+
+    @cached_property
+    def token_login(self) -> TokenLogin:
+        from synapse.handlers.login_kinds.token import TokenLogin
+
+        get_token = self._config.login_via_existing_session.enabled
+        return TokenLogin(self.login_tokens, offered=get_token, get_token=get_token)

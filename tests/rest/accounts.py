@@ -11,6 +11,7 @@ from twisted.internet.task import Clock
 
 from synapse.app._accounts import Accounts
 from synapse.app._sessions import Sessions
+from synapse.app._sso import SignOn
 from synapse.config.root import from_options
 from synapse.http.ratelimit import RateLimits
 from synapse.replication.calls import LocalMain
@@ -96,6 +97,7 @@ class Server:
         self.gone: list[str] = []
         self.accounts = Accounts(self)
         self.sessions = Sessions(self)
+        self.sso = SignOn(self)
         hs: Any = self
         owners = [row.make(hs) for row in ROWS if set(row.names) & set(MOUNTED)]
         self.driver = Driver(*owners, authenticator=self.accounts.authenticator)

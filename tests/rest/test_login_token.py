@@ -27,7 +27,7 @@ async def get(server: Server, token: str, body: dict[str, Any] | None = None) ->
 
 async def whose(server: Server, token: str) -> str | None:
     try:
-        return (await server.accounts.sso.login_tokens.redeem(token)).user_id
+        return (await server.sso.login_tokens.redeem(token)).user_id
     except MatrixError as refused:
         return None if (refused.code, refused.errcode) == (403, "M_FORBIDDEN") else str(refused)
 
@@ -50,7 +50,7 @@ async def test_a_token_is_given_to_who_proves_to_be_themselves_and_good_once(dat
 async def test_of_many_who_redeem_at_once_one_succeeds(database: Database) -> None:
     """Each with services of its own, as in several processes."""
     servers = [Server(database) for _ in range(4)]
-    login_token = await servers[0].accounts.sso.login_tokens.issue(ALICE)
+    login_token = await servers[0].sso.login_tokens.issue(ALICE)
     asked = [Deferred.fromCoroutine(whose(server, login_token)) for server in servers * 4]
     found = [user for _, user in await DeferredList(asked)]
     assert sorted(map(str, found)) == [ALICE, *["None"] * 15]
@@ -77,7 +77,7 @@ async def test_tokens_that_are_none(server: Server) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_only_the_hash_is_stored(server: Server, database: Database) -> None:
-    login_token = await server.accounts.sso.login_tokens.issue(ALICE)
+    login_token = await server.sso.login_tokens.issue(ALICE)
     kept = await database.read("test", lambda txn: (txn.execute("SELECT * FROM login_tokens"), txn.rows())[1])
     assert len(kept) == 1
     assert login_token not in str([bytes(v) if isinstance(v, memoryview) else v for v in kept[0]])
@@ -113,6 +113,29 @@ async def test_tokens_are_rate_limited(database: Database) -> None:
 @pytest_twisted.ensureDeferred
 async def test_deactivation_voids_tokens(server: Server) -> None:
     await server.register("alice")
-    login_token = await server.accounts.sso.login_tokens.issue(ALICE)
+    login_token = await server.sso.login_tokens.issue(ALICE)
     await server.accounts.deactivation.deactivate(ALICE, erase=False)
     assert await whose(server, login_token) is None
+
+
+@pytest_twisted.ensureDeferred
+async def test_logging_in_by_a_token(database: Database) -> None:
+    server = server_with(database)
+    token = await server.register("alice", device="PHONE")
+    login_token = (await get(server, token)).json["login_token"]
+    body = {"type": "m.login.token", "token": login_token, "device_id": "LAPTOP"}
+    done = await server.call("POST", "/login", body)
+    assert (done.code, done.json["user_id"], done.json["device_id"]) == (200, ALICE, "LAPTOP")
+    assert await server.is_logged_in(done.json["access_token"])
+    assert await server.is_logged_in(token)
+    assert error(await server.call("POST", "/login", body)) == (403, "M_FORBIDDEN")
+    assert error(await server.call("POST", "/login", {**body, "token": 5})) == (400, "M_BAD_JSON")
+    assert error(await server.call("POST", "/login", {"type": "m.login.token"})) == (400, "M_MISSING_PARAM")
+
+
+@pytest_twisted.ensureDeferred
+async def test_clients_are_told_where_they_may_ask_for_one(server: Server, database: Database) -> None:
+    kinds = [flow["type"] for flow in (await server.call("GET", "/login")).json["flows"]]
+    assert "m.login.token" not in kinds
+    told = (await server_with(database).call("GET", "/login")).json["flows"]
+    assert {"type": "m.login.token", "get_login_token": True} in told

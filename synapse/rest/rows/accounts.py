@@ -29,7 +29,7 @@ def _sessions(hs: Homeserver) -> object:
 def _login_token(hs: Homeserver) -> object:
     from synapse.rest.client.login_token import GetLoginToken
 
-    return GetLoginToken(hs.accounts.sso.get_token, hs.accounts.ui_auth)
+    return GetLoginToken(hs.sso.get_token, hs.accounts.ui_auth)
 
 
 def _admin_register(hs: Homeserver) -> object:

@@ -1,0 +1,42 @@
+"""Logging in by a token that single sign-on, or a device that is logged in, has got for it.
+
+Client-server API, "Token-based login".
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from synapse.api.constants import LoginTypes
+from synapse.api.errors import bad_json, missing_param
+
+if TYPE_CHECKING:
+    from synapse.handlers.login_tokens import LoginTokens
+    from synapse.http.request import Request
+
+
+class TokenLogin:
+    """m.login.token.
+
+    :param offered: whether there is a way to come by a token.
+    :param get_token: whether clients that are logged in may get one, so that those that are not may ask for it.
+    """
+
+    kind: Final = LoginTypes.TOKEN
+
+    def __init__(self, tokens: LoginTokens, *, offered: bool, get_token: bool) -> None:
+        self._tokens = tokens
+        self._offered = offered
+        self._get_token = get_token
+
+    def flow(self) -> dict[str, Any] | None:
+        if not self._offered:
+            return None
+        return {"type": self.kind, "get_login_token": True} if self._get_token else {"type": self.kind}
+
+    async def user_of(self, body: dict[str, Any], request: Request) -> str:
+        """Raises 403 M_FORBIDDEN for a token that is no good (any more); 400."""
+        token = body.get("token")
+        if not isinstance(token, str):
+            raise missing_param("token") if token is None else bad_json("The key 'token' must be a string.")
+        return (await self._tokens.redeem(token)).user_id
