@@ -60,7 +60,7 @@ class Sessions:
         """Every kind of login that this server takes, in the order in which clients are told of them."""
         if self._config.registration.password_config.enabled:
             yield self.password_login
-        yield self._hs.sso.token_login
+        yield from self._hs.sso.login_kinds()
 
     @cached_property
     def password_login(self) -> PasswordLogin:

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Protocol
 from synapse.app._foundation import Base
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from synapse.app._accounts import Accounts
     from synapse.handlers.get_token import GetToken
-    from synapse.handlers.login_kinds.token import TokenLogin
+    from synapse.handlers.login_kinds import LoginKind
     from synapse.handlers.login_tokens import LoginTokens
     from synapse.http.ratelimit import RateLimits
 
@@ -51,9 +53,10 @@ class SignOn:
         options = Options(given.enabled, given.require_ui_auth, given.token_timeout)
         return GetToken(self.login_tokens, options, self._hs.ratelimits)
 
-    @cached_property
-    def token_login(self) -> TokenLogin:
+    def login_kinds(self) -> Iterator[LoginKind]:
+        """The kinds of login that there is a way for."""
         from synapse.handlers.login_kinds.token import TokenLogin
 
         get_token = self._config.login_via_existing_session.enabled
-        return TokenLogin(self.login_tokens, offered=get_token, get_token=get_token)
+        if get_token:
+            yield TokenLogin(self.login_tokens, get_token=get_token)

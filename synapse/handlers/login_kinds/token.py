@@ -18,20 +18,16 @@ if TYPE_CHECKING:
 class TokenLogin:
     """m.login.token.
 
-    :param offered: whether there is a way to come by a token.
     :param get_token: whether clients that are logged in may get one, so that those that are not may ask for it.
     """
 
     kind: Final = LoginTypes.TOKEN
 
-    def __init__(self, tokens: LoginTokens, *, offered: bool, get_token: bool) -> None:
+    def __init__(self, tokens: LoginTokens, *, get_token: bool) -> None:
         self._tokens = tokens
-        self._offered = offered
         self._get_token = get_token
 
-    def flow(self) -> dict[str, Any] | None:
-        if not self._offered:
-            return None
+    def flow(self) -> dict[str, Any]:
         return {"type": self.kind, "get_login_token": True} if self._get_token else {"type": self.kind}
 
     async def user_of(self, body: dict[str, Any], request: Request) -> str:
