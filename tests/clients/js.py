@@ -24,7 +24,7 @@ def node() -> Path:
 
 def install(into: Path) -> Path:
     """Install the client's packages into a directory (kept between runs); answers the script to run there."""
-    for name in ("package.json", "package-lock.json", "client.mjs"):
+    for name in ("package.json", "package-lock.json", "client.mjs", "crypto.mjs"):
         into.mkdir(parents=True, exist_ok=True)
         shutil.copy(_HERE / name, into / name)
     installed = into / "node_modules" / ".package-lock.json"
@@ -49,7 +49,7 @@ class JsClient:
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
         self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
-        self._events: list[dict[str, Any]] = []
+        self.events: list[dict[str, Any]] = []  # as they came
         self._arrived = asyncio.Condition()
         self._reader = asyncio.create_task(self._read())
 
@@ -68,7 +68,7 @@ class JsClient:
             message = json.loads(line)
             if "event" in message:
                 async with self._arrived:
-                    self._events.append(message)
+                    self.events.append(message)
                     self._arrived.notify_all()
             else:
                 self._answers.pop(message["id"]).set_result(message)
@@ -91,13 +91,13 @@ class JsClient:
         """Wait until the events that have come fulfil a condition."""
         try:
             async with asyncio.timeout(_PATIENCE), self._arrived:
-                await self._arrived.wait_for(lambda: wanted(self._events))
+                await self._arrived.wait_for(lambda: wanted(self.events))
         except TimeoutError:
-            raise AssertionError(f"the JavaScript client never saw {what}; it saw {self._events}") from None
+            raise AssertionError(f"the JavaScript client never saw {what}; it saw {self.events}") from None
 
     def messages(self, room: str) -> list[dict[str, Any]]:
         """The messages of a room in the order in which they arrived."""
-        return [e for e in self._events if e["event"] == "message" and e["room"] == room]
+        return [e for e in self.events if e["event"] == "message" and e["room"] == room]
 
     async def stop(self) -> None:
         """End the process."""

@@ -2,24 +2,40 @@
 //
 //   {"id": 1, "do": "register", "username": "...", "password": "..."}   →  {"id": 1, "result": {...}}  or  {"id": 1, "error": "..."}
 //   {"event": "message" | "typing" | "receipt" | "invite", ...}              as they arrive by sync
+//
+// crypto.mjs has the commands and events of encryption.
 
 import { createInterface } from "node:readline";
 
 // stdout is for answers and events alone; what the SDK logs is kept from it before the SDK is loaded.
 for (const level of ["log", "debug", "info", "trace", "warn"]) console[level] = () => {};
 const sdk = await import("matrix-js-sdk");
+const api = await import("matrix-js-sdk/lib/crypto-api/index.js");
+const { Vault, cryptoCommands } = await import("./crypto.mjs");
 
 const baseUrl = process.argv[2];
+const vault = new Vault();
 let client;
 
 const say = (line) => process.stdout.write(JSON.stringify(line) + "\n");
 
+function clientOf({ user_id: userId, access_token: accessToken, device_id: deviceId }) {
+    client = sdk.createClient({ baseUrl, userId, accessToken, deviceId, cryptoCallbacks: vault.callbacks });
+}
+
 function listen() {
-    const tell = (event, room) => {
-        if (event.getType() !== "m.room.message" || event.status !== null) return;
-        say({ event: "message", room: room.roomId, sender: event.getSender(), id: event.getId(), content: event.getContent() });
+    const told = new Set();
+    const tell = (event) => {
+        if (event.getType() !== "m.room.message" || event.status !== null || event.isDecryptionFailure()) return;
+        if (told.has(event.getId())) return;
+        told.add(event.getId());
+        say({
+            event: "message", room: event.getRoomId(), sender: event.getSender(), id: event.getId(),
+            content: event.getContent(), encrypted: event.isEncrypted(),
+        });
     };
-    client.on(sdk.RoomEvent.Timeline, (event, room, toStartOfTimeline) => toStartOfTimeline || tell(event, room));
+    client.on(sdk.RoomEvent.Timeline, (event, _room, toStartOfTimeline) => toStartOfTimeline || tell(event));
+    client.on(sdk.MatrixEventEvent.Decrypted, tell);
     // Our own messages are in the timeline before they are sent; they count when sync has brought them back.
     client.on(sdk.RoomEvent.LocalEchoUpdated, tell);
     client.on(sdk.RoomMemberEvent.Typing, (_event, member) => {
@@ -34,12 +50,17 @@ function listen() {
 }
 
 const commands = {
+    ...cryptoCommands({ sdk, api, current: () => client, vault, say }),
     async register({ username, password }) {
         const anonymous = sdk.createClient({ baseUrl });
         const answer = await anonymous.registerRequest({ username, password, auth: { type: "m.login.dummy" } });
-        client = sdk.createClient({
-            baseUrl, userId: answer.user_id, accessToken: answer.access_token, deviceId: answer.device_id,
-        });
+        clientOf(answer);
+        return answer;
+    },
+    async login({ username, password }) {
+        const identifier = { type: "m.id.user", user: username };
+        const answer = await sdk.createClient({ baseUrl }).loginRequest({ type: "m.login.password", identifier, password });
+        clientOf(answer);
         return answer;
     },
     async start() {
