@@ -7,7 +7,7 @@ the tests walk it. It holds data alone: no handler is named here and nothing hea
 
 from collections.abc import Iterator
 
-from synapse.api.route_table import accounts, keys, rooms, server
+from synapse.api.route_table import accounts, conduct, keys, rooms, server
 from synapse.api.route_table.types import (
     DEFAULT_MAX_BODY,
     SAFE_METHODS,
@@ -42,6 +42,7 @@ __all__ = [
 ENDPOINTS: tuple[Endpoint, ...] = (
     *accounts.ENDPOINTS,
     *accounts.PUSH,
+    *conduct.ENDPOINTS,
     *keys.ENDPOINTS,
     *rooms.MEMBERSHIP,
     *rooms.WRITING,

@@ -14,6 +14,7 @@ from synapse.app._foundation import Base
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
+    from synapse.app._conduct import Conduct
     from synapse.app._contacts import Contacts
     from synapse.app._sessions import Sessions
     from synapse.handlers.account_data import AccountData
@@ -61,7 +62,6 @@ if TYPE_CHECKING:
 
 FLUSH_SECONDS = 60.0
 HOUR_SECONDS = 3600.0
-KEEP_SIGHTINGS_MS = 28 * 24 * 3600 * 1000
 
 
 class Foundation(Base, Protocol):
@@ -69,6 +69,9 @@ class Foundation(Base, Protocol):
 
     @property
     def sessions(self) -> Sessions: ...
+
+    @property
+    def conduct(self) -> Conduct: ...
 
     @property
     def ratelimits(self) -> RateLimits: ...
@@ -180,14 +183,16 @@ class Accounts:
         from synapse.handlers.user_ips import UserIps
 
         deliver = self.user_ip_store.record if self._hs.is_main else self._hs.report_sightings
-        return UserIps(deliver, self._clock)
+        app_services = self._config.sightings.track_appservice_user_ips
+        return UserIps(deliver, self._clock, app_services=app_services)
 
     @cached_property
     def authenticator(self) -> Authenticator:
         from synapse.handlers.auth import CACHE, CACHE_SIZE, Authenticator
 
         cache = self._hs.caches.cache(CACHE, CACHE_SIZE)
-        return Authenticator(self.tokens, cache, self._hs.invalidate, self.sightings, self._clock)
+        rules = self._hs.conduct.rules
+        return Authenticator(self.tokens, cache, self._hs.invalidate, self.sightings, rules, self._clock)
 
     @cached_property
     def passwords(self) -> Passwords:
@@ -424,5 +429,5 @@ class Accounts:
 
     async def _forget_old(self) -> None:
         await self.to_device.forget_old_txns()
-        await self.user_ip_store.forget(int(self._clock.seconds() * 1000) - KEEP_SIGHTINGS_MS)
+        await self.user_ip_store.forget(int(self._clock.seconds() * 1000) - self._config.sightings.user_ips_max_age)
         await self.contacts.validations.forget_old()

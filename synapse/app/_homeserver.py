@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from synapse.app._accounts import Accounts
+    from synapse.app._conduct import Conduct
     from synapse.app._finding import Finding
     from synapse.app._reading import Reading
     from synapse.app._replication import Replication
@@ -196,6 +197,13 @@ class Homeserver:
         from synapse.app._sessions import Sessions
 
         return Sessions(self)
+
+    @cached_property
+    def conduct(self) -> Conduct:
+        """What accounts may do, and what this server tells its users."""
+        from synapse.app._conduct import Conduct
+
+        return Conduct(self)
 
     @cached_property
     def duties(self) -> list[Duty]:

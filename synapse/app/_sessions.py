@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from synapse.app._accounts import Accounts
+    from synapse.app._conduct import Conduct
     from synapse.app._sso import SignOn
     from synapse.handlers.login import Login
     from synapse.handlers.login_kinds import LoginKind
@@ -27,6 +28,9 @@ class Foundation(Base, Protocol):
 
     @property
     def accounts(self) -> Accounts: ...
+
+    @property
+    def conduct(self) -> Conduct: ...
 
     @property
     def ratelimits(self) -> RateLimits: ...
@@ -47,8 +51,8 @@ class Sessions:
     def new_sessions(self) -> NewSessions:
         from synapse.handlers.new_sessions import NewSessions
 
-        accounts = self._hs.accounts
-        return NewSessions(accounts.users, accounts.tokens, accounts.authenticator, self._hs.reactor)
+        accounts, rules = self._hs.accounts, self._hs.conduct.rules
+        return NewSessions(accounts.users, accounts.tokens, accounts.authenticator, rules, self._hs.reactor)
 
     @cached_property
     def login(self) -> Login:

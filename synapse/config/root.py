@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import msgspec
 
-from synapse.config import accounts, limits, sections, sso
+from synapse.config import accounts, conduct, limits, sections, sso
 from synapse.config.errors import ConfigError
 from synapse.config.files import Merged, read_files
 from synapse.config.listeners import Listener
@@ -36,6 +36,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     registration: accounts.RegistrationConfig
     templates: accounts.TemplatesConfig
     login_via_existing_session: sso.ExistingSessionConfig
+    sightings: conduct.SightingsConfig
     outgoing: sections.OutgoingConfig
     ratelimiting: limits.RatelimitConfig
     media: sections.MediaConfig

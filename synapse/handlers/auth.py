@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from synapse.api.errors import Codes, MatrixError, unknown_token
+from synapse.api.errors import unknown_token
 from synapse.handlers.tokens import hash_token, is_plausible
 from synapse.http.server import Requester
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
+    from synapse.handlers.account_rules import AccountRules
     from synapse.handlers.user_ips import UserIps
     from synapse.http.server import Request
     from synapse.storage.access_tokens import AccessTokenStore, TokenOwner
@@ -40,6 +41,7 @@ class Authenticator:
     :param cache: by token hash in hexadecimal, as invalidations name it.
     :param invalidate: has every process forget keys of a cache, this one at once.
     :param sightings: is told who was seen from where.
+    :param rules: say what an account may not do just now.
     """
 
     def __init__(
@@ -48,22 +50,25 @@ class Authenticator:
         cache: Cache[str, Known],
         invalidate: Callable[[str, Iterable[str]], Awaitable[None]],
         sightings: UserIps,
+        rules: AccountRules,
         clock: Clock,
     ) -> None:
         self._tokens = tokens
         self._cache = cache
         self._invalidate = invalidate
         self._sightings = sightings
+        self._rules = rules
         self._clock = clock
 
     async def authenticate(self, token: str, request: Request) -> Requester:
-        """Raises 401 M_UNKNOWN_TOKEN or M_USER_LOCKED."""
+        """Raises 401 M_UNKNOWN_TOKEN, and what `AccountRules.check` raises."""
         if not is_plausible(token):
             raise unknown_token()
         requester, expires_ts = await self._cache.fetch(hash_token(token).hex(), self._load)
         if expires_ts is not None and expires_ts <= self._clock.seconds() * 1000:
             raise unknown_token(soft_logout=True)
-        self._sightings.note(requester.user_id, requester.device_id, request.client_ip, request.user_agent)
+        await self._rules.check(requester, request.name, request.params)
+        self._sightings.note(requester, request.client_ip, request.user_agent)
         return requester
 
     async def forget(self, token_hashes: Iterable[bytes]) -> None:
@@ -76,9 +81,6 @@ class Authenticator:
         owner = await self._tokens.lookup(bytes.fromhex(key))
         if owner is None or owner.deactivated:
             raise unknown_token()
-        if owner.locked:
-            # The device stays logged in, and may go on when the account is unlocked.
-            raise MatrixError(401, Codes.USER_LOCKED, "This account is locked.", soft_logout=True)
         return Known(_requester(owner), owner.expires_ts)
 
 
@@ -89,4 +91,5 @@ def _requester(owner: TokenOwner) -> Requester:
         owner.token_id,
         is_guest=owner.is_guest,
         is_admin=owner.admin,
+        standing=owner.standing,
     )

@@ -12,7 +12,13 @@ from synapse.api import room_versions
 
 
 def capabilities(
-    default_room_version: str, change_password: bool, fixed_fields: Set[str], login_token: bool, is_guest: bool
+    default_room_version: str,
+    change_password: bool,
+    fixed_fields: Set[str],
+    login_token: bool,
+    *,
+    is_guest: bool,
+    is_admin: bool,
 ) -> dict[str, Any]:
     """The answer to `GET /capabilities`: client-server API, "Capabilities negotiation".
 
@@ -32,8 +38,13 @@ def capabilities(
             "m.set_displayname": {"enabled": "displayname" not in fixed_fields},
             "m.set_avatar_url": {"enabled": "avatar_url" not in fixed_fields and not is_guest},
             "m.profile_fields": _profile_fields(fixed_fields, is_guest),
+            **_of_admins(is_admin),
         }
     }
+
+
+def _of_admins(is_admin: bool) -> dict[str, Any]:
+    return {"m.account_moderation": {"suspend": True, "lock": True}} if is_admin else {}
 
 
 def _profile_fields(fixed_fields: Set[str], is_guest: bool) -> dict[str, Any]:

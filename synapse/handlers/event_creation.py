@@ -19,6 +19,7 @@ from synapse.events.builder import build
 from synapse.events.event import Event, StateKey
 from synapse.events.hashes import canonical_bytes, reference_hash
 from synapse.events.power_levels import PowerLevels
+from synapse.handlers.account_rules import suspended
 from synapse.handlers.event_content import check_content
 from synapse.storage.event_txns import TxnKey
 from synapse.storage.persist_events import NewEvent, Outcome, Persisted, PushAction, Replaced, Request
@@ -57,6 +58,7 @@ class Draft(NamedTuple):
     txn: TxnKey | None = None
     ts: int | None = None  # when it was sent, in milliseconds; None: now
     is_admin: bool = False  # the sender administrates this server
+    is_suspended: bool = False  # the sender may take back what they said, and nothing else
 
     @property
     def key(self) -> StateKey | None:
@@ -161,7 +163,8 @@ class EventCreation:
             txn = TxnKey(requester.user_id, requester.device_id or "", room_id, txn_scope + txn_id)
         sent = ts if requester.app_service is not None else None
         user_id, is_admin = requester.user_id, requester.is_admin
-        return await self.send(Draft(room_id, user_id, event_type, content, state_key, redacts, txn, sent, is_admin))
+        marks = (is_admin, requester.standing.suspended)
+        return await self.send(Draft(room_id, user_id, event_type, content, state_key, redacts, txn, sent, *marks))
 
     async def send(self, draft: Draft) -> Persisted:
         """The same for a draft."""
@@ -237,7 +240,7 @@ class EventCreation:
         event = await self._build(draft, head, state)
         auth.check(event, {key: stored.event for key, stored in state.items()})
         await self._rules(draft, state)
-        redacts = await self._redacted(event, state, draft.is_admin)
+        redacts = await self._redacted(event, state, draft)
         if POLICY in state:
             event = await self._endorse(event, state)
         thread_id, push = await self._audience(event, state)
@@ -293,7 +296,7 @@ class EventCreation:
             reference_hashes=hashes,
         )
 
-    async def _redacted(self, event: Event, state: State, is_admin: bool) -> str | None:
+    async def _redacted(self, event: Event, state: State, draft: Draft) -> str | None:
         """The event that a redaction takes effect on. Raises 403, 404 where there is none, 400 for another room's.
 
         The auth rules let a server redact all events of its users; that it is the same user, or an administrator, is
@@ -307,7 +310,9 @@ class EventCreation:
         if target.event.room_id != event.room_id:
             raise invalid_param("The event to be redacted is in another room.")
         levels = PowerLevels.of_state({key: stored.event for key, stored in state.items()}, event.room_version)
-        is_ours = is_admin and domain_of(target.event.sender) == self._signer.server_name
+        if draft.is_suspended and target.event.sender != event.sender:
+            raise suspended()
+        is_ours = draft.is_admin and domain_of(target.event.sender) == self._signer.server_name
         if target.event.sender != event.sender and not is_ours and levels.user(event.sender) < levels.redact:
             raise AuthError(f"To redact events of others you need power level {levels.redact}.")
         return event.redacts

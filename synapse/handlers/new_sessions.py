@@ -17,6 +17,7 @@ from synapse.handlers.tokens import hash_token, make_token
 from synapse.storage.access_tokens import NewSession
 
 if TYPE_CHECKING:
+    from synapse.handlers.account_rules import AccountRules
     from synapse.handlers.auth import Authenticator
     from synapse.storage.access_tokens import AccessTokenStore
     from synapse.storage.users import UserStore
@@ -56,7 +57,15 @@ class Draft(NamedTuple):
 class NewSessions:
     """Makes sessions."""
 
-    def __init__(self, users: UserStore, tokens: AccessTokenStore, authenticator: Authenticator, clock: Clock) -> None:
+    def __init__(
+        self,
+        users: UserStore,
+        tokens: AccessTokenStore,
+        authenticator: Authenticator,
+        rules: AccountRules,
+        clock: Clock,
+    ) -> None:
+        self._rules = rules
         self._users = users
         self._tokens = tokens
         self._authenticator = authenticator
@@ -66,7 +75,7 @@ class NewSessions:
         """Logs a user in who has proven to be that user. A device that exists loses the tokens that it had.
 
         `refresh`: whether the client can use a refresh token. Raises 403 M_USER_DEACTIVATED or M_FORBIDDEN,
-        400 M_INVALID_PARAM.
+        400 M_INVALID_PARAM, and what `AccountRules.check_login` raises.
         """
         draft = self.draft(user_id, device, refresh=refresh)
         await self._check_standing(user_id)
@@ -89,6 +98,7 @@ class NewSessions:
             raise forbidden("There is no such user on this server.")
         if user.deactivated:
             raise MatrixError(403, Codes.USER_DEACTIVATED, "This account has been deactivated.")
+        await self._rules.check_login(user)
 
 
 def checked_device(device: DeviceRequest) -> tuple[str, str | None]:

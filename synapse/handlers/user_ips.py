@@ -13,6 +13,7 @@ from synapse.storage.user_ips import Seen
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from synapse.http.request import Requester
     from synapse.util.clock import Clock
 
 FRESH_MS: Final = 120_000
@@ -27,18 +28,24 @@ class UserIps:
     """Gathers sightings.
 
     :param deliver: takes a batch: writes it (main process) or sends it there (workers).
+    :param app_services: whether it also gathers what application services do for their users.
     """
 
-    def __init__(self, deliver: Callable[[list[Seen]], Awaitable[None]], clock: Clock) -> None:
+    def __init__(
+        self, deliver: Callable[[list[Seen]], Awaitable[None]], clock: Clock, *, app_services: bool = False
+    ) -> None:
         self._deliver = deliver
+        self._app_services = app_services
         self._clock = clock
         self._told: dict[tuple[str, str, str, str], int] = {}
         self._waiting: dict[tuple[str, str, str, str], int] = {}
 
-    def note(self, user_id: str, device_id: str | None, ip: str, user_agent: str) -> None:
+    def note(self, requester: Requester, ip: str, user_agent: str) -> None:
         """A device was seen just now."""
+        if requester.app_service is not None and not self._app_services:
+            return
         now = int(self._clock.seconds() * 1000)
-        key = (user_id, device_id or "", ip, user_agent)
+        key = (requester.user_id, requester.device_id or "", ip, user_agent)
         if self._told.get(key, 0) + FRESH_MS > now or len(self._waiting) >= MAX_WAITING:
             return
         self._told[key] = self._waiting[key] = now
@@ -46,7 +53,9 @@ class UserIps:
     def add(self, sightings: list[Seen]) -> None:
         """Sightings that a worker has handed over."""
         for user_id, device_id, ip, agent, at in sightings:
-            self._waiting[user_id, device_id, ip, agent] = at
+            key = (user_id, device_id, ip, agent)
+            # Workers hand over once a minute, each in its time: the last word need not be the latest.
+            self._waiting[key] = max(at, self._waiting.get(key, 0))
 
     async def flush(self) -> None:
         """Delivers what waits. If that fails, it waits for the next time."""

@@ -5,12 +5,14 @@ Nothing here knows sockets; `RawRequest` is what the channel (or a test) makes.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
 from urllib.parse import parse_qs
 
 from synapse.api.errors import invalid_param, missing_param
+from synapse.api.standing import GOOD, Standing
 from synapse.http import body as json_body
 from synapse.http.upload import BytesBody
 
@@ -33,6 +35,7 @@ class Requester:
     is_guest: bool = False
     is_admin: bool = False
     app_service: str | None = None  # the id of the application service that acts for the user
+    standing: Standing = GOOD
 
     def __str__(self) -> str:
         return self.user_id
@@ -82,13 +85,21 @@ class RawRequest:
 
 
 class Request:
-    """A request on its way to a handler. `name` is what metrics and log lines call it: the endpoint's name."""
+    """A request on its way to a handler. `name` is what metrics and log lines call it: the endpoint's name; `params`
+    are those of its path, decoded."""
 
-    __slots__ = ("_query", "endpoint", "name", "raw", "requester")
+    __slots__ = ("_query", "endpoint", "name", "params", "raw", "requester")
 
-    def __init__(self, raw: RawRequest, endpoint: Endpoint | None = None, name: str = "") -> None:
+    def __init__(
+        self,
+        raw: RawRequest,
+        endpoint: Endpoint | None = None,
+        name: str = "",
+        params: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self.raw = raw
         self.endpoint = endpoint
+        self.params = params
         self.name = name or (endpoint.name if endpoint is not None else "unknown")
         self.requester: Requester | None = None
         self._query: dict[str, list[str]] | None = None

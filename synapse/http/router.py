@@ -125,7 +125,7 @@ class Router:
             # Browsers ask beforehand; no endpoint's logic may run (client-server API, "Web Browser Clients").
             return Answer(204, content_type=None)
         match = match or self.match(raw.method, raw.path)
-        request = Request(raw, match.endpoint, match.name)
+        request = Request(raw, match.endpoint, match.name, match.params)
         context = RequestContext(new_request_id(raw.method), match.name)
         current_request.set(context)
         began = monotonic()

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from synapse.api.standing import Standing
+
 if TYPE_CHECKING:
     from synapse.storage.database import Database, Transaction
 
@@ -24,7 +26,7 @@ class TokenOwner:
     is_guest: bool
     admin: bool
     deactivated: bool
-    locked: bool
+    standing: Standing
 
 
 class NewSession(NamedTuple):
@@ -90,13 +92,14 @@ def insert_session(txn: Transaction, session: NewSession) -> Login:
 def _lookup(txn: Transaction, token_hash: bytes) -> TokenOwner | None:
     txn.execute(
         """
-        SELECT t.id, t.user_id, t.device_id, t.expires_ts, u.is_guest, u.admin, u.deactivated, u.locked
+        SELECT t.id, t.user_id, t.device_id, t.expires_ts, u.is_guest, u.admin, u.deactivated,
+            u.locked, u.suspended, u.created_ts, u.user_type, u.consent_version, u.valid_until_ts
         FROM access_tokens t JOIN users u USING (user_id) WHERE t.token_hash = %s
         """,
         (token_hash,),
     )
     row = txn.one_or_none()
-    return None if row is None else TokenOwner(*row)
+    return None if row is None else TokenOwner(*(*row[:7], Standing(*row[7:])))
 
 
 def _revoke_of_device(txn: Transaction, user_id: str, device_id: str) -> list[bytes]:

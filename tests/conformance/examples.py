@@ -27,6 +27,7 @@ SUBJECTS = frozenset(
         *("space_hierarchy", "room_summary", "mutual_rooms", "room_upgrades", "report_content", "typing", "receipts"),
         *("read_markers", "tags", "account-data", "presence", "old_sync", "peeking_events", "room_initial_sync"),
         *("sync", "filter", "capabilities", "versions", "users", "profile"),
+        "admin",
     )
 )
 
@@ -281,7 +282,17 @@ OWN = (
     Example("deleteProfileField", {**_CAROL, "keyName": "avatar_url"}, user="carol"),
 )
 
-EXAMPLES = (*MEMBERSHIP, *DIRECTORY, *WRITING, *READING, *FOLLOWING, *OWN)
+_OUTCAST = {"userId": "{outcast}"}
+
+MODERATION = (
+    Example("getWhoIs", {"userId": "{alice}"}),
+    Example("getAdminSuspendUser", _OUTCAST, user="admin"),
+    Example("setAdminSuspendUser", _OUTCAST, body={"suspended": True}, user="admin"),
+    Example("getAdminLockUser", _OUTCAST, user="admin"),
+    Example("setAdminLockUser", _OUTCAST, body={"locked": True}, user="admin"),
+)
+
+EXAMPLES = (*MODERATION, *MEMBERSHIP, *DIRECTORY, *WRITING, *READING, *FOLLOWING, *OWN)
 
 
 def endpoint_of(operation: Operation, prefix: str) -> Endpoint | None:

@@ -30,7 +30,7 @@ from tests.support.reactor import real_reactor
 
 V3 = "/_matrix/client/v3"
 WORKERS = ("synchrotron", "client_reader", "event_creator", "user_dir")
-PEOPLE = ("alice", "bob", "carol")
+PEOPLE = ("alice", "bob", "carol", "admin")
 # What a request changes so that the next one finds something else; it is supplied anew each time.
 USED_UP = frozenset(
     (
@@ -56,7 +56,7 @@ _TRACES = """
 
 
 class Town:
-    """The server; alice and bob share `{room}`, carol is a stranger."""
+    """The server; alice and bob share `{room}`, carol is a stranger, and admin administrates it."""
 
     def __init__(self, server: TestServer, workers: Cluster | None = None) -> None:
         self.hs = server.hs
@@ -70,6 +70,7 @@ class Town:
         """Registers the people."""
         for name in PEOPLE:
             self._tokens[name] = await self._server.client.register(name)
+        await self._promote("admin")
         for server in (self._server, *(self._workers.workers.values() if self._workers is not None else ())):
             alone(server)
             server.hs.notifier.leave()
@@ -87,12 +88,14 @@ class Town:
     async def administrator(self) -> str:
         """The name of a new administrator of the server."""
         name = await self.newcomer()
+        await self._promote(name)
+        return name
 
+    async def _promote(self, name: str) -> None:
         def promote(txn: Any) -> None:
             txn.execute("UPDATE users SET admin = true WHERE user_id = %s", (f"@{name}:test",))
 
         await self.hs.database.write("town.promote", promote)
-        return name
 
     # -- requests ---------------------------------------------------------------------------------------------------
 
@@ -199,6 +202,9 @@ class Town:
         readable = {"type": "m.room.history_visibility", "content": {"history_visibility": "world_readable"}}
         wish = {"room_alias_name": "town", "name": "Town", "topic": "t", "visibility": "public"}
         return await self._room("bob", initial_state=[readable], **wish)
+
+    async def _make_outcast(self) -> str:
+        return f"@{await self.newcomer()}:test"
 
     async def _make_alias(self) -> str:
         await self.supply("room")

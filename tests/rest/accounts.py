@@ -10,6 +10,7 @@ import pytest
 from twisted.internet.task import Clock
 
 from synapse.app._accounts import Accounts
+from synapse.app._conduct import Conduct
 from synapse.app._sessions import Sessions
 from synapse.app._sso import SignOn
 from synapse.config.root import from_options
@@ -42,6 +43,7 @@ MOUNTED = (
         "user_directory_search",
     ),
     *("account_data_get", "filter_create", "push_rules", "pushers", "keys_upload", "send_to_device", "admin_register"),
+    *("suspend_get", "whois"),
 )
 OPTIONS = {
     "server_name": "test",
@@ -96,6 +98,7 @@ class Server:
         self.propagated: list[str] = []
         self.gone: list[str] = []
         self.accounts = Accounts(self)
+        self.conduct = Conduct(self)
         self.sessions = Sessions(self)
         self.sso = SignOn(self)
         hs: Any = self

@@ -291,6 +291,7 @@ async def test_deactivated_and_locked_accounts(server: Server, database: Databas
     assert error(locked) == (401, "M_USER_LOCKED")
     assert locked.json["soft_logout"] is True
     await database.write("test", mark, "deactivated")
+    server.caches.invalidate("access_token", hash_token(token).hex())
     assert error(await server.call("GET", "/account/whoami", user=token)) == (401, "M_UNKNOWN_TOKEN")
     assert error(await server.login("alice")) == (403, "M_USER_DEACTIVATED")
 

@@ -22,8 +22,9 @@ class Capabilities:
 
     @serves("capabilities")
     async def capabilities(self, request: Request) -> dict[str, Any]:
-        version, is_guest = self._default_room_version, request.user.is_guest
-        return capabilities(version, self._change_password, self._fixed_fields, self._login_token, is_guest)
+        version, user = self._default_room_version, request.user
+        marks = {"is_guest": user.is_guest, "is_admin": user.is_admin}
+        return capabilities(version, self._change_password, self._fixed_fields, self._login_token, **marks)
 
 
 class AccountServices:

@@ -33,8 +33,31 @@ CREATE TABLE users (
     deactivated boolean NOT NULL DEFAULT false,
     erased boolean NOT NULL DEFAULT false,
     locked boolean NOT NULL DEFAULT false,
-    suspended boolean NOT NULL DEFAULT false
+    suspended boolean NOT NULL DEFAULT false,
+    consent_version text,                -- of the policy that the user agreed to the last time
+    consent_ts bigint,
+    consent_notice_sent text,            -- the version of the policy that a server notice told of
+    valid_until_ts bigint                -- when the account expires; NULL: never
 );
+
+CREATE TABLE account_renewals (          -- how the validity of an account can be renewed
+    user_id text PRIMARY KEY,
+    told_until_ts bigint NOT NULL,       -- the end of validity that the user was told of by mail
+    token_hash bytea NOT NULL UNIQUE,    -- SHA-256 of what stood in the mail
+    used_ts bigint                       -- when it was used; it has no effect again
+);
+
+CREATE TABLE server_notice_rooms (       -- in which room the server tells whom something
+    user_id text PRIMARY KEY,
+    room_id text NOT NULL UNIQUE,
+    limit_event_id text                  -- the notice that the server is at its limit, while it is
+);
+
+CREATE TABLE monthly_active_users (
+    user_id text PRIMARY KEY,
+    last_active_ts bigint NOT NULL
+);
+CREATE INDEX monthly_active_users_last_active ON monthly_active_users (last_active_ts);
 
 -- Deactivated users who are still to be taken out of their rooms.
 CREATE TABLE departing_users (

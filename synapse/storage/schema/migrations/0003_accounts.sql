@@ -50,3 +50,29 @@ CREATE TABLE threepid_validation_sessions (
 CREATE UNIQUE INDEX threepid_validation_sessions_wish
     ON threepid_validation_sessions (client_secret_hash, address, medium, purpose);
 CREATE INDEX threepid_validation_sessions_expiry ON threepid_validation_sessions (expires_ts);
+
+---------------------------------------------------------------- what accounts may do
+
+ALTER TABLE users ADD COLUMN consent_version text;
+ALTER TABLE users ADD COLUMN consent_ts bigint;
+ALTER TABLE users ADD COLUMN consent_notice_sent text;
+ALTER TABLE users ADD COLUMN valid_until_ts bigint;
+
+CREATE TABLE account_renewals (          -- how the validity of an account can be renewed
+    user_id text PRIMARY KEY,
+    told_until_ts bigint NOT NULL,       -- the end of validity that the user was told of by mail
+    token_hash bytea NOT NULL UNIQUE,    -- SHA-256 of what stood in the mail
+    used_ts bigint                       -- when it was used; it has no effect again
+);
+
+CREATE TABLE server_notice_rooms (       -- in which room the server tells whom something
+    user_id text PRIMARY KEY,
+    room_id text NOT NULL UNIQUE,
+    limit_event_id text                  -- the notice that the server is at its limit, while it is
+);
+
+CREATE TABLE monthly_active_users (
+    user_id text PRIMARY KEY,
+    last_active_ts bigint NOT NULL
+);
+CREATE INDEX monthly_active_users_last_active ON monthly_active_users (last_active_ts);

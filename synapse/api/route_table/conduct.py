@@ -1,0 +1,19 @@
+"""What administrators look up and decide about accounts, and what this server asks of its users."""
+
+from synapse.api.route_table.types import CLIENT, Auth, Endpoint
+
+_GET = ("GET",)
+_PUT = ("PUT",)
+_C = "/_matrix/client/{version}/admin"
+_ADMIN = "/_synapse/admin/v1"
+
+ENDPOINTS = (
+    Endpoint("suspend_get", f"{_C}/suspend/{{user_id}}", _GET, ("v1",), auth=Auth.ADMIN),
+    Endpoint("suspend_set", f"{_C}/suspend/{{user_id}}", _PUT, ("v1",), auth=Auth.ADMIN),
+    Endpoint("lock_get", f"{_C}/lock/{{user_id}}", _GET, ("v1",), auth=Auth.ADMIN),
+    Endpoint("lock_set", f"{_C}/lock/{{user_id}}", _PUT, ("v1",), auth=Auth.ADMIN),
+    # Users may look themselves up.
+    Endpoint("whois", f"{_C}/whois/{{user_id}}", _GET, CLIENT),
+    Endpoint("admin_whois", f"{_ADMIN}/whois/{{user_id}}", _GET, auth=Auth.ADMIN),
+    Endpoint("admin_suspend", f"{_ADMIN}/suspend/{{user_id}}", _PUT, auth=Auth.ADMIN),
+)

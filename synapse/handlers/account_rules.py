@@ -1,0 +1,104 @@
+"""What an account may not do just now: because it is locked, suspended, or has yet to do what this server asks for.
+
+    await rules.check(requester, operation, params)    # by the authenticator, for every request with a token
+    await rules.check_login(user)                      # by whatever makes new sessions
+    await rules.check_registration(…)                  # by whatever makes new accounts
+
+`operation` is the name of an endpoint in the route table, `params` those of its path. A rule looks at the requester's
+`Standing`, which is cached with the token in every process, and at what is in memory: a request of somebody who may do
+what they ask for costs no statement. Whoever changes a standing has every process forget the user's tokens
+(`synapse.handlers.moderation`).
+
+Client-server API, "Account moderation".
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Protocol
+
+from synapse.api.constants import EventTypes
+from synapse.api.errors import Codes, MatrixError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+    from synapse.http.request import Requester
+    from synapse.storage.users import User
+
+LOGGING_OUT: Final = frozenset({"logout", "logout_all"})
+"""What is left to everybody, whatever else they may not do."""
+
+_SENDING: Final = frozenset({"room_send", "room_send_once"})
+_ENTERING: Final = frozenset({"join", "room_join"})
+NOT_WHILE_SUSPENDED: Final = frozenset(
+    {
+        *_SENDING,
+        *_ENTERING,
+        *("knock", "room_invite", "room_kick", "room_ban", "room_unban"),
+        *("room_create", "room_upgrade", "room_state_set"),
+        *("alias_set", "alias_delete", "room_visibility_set"),
+        *("profile_field_set", "profile_field_delete"),
+        *("media_upload", "media_create", "media_upload_to"),
+    }
+)
+"""What suspended users may not do: whatever others would see of them, but for leaving, and redacting what they said. To
+log in and out, to read, to verify devices and keep keys, and to deactivate the account stay allowed."""
+
+
+class Rule(Protocol):
+    """A reason for which an account may not do something."""
+
+    async def check(self, requester: Requester, operation: str, params: Mapping[str, str]) -> None:
+        """Raises MatrixError."""
+
+    async def check_login(self, user: User) -> None:
+        """Raises MatrixError where the user may not begin another session."""
+
+
+class AccountRules:
+    """All rules, in their order.
+
+    :param rules: those that this server's configuration asks for, besides locking and suspension.
+    :param notices_room: the room in which this server tells a user something, if any: they may answer there.
+    """
+
+    def __init__(self, rules: Sequence[Rule], notices_room: Callable[[str], Awaitable[str | None]]) -> None:
+        self._rules = tuple(rules)
+        self._notices_room = notices_room
+
+    async def check(self, requester: Requester, operation: str, params: Mapping[str, str]) -> None:
+        """Raises 401 M_USER_LOCKED (`soft_logout`), 403 M_USER_SUSPENDED, and what the other rules raise."""
+        if operation in LOGGING_OUT:
+            return
+        standing = requester.standing
+        if standing.locked:
+            raise locked()
+        if standing.suspended and operation in NOT_WHILE_SUSPENDED:
+            await self._check_suspended(requester.user_id, operation, params)
+        for rule in self._rules:
+            await rule.check(requester, operation, params)
+
+    async def check_login(self, user: User) -> None:
+        """Raises 401 M_USER_LOCKED, and what the other rules raise. Suspended users may log in."""
+        if user.locked:
+            raise locked()
+        for rule in self._rules:
+            await rule.check_login(user)
+
+    async def _check_suspended(self, user_id: str, operation: str, params: Mapping[str, str]) -> None:
+        if operation in _SENDING and params.get("event_type") == EventTypes.REDACTION:
+            return  # of own events: `EventCreation` knows which they are
+        if operation in _SENDING | _ENTERING:
+            room = params.get("room_id", params.get("room_id_or_alias"))
+            if room == await self._notices_room(user_id):
+                return
+        raise suspended()
+
+
+def locked() -> MatrixError:
+    """The device stays logged in, and may go on when the account is unlocked."""
+    return MatrixError(401, Codes.USER_LOCKED, "This account has been locked.", soft_logout=True)
+
+
+def suspended() -> MatrixError:
+    return MatrixError(403, Codes.USER_SUSPENDED, "You cannot do this while your account is suspended.")

@@ -1,0 +1,29 @@
+"""How accounts stand: locked, suspended. Whatever changes it tells which tokens have to be forgotten."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from synapse.storage.access_tokens import hashes
+
+if TYPE_CHECKING:
+    from synapse.storage.database import Database, Transaction
+
+Mark = Literal["locked", "suspended"]
+
+
+class StandingStore:
+    """Writes what is decided about accounts, in any process."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    async def mark(self, user_id: str, mark: Mark, value: bool) -> list[bytes]:
+        """Locks or suspends an account, or ends that; the hashes of the tokens for which that now holds."""
+        return await self._db.write("standing.mark", _mark, user_id, mark, value)
+
+
+def _mark(txn: Transaction, user_id: str, mark: Mark, value: bool) -> list[bytes]:
+    txn.execute(f"UPDATE users SET {mark} = %s WHERE user_id = %s", (value, user_id))
+    txn.execute("SELECT token_hash FROM access_tokens WHERE user_id = %s", (user_id,))
+    return hashes(txn)
