@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from synapse.app._conduct import Conduct
     from synapse.app._contacts import Contacts
+    from synapse.app._proving import Proving
     from synapse.app._sessions import Sessions
     from synapse.handlers.account_data import AccountData
     from synapse.handlers.auth import Authenticator
@@ -208,7 +209,6 @@ class Accounts:
         config = self._config.registration
         return Registration(
             self.users,
-            self.passwords,
             self._hs.sessions.new_sessions,
             self._hs.main,
             self._clock,
@@ -222,14 +222,17 @@ class Accounts:
         from synapse.handlers.guest_upgrade import GuestUpgrade
 
         sessions, changes, main = self._hs.sessions.new_sessions, self.device_changes, self._hs.main
-        return GuestUpgrade(self.users, self.passwords, sessions, self.authenticator, changes, main)
+        return GuestUpgrade(self.users, sessions, self.authenticator, changes, main)
 
     @cached_property
-    def ui_auth(self) -> UiAuth:
-        from synapse.handlers.ui_auth import UiAuth
-        from synapse.storage.ui_auth import UiAuthStore
+    def proving(self) -> Proving:
+        from synapse.app._proving import Proving
 
-        return UiAuth(UiAuthStore(self._hs.database), self._clock, self._hs.sessions.password_login.check_stage)
+        return Proving(self._hs, self)
+
+    @property
+    def ui_auth(self) -> UiAuth:
+        return self.proving.ui_auth
 
     @cached_property
     def shared_secret(self) -> SharedSecret:
@@ -271,7 +274,7 @@ class Accounts:
         from synapse.handlers.password_change import PasswordChange
 
         enabled = self._config.registration.password_config.enabled
-        return PasswordChange(self.users, self.passwords, self.devices, enabled=enabled)
+        return PasswordChange(self.users, self.devices, enabled=enabled)
 
     @cached_property
     def deactivation(self) -> Deactivation:

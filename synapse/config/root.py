@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import msgspec
 
-from synapse.config import accounts, conduct, limits, sections, sso
+from synapse.config import accounts, conduct, limits, proving, sections, sso
 from synapse.config.errors import ConfigError
 from synapse.config.files import Merged, read_files
 from synapse.config.listeners import Listener
@@ -34,6 +34,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     logging: sections.LoggingConfig
     keys: sections.KeysConfig
     registration: accounts.RegistrationConfig
+    ui_auth: proving.UiAuthConfig
     templates: accounts.TemplatesConfig
     login_via_existing_session: sso.ExistingSessionConfig
     sightings: conduct.SightingsConfig
@@ -124,7 +125,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
 
 # Sections whose options stand in a block of the section's own name; the others' stand at the top level.
-NESTED: Final = ("database", "caches", "user_directory", "templates", "login_via_existing_session")
+NESTED: Final = ("database", "caches", "user_directory", "templates", "login_via_existing_session", "ui_auth")
 
 SECTIONS: Final[dict[str, type[Section]]] = {
     field.name: field.type for field in msgspec.structs.fields(Config) if field.name not in ("origin", "warnings")

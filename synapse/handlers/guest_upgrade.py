@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from synapse.handlers.auth import Authenticator
     from synapse.handlers.device_changes import DeviceChanges
     from synapse.handlers.new_sessions import NewSessions
-    from synapse.handlers.passwords import Passwords
     from synapse.http.request import Request
     from synapse.replication.calls import MainProcess
     from synapse.storage.users import UserStore
@@ -31,14 +30,12 @@ class GuestUpgrade:
     def __init__(
         self,
         users: UserStore,
-        passwords: Passwords,
         sessions: NewSessions,
         authenticator: Authenticator,
         changes: DeviceChanges,
         main: MainProcess,
     ) -> None:
         self._users = users
-        self._passwords = passwords
         self._sessions = sessions
         self._authenticator = authenticator
         self._changes = changes
@@ -58,10 +55,9 @@ class GuestUpgrade:
         return guest.user_id
 
     async def upgrade(
-        self, user_id: str, password: str | None, device: DeviceRequest | None, *, refresh: bool = False
+        self, user_id: str, password_hash: str | None, device: DeviceRequest | None, *, refresh: bool = False
     ) -> LoggedIn:
         """Gives the guest a password, ends its sessions, and logs in with `device` unless it is None."""
-        password_hash = None if password is None else await self._passwords.hash(password)
         answer, session = LoggedIn.without_session(user_id), None
         if device is not None:
             session, answer = self._sessions.draft(user_id, device, refresh=refresh)

@@ -11,7 +11,6 @@ from synapse.api.errors import forbidden
 
 if TYPE_CHECKING:
     from synapse.handlers.devices import Devices
-    from synapse.handlers.passwords import Passwords
     from synapse.http.server import Requester
     from synapse.storage.users import UserStore
 
@@ -22,9 +21,8 @@ class PasswordChange:
     :param enabled: whether there are passwords on this server at all.
     """
 
-    def __init__(self, users: UserStore, passwords: Passwords, devices: Devices, *, enabled: bool) -> None:
+    def __init__(self, users: UserStore, devices: Devices, *, enabled: bool) -> None:
         self._users = users
-        self._passwords = passwords
         self._devices = devices
         self.enabled = enabled
 
@@ -33,8 +31,8 @@ class PasswordChange:
         if not self.enabled:
             raise forbidden("Passwords are not used on this server.")
 
-    async def change(self, user: Requester, password: str, logout_devices: bool) -> None:
-        """Sets the password; with `logout_devices`, the session that asks is the only one left. Raises 400."""
-        await self._users.set_password_hash(user.user_id, await self._passwords.hash(password))
+    async def change(self, user: Requester, password_hash: str, logout_devices: bool) -> None:
+        """Sets the password; with `logout_devices`, the session that asks is the only one left."""
+        await self._users.set_password_hash(user.user_id, password_hash)
         if logout_devices:
             await self._devices.delete_others(user.user_id, user.device_id, user.token_id)

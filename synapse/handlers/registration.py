@@ -19,7 +19,6 @@ from synapse.storage.users import NewUser
 
 if TYPE_CHECKING:
     from synapse.handlers.new_sessions import NewSessions
-    from synapse.handlers.passwords import Passwords
     from synapse.replication.calls import MainProcess
     from synapse.storage.users import UserStore
     from synapse.util.clock import Clock
@@ -53,7 +52,6 @@ class Registration:
     def __init__(
         self,
         users: UserStore,
-        passwords: Passwords,
         sessions: NewSessions,
         main: MainProcess,
         clock: Clock,
@@ -63,7 +61,6 @@ class Registration:
         guests: bool,
     ) -> None:
         self._users = users
-        self._passwords = passwords
         self._sessions = sessions
         self._main = main
         self._clock = clock
@@ -87,7 +84,7 @@ class Registration:
     async def register(
         self,
         username: str | None,
-        password: str | None,
+        password_hash: str | None,
         device: DeviceRequest | None,
         *,
         refresh: bool = False,
@@ -97,12 +94,11 @@ class Registration:
     ) -> LoggedIn:
         """Makes an account, and logs in with `device` unless it is None. Without a name, one is made up.
 
-        Raises 400: M_INVALID_USERNAME, M_USER_IN_USE, M_WEAK_PASSWORD, M_INVALID_PARAM.
+        Raises 400: M_INVALID_USERNAME, M_USER_IN_USE, M_INVALID_PARAM.
         """
         if user_type is not None and user_type not in USER_TYPES:
             raise invalid_param(f"'user_type' must be one of {', '.join(sorted(USER_TYPES))}.")
         user_id = None if username is None else await self.check_available(username)
-        password_hash = None if password is None else await self._passwords.hash(password)
         while True:
             account_id = user_id or self._made_up()
             answer, session = LoggedIn.without_session(account_id), None

@@ -1,10 +1,11 @@
 """User-interactive authentication: a request that needs proof is answered 401 with ways to give it, and made again.
 
-    values = await ui_auth.check(operation, body, flows)
+    proven = await ui_auth.check(operation, body, flows, request)
 
-returns the body (without `auth`) once one of the flows is complete, and raises `AuthenticationNeeded` before. Which
-operations need it, and what they do then, is their own matter. A client that sends all that a flow needs with its first
-request is let through without a session; otherwise the session is in the database: each step may come to any process.
+gives the body (without `auth`) and what the stages proved once one of the flows is complete, and raises
+`AuthenticationNeeded` before. Which operations need it, and what they do then, is their own matter; the stages are in
+`synapse.handlers.ui_stages`. A client that sends all that a flow needs with its first request is let through without a
+session; otherwise the session is in the database: each step may come to any process.
 
 Client-server API, "User-Interactive Authentication API".
 """
@@ -13,37 +14,50 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from synapse.api.constants import LoginTypes
 from synapse.api.errors import Codes, MatrixError, bad_json, forbidden, invalid_param, missing_param, unknown
 from synapse.api.identifiers import random_letters
+from synapse.handlers.ui_stages.types import Attempt, IdentityStage, Operation, Stage
 from synapse.storage.ui_auth import UiAuthSession
 from synapse.util.storable import problem_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Iterable
 
+    from synapse.handlers.passwords import Passwords
+    from synapse.http.request import Request
     from synapse.storage.ui_auth import UiAuthStore
     from synapse.util.clock import Clock
 
+__all__ = ("AuthenticationNeeded", "Flows", "Operation", "Proven", "UiAuth")
+
+Flows = list[list[str]]
+
+# Never written down. Of the password to be set the hash is; the others have to be sent again with the last request.
 _SECRETS: Final = ("password", "new_password", "guest_access_token")
 SESSION_LIFETIME_MS: Final = 24 * 3600 * 1000
+_ABSENT: Final = object()
 
 
-class Operation(NamedTuple):
-    """What the proof is for. A session is good for the one operation that it was begun for."""
+class Proven(NamedTuple):
+    """The request to act on, without `auth`, and what the stages proved, by their kinds.
 
-    method: str
-    endpoint: str  # its name in the route table: a client may change to another version of the path
-    description: str
-    user_id: str | None  # whose password counts; None where nobody is logged in yet
+    `password_hash` is that of the password to be set (`operation.password`), which may be missing in the body: it was
+    sent with an earlier step.
+    """
+
+    body: dict[str, Any]
+    proofs: dict[str, Any]
+    password_hash: str | None
 
 
 class AuthenticationNeeded(MatrixError):
     """401 with the flows that would do; with an errcode only where a step was tried and failed."""
 
-    def __init__(self, session: UiAuthSession, flows: list[list[str]], failure: MatrixError | None) -> None:
+    def __init__(
+        self, session: UiAuthSession, flows: Flows, params: dict[str, Any], failure: MatrixError | None
+    ) -> None:
         super().__init__(401, Codes.FORBIDDEN, "Additional authentication is needed.")
-        self.fields = {"session": session.session_id, "flows": [{"stages": flow} for flow in flows], "params": {}}
+        self.fields = {"session": session.session_id, "flows": [{"stages": flow} for flow in flows], "params": params}
         self.fields["completed"] = list(session.completed)
         if failure is not None:
             self.fields |= {"errcode": failure.errcode, "error": failure.message}
@@ -55,29 +69,59 @@ class AuthenticationNeeded(MatrixError):
 class UiAuth:
     """Takes clients through the stages.
 
-    :param check_password: checks the `auth` of a stage m.login.password for a user id; raises 403 M_FORBIDDEN.
+    :param timeout_ms: for how long an authentication counts for what the same device does next; 0 for not at all.
     """
 
     def __init__(
-        self,
-        store: UiAuthStore,
-        clock: Clock,
-        check_password: Callable[[str, dict[str, Any]], Awaitable[None]],
+        self, store: UiAuthStore, stages: Iterable[Stage], passwords: Passwords, clock: Clock, *, timeout_ms: int
     ) -> None:
         self._store = store
+        self._stages = {stage.kind: stage for stage in stages}
+        self._passwords = passwords
         self._clock = clock
-        self._check_password = check_password
+        self._timeout = timeout_ms
 
-    async def check(self, operation: Operation, body: dict[str, Any], flows: list[list[str]]) -> dict[str, Any]:
-        """The body to act on, without `auth`. Raises `AuthenticationNeeded`, or 400/403 for what cannot succeed."""
+    async def own_flows(self, user_id: str | None) -> Flows:
+        """How the user proves to be the owner of the account; of None, how people do who are not logged in.
+
+        Raises 403 for a user who has no way of doing that.
+        """
+        identities = [stage for stage in self._stages.values() if isinstance(stage, IdentityStage)]
+        flows = [[stage.kind] for stage in identities if await stage.is_open_to(user_id)]
+        if not flows:
+            raise forbidden("You have neither a password nor a single sign-on, and so no way of proving who you are.")
+        return flows
+
+    async def check(self, operation: Operation, body: dict[str, Any], flows: Flows, request: Request) -> Proven:
+        """What to act on. Raises `AuthenticationNeeded`, or 400, 403 for what cannot succeed."""
         body = dict(body)
         auth = body.pop("auth", None)
         if auth is None:
-            raise AuthenticationNeeded(await self._begin(operation, body), flows, None)
+            if operation.reusable and await self._is_fresh(operation, request):
+                return Proven(body, {}, await self._hash_of(operation, body))
+            begun = await self._begin(operation, body)
+            raise AuthenticationNeeded(begun, flows, self._params(flows), None)
         if not isinstance(auth, dict):
             raise bad_json("The key 'auth' must be an object.")
-        session, body = await self._resume(operation, auth, body)
-        return await self._step(operation, auth, session, body, flows)
+        session_id = _session_id(auth)
+        session = None if session_id is None else await self.session(session_id)
+        if session is not None:
+            body = _same_request(operation, session, body)
+        return await self._step(operation, auth, session, body, flows, request)
+
+    async def session(self, session_id: str) -> UiAuthSession:
+        """A session that is not over yet. Raises 400 M_UNKNOWN."""
+        found = None if "\x00" in session_id else await self._store.get(session_id)
+        if found is None or found.created_ts < self._now() - SESSION_LIFETIME_MS:
+            raise unknown("The session is not known, or it has expired; begin again without 'auth'.")
+        return found
+
+    async def complete(self, session_id: str, kind: str, result: Any) -> None:
+        """Notes what a stage proved elsewhere than in the API's call: on a page, say. Raises 400 M_UNKNOWN."""
+        await self.session(session_id)
+        await self._store.complete(session_id, kind, result, None)
+
+    # -- steps -------------------------------------------------------------------------------------------------------
 
     async def _step(
         self,
@@ -85,94 +129,145 @@ class UiAuth:
         auth: dict[str, Any],
         session: UiAuthSession | None,
         body: dict[str, Any],
-        flows: list[list[str]],
-    ) -> dict[str, Any]:
+        flows: Flows,
+        request: Request,
+    ) -> Proven:
         completed = {} if session is None else dict(session.completed)
         failure = None
         if "type" in auth:
             try:
-                completed |= await self._try_stage(operation, auth, session, flows)
+                attempt = Attempt(operation, _session_id(auth), request.client_ip, request.user_agent)
+                completed |= await self._try_stage(auth, attempt, completed, flows)
             except MatrixError as error:
-                if error.code not in (401, 403):
+                if error.code != 401:
                     raise
                 failure = error
         if failure is None and any(set(flow) <= completed.keys() for flow in flows):
-            return await self._finish(session, body)
+            password_hash = await self._finish(operation, session, body)
+            await self._note_freshness(operation, request, completed)
+            return Proven(body, completed, password_hash)
         if session is None:
             session = await self._begin(operation, body)
             for stage, result in completed.items():
-                await self._store.complete(session.session_id, stage, result)
+                await self._store.complete(session.session_id, stage, result, operation.user_id)
         session.completed.update(completed)
-        raise AuthenticationNeeded(session, flows, failure)
+        raise AuthenticationNeeded(session, flows, self._params(flows), failure)
 
     async def _try_stage(
-        self, operation: Operation, auth: dict[str, Any], session: UiAuthSession | None, flows: list[list[str]]
+        self, auth: dict[str, Any], attempt: Attempt, completed: dict[str, Any], flows: Flows
     ) -> dict[str, Any]:
-        stage = auth["type"]
-        if not isinstance(stage, str):
+        kind = auth["type"]
+        if not isinstance(kind, str):
             raise bad_json("The key 'auth.type' must be a string.")
-        if not any(stage in flow for flow in flows):
-            raise unknown(f"The authentication type '{stage[:80]}' cannot be used here.")
-        result: object = True
-        if stage == LoginTypes.PASSWORD and operation.user_id is not None:
-            await self._check_password(operation.user_id, auth)
-            result = operation.user_id
-        elif stage != LoginTypes.DUMMY:
-            raise unknown(f"The authentication type '{stage[:80]}' is not supported.")
-        if session is not None:
-            await self._store.complete(session.session_id, stage, result)
-        return {stage: result}
+        stage = self._stages.get(kind)
+        mine = [flow for flow in flows if kind in flow]
+        if stage is None or not mine:
+            raise unknown(f"The authentication type '{kind[:80]}' cannot be used here.")
+        if kind in completed:  # such stages cannot be retried; the answer is what it was
+            return {}
+        if not any(completed.keys() >= set(flow[: flow.index(kind)]) for flow in mine):
+            raise MatrixError(401, Codes.FORBIDDEN, "The stages of a flow must be completed in their order.")
+        result = await stage.check(auth, attempt)
+        if attempt.session_id is not None:
+            await self._store.complete(attempt.session_id, kind, result, attempt.operation.user_id)
+        return {kind: result}
+
+    def _params(self, flows: Flows) -> dict[str, Any]:
+        kinds = {kind for flow in flows for kind in flow}
+        params = {kind: stage.params() for kind, stage in self._stages.items() if kind in kinds}
+        return {kind: value for kind, value in params.items() if value is not None}
+
+    # -- sessions ----------------------------------------------------------------------------------------------------
 
     async def _begin(self, operation: Operation, body: dict[str, Any]) -> UiAuthSession:
-        """Passwords are not written down; that there was one is, so that the last request cannot leave it out."""
         if (problem := problem_of(body)) is not None:
             raise invalid_param(f"The request cannot be stored until it is completed: {problem}.")
         now = self._now()
-        remembered = {key: value for key, value in body.items() if key not in _SECRETS}
-        server_dict = {"secrets": [key for key in _SECRETS if key in body]}
         session = UiAuthSession(
-            random_letters(24), now, remembered, operation.endpoint, operation.method, server_dict, completed={}
+            random_letters(24),
+            now,
+            {key: value for key, value in body.items() if key not in _SECRETS},
+            operation.endpoint,
+            operation.method,
+            {
+                "secrets": [key for key in _SECRETS if key in body],
+                "password_hash": await self._hash_of(operation, body),
+            },
+            completed={},
+            user_id=operation.user_id,
         )
         await self._store.create(session, operation.description, now - SESSION_LIFETIME_MS)
         return session
 
-    async def _resume(
-        self, operation: Operation, auth: dict[str, Any], body: dict[str, Any]
-    ) -> tuple[UiAuthSession | None, dict[str, Any]]:
-        session_id = auth.get("session")
-        if session_id is None:
-            if "type" not in auth:
-                raise missing_param("auth.session")
-            return None, body
-        if not isinstance(session_id, str):
-            raise bad_json("The key 'auth.session' must be a string.")
-        session = None if "\x00" in session_id else await self._store.get(session_id)
-        if session is None or session.created_ts < self._now() - SESSION_LIFETIME_MS:
-            raise unknown("The session is not known, or it has expired; begin again without 'auth'.")
-        if (session.method, session.uri) != (operation.method, operation.endpoint):
-            raise forbidden("The session was begun for another operation.")
-        return session, _same_request(session, body)
-
-    async def _finish(self, session: UiAuthSession | None, body: dict[str, Any]) -> dict[str, Any]:
+    async def _finish(self, operation: Operation, session: UiAuthSession | None, body: dict[str, Any]) -> str | None:
+        """Ends the session, which serves once; the hash of the password that the request is for."""
         if session is None:
-            return body
+            return await self._hash_of(operation, body)
+        kept: str | None = session.server_dict.get("password_hash")
         for key in session.server_dict.get("secrets", ()):
-            if key not in body:
+            if key not in body and (kept is None or key != operation.password):
                 raise missing_param(key)
+        password = _password_in(operation, body)
+        if kept is None:
+            kept = await self._hash_of(operation, body)
+        elif password is not None and not await self._passwords.matches(password, kept):
+            raise forbidden("The password has changed since the session was begun.")
         if not await self._store.delete(session.session_id):
             raise unknown("The session has been used already; begin again without 'auth'.")
-        return body
+        return kept
+
+    async def _hash_of(self, operation: Operation, body: dict[str, Any]) -> str | None:
+        password = _password_in(operation, body)
+        return None if password is None else await self._passwords.hash(password)
+
+    # -- authentications that are fresh ------------------------------------------------------------------------------
+
+    async def _is_fresh(self, operation: Operation, request: Request) -> bool:
+        device = _device(operation, request)
+        if not self._timeout or device is None:
+            return False
+        return await self._store.is_fresh(device, self._now() - self._timeout)
+
+    async def _note_freshness(self, operation: Operation, request: Request, completed: dict[str, Any]) -> None:
+        device = _device(operation, request)
+        if not self._timeout or device is None:
+            return
+        if any(isinstance(self._stages.get(kind), IdentityStage) for kind in completed):
+            await self._store.note_freshness(device, self._now(), self._now() - self._timeout)
 
     def _now(self) -> int:
         return int(self._clock.seconds() * 1000)
 
 
-def _same_request(session: UiAuthSession, body: dict[str, Any]) -> dict[str, Any]:
+def _session_id(auth: dict[str, Any]) -> str | None:
+    session_id = auth.get("session")
+    if session_id is None and "type" not in auth:
+        raise missing_param("auth.session")
+    if session_id is not None and not isinstance(session_id, str):
+        raise bad_json("The key 'auth.session' must be a string.")
+    return session_id
+
+
+def _same_request(operation: Operation, session: UiAuthSession, body: dict[str, Any]) -> dict[str, Any]:
     """The request of the session's beginning: steps may leave parameters out, but not bring others."""
+    if (session.method, session.uri) != (operation.method, operation.endpoint):
+        raise forbidden("The session was begun for another operation.")
+    if session.user_id is not None and session.user_id != operation.user_id:
+        raise forbidden("The session was begun by another user.")
     for key, value in body.items():
         if key not in _SECRETS and session.client_dict.get(key, _ABSENT) != value:
             raise forbidden(f"The parameter '{key[:80]}' has changed since the session was begun.")
     return {**session.client_dict, **body}
 
 
-_ABSENT: Final = object()
+def _password_in(operation: Operation, body: dict[str, Any]) -> str | None:
+    found = None if operation.password is None else body.get(operation.password)
+    return found if isinstance(found, str) else None
+
+
+def _device(operation: Operation, request: Request) -> tuple[str, str] | None:
+    """User and device that ask, if they are who has to prove to be themselves."""
+    requester = request.requester
+    if requester is None or requester.device_id is None or requester.user_id != operation.user_id:
+        return None
+    return requester.user_id, requester.device_id

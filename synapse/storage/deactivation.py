@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from synapse.storage.devices import Deleted
 
 # What is of no use without somebody who logs in.
-_OWN: Final = ("account_data", "push_rules", "filters", "user_directory", "login_tokens", "user_threepids")
+_OWN: Final = (
+    *("account_data", "push_rules", "filters", "user_directory", "login_tokens", "user_threepids"),
+    *("ui_auth_sessions", "fresh_authentications"),
+)
 # What tells who it was, and where from; kept of those who do not ask for erasure, as it may have to be looked up.
 _PERSONAL: Final = ("profiles", "user_ips")
 

@@ -29,6 +29,7 @@ class UiAuthSession:
     method: str
     server_dict: dict[str, Any]
     completed: dict[str, Any]
+    user_id: str | None = None  # whose it is: who was logged in, or whom a stage has proven
 
 
 class UiAuthStore:
@@ -44,16 +45,21 @@ class UiAuthStore:
     async def get(self, session_id: str) -> UiAuthSession | None:
         return await self._db.read("ui_auth.get", _get, session_id)
 
-    async def complete(self, session_id: str, stage: str, result: object) -> None:
-        """Notes that a stage is passed; nothing if the session is gone."""
-        await self._db.write("ui_auth.complete", _merge, session_id, "completed", {stage: result})
-
-    async def remember(self, session_id: str, values: dict[str, Any]) -> None:
-        await self._db.write("ui_auth.remember", _merge, session_id, "server_dict", values)
+    async def complete(self, session_id: str, stage: str, result: object, user_id: str | None) -> None:
+        """Notes that a stage is passed, and by whom; nothing if the session is gone."""
+        await self._db.write("ui_auth.complete", _complete, session_id, {stage: result}, user_id)
 
     async def delete(self, session_id: str) -> bool:
         """False if somebody else deleted it first: a session authorises one operation only."""
         return await self._db.write("ui_auth.delete", _delete, session_id)
+
+    async def note_freshness(self, device: tuple[str, str], now: int, stale_before: int) -> None:
+        """Somebody proved at `now` to be the user of a device; what is older than `stale_before` is dropped."""
+        await self._db.write("ui_auth.note_freshness", _note_freshness, device, now, stale_before)
+
+    async def is_fresh(self, device: tuple[str, str], since: int) -> bool:
+        """Whether the user of the device proved to be so after `since`."""
+        return await self._db.read("ui_auth.is_fresh", _is_fresh, device, since)
 
 
 def _create(txn: Transaction, session: UiAuthSession, description: str, expired_before: int) -> None:
@@ -61,17 +67,27 @@ def _create(txn: Transaction, session: UiAuthSession, description: str, expired_
     client_dict, server_dict = orjson.dumps(session.client_dict).decode(), orjson.dumps(session.server_dict).decode()
     txn.execute(
         """
-        INSERT INTO ui_auth_sessions (session_id, created_ts, client_dict, uri, method, description, server_dict)
-        VALUES (%s, %s, %s, %s, %s, %s, %s)
+        INSERT INTO ui_auth_sessions
+            (session_id, created_ts, client_dict, uri, method, description, server_dict, user_id)
+        VALUES (%s, %s, %s, %s, %s, %s, %s, %s)
         """,
-        (session.session_id, session.created_ts, client_dict, session.uri, session.method, description, server_dict),
+        (
+            session.session_id,
+            session.created_ts,
+            client_dict,
+            session.uri,
+            session.method,
+            description,
+            server_dict,
+            session.user_id,
+        ),
     )
 
 
 def _get(txn: Transaction, session_id: str) -> UiAuthSession | None:
     txn.execute(
         """
-        SELECT session_id, created_ts, client_dict, uri, method, server_dict, completed
+        SELECT session_id, created_ts, client_dict, uri, method, server_dict, completed, user_id
         FROM ui_auth_sessions WHERE session_id = %s
         """,
         (session_id,),
@@ -79,7 +95,7 @@ def _get(txn: Transaction, session_id: str) -> UiAuthSession | None:
     row = txn.one_or_none()
     if row is None:
         return None
-    session_id, created_ts, client_dict, uri, method, server_dict, completed = row
+    session_id, created_ts, client_dict, uri, method, server_dict, completed, user_id = row
     return UiAuthSession(
         session_id,
         created_ts,
@@ -88,16 +104,39 @@ def _get(txn: Transaction, session_id: str) -> UiAuthSession | None:
         method,
         orjson.loads(server_dict),
         orjson.loads(completed),
+        user_id,
     )
 
 
-def _merge(txn: Transaction, session_id: str, column: str, values: dict[str, Any]) -> None:
+def _complete(txn: Transaction, session_id: str, values: dict[str, Any], user_id: str | None) -> None:
     txn.execute(
-        f"UPDATE ui_auth_sessions SET {column} = {column} || %s::jsonb WHERE session_id = %s",
-        (orjson.dumps(values).decode(), session_id),
+        """
+        UPDATE ui_auth_sessions SET completed = completed || %s::jsonb, user_id = coalesce(user_id, %s)
+        WHERE session_id = %s
+        """,
+        (orjson.dumps(values).decode(), user_id, session_id),
     )
 
 
 def _delete(txn: Transaction, session_id: str) -> bool:
     txn.execute("DELETE FROM ui_auth_sessions WHERE session_id = %s RETURNING true", (session_id,))
+    return txn.one_or_none() is not None
+
+
+def _note_freshness(txn: Transaction, device: tuple[str, str], now: int, stale_before: int) -> None:
+    txn.later("DELETE FROM fresh_authentications WHERE proven_ts < %s", (stale_before,))
+    txn.execute(
+        """
+        INSERT INTO fresh_authentications (user_id, device_id, proven_ts) VALUES (%s, %s, %s)
+        ON CONFLICT (user_id, device_id) DO UPDATE SET proven_ts = EXCLUDED.proven_ts
+        """,
+        (*device, now),
+    )
+
+
+def _is_fresh(txn: Transaction, device: tuple[str, str], since: int) -> bool:
+    txn.execute(
+        "SELECT true FROM fresh_authentications WHERE user_id = %s AND device_id = %s AND proven_ts > %s",
+        (*device, since),
+    )
     return txn.one_or_none() is not None

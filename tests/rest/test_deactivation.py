@@ -100,7 +100,7 @@ async def test_who_has_no_session_any_more_gives_the_password(server: TestServer
         assert (code, answer["errcode"]) == expected, answer
     # Whoever is logged in gives up the own account, whatever password comes along.
     code, answer = await bob.ask("POST", PATH, {"auth": proof(alice)})
-    assert (code, answer["errcode"]) == (401, "M_FORBIDDEN")
+    assert (code, answer["errcode"]) == (403, "M_FORBIDDEN")
     code, answer = await server.client.post(f"{V3}{PATH}", {"auth": {**proof(alice), "session": asked["session"]}})
     assert (code, answer) == (200, {"id_server_unbind_result": "success"})
     assert await login(server.client, alice) == (403, "M_USER_DEACTIVATED")

@@ -10,7 +10,6 @@ import pytest_twisted
 from twisted.internet.defer import Deferred, gatherResults
 
 from synapse.handlers.tokens import hash_token, is_plausible, make_token
-from synapse.handlers.ui_auth import SESSION_LIFETIME_MS
 from synapse.storage.access_tokens import AccessTokenStore, NewSession
 from synapse.storage.database import Database, Transaction
 from synapse.storage.user_ips import UserIpStore
@@ -48,36 +47,6 @@ async def test_the_last_step_may_bring_the_authentication_alone(server: Server) 
     auth = {**DUMMY, "session": first.json["session"]}
     done = await server.call("POST", "/register", {"auth": auth})
     assert done.json == {"user_id": ALICE, "home_server": "test"}
-
-
-@pytest_twisted.ensureDeferred
-async def test_a_password_cannot_get_lost_between_the_steps(server: Server, database: Database) -> None:
-    first = await server.call("POST", "/register", {"username": "alice", "password": "secret"})
-    auth = {**DUMMY, "session": first.json["session"]}
-    assert error(await server.call("POST", "/register", {"auth": auth})) == (400, "M_MISSING_PARAM")
-
-    def stored(txn: Transaction) -> str:
-        txn.execute("SELECT client_dict FROM ui_auth_sessions")
-        return str(txn.one()[0])
-
-    assert "secret" not in await database.read("test", stored)
-    done = await server.call("POST", "/register", {"username": "alice", "password": "secret", "auth": auth})
-    assert done.code == 200
-    assert (await server.login("alice", "secret")).code == 200
-
-
-@pytest_twisted.ensureDeferred
-async def test_a_session_is_for_what_it_was_begun_for(server: Server) -> None:
-    token = await server.register("alice")
-    first = await server.call("POST", "/register", {"username": "bob"})
-    auth = {**DUMMY, "session": first.json["session"]}
-    changed = await server.call("POST", "/register", {"username": "carol", "auth": auth})
-    assert error(changed) == (403, "M_FORBIDDEN")
-    elsewhere = await server.call("POST", "/delete_devices", {"devices": [], "auth": auth}, token)
-    assert error(elsewhere) == (403, "M_FORBIDDEN")
-    server.clock.advance(SESSION_LIFETIME_MS / 1000 + 1)
-    late = await server.call("POST", "/register", {"username": "bob", "auth": auth})
-    assert error(late) == (400, "M_UNKNOWN")
 
 
 @pytest.mark.parametrize(

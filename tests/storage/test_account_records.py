@@ -52,13 +52,25 @@ async def test_sessions_collect_stages_and_serve_once(database: Database) -> Non
     await store.create(new, "a test", 50)
     assert await store.get("old") is None
     assert await store.get("new") == new
-    await store.complete("new", "m.login.dummy", True)
-    await store.complete("new", "m.login.password", ALICE)
+    await store.complete("new", "m.login.dummy", True, None)
+    await store.complete("new", "m.login.password", ALICE, ALICE)
     session = await store.get("new")
     assert session is not None
     assert session.completed == {"m.login.dummy": True, "m.login.password": ALICE}
+    assert session.user_id == ALICE
     assert await store.delete("new")
     assert not await store.delete("new")
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_authentication_is_fresh_for_a_while_and_on_one_device(database: Database) -> None:
+    store = UiAuthStore(database)
+    await store.note_freshness((ALICE, "PHONE"), 100, 0)
+    assert await store.is_fresh((ALICE, "PHONE"), 99)
+    assert not await store.is_fresh((ALICE, "PHONE"), 100)
+    assert not await store.is_fresh((ALICE, "LAPTOP"), 99)
+    await store.note_freshness((ALICE, "PHONE"), 200, 150)
+    assert await store.is_fresh((ALICE, "PHONE"), 199)
 
 
 @pytest_twisted.ensureDeferred

@@ -1,8 +1,8 @@
-"""Logging in by password, and proving by it that one is still oneself.
+"""Logging in by password. (Proving by it that one is still oneself: `synapse.handlers.ui_stages.password`.)
 
 A wrong user and a wrong password are told apart neither by the answer nor by the time that it takes.
 
-Client-server API, "Login", m.login.password, and "User-Interactive Authentication API", "Password-based".
+Client-server API, "Login", m.login.password.
 """
 
 from __future__ import annotations
@@ -43,12 +43,6 @@ class PasswordLogin:
         user_id = await self.named_user(body)
         await self.check_password(user_id, body)
         return user_id
-
-    async def check_stage(self, user_id: str, auth: dict[str, Any]) -> None:
-        """The stage m.login.password of user-interactive authentication: it must be the user's own password."""
-        if await self.named_user(auth) != user_id:
-            raise forbidden("The user in 'auth' is not the one who is logged in.")
-        await self.check_password(user_id, auth)
 
     async def check_password(self, user_id: str, body: dict[str, Any]) -> None:
         """Raises 403 M_FORBIDDEN unless the body has the user's password; M_USER_DEACTIVATED; 400; 429."""

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from synapse.handlers.new_sessions import DeviceRequest, LoggedIn
+from synapse.handlers.passwords import Passwords
 from synapse.handlers.registration import Registration
 from synapse.handlers.shared_secret import SharedSecret
 from synapse.http.server import Request, serves
@@ -33,8 +34,9 @@ class SecretRegistration(msgspec.Struct, frozen=True, kw_only=True):
 class AdminRegister:
     """Registers for who knows the secret."""
 
-    def __init__(self, registration: Registration, secret: SharedSecret) -> None:
+    def __init__(self, registration: Registration, secret: SharedSecret, passwords: Passwords) -> None:
         self._registration = registration
+        self._passwords = passwords
         self._secret = secret
 
     @serves("admin_register_nonce")
@@ -47,7 +49,7 @@ class AdminRegister:
         self._secret.check(body.nonce, body.mac, body.username, body.password, body.admin, body.user_type)
         return await self._registration.register(
             body.username,
-            body.password,
+            await self._passwords.hash(body.password),
             None if body.inhibit_login else DeviceRequest(),
             admin=body.admin,
             user_type=body.user_type,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
@@ -13,8 +13,6 @@ from synapse.handlers.login_kinds.password import PasswordLogin
 from synapse.handlers.ui_auth import Operation, UiAuth
 from synapse.http.body import convert
 from synapse.http.server import Request, serves
-
-_FLOWS: Final = [[LoginTypes.PASSWORD]]
 
 
 class Wish(msgspec.Struct, frozen=True):
@@ -38,7 +36,8 @@ class DeactivateAccount:
         convert(body, Wish)  # what is wrong is said before the client is sent through the stages
         user_id = await self._whose(request, body)
         operation = Operation("POST", "account_deactivate", "deactivate the account", user_id)
-        wish = convert(await self._ui_auth.check(operation, body, _FLOWS), Wish)
+        flows = await self._ui_auth.own_flows(user_id if request.requester is not None else None)
+        wish = convert((await self._ui_auth.check(operation, body, flows, request)).body, Wish)
         if user_id is None:
             raise forbidden("It does not become clear whose account is to be deactivated.")
         await self._deactivation.deactivate(user_id, wish.erase)

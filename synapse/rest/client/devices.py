@@ -5,17 +5,14 @@ Client-server API, "Device management".
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
-from synapse.api.constants import LoginTypes
 from synapse.handlers.devices import Devices
 from synapse.handlers.ui_auth import Operation, UiAuth
 from synapse.http.body import convert
 from synapse.http.server import Request, serves
-
-_FLOWS: Final = [[LoginTypes.PASSWORD]]
 
 
 class DeviceUpdate(msgspec.Struct, frozen=True):
@@ -67,6 +64,7 @@ class DeviceEndpoints:
 
     async def _delete(self, request: Request, body: dict[str, Any], endpoint: str, description: str) -> None:
         user_id = request.user.user_id
-        operation = Operation(request.method, endpoint, description, user_id)
-        wanted = convert(await self._ui_auth.check(operation, body, _FLOWS), DevicesToDelete)
+        operation = Operation(request.method, endpoint, description, user_id, reusable=True)
+        proven = await self._ui_auth.check(operation, body, await self._ui_auth.own_flows(user_id), request)
+        wanted = convert(proven.body, DevicesToDelete)
         await self._devices.delete(user_id, wanted.devices)

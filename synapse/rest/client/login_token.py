@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
-from synapse.api.constants import LoginTypes
 from synapse.handlers.get_token import GetToken
 from synapse.handlers.ui_auth import Operation, UiAuth
 from synapse.http.server import Request, serves
-
-_FLOWS: Final = [[LoginTypes.PASSWORD]]
 
 
 class GetLoginToken:
@@ -26,6 +23,6 @@ class GetLoginToken:
         body = request.json_object(allow_empty=True)
         if self._get_token.options.require_ui_auth:
             operation = Operation("POST", "login_get_token", "log in another device", user.user_id)
-            await self._ui_auth.check(operation, body, _FLOWS)
+            await self._ui_auth.check(operation, body, await self._ui_auth.own_flows(user.user_id), request)
         token = await self._get_token.token_for(user.user_id)
         return {"login_token": token, "expires_in_ms": self._get_token.options.lifetime_ms}

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
-from synapse.api.constants import LoginTypes
+from synapse.api.errors import missing_param
 from synapse.handlers.password_change import PasswordChange
 from synapse.handlers.passwords import check_acceptable
 from synapse.handlers.ui_auth import Operation, UiAuth
 from synapse.http.body import convert
 from synapse.http.server import Request, serves
 
-_FLOWS: Final = [[LoginTypes.PASSWORD]]
-
 
 class NewPassword(msgspec.Struct, frozen=True):
-    """The body, without `auth`."""
+    """The body, without `auth`. The password is there once; a later step may leave it out."""
 
-    new_password: str
+    new_password: str | None = None
     logout_devices: bool = True
 
 
@@ -35,9 +33,15 @@ class ChangePassword:
         self._change.check_enabled()
         body = request.json_object()
         # Whatever is wrong is said before the client is sent through the stages.
-        if body.get("new_password") is not None or "auth" not in body:
-            check_acceptable(convert(body, NewPassword).new_password)
-        operation = Operation("POST", "account_password", "change the password", request.user.user_id)
-        wanted = convert(await self._ui_auth.check(operation, body, _FLOWS), NewPassword)
-        await self._change.change(request.user, wanted.new_password, wanted.logout_devices)
+        wanted = convert(body, NewPassword)
+        if wanted.new_password is not None:
+            check_acceptable(wanted.new_password)
+        elif not isinstance(body.get("auth"), dict) or "session" not in body["auth"]:
+            raise missing_param("new_password")
+        user = request.user
+        operation = Operation("POST", "account_password", "change the password", user.user_id, password="new_password")
+        proven = await self._ui_auth.check(operation, body, await self._ui_auth.own_flows(user.user_id), request)
+        if proven.password_hash is None:
+            raise missing_param("new_password")
+        await self._change.change(user, proven.password_hash, convert(proven.body, NewPassword).logout_devices)
         return {}

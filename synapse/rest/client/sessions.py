@@ -61,13 +61,14 @@ class Register:
             return await self._registration.register_guest(name)
         self._registration.check_enabled()
         await self._check(convert(body, RegisterBody), request)
-        operation = Operation("POST", "register", "register an account", None)
-        wanted = convert(await self._ui_auth.check(operation, body, _FLOWS), RegisterBody)
-        refresh = wanted.refresh_token
+        operation = Operation("POST", "register", "register an account", None, password="password")
+        proven = await self._ui_auth.check(operation, body, _FLOWS, request)
+        wanted = convert(proven.body, RegisterBody)
+        hash_, device, refresh = proven.password_hash, wanted.device(), wanted.refresh_token
         if wanted.guest_access_token is not None:
             user_id = await self._guests.check(wanted.username, wanted.guest_access_token, request)
-            return await self._guests.upgrade(user_id, wanted.password, wanted.device(), refresh=refresh)
-        return await self._registration.register(wanted.username, wanted.password, wanted.device(), refresh=refresh)
+            return await self._guests.upgrade(user_id, hash_, device, refresh=refresh)
+        return await self._registration.register(wanted.username, hash_, device, refresh=refresh)
 
     async def _check(self, body: RegisterBody, request: Request) -> None:
         """Whatever is wrong is said before the client is sent through the stages."""

@@ -35,7 +35,7 @@ def _login_token(hs: Homeserver) -> object:
 def _admin_register(hs: Homeserver) -> object:
     from synapse.rest.admin.register import AdminRegister
 
-    return AdminRegister(hs.accounts.registration, hs.accounts.shared_secret)
+    return AdminRegister(hs.accounts.registration, hs.accounts.shared_secret, hs.accounts.passwords)
 
 
 def _devices(hs: Homeserver) -> object:

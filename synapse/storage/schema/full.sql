@@ -112,7 +112,17 @@ CREATE TABLE ui_auth_sessions (
     method text NOT NULL,
     description text NOT NULL,
     server_dict jsonb NOT NULL DEFAULT '{}',
-    completed jsonb NOT NULL DEFAULT '{}'
+    completed jsonb NOT NULL DEFAULT '{}',
+    user_id text                         -- whose it is; NULL as long as nobody is logged in or has proven who they are
+);
+CREATE INDEX ui_auth_sessions_user ON ui_auth_sessions (user_id);
+
+-- When the user of a device last proved to be so (`ui_auth.session_timeout`).
+CREATE TABLE fresh_authentications (
+    user_id text NOT NULL,
+    device_id text NOT NULL,
+    proven_ts bigint NOT NULL,
+    PRIMARY KEY (user_id, device_id)
 );
 
 -- Tokens of m.login.token, each good for one log-in.

@@ -76,3 +76,14 @@ CREATE TABLE monthly_active_users (
     last_active_ts bigint NOT NULL
 );
 CREATE INDEX monthly_active_users_last_active ON monthly_active_users (last_active_ts);
+
+---------------------------------------------------------------- interactive authentication
+
+ALTER TABLE ui_auth_sessions ADD COLUMN user_id text;
+CREATE INDEX ui_auth_sessions_user ON ui_auth_sessions (user_id);
+CREATE TABLE fresh_authentications (
+    user_id text NOT NULL,
+    device_id text NOT NULL,
+    proven_ts bigint NOT NULL,
+    PRIMARY KEY (user_id, device_id)
+);
