@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from synapse.app._accounts import Accounts
     from synapse.app._conduct import Conduct
+    from synapse.app._extras import Extras
     from synapse.app._finding import Finding
     from synapse.app._reading import Reading
     from synapse.app._replication import Replication
@@ -204,6 +205,13 @@ class Homeserver:
         from synapse.app._conduct import Conduct
 
         return Conduct(self)
+
+    @cached_property
+    def extras(self) -> Extras:
+        """What accounts have besides: key backups."""
+        from synapse.app._extras import Extras
+
+        return Extras(self)
 
     @cached_property
     def duties(self) -> list[Duty]:

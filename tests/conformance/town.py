@@ -43,6 +43,7 @@ USED_UP = frozenset(
         "bobs_left_room",
         "open_room",
         "knock_room",
+        "backup",
     )
 )
 CHEAP = frozenset(("txn", "new_alias"))
@@ -51,7 +52,8 @@ _NAME = re.compile(r"\{(\w+)\}")
 _TRACES = """
     SELECT (SELECT max(stream_ordering) FROM events), (SELECT count(*) FROM rooms),
         (SELECT count(*) FROM room_aliases), (SELECT count(*) FROM account_data), (SELECT count(*) FROM receipts),
-        (SELECT count(*) FROM filters)
+        (SELECT count(*) FROM filters),
+        (SELECT count(*) FROM key_backups), (SELECT count(*) FROM key_backup_sessions)
 """
 
 
@@ -78,6 +80,7 @@ class Town:
             # Forged tokens may name positions that never come.
             self.hs.notifier.wait_for = _wait_for_nothing
         await self.put("alice", "/presence/{alice}/status", {"presence": "online"})
+        self._first_backup = await self._new_backup()
 
     async def newcomer(self) -> str:
         """The name of somebody who has just come."""
@@ -266,6 +269,20 @@ class Town:
 
     async def _make_knock_room(self) -> str:
         return await self._room(initial_state=[{"type": "m.room.join_rules", "content": {"join_rule": "knock"}}])
+
+    async def _make_backup(self) -> str:
+        """With the key of a session in `{room}`. Those that came before go, as nobody has any number of them."""
+        while (latest := (await self.get("alice", "/room_keys/version"))["version"]) != self._first_backup:
+            await self._ok("DELETE", "alice", f"/room_keys/version/{latest}", {})
+        version = await self._new_backup()
+        key = {"first_message_index": 1, "forwarded_count": 0, "is_verified": False, "session_data": {}}
+        query = {"version": version}
+        await self._ok("PUT", "alice", "/room_keys/keys/{room}/session", query, key)
+        return version
+
+    async def _new_backup(self) -> str:
+        wish = {"algorithm": "m.megolm_backup.v1.curve25519-aes-sha2", "auth_data": {"public_key": "abc"}}
+        return str((await self.post("alice", "/room_keys/version", wish))["version"])
 
 
 class _EndingReactor:

@@ -11,6 +11,7 @@ from twisted.internet.task import Clock
 
 from synapse.app._accounts import Accounts
 from synapse.app._conduct import Conduct
+from synapse.app._extras import Extras
 from synapse.app._sessions import Sessions
 from synapse.app._sso import SignOn
 from synapse.config.root import from_options
@@ -44,6 +45,7 @@ MOUNTED = (
     ),
     *("account_data_get", "filter_create", "push_rules", "pushers", "keys_upload", "send_to_device", "admin_register"),
     *("suspend_get", "whois"),
+    *("key_backup_create", "room_keys_put"),
 )
 OPTIONS = {
     "server_name": "test",
@@ -101,6 +103,7 @@ class Server:
         self.conduct = Conduct(self)
         self.sessions = Sessions(self)
         self.sso = SignOn(self)
+        self.extras = Extras(self)
         hs: Any = self
         owners = [row.make(hs) for row in ROWS if set(row.names) & set(MOUNTED)]
         self.driver = Driver(*owners, authenticator=self.accounts.authenticator)

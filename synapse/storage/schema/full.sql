@@ -261,6 +261,31 @@ CREATE TABLE to_device_txns (
     PRIMARY KEY (user_id, device_id, txn_id)
 );
 
+---------------------------------------------------------------- key backups
+
+CREATE TABLE key_backups (
+    user_id text NOT NULL,
+    version bigint NOT NULL,
+    algorithm text NOT NULL,
+    auth_data text NOT NULL,             -- JSON as given
+    etag bigint NOT NULL DEFAULT 0,      -- grows with every change of its keys
+    key_count bigint NOT NULL DEFAULT 0,
+    key_bytes bigint NOT NULL DEFAULT 0, -- of session data
+    deleted boolean NOT NULL DEFAULT false, -- the row stays, so that the version is not given out again
+    PRIMARY KEY (user_id, version)
+);
+CREATE TABLE key_backup_sessions (
+    user_id text NOT NULL,
+    version bigint NOT NULL,
+    room_id text NOT NULL,
+    session_id text NOT NULL,
+    first_message_index bigint NOT NULL,
+    forwarded_count bigint NOT NULL,
+    is_verified boolean NOT NULL,
+    session_data text NOT NULL,          -- JSON as given
+    PRIMARY KEY (user_id, version, room_id, session_id)
+);
+
 ---------------------------------------------------------------- events
 
 CREATE TABLE rooms (

@@ -1,6 +1,31 @@
 -- What accounts, devices and keys need: one section a subject. full.sql has the same tables.
 -- Everything here only adds, so that processes of version 1 may run on it (COMPAT_VERSION stays 1, and a test holds it).
 
+---------------------------------------------------------------- key backups
+
+CREATE TABLE key_backups (
+    user_id text NOT NULL,
+    version bigint NOT NULL,
+    algorithm text NOT NULL,
+    auth_data text NOT NULL,
+    etag bigint NOT NULL DEFAULT 0,
+    key_count bigint NOT NULL DEFAULT 0,
+    key_bytes bigint NOT NULL DEFAULT 0,
+    deleted boolean NOT NULL DEFAULT false,
+    PRIMARY KEY (user_id, version)
+);
+CREATE TABLE key_backup_sessions (
+    user_id text NOT NULL,
+    version bigint NOT NULL,
+    room_id text NOT NULL,
+    session_id text NOT NULL,
+    first_message_index bigint NOT NULL,
+    forwarded_count bigint NOT NULL,
+    is_verified boolean NOT NULL,
+    session_data text NOT NULL,
+    PRIMARY KEY (user_id, version, room_id, session_id)
+);
+
 ---------------------------------------------------------------- single sign-on
 
 CREATE TABLE login_tokens (

@@ -1,0 +1,41 @@
+"""What answers for services of accounts that stand by themselves: key backups."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from synapse.rest.rows.types import Row
+
+if TYPE_CHECKING:
+    from synapse.app._homeserver import Homeserver
+
+
+def _key_backups(hs: Homeserver) -> object:
+    from synapse.rest.client.key_backup import KeyBackupEndpoints
+
+    return KeyBackupEndpoints(hs.extras.key_backups)
+
+
+def _room_keys(hs: Homeserver) -> object:
+    from synapse.rest.client.key_backup import RoomKeyEndpoints
+
+    return RoomKeyEndpoints(hs.extras.key_backups)
+
+
+ROWS: tuple[Row, ...] = (
+    Row(
+        (
+            *("key_backup_create", "key_backup_latest", "key_backup_get", "key_backup_update"),
+            "key_backup_delete",
+        ),
+        _key_backups,
+    ),
+    Row(
+        (
+            *("room_keys_put", "room_keys_put_room", "room_keys_put_session"),
+            *("room_keys_get", "room_keys_get_room", "room_keys_get_session"),
+            *("room_keys_delete", "room_keys_delete_room", "room_keys_delete_session"),
+        ),
+        _room_keys,
+    ),
+)
