@@ -193,7 +193,8 @@ class Accounts:
 
         cache = self._hs.caches.cache(CACHE, CACHE_SIZE)
         rules = self._hs.conduct.rules
-        return Authenticator(self.tokens, cache, self._hs.invalidate, self.sightings, rules, self._clock)
+        refresh, invalidate = self._hs.sessions.refresh_tokens, self._hs.invalidate
+        return Authenticator(self.tokens, refresh, cache, invalidate, self.sightings, rules, self._clock)
 
     @cached_property
     def passwords(self) -> Passwords:

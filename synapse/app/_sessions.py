@@ -16,11 +16,14 @@ if TYPE_CHECKING:
     from synapse.app._accounts import Accounts
     from synapse.app._conduct import Conduct
     from synapse.app._sso import SignOn
+    from synapse.handlers.lifetimes import Lifetimes
     from synapse.handlers.login import Login
     from synapse.handlers.login_kinds import LoginKind
     from synapse.handlers.login_kinds.password import PasswordLogin
     from synapse.handlers.new_sessions import NewSessions
+    from synapse.handlers.refresh import Refresh
     from synapse.http.ratelimit import RateLimits
+    from synapse.storage.refresh_tokens import RefreshTokenStore
 
 
 class Foundation(Base, Protocol):
@@ -48,11 +51,37 @@ class Sessions:
         self._server_name = hs.config.server.server_name
 
     @cached_property
+    def refresh_tokens(self) -> RefreshTokenStore:
+        from synapse.storage.refresh_tokens import RefreshTokenStore
+
+        return RefreshTokenStore(self._hs.database)
+
+    @cached_property
+    def lifetimes(self) -> Lifetimes:
+        from synapse.handlers.lifetimes import Lifetimes
+
+        config = self._config.sessions
+        return Lifetimes(
+            session=config.session_lifetime,
+            refreshable_access=config.refreshable_access_token_lifetime,
+            nonrefreshable_access=config.nonrefreshable_access_token_lifetime,
+            refresh=config.refresh_token_lifetime,
+        )
+
+    @cached_property
+    def refresh(self) -> Refresh:
+        from synapse.handlers.refresh import Refresh
+
+        return Refresh(self.refresh_tokens, self.lifetimes, self._hs.accounts.authenticator, self._hs.reactor)
+
+    @cached_property
     def new_sessions(self) -> NewSessions:
         from synapse.handlers.new_sessions import NewSessions
 
         accounts, rules = self._hs.accounts, self._hs.conduct.rules
-        return NewSessions(accounts.users, accounts.tokens, accounts.authenticator, rules, self._hs.reactor)
+        return NewSessions(
+            accounts.users, accounts.tokens, self.lifetimes, accounts.authenticator, rules, self._hs.reactor
+        )
 
     @cached_property
     def login(self) -> Login:

@@ -61,6 +61,7 @@ def check(config: Config, place: Place) -> Iterator[str]:
     _signing_key(config, place)
     yield from _listeners(config, place)
     _registration(config, place)
+    yield from _sessions(config, place)
     _voip(config, place)
     _outgoing(config, place)
     yield from _duties(config, place)
@@ -302,6 +303,32 @@ def _registration(config: Config, place: Place) -> None:
     if options.enable_registration and not options.enable_registration_without_verification:
         remedy = "set enable_registration_without_verification: true to allow this, or enable_registration: false"
         _fail(place, "enable_registration", "is true, and nothing would be asked of those who register", remedy)
+
+
+def _sessions(config: Config, place: Place) -> Iterator[str]:
+    options = config.sessions
+    longest = options.session_lifetime
+    for option in (
+        "refreshable_access_token_lifetime",
+        "nonrefreshable_access_token_lifetime",
+        "refresh_token_lifetime",
+    ):
+        lifetime = getattr(options, option)
+        if lifetime == 0:
+            _fail(place, option, "is zero, so that nobody could stay logged in", "write a duration such as 1h")
+        # What nobody set is cut to the session's length.
+        given = option in config.origin.options
+        if longest is not None and given and lifetime is not None and lifetime > longest:
+            _fail(place, option, "is longer than `session_lifetime`, with which all ends", "make it the shorter one")
+    if longest == 0:
+        _fail(place, "session_lifetime", "is zero, so that nobody could stay logged in", "write a duration such as 90d")
+    refresh, access = options.refresh_token_lifetime, options.refreshable_access_token_lifetime
+    if refresh is not None and refresh < access:
+        option = "refresh_token_lifetime"
+        yield (
+            f"{place(option)}: `{option}` is shorter than `refreshable_access_token_lifetime`: refresh tokens expire "
+            "before clients have a reason to use them."
+        )
 
 
 def _outgoing(config: Config, place: Place) -> None:

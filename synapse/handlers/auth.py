@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from synapse.handlers.user_ips import UserIps
     from synapse.http.server import Request
     from synapse.storage.access_tokens import AccessTokenStore, TokenOwner
+    from synapse.storage.refresh_tokens import RefreshTokenStore
     from synapse.util.caches import Cache
     from synapse.util.clock import Clock
 
@@ -47,6 +48,7 @@ class Authenticator:
     def __init__(
         self,
         tokens: AccessTokenStore,
+        refresh_tokens: RefreshTokenStore,
         cache: Cache[str, Known],
         invalidate: Callable[[str, Iterable[str]], Awaitable[None]],
         sightings: UserIps,
@@ -54,6 +56,7 @@ class Authenticator:
         clock: Clock,
     ) -> None:
         self._tokens = tokens
+        self._refresh_tokens = refresh_tokens
         self._cache = cache
         self._invalidate = invalidate
         self._sightings = sightings
@@ -81,7 +84,14 @@ class Authenticator:
         owner = await self._tokens.lookup(bytes.fromhex(key))
         if owner is None or owner.deactivated:
             raise unknown_token()
+        if owner.unused_refresh_token is not None:
+            await self._first_use(owner.unused_refresh_token)
         return Known(_requester(owner), owner.expires_ts)
+
+    async def _first_use(self, refresh_token_id: int) -> None:
+        """The client has what it exchanged its refresh token for; the tokens of before are worth nothing any more."""
+        now = int(self._clock.seconds() * 1000)
+        await self.forget(await self._refresh_tokens.mark_used(refresh_token_id, now))
 
 
 def _requester(owner: TokenOwner) -> Requester:

@@ -19,6 +19,12 @@ if TYPE_CHECKING:
     from synapse.http.request import Request
 
 
+class LoginBody(DeviceRequest, frozen=True, kw_only=True):
+    """What bodies of all kinds have."""
+
+    refresh_token: bool = False  # whether the client can use one
+
+
 class Login:
     """Takes a login to the kind that it is of.
 
@@ -41,5 +47,5 @@ class Login:
         kind = self._kinds.get(name)
         if kind is None:
             raise unknown(f"The login type '{name[:80]}' is not offered here; ask GET /login for those that are.")
-        wanted = convert(body, DeviceRequest)
-        return await self._sessions.begin(await kind.user_of(body, request), wanted, refresh=False)
+        wanted = convert(body, LoginBody)
+        return await self._sessions.begin(await kind.user_of(body, request), wanted, refresh=wanted.refresh_token)

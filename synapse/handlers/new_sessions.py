@@ -13,12 +13,14 @@ import msgspec
 
 from synapse.api.errors import Codes, MatrixError, forbidden, invalid_param
 from synapse.api.identifiers import new_device_id
-from synapse.handlers.tokens import hash_token, make_token
+from synapse.handlers.tokens import REFRESH, hash_token, make_token
 from synapse.storage.access_tokens import NewSession
+from synapse.storage.refresh_tokens import NewRefreshToken
 
 if TYPE_CHECKING:
     from synapse.handlers.account_rules import AccountRules
     from synapse.handlers.auth import Authenticator
+    from synapse.handlers.lifetimes import Lifetimes
     from synapse.storage.access_tokens import AccessTokenStore
     from synapse.storage.users import UserStore
     from synapse.util.clock import Clock
@@ -41,6 +43,8 @@ class LoggedIn(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     home_server: str
     access_token: str | None = None
     device_id: str | None = None
+    refresh_token: str | None = None
+    expires_in_ms: int | None = None
 
     @classmethod
     def without_session(cls, user_id: str) -> LoggedIn:
@@ -61,6 +65,7 @@ class NewSessions:
         self,
         users: UserStore,
         tokens: AccessTokenStore,
+        lifetimes: Lifetimes,
         authenticator: Authenticator,
         rules: AccountRules,
         clock: Clock,
@@ -68,6 +73,7 @@ class NewSessions:
         self._rules = rules
         self._users = users
         self._tokens = tokens
+        self._lifetimes = lifetimes
         self._authenticator = authenticator
         self._clock = clock
 
@@ -85,12 +91,31 @@ class NewSessions:
 
     def draft(self, user_id: str, device: DeviceRequest, *, refresh: bool) -> Draft:
         """A session to be stored in the transaction that makes the account. Raises 400 M_INVALID_PARAM."""
+        now = int(self._clock.seconds() * 1000)
+        session_end = self._lifetimes.session_end(now)
+        access_end = self._lifetimes.access_end(now, session_end, refreshable=refresh)
+        if not refresh:
+            return self._draft(user_id, device, now, access_end)
+        text = make_token(user_id, REFRESH)
+        token = NewRefreshToken(hash_token(text), self._lifetimes.refresh_end(now, session_end), session_end)
+        session, answer = self._draft(user_id, device, now, access_end)
+        return Draft(session._replace(refresh=token), msgspec.structs.replace(answer, refresh_token=text))
+
+    def draft_of_guest(self, user_id: str, device: DeviceRequest) -> Draft:
+        """The session of a guest, who cannot log in again, and so is never logged out by time."""
+        return self._draft(user_id, device, int(self._clock.seconds() * 1000), None)
+
+    def _draft(self, user_id: str, device: DeviceRequest, now: int, expires_ts: int | None) -> Draft:
         device_id, device_name = checked_device(device)
         token = make_token(user_id)
-        now = int(self._clock.seconds() * 1000)
-        session = NewSession(user_id, hash_token(token), device_id, device_name, now)
-        answer = LoggedIn.without_session(user_id)
-        return Draft(session, msgspec.structs.replace(answer, access_token=token, device_id=device_id))
+        answer = LoggedIn(
+            user_id=user_id,
+            home_server=user_id.partition(":")[2],
+            access_token=token,
+            device_id=device_id,
+            expires_in_ms=None if expires_ts is None else expires_ts - now,
+        )
+        return Draft(NewSession(user_id, hash_token(token), device_id, device_name, now, expires_ts), answer)
 
     async def _check_standing(self, user_id: str) -> None:
         user = await self._users.get(user_id)

@@ -124,7 +124,7 @@ class Registration:
         device = DeviceRequest(initial_device_display_name=device_name)
         while True:
             user_id = self._made_up()
-            session, answer = self._sessions.draft(user_id, device, refresh=False)
+            session, answer = self._sessions.draft_of_guest(user_id, device)
             account = NewAccount(user_id=user_id, password_hash=None, session=session, is_guest=True)
             if await self._main(CREATE_ACCOUNT, account):
                 return answer

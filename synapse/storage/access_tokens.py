@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from synapse.api.standing import Standing
+from synapse.storage import refresh_tokens
+from synapse.storage.refresh_tokens import NewRefreshToken
 
 if TYPE_CHECKING:
     from synapse.storage.database import Database, Transaction
@@ -23,6 +25,7 @@ class TokenOwner:
     user_id: str
     device_id: str | None
     expires_ts: int | None
+    unused_refresh_token: int | None  # the one that it was given out with, while neither of them has been used
     is_guest: bool
     admin: bool
     deactivated: bool
@@ -37,6 +40,8 @@ class NewSession(NamedTuple):
     device_id: str | None
     device_name: str | None
     created_ts: int
+    expires_ts: int | None = None
+    refresh: NewRefreshToken | None = None
 
 
 class Login(NamedTuple):
@@ -82,27 +87,53 @@ def insert_session(txn: Transaction, session: NewSession) -> Login:
         new_device = txn.one_or_none() is not None
         if not new_device:
             revoked = _revoke_of_device(txn, session.user_id, session.device_id)
-    txn.later(
-        "INSERT INTO access_tokens (token_hash, user_id, device_id, created_ts) VALUES (%s, %s, %s, %s)",
-        (session.token_hash, session.user_id, session.device_id, session.created_ts),
-    )
+    _insert_tokens(txn, session)
     return Login(new_device, revoked)
+
+
+def _insert_tokens(txn: Transaction, session: NewSession) -> None:
+    token = (session.token_hash, session.user_id, session.device_id, session.created_ts, session.expires_ts)
+    if session.refresh is None:
+        txn.later(
+            "INSERT INTO access_tokens (token_hash, user_id, device_id, created_ts, expires_ts)"
+            " VALUES (%s, %s, %s, %s, %s)",
+            token,
+        )
+        return
+    txn.later(
+        """
+        WITH made AS (
+            INSERT INTO refresh_tokens (token_hash, user_id, device_id, expires_ts, session_expires_ts)
+            VALUES (%s, %s, %s, %s, %s) RETURNING id
+        )
+        INSERT INTO access_tokens (token_hash, user_id, device_id, created_ts, expires_ts, refresh_token_id)
+        SELECT %s, %s, %s, %s, %s, id FROM made
+        """,
+        (
+            *(session.refresh.token_hash, session.user_id, session.device_id),
+            *(session.refresh.expires_ts, session.refresh.session_expires_ts),
+            *token,
+        ),
+    )
 
 
 def _lookup(txn: Transaction, token_hash: bytes) -> TokenOwner | None:
     txn.execute(
         """
-        SELECT t.id, t.user_id, t.device_id, t.expires_ts, u.is_guest, u.admin, u.deactivated,
+        SELECT t.id, t.user_id, t.device_id, t.expires_ts, r.id, u.is_guest, u.admin, u.deactivated,
             u.locked, u.suspended, u.created_ts, u.user_type, u.consent_version, u.valid_until_ts
-        FROM access_tokens t JOIN users u USING (user_id) WHERE t.token_hash = %s
+        FROM access_tokens t JOIN users u USING (user_id)
+        LEFT JOIN refresh_tokens r ON r.id = t.refresh_token_id AND NOT r.used
+        WHERE t.token_hash = %s
         """,
         (token_hash,),
     )
     row = txn.one_or_none()
-    return None if row is None else TokenOwner(*(*row[:7], Standing(*row[7:])))
+    return None if row is None else TokenOwner(*(*row[:8], Standing(*row[8:])))
 
 
 def _revoke_of_device(txn: Transaction, user_id: str, device_id: str) -> list[bytes]:
+    refresh_tokens.delete_of_devices(txn, user_id, [device_id])
     txn.execute(
         "DELETE FROM access_tokens WHERE user_id = %s AND device_id = %s RETURNING token_hash", (user_id, device_id)
     )

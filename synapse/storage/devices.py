@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from synapse.storage import refresh_tokens
 from synapse.storage.access_tokens import hashes
 
 if TYPE_CHECKING:
@@ -100,6 +101,7 @@ def delete(txn: Transaction, user_id: str, device_ids: list[str] | None) -> Dele
 
 
 def _delete_tokens(txn: Transaction, user_id: str, device_ids: list[str] | None) -> list[bytes]:
+    refresh_tokens.delete_of_devices(txn, user_id, device_ids)
     if device_ids is None:
         txn.execute("DELETE FROM access_tokens WHERE user_id = %s RETURNING token_hash", (user_id,))
     else:
@@ -123,6 +125,7 @@ def delete_others(txn: Transaction, user_id: str, device_id: str | None, token_i
         (user_id, token_id, device_id or ""),
     )
     tokens = hashes(txn)
+    refresh_tokens.delete_of_devices(txn, user_id, gone)
     with_keys = _delete_belongings(txn, user_id, gone) if gone else []
     return Deleted(gone, with_keys, tokens)
 

@@ -35,6 +35,8 @@ ENDPOINTS = (
         "login", f"{_C}/login", ("POST",), CLASSIC, (workers.LOGIN,), auth=Auth.NONE, ratelimit="rc_login.address"
     ),
     Endpoint("login_get_token", f"{_C}/login/get_token", ("POST",), ("v1",)),
+    # The refresh token in the body is the proof.
+    Endpoint("refresh", f"{_C}/refresh", ("POST",), CLIENT, auth=Auth.NONE),
     Endpoint("logout", f"{_C}/logout", ("POST",), CLIENT, guests=True),
     Endpoint("logout_all", f"{_C}/logout/all", ("POST",), CLIENT, guests=True),
     Endpoint("whoami", f"{_C}/account/whoami", ("GET",), CLIENT, guests=True),

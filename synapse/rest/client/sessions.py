@@ -17,6 +17,7 @@ from synapse.handlers.guest_upgrade import GuestUpgrade
 from synapse.handlers.login import Login
 from synapse.handlers.new_sessions import DeviceRequest, LoggedIn
 from synapse.handlers.passwords import check_acceptable
+from synapse.handlers.refresh import Refresh, Refreshed
 from synapse.handlers.registration import Registration
 from synapse.handlers.ui_auth import Operation, UiAuth
 from synapse.http.body import convert
@@ -86,11 +87,25 @@ class Register:
         return {"available": True}
 
 
-class Sessions:
-    """`/login`, `/logout` and `/account/whoami`."""
+class RefreshBody(msgspec.Struct, frozen=True):
+    """The body of `POST /refresh`."""
 
-    def __init__(self, login: Login, devices: Devices, tokens: AccessTokenStore, authenticator: Authenticator) -> None:
+    refresh_token: str
+
+
+class Sessions:
+    """`/login`, `/refresh`, `/logout` and `/account/whoami`."""
+
+    def __init__(
+        self,
+        login: Login,
+        refresh: Refresh,
+        devices: Devices,
+        tokens: AccessTokenStore,
+        authenticator: Authenticator,
+    ) -> None:
         self._login = login
+        self._refresh = refresh
         self._devices = devices
         self._tokens = tokens
         self._authenticator = authenticator
@@ -102,6 +117,10 @@ class Sessions:
     @serves("login")
     async def login(self, request: Request) -> LoggedIn:
         return await self._login.login(request.json_object(), request)
+
+    @serves("refresh")
+    async def refresh(self, request: Request) -> Refreshed:
+        return await self._refresh.refresh(request.body_as(RefreshBody).refresh_token)
 
     @serves("logout")
     async def logout(self, request: Request) -> dict[str, Any]:

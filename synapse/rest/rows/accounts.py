@@ -23,7 +23,7 @@ def _sessions(hs: Homeserver) -> object:
     from synapse.rest.client.sessions import Sessions
 
     accounts = hs.accounts
-    return Sessions(hs.sessions.login, accounts.devices, accounts.tokens, accounts.authenticator)
+    return Sessions(hs.sessions.login, hs.sessions.refresh, accounts.devices, accounts.tokens, accounts.authenticator)
 
 
 def _login_token(hs: Homeserver) -> object:
@@ -144,7 +144,7 @@ def _to_device(hs: Homeserver) -> object:
 
 ROWS: tuple[Row, ...] = (
     Row(("register", "register_available"), _register),
-    Row(("login_flows", "login", "logout", "logout_all", "whoami"), _sessions),
+    Row(("login_flows", "login", "refresh", "logout", "logout_all", "whoami"), _sessions),
     Row(("login_get_token",), _login_token),
     Row(("admin_register_nonce", "admin_register"), _admin_register),
     Row(("devices", "device_get", "device_update", "device_delete", "delete_devices"), _devices),

@@ -92,6 +92,20 @@ CREATE TABLE access_tokens (
     refresh_token_id bigint
 );
 CREATE INDEX access_tokens_user ON access_tokens (user_id, device_id);
+CREATE INDEX access_tokens_refresh ON access_tokens (refresh_token_id) WHERE refresh_token_id IS NOT NULL;
+
+CREATE TABLE refresh_tokens (            -- at most three of a session: see synapse.storage.refresh_tokens
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    token_hash bytea NOT NULL UNIQUE,    -- SHA-256
+    user_id text NOT NULL,
+    device_id text NOT NULL,
+    expires_ts bigint,
+    session_expires_ts bigint,
+    next_token_id bigint,                -- the one that it was exchanged for
+    used boolean NOT NULL DEFAULT false  -- it, or the access token that was given out with it
+);
+CREATE INDEX refresh_tokens_user ON refresh_tokens (user_id, device_id);
+CREATE INDEX refresh_tokens_next ON refresh_tokens (next_token_id) WHERE next_token_id IS NOT NULL;
 
 CREATE TABLE user_ips (
     user_id text NOT NULL,

@@ -112,3 +112,19 @@ CREATE TABLE fresh_authentications (
     proven_ts bigint NOT NULL,
     PRIMARY KEY (user_id, device_id)
 );
+
+---------------------------------------------------------------- refresh tokens
+
+CREATE TABLE refresh_tokens (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    token_hash bytea NOT NULL UNIQUE,
+    user_id text NOT NULL,
+    device_id text NOT NULL,
+    expires_ts bigint,
+    session_expires_ts bigint,
+    next_token_id bigint,
+    used boolean NOT NULL DEFAULT false
+);
+CREATE INDEX refresh_tokens_user ON refresh_tokens (user_id, device_id);
+CREATE INDEX refresh_tokens_next ON refresh_tokens (next_token_id) WHERE next_token_id IS NOT NULL;
+CREATE INDEX access_tokens_refresh ON access_tokens (refresh_token_id) WHERE refresh_token_id IS NOT NULL;
