@@ -61,9 +61,10 @@ ENDPOINTS: tuple[Endpoint, ...] = (
 # The resources that a listener may name, each with those that come along with it.
 RESOURCES: dict[str, tuple[str, ...]] = {
     "client": ("client", "media", "static", "health"),
-    "federation": ("federation", "keys", "media", "health"),
+    "federation": ("federation", "keys", "media", "openid", "health"),
     "media": ("media", "health"),
     "keys": ("keys", "health"),
+    "openid": ("openid", "health"),
     "replication": ("replication", "health"),
     "metrics": ("metrics", "health"),
     "health": ("health",),

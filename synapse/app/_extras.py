@@ -1,4 +1,4 @@
-"""Services of accounts that stand by themselves: key backups.
+"""Services of accounts that stand by themselves: key backups, OpenID tokens.
 
 A part of the composition root (`hs.extras`).
 """
@@ -12,6 +12,10 @@ from synapse.app._foundation import Base
 
 if TYPE_CHECKING:
     from synapse.handlers.key_backup import KeyBackups
+    from synapse.handlers.openid import OpenId
+    from synapse.util.repeating import Repeating
+
+HOUR_SECONDS = 3600.0
 
 
 class Extras:
@@ -27,3 +31,20 @@ class Extras:
         from synapse.storage.key_backups import KeyBackupStore
 
         return KeyBackups(KeyBackupStore(self._hs.database))
+
+    @cached_property
+    def openid(self) -> OpenId:
+        from synapse.handlers.openid import OpenId
+        from synapse.storage.openid import OpenIdStore
+
+        hs = self._hs
+        return OpenId(OpenIdStore(hs.database), hs.reactor, hs.config.server.server_name)
+
+    @cached_property
+    def background(self) -> list[Repeating]:
+        """What the main process does once in a while, to be started with it."""
+        from synapse.util.repeating import Repeating
+
+        if not self._hs.is_main:
+            return []
+        return [Repeating(self._hs.reactor, HOUR_SECONDS, "Forgetting old OpenID tokens", self.openid.forget_old)]

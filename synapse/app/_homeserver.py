@@ -208,7 +208,7 @@ class Homeserver:
 
     @cached_property
     def extras(self) -> Extras:
-        """What accounts have besides: key backups."""
+        """What accounts have besides: key backups, OpenID tokens."""
         from synapse.app._extras import Extras
 
         return Extras(self)
@@ -223,7 +223,7 @@ class Homeserver:
     @property
     def background(self) -> list[Repeating]:
         """What this process does once in a while."""
-        return [*self.accounts.background, *self.rooms.background, *self.finding.background]
+        return [*self.accounts.background, *self.rooms.background, *self.finding.background, *self.extras.background]
 
     @property
     def authenticator(self) -> Authenticator:

@@ -64,6 +64,7 @@ def check(config: Config, place: Place) -> Iterator[str]:
     yield from _sessions(config, place)
     _voip(config, place)
     _outgoing(config, place)
+    yield from _discovery(config, place)
     yield from _duties(config, place)
 
 
@@ -366,3 +367,24 @@ def _duties(config: Config, place: Place) -> Iterator[str]:
                 f"that starts first does it and the other "
                 f"stands by; set {duty}: false in the shared configuration."
             )
+
+
+def _discovery(config: Config, place: Place) -> Iterator[str]:
+    from synapse.api.identifiers import is_user_id
+
+    discovery = config.discovery
+    for option in ("default_identity_server", "support_page"):
+        url = getattr(discovery, option)
+        if url is not None and not url.startswith(("http://", "https://")):
+            _fail(place, option, f"is {url!r}, which is no URL", "begin it with http:// or https://")
+    for contact in discovery.support_contacts:
+        if contact.matrix_id is None and contact.email_address is None:
+            _fail(place, "support_contacts", "has somebody who cannot be reached", "write matrix_id or email_address")
+        if contact.matrix_id is not None and not is_user_id(contact.matrix_id):
+            problem = f"has the matrix_id {contact.matrix_id!r}, which is none"
+            _fail(place, "support_contacts", problem, "write it like @admin:example.org")
+    if "m.homeserver" in discovery.extra_well_known_client_content:
+        yield (
+            f"{place('extra_well_known_client_content')}: `m.homeserver` is what `public_baseurl` says; "
+            "what stands here is ignored."
+        )

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import msgspec
 
-from synapse.config import accounts, conduct, limits, proving, sections, sessions, sso
+from synapse.config import accounts, conduct, discovery, limits, proving, sections, sessions, sso
 from synapse.config.errors import ConfigError
 from synapse.config.files import Merged, read_files
 from synapse.config.listeners import Listener
@@ -37,6 +37,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     ui_auth: proving.UiAuthConfig
     sessions: sessions.SessionsConfig
     templates: accounts.TemplatesConfig
+    discovery: discovery.DiscoveryConfig
     login_via_existing_session: sso.ExistingSessionConfig
     sightings: conduct.SightingsConfig
     outgoing: sections.OutgoingConfig

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _OWN: Final = (
     *("account_data", "push_rules", "filters", "user_directory", "login_tokens", "user_threepids"),
     *("ui_auth_sessions", "fresh_authentications"),
-    *("key_backups", "key_backup_sessions"),
+    *("key_backups", "key_backup_sessions", "openid_tokens"),
 )
 # What tells who it was, and where from; kept of those who do not ask for erasure, as it may have to be looked up.
 _PERSONAL: Final = ("profiles", "user_ips")

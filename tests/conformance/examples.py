@@ -8,13 +8,14 @@ there is much in it that can go wrong.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import quote, urlencode
 
 import orjson
 
 from synapse.api.routes import ENDPOINTS, Endpoint
+from tests.conformance import extras
+from tests.conformance.example import Asked as Asked
+from tests.conformance.example import Example as Example
 from tests.conformance.outside import IDENTITY_SERVER
 from tests.spec.description import Description, Operation, description
 
@@ -28,51 +29,9 @@ SUBJECTS = frozenset(
         *("read_markers", "tags", "account-data", "presence", "old_sync", "peeking_events", "room_initial_sync"),
         *("sync", "filter", "capabilities", "versions", "users", "profile"),
         "admin",
-        *("key_backup",),
+        *("key_backup", "openid", "wellknown", "support"),
     )
 )
-
-
-@dataclass(frozen=True)
-class Example:
-    """A good request.
-
-    :param path: the parameters of the path, by their names in the description.
-    :param body: JSON; None where the operation takes none.
-    :param user: who asks.
-    """
-
-    operation: str
-    path: dict[str, str] = field(default_factory=dict)
-    query: dict[str, str] = field(default_factory=dict)
-    body: Any = None
-    user: str = "alice"
-
-    def __str__(self) -> str:
-        return self.operation
-
-
-@dataclass(frozen=True)
-class Asked:
-    """An example whose names are filled in."""
-
-    operation: Operation
-    path: dict[str, str]
-    query: dict[str, str]
-    body: Any
-    user: str
-
-    def target(self, *, path: dict[str, str] | None = None, query: str | None = None) -> str:
-        """Path and query as they are sent. Given parameters of the path, and the query, are encoded already."""
-        filled = self.operation.path
-        for name, value in self.path.items():
-            filled = filled.replace(f"{{{name}}}", quote(value, safe=""))
-        if path is not None:
-            filled = self.operation.path
-            for name, value in path.items():
-                filled = filled.replace(f"{{{name}}}", value)
-        sent = urlencode(self.query) if query is None else query
-        return self.operation.prefix + filled + (f"?{sent}" if sent else "")
 
 
 _CAROL = {"userId": "{carol}"}  # who is in few rooms, which all hear of it
@@ -293,38 +252,7 @@ MODERATION = (
     Example("setAdminLockUser", _OUTCAST, body={"locked": True}, user="admin"),
 )
 
-_BACKUP = {
-    "algorithm": "m.megolm_backup.v1.curve25519-aes-sha2",
-    "auth_data": {"public_key": "abc", "signatures": {"{alice}": {"ed25519:DEVICE": "x"}}},
-}
-_KEY = {
-    "first_message_index": 1,
-    "forwarded_count": 0,
-    "is_verified": True,
-    "session_data": {"ephemeral": "e", "ciphertext": "c", "mac": "m"},
-}
-_IN_BACKUP = {"version": "{backup}"}
-_KEY_OF_ROOM = {"roomId": "{room}"}
-_KEY_OF_SESSION = {"roomId": "{room}", "sessionId": "session"}
-
-BACKUPS = (
-    Example("postRoomKeysVersion", body=_BACKUP),
-    Example("getRoomKeysVersionCurrent"),
-    Example("getRoomKeysVersion", _IN_BACKUP),
-    Example("putRoomKeysVersion", _IN_BACKUP, body={**_BACKUP, "version": "{backup}"}),
-    Example("deleteRoomKeysVersion", _IN_BACKUP),
-    Example("putRoomKeys", query=_IN_BACKUP, body={"rooms": {"{room}": {"sessions": {"session": _KEY}}}}),
-    Example("putRoomKeysByRoomId", _KEY_OF_ROOM, _IN_BACKUP, {"sessions": {"session": _KEY}}),
-    Example("putRoomKeyBySessionId", _KEY_OF_SESSION, _IN_BACKUP, _KEY),
-    Example("getRoomKeys", query=_IN_BACKUP),
-    Example("getRoomKeysByRoomId", _KEY_OF_ROOM, _IN_BACKUP),
-    Example("getRoomKeyBySessionId", _KEY_OF_SESSION, _IN_BACKUP),
-    Example("deleteRoomKeys", query=_IN_BACKUP),
-    Example("deleteRoomKeysByRoomId", _KEY_OF_ROOM, _IN_BACKUP),
-    Example("deleteRoomKeyBySessionId", _KEY_OF_SESSION, _IN_BACKUP),
-)
-
-EXAMPLES = (*MODERATION, *MEMBERSHIP, *DIRECTORY, *WRITING, *READING, *FOLLOWING, *OWN, *BACKUPS)
+EXAMPLES = (*MODERATION, *MEMBERSHIP, *DIRECTORY, *WRITING, *READING, *FOLLOWING, *OWN, *extras.EXAMPLES)
 
 
 def endpoint_of(operation: Operation, prefix: str) -> Endpoint | None:

@@ -46,6 +46,7 @@ USED_UP = frozenset(
         "backup",
     )
 )
+OPTIONS: dict[str, Any] = {"support_page": "https://test/help", "support_contacts": [{"matrix_id": "@admin:test"}]}
 CHEAP = frozenset(("txn", "new_alias"))
 _NAME = re.compile(r"\{(\w+)\}")
 # Rows whose number, or greatest position, tells whether anything was made.
@@ -323,7 +324,7 @@ async def town(postgres: PostgresServer) -> AsyncIterator[Town]:
     """A town for a module of tests."""
     name = postgres.create()
     reactor = _EndingReactor()
-    server = TestServer(postgres.settings(name), reactor, {})
+    server = TestServer(postgres.settings(name), reactor, {**OPTIONS})
     unlimited(server)
     await server.start()
     try:
@@ -348,7 +349,7 @@ async def workers(postgres: PostgresServer) -> AsyncIterator[Town]:
         "rc_joins": {"local": rates},
     }
     try:
-        async with cluster(postgres.settings(name), *WORKERS, reactor=reactor, **limits) as processes:
+        async with cluster(postgres.settings(name), *WORKERS, reactor=reactor, **OPTIONS, **limits) as processes:
             made = Town(processes.main, processes)
             await made.settle()
             yield made

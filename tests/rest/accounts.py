@@ -45,7 +45,7 @@ MOUNTED = (
     ),
     *("account_data_get", "filter_create", "push_rules", "pushers", "keys_upload", "send_to_device", "admin_register"),
     *("suspend_get", "whois"),
-    *("key_backup_create", "room_keys_put"),
+    *("key_backup_create", "room_keys_put", "openid_request_token", "openid_userinfo"),
 )
 OPTIONS = {
     "server_name": "test",

@@ -15,6 +15,8 @@ ENDPOINTS = (
     # Clients may send a token along; there is nothing here that depends on it.
     Endpoint("versions", "/_matrix/client/versions", ("GET",), routes=(workers.VERSIONS,), auth=Auth.NONE),
     Endpoint("well_known_client", "/.well-known/matrix/client", ("GET",), auth=Auth.NONE),
+    Endpoint("well_known_server", "/.well-known/matrix/server", ("GET",), auth=Auth.NONE),
+    Endpoint("well_known_support", "/.well-known/matrix/support", ("GET",), auth=Auth.NONE),
     Endpoint("capabilities", f"{_C}/capabilities", ("GET",), CLIENT, guests=True),
     Endpoint("turn_server", f"{_C}/voip/turnServer", ("GET",), CLASSIC, (workers.TURN_SERVER,), guests=True),
     # --- sessions
@@ -147,6 +149,9 @@ ENDPOINTS = (
     Endpoint("room_tag_set", f"{_C}/user/{{user_id}}/rooms/{{room_id}}/tags/{{tag}}", ("PUT",), CLIENT),
     Endpoint("room_tag_delete", f"{_C}/user/{{user_id}}/rooms/{{room_id}}/tags/{{tag}}", ("DELETE",), CLIENT),
     Endpoint("filter_create", f"{_C}/user/{{user_id}}/filter", ("POST",), CLIENT, guests=True),
+    Endpoint(
+        "openid_request_token", f"{_C}/user/{{user_id}}/openid/request_token", ("POST",), ("r0", "unstable", "v3")
+    ),
     Endpoint("filter_get", f"{_C}/user/{{user_id}}/filter/{{filter_id}}", ("GET",), CLIENT, guests=True),
 )
 

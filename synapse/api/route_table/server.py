@@ -86,6 +86,8 @@ ADMIN = (
 SERVER = (
     Endpoint("server_keys", "/_matrix/key/v2/server[/{key_id}]", _GET, auth=Auth.NONE, resource="keys"),
     Endpoint("federation_version", "/_matrix/federation/v1/version", _GET, auth=Auth.NONE, resource="federation"),
+    # Whoever was handed a token asks whose it is: any service, which signs nothing.
+    Endpoint("openid_userinfo", "/_matrix/federation/v1/openid/userinfo", _GET, auth=Auth.NONE, resource="openid"),
     # Identity servers are no homeservers: they sign nothing here, and what they tell is proved by the invitations.
     Endpoint(
         "third_party_bound",

@@ -1,4 +1,4 @@
-"""What answers for services of accounts that stand by themselves: key backups."""
+"""What answers for services of accounts that stand by themselves: key backups, OpenID tokens."""
 
 from __future__ import annotations
 
@@ -22,6 +22,18 @@ def _room_keys(hs: Homeserver) -> object:
     return RoomKeyEndpoints(hs.extras.key_backups)
 
 
+def _openid_tokens(hs: Homeserver) -> object:
+    from synapse.rest.client.openid import OpenIdTokens
+
+    return OpenIdTokens(hs.extras.openid)
+
+
+def _openid_user_info(hs: Homeserver) -> object:
+    from synapse.rest.federation.openid import OpenIdUserInfo
+
+    return OpenIdUserInfo(hs.extras.openid)
+
+
 ROWS: tuple[Row, ...] = (
     Row(
         (
@@ -38,4 +50,6 @@ ROWS: tuple[Row, ...] = (
         ),
         _room_keys,
     ),
+    Row(("openid_request_token",), _openid_tokens),
+    Row(("openid_userinfo",), _openid_user_info),
 )

@@ -21,7 +21,14 @@ def _operation(hs: Homeserver) -> object:
 def _versions(hs: Homeserver) -> object:
     from synapse.rest.client.versions import Versions
 
-    return Versions(hs.config.client_baseurl)
+    return Versions()
+
+
+def _well_known(hs: Homeserver) -> object:
+    from synapse.rest.client.versions import WellKnown
+
+    config = hs.config
+    return WellKnown(config.server.server_name, config.client_baseurl, config.discovery)
 
 
 # -- media, server keys -----------------------------------------------------------------------------------------------
@@ -61,7 +68,8 @@ def _third_party_bound(hs: Homeserver) -> object:
 
 ROWS: tuple[Row, ...] = (
     Row(("health", "metrics", "welcome"), _operation),
-    Row(("versions", "well_known_client"), _versions),
+    Row(("versions",), _versions),
+    Row(("well_known_client", "well_known_server", "well_known_support"), _well_known),
     Row(
         (
             *("media_upload", "media_create", "media_upload_to", "media_config", "media_config_authenticated"),

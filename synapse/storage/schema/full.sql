@@ -275,6 +275,16 @@ CREATE TABLE to_device_txns (
     PRIMARY KEY (user_id, device_id, txn_id)
 );
 
+---------------------------------------------------------------- OpenID tokens
+
+CREATE TABLE openid_tokens (             -- by which users prove elsewhere who they are
+    token_hash bytea PRIMARY KEY,        -- SHA-256
+    user_id text NOT NULL,
+    expires_ts bigint NOT NULL
+);
+CREATE INDEX openid_tokens_user ON openid_tokens (user_id, expires_ts);
+CREATE INDEX openid_tokens_expiry ON openid_tokens (expires_ts);
+
 ---------------------------------------------------------------- key backups
 
 CREATE TABLE key_backups (

@@ -1,6 +1,16 @@
 -- What accounts, devices and keys need: one section a subject. full.sql has the same tables.
 -- Everything here only adds, so that processes of version 1 may run on it (COMPAT_VERSION stays 1, and a test holds it).
 
+---------------------------------------------------------------- OpenID tokens
+
+CREATE TABLE openid_tokens (
+    token_hash bytea PRIMARY KEY,
+    user_id text NOT NULL,
+    expires_ts bigint NOT NULL
+);
+CREATE INDEX openid_tokens_user ON openid_tokens (user_id, expires_ts);
+CREATE INDEX openid_tokens_expiry ON openid_tokens (expires_ts);
+
 ---------------------------------------------------------------- key backups
 
 CREATE TABLE key_backups (

@@ -1,0 +1,51 @@
+"""What an example is, and what becomes of it when all that it names is filled in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from tests.spec.description import Operation
+
+
+@dataclass(frozen=True)
+class Example:
+    """A good request.
+
+    :param path: the parameters of the path, by their names in the description.
+    :param body: JSON; None where the operation takes none.
+    :param user: who asks.
+    """
+
+    operation: str
+    path: dict[str, str] = field(default_factory=dict)
+    query: dict[str, str] = field(default_factory=dict)
+    body: Any = None
+    user: str = "alice"
+
+    def __str__(self) -> str:
+        return self.operation
+
+
+@dataclass(frozen=True)
+class Asked:
+    """An example whose names are filled in."""
+
+    operation: Operation
+    path: dict[str, str]
+    query: dict[str, str]
+    body: Any
+    user: str
+
+    def target(self, *, path: dict[str, str] | None = None, query: str | None = None) -> str:
+        """Path and query as they are sent. Given parameters of the path, and the query, are encoded already."""
+        filled = self.operation.path
+        for name, value in self.path.items():
+            filled = filled.replace(f"{{{name}}}", quote(value, safe=""))
+        if path is not None:
+            filled = self.operation.path
+            for name, value in path.items():
+                filled = filled.replace(f"{{{name}}}", value)
+        sent = urlencode(self.query) if query is None else query
+        return self.operation.prefix + filled + (f"?{sent}" if sent else "")
