@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from synapse.app._accounts import Accounts
     from synapse.app._conduct import Conduct
+    from synapse.app._encryption import Encryption
     from synapse.app._extras import Extras
     from synapse.app._finding import Finding
     from synapse.app._reading import Reading
@@ -257,6 +258,15 @@ class Homeserver:
         from synapse.app._reading import Reading
 
         return Reading(self)
+
+    # -- encryption ------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def encryption(self) -> Encryption:
+        """Cross-signing, looking keys up."""
+        from synapse.app._encryption import Encryption
+
+        return Encryption(self)
 
     # -- finding things --------------------------------------------------------------------------------------------
 

@@ -63,7 +63,7 @@ class Deactivation:
         await self._authenticator.forget(deleted.tokens)
         if erase:
             await self._invalidate(ERASED_USERS, [user_id])
-        if deleted.with_keys:
+        if deleted.with_keys or deleted.had_cross_signing:
             await self._changes.devices_changed(user_id, deleted.with_keys)
         await self._gone(user_id)
 

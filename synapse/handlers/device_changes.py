@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from synapse.replication.calls import Call
+from synapse.replication.streams import DeviceListRow, PrivateDeviceListRow
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -22,6 +23,12 @@ if TYPE_CHECKING:
 
 KEYS_LEFT_CACHE: Final = "keys_left"
 """What a device has left of one-time keys; the keys of this cache are user id and device id with a space between."""
+
+
+def news_of(user_id: str, *, public: bool, private: bool) -> list[DeviceListRow]:
+    """Rows of the stream `device_lists`: everybody who may see the user's keys, or the user alone, has to look."""
+    rows: list[DeviceListRow] = [user_id] if public else []
+    return [*rows, PrivateDeviceListRow(user_id)] if private else rows
 
 
 class NewKeys(msgspec.Struct, frozen=True):

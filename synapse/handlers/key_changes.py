@@ -41,9 +41,9 @@ class KeyChanges:
         rooms = await self._rooms_of(user_id, since.events)
         come, gone = await self._came_and_went(rooms, since, until)
         left = gone - await self._shared.sharing_encrypted(gone, rooms.joined)
-        uploaded = await self._shared.changed_device_lists(since.device_lists, until.device_lists)
-        changed = come | await self._shared.sharing(uploaded, rooms.joined)
-        if user_id in uploaded:
+        uploaded = await self._shared.changed_device_lists(user_id, since.device_lists, until.device_lists)
+        changed = come | uploaded.private | await self._shared.sharing(uploaded.public, rooms.joined)
+        if user_id in uploaded.public:
             changed.add(user_id)
         return {"changed": sorted(changed - left), "left": sorted(left - {user_id})}
 

@@ -1,7 +1,8 @@
-"""Keys for end-to-end encryption, as clients upload, query and claim them.
+"""Keys for end-to-end encryption, as devices upload and claim them.
 
 The server hands keys around and promises two things of its own: a one-time key is given out once, and whoever shares a
 room with a user is told when that user's keys change. It does not check signatures; that is what the clients do.
+Looking keys up is `key_query`'s matter, the keys of users as such are `cross_signing`'s.
 
 Keys of other servers' users are asked for over federation, which is not done here: such servers are told as failures.
 Client-server API, "End-to-end encryption".
@@ -20,8 +21,10 @@ from synapse.storage.keys import Key, KeyConflict, Wanted
 from synapse.util.storable import problem_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from synapse.handlers.device_changes import DeviceChanges
-    from synapse.storage.keys import DeviceKeys, KeyStore
+    from synapse.storage.keys import KeyStore
     from synapse.util.clock import Clock
 
 MAX_KEY_BYTES: Final = 65_536
@@ -39,7 +42,7 @@ class Upload(msgspec.Struct, frozen=True):
 
 
 class Keys:
-    """Uploads, queries and claims."""
+    """Uploads and claims."""
 
     def __init__(self, store: KeyStore, changes: DeviceChanges, clock: Clock, server_name: str) -> None:
         self._store = store
@@ -74,22 +77,6 @@ class Keys:
             raise invalid_param(f"A one-time key {conflict} exists already, with other content.") from None
         return {"one_time_key_counts": counts}
 
-    async def query(self, body: dict[str, Any]) -> dict[str, Any]:
-        """Client-server API, `POST /keys/query`."""
-        wanted = _wanted_devices(body)
-        ours = [user_id for user_id in wanted if domain_of(user_id) == self._server_name]
-        answer: dict[str, dict[str, Any]] = {user_id: {} for user_id in ours}
-        for keys in await self._store.device_keys_of(ours):
-            if not wanted[keys.user_id] or keys.device_id in wanted[keys.user_id]:
-                answer[keys.user_id][keys.device_id] = _shown(keys)
-        return {
-            "device_keys": answer,
-            "failures": self._failures(wanted),
-            "master_keys": {},
-            "self_signing_keys": {},
-            "user_signing_keys": {},
-        }
-
     async def claim(self, body: dict[str, Any]) -> dict[str, Any]:
         """Client-server API, `POST /keys/claim`."""
         wanted = _wanted_keys(body)
@@ -100,16 +87,12 @@ class Keys:
             device = answer.setdefault(key.user_id, {}).setdefault(key.device_id, {})
             device[f"{key.algorithm}:{key.key_id}"] = msgspec.Raw(key.json.encode())
         await self._changes.counts_changed([(key.user_id, key.device_id) for key in claimed])
-        return {"one_time_keys": answer, "failures": self._failures(want.user_id for want in wanted)}
-
-    def _failures(self, user_ids: Any) -> dict[str, Any]:
-        return {domain: _NO_FEDERATION for user_id in user_ids if (domain := domain_of(user_id)) != self._server_name}
+        return {"one_time_keys": answer, "failures": failures((want.user_id for want in wanted), self._server_name)}
 
 
-def _shown(keys: DeviceKeys) -> dict[str, Any]:
-    shown: dict[str, Any] = orjson.loads(keys.json)
-    shown["unsigned"] = {} if keys.display_name is None else {"device_display_name": keys.display_name}
-    return shown
+def failures(user_ids: Iterable[str], server_name: str) -> dict[str, Any]:
+    """The servers of these users that could not be asked."""
+    return {domain: _NO_FEDERATION for user_id in user_ids if (domain := domain_of(user_id)) != server_name}
 
 
 # -- what clients send -------------------------------------------------------------------------------------------------
@@ -179,7 +162,8 @@ def _encoded(name: str, value: object) -> str:
     return text
 
 
-def _object(body: dict[str, Any], name: str) -> dict[str, Any]:
+def checked_users(body: dict[str, Any], name: str) -> dict[str, Any]:
+    """A part of the body that is an object of user ids. Raises 400 M_MISSING_PARAM, M_BAD_JSON, M_INVALID_PARAM."""
     value = body.get(name)
     if not isinstance(value, dict):
         raise missing_param(name) if value is None else bad_json(f"The key '{name}' must be an object.")
@@ -190,17 +174,9 @@ def _object(body: dict[str, Any], name: str) -> dict[str, Any]:
     return value
 
 
-def _wanted_devices(body: dict[str, Any]) -> dict[str, list[str]]:
-    wanted = _object(body, "device_keys")
-    for device_ids in wanted.values():
-        if not isinstance(device_ids, list) or not all(isinstance(device_id, str) for device_id in device_ids):
-            raise bad_json("The values in 'device_keys' must be lists of device IDs.")
-    return wanted
-
-
 def _wanted_keys(body: dict[str, Any]) -> list[Wanted]:
     wanted = []
-    for user_id, devices in _object(body, "one_time_keys").items():
+    for user_id, devices in checked_users(body, "one_time_keys").items():
         if not isinstance(devices, dict) or not all(isinstance(name, str) for name in devices.values()):
             raise _bad_claim()
         if any("\x00" in device_id or "\x00" in name for device_id, name in devices.items()):

@@ -14,7 +14,7 @@ import msgspec
 from synapse.api.errors import Codes, MatrixError, forbidden, invalid_param
 from synapse.api.identifiers import new_device_id
 from synapse.handlers.tokens import REFRESH, hash_token, make_token
-from synapse.storage.access_tokens import NewSession
+from synapse.storage.access_tokens import DeviceIdTaken, NewSession
 from synapse.storage.refresh_tokens import NewRefreshToken
 
 if TYPE_CHECKING:
@@ -85,7 +85,12 @@ class NewSessions:
         """
         draft = self.draft(user_id, device, refresh=refresh)
         await self._check_standing(user_id)
-        done = await self._tokens.login(draft.session)
+        try:
+            done = await self._tokens.login(draft.session)
+        except DeviceIdTaken:
+            raise forbidden(
+                "A device cannot have the ID of one of your cross-signing keys; log in with another."
+            ) from None
         await self._authenticator.forget(done.revoked)
         return draft.answer
 

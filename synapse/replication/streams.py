@@ -107,6 +107,20 @@ def _encode_receipt(row: ReceiptRow) -> bytes:
     return msgspec.json.encode(row if row.private else row[:2])
 
 
+class PrivateDeviceListRow(NamedTuple):
+    """A change of keys that this user alone can see."""
+
+    user_id: str
+
+
+DeviceListRow = str | PrivateDeviceListRow
+"""Whose devices or keys changed, in the eyes of all who share a room with them; or who has to look by themselves."""
+
+
+def _device_list(row: DeviceListRow) -> Concerned:
+    return _user_and_contacts(row) if isinstance(row, str) else Concerned(users=(row.user_id,))
+
+
 def _nobody(row: object) -> Concerned:
     return Concerned()
 
@@ -126,6 +140,24 @@ def _reader(columns: str, table: str, kind: Any) -> Reader:
         return [(row[0], row[1] if kind is str else kind(*row[1:])) for row in txn.rows()]
 
     return read
+
+
+def _read_device_lists(txn: Transaction, after: int, until: int, limit: int) -> Rows:
+    """From two tables: a position may have a row in each."""
+    fetched = limit + 2
+    txn.execute(
+        """
+        SELECT stream_id, user_id, false FROM device_lists_stream WHERE stream_id > %(after)s AND stream_id <= %(until)s
+        UNION ALL
+        SELECT stream_id, user_id, true FROM device_lists_private WHERE stream_id > %(after)s AND stream_id <= %(until)s
+        ORDER BY 1, 3 LIMIT %(fetched)s
+        """,
+        {"after": after, "until": until, "fetched": fetched},
+    )
+    found = txn.rows()
+    if len(found) == fetched:  # there may be more of the last position
+        found = [row for row in found if row[0] < found[-1][0]]
+    return [(position, PrivateDeviceListRow(user_id) if private else user_id) for position, user_id, private in found]
 
 
 def _of_table(
@@ -154,7 +186,13 @@ STREAMS: Final[tuple[Stream, ...]] = (
     ),
     _of_table("account_data", _user),
     _of_table("to_device", _user, table="to_device_messages"),
-    _of_table("device_lists", _user_and_contacts, table="device_lists_stream"),
+    Stream(
+        "device_lists",
+        DeviceListRow,
+        _device_list,
+        _read_device_lists,
+        "SELECT GREATEST((SELECT MAX(stream_id) FROM device_lists_stream), MAX(stream_id)) FROM device_lists_private",
+    ),
     _of_table("push_rules", _user, table="push_rules_stream"),
     Stream("caches", tuple[str, str | list[str] | None], _nobody, in_token=False),
 )

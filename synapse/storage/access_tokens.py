@@ -51,6 +51,10 @@ class Login(NamedTuple):
     revoked: list[bytes]
 
 
+class DeviceIdTaken(Exception):
+    """A device cannot have the name of one of its user's cross-signing keys; the argument is the name."""
+
+
 class AccessTokenStore:
     """Reads and writes access tokens. Every method that revokes returns the hashes of the tokens that are gone."""
 
@@ -61,7 +65,10 @@ class AccessTokenStore:
         return await self._db.read("access_tokens.lookup", _lookup, token_hash)
 
     async def login(self, session: NewSession) -> Login:
-        """Stores a token, making its device if it is new; the device's earlier tokens are revoked."""
+        """Stores a token, making its device if it is new; the device's earlier tokens are revoked.
+
+        Raises `DeviceIdTaken`.
+        """
         return await self._db.write("access_tokens.login", insert_session, session)
 
     async def revoke_deviceless(self, token_id: int) -> list[bytes]:
@@ -77,18 +84,37 @@ def insert_session(txn: Transaction, session: NewSession) -> Login:
     """Writes device and token; for stores that do it within a transaction of their own."""
     new_device, revoked = False, []
     if session.device_id is not None:
-        txn.execute(
-            """
-            INSERT INTO devices (user_id, device_id, display_name, created_ts) VALUES (%s, %s, %s, %s)
-            ON CONFLICT (user_id, device_id) DO NOTHING RETURNING true
-            """,
-            (session.user_id, session.device_id, session.device_name, session.created_ts),
-        )
-        new_device = txn.one_or_none() is not None
+        new_device = _insert_device(txn, session)
         if not new_device:
             revoked = _revoke_of_device(txn, session.user_id, session.device_id)
     _insert_tokens(txn, session)
     return Login(new_device, revoked)
+
+
+def _insert_device(txn: Transaction, session: NewSession) -> bool:
+    """False if there is such a device already. Raises `DeviceIdTaken`."""
+    txn.execute(
+        """
+        WITH key AS (
+            SELECT FROM cross_signing_keys WHERE user_id = %(user)s AND public_key = %(device)s
+        ), made AS (
+            INSERT INTO devices (user_id, device_id, display_name, created_ts)
+            SELECT %(user)s, %(device)s, %(name)s, %(now)s WHERE NOT EXISTS (SELECT FROM key)
+            ON CONFLICT (user_id, device_id) DO NOTHING RETURNING true
+        )
+        SELECT EXISTS (SELECT FROM key), EXISTS (SELECT FROM made)
+        """,
+        {
+            "user": session.user_id,
+            "device": session.device_id,
+            "name": session.device_name,
+            "now": session.created_ts,
+        },
+    )
+    is_key, is_made = txn.one()
+    if is_key:
+        raise DeviceIdTaken(session.device_id)
+    return bool(is_made)
 
 
 def _insert_tokens(txn: Transaction, session: NewSession) -> None:

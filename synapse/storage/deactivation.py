@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from synapse.storage import devices
+from synapse.storage import cross_signing, devices
 
 if TYPE_CHECKING:
     from synapse.storage.database import Database, Transaction
@@ -58,8 +58,9 @@ def _deactivate(txn: Transaction, user_id: str, erase: bool) -> Deleted | None:
         return None
     for table in (*_OWN, *(_PERSONAL if erase else ())):
         txn.later(f"DELETE FROM {table} WHERE user_id = %s", (user_id,))
+    had_keys = cross_signing.delete(txn, user_id)
     txn.later("INSERT INTO departing_users (user_id) VALUES (%s) ON CONFLICT DO NOTHING", (user_id,))
-    return devices.delete(txn, user_id, None)
+    return devices.delete(txn, user_id, None)._replace(had_cross_signing=had_keys)
 
 
 def _departing(txn: Transaction) -> list[str]:

@@ -29,11 +29,15 @@ class Device:
 
 
 class Deleted(NamedTuple):
-    """What went away: devices that existed, those of them that had published keys, and the hashes of their tokens."""
+    """What went away: devices that existed, those of them that had published keys, and the hashes of their tokens.
+
+    Cross-signing keys go with the account only.
+    """
 
     device_ids: list[str]
     with_keys: list[str]
     tokens: list[bytes]
+    had_cross_signing: bool = False
 
 
 _COLUMNS = "user_id, device_id, display_name, last_seen_ts, last_seen_ip, last_seen_user_agent"
@@ -137,7 +141,14 @@ def _delete_belongings(txn: Transaction, user_id: str, device_ids: list[str]) ->
         f" RETURNING device_id)"
         for table in _BELONGINGS
     )
+    # Signatures of the devices, and by them, which are of the user's own master key.
+    signatures = """signatures_gone AS (
+        DELETE FROM key_signatures WHERE target_user_id = %(user)s AND (
+            target_id = ANY(%(devices)s) OR (signer_user_id = %(user)s AND key_id = ANY(%(key_ids)s))
+        )
+    )"""
     txn.execute(
-        f"WITH {parts} SELECT DISTINCT device_id FROM device_keys_gone", {"user": user_id, "devices": device_ids}
+        f"WITH {parts}, {signatures} SELECT DISTINCT device_id FROM device_keys_gone",
+        {"user": user_id, "devices": device_ids, "key_ids": [f"ed25519:{device_id}" for device_id in device_ids]},
     )
     return [device_id for (device_id,) in txn.rows()]

@@ -1,7 +1,8 @@
 """Keys for end-to-end encryption: identity keys of devices, one-time and fallback keys, and who changed theirs when.
 
 Keys are kept as the JSON text that was given, with sorted keys so that equal keys are equal texts. That a one-time key
-is given out once only is promised here, by the statement that deletes it. Formats are the handler's matter.
+is given out once only is promised here, by the statement that deletes it. Formats are the handler's matter. How keys
+are shown is `published_keys`' matter.
 """
 
 from __future__ import annotations
@@ -20,15 +21,6 @@ class Key(NamedTuple):
     algorithm: str
     key_id: str
     json: str
-
-
-class DeviceKeys(NamedTuple):
-    """A device's published keys, and the name that its user gave it."""
-
-    user_id: str
-    device_id: str
-    json: str
-    display_name: str | None
 
 
 class Wanted(NamedTuple):
@@ -62,10 +54,6 @@ class KeyStore:
     async def device_keys(self, user_id: str, device_id: str) -> str | None:
         """The keys that the device has published, as JSON text."""
         return await self._db.read("keys.device_keys", _device_keys, user_id, device_id)
-
-    async def device_keys_of(self, user_ids: list[str]) -> list[DeviceKeys]:
-        """Of all devices of the users, in one statement."""
-        return await self._db.read("keys.device_keys_of", _device_keys_of, user_ids) if user_ids else []
 
     async def put_device_keys(self, user_id: str, device_id: str, json: str, now: int, stream_id: int) -> None:
         await self._db.write("keys.put_device_keys", _put_device_keys, user_id, device_id, json, now, stream_id)
@@ -103,21 +91,17 @@ def _device_keys(txn: Transaction, user_id: str, device_id: str) -> str | None:
     return None if row is None else row[0]
 
 
-def _device_keys_of(txn: Transaction, user_ids: list[str]) -> list[DeviceKeys]:
-    txn.execute(
-        """
-        SELECT k.user_id, k.device_id, k.key_json, d.display_name
-        FROM device_keys k LEFT JOIN devices d USING (user_id, device_id) WHERE k.user_id = ANY(%s)
-        """,
-        (user_ids,),
-    )
-    return [DeviceKeys(*row) for row in txn.rows()]
-
-
 def _put_device_keys(txn: Transaction, user_id: str, device_id: str, json: str, now: int, stream_id: int) -> None:
+    # Signatures of other keys, and by them, go with those.
     txn.execute(
         """
-        WITH keys AS (
+        WITH old AS (
+            SELECT FROM device_keys WHERE user_id = %(u)s AND device_id = %(d)s
+            AND key_json::jsonb - 'signatures' <> %(json)s::jsonb - 'signatures'
+        ), signatures AS (
+            DELETE FROM key_signatures WHERE target_user_id = %(u)s AND EXISTS (SELECT FROM old)
+            AND (target_id = %(d)s OR (signer_user_id = %(u)s AND key_id = 'ed25519:' || %(d)s))
+        ), keys AS (
             INSERT INTO device_keys (user_id, device_id, key_json, uploaded_ts)
             VALUES (%(u)s, %(d)s, %(json)s, %(now)s)
             ON CONFLICT (user_id, device_id) DO UPDATE

@@ -23,6 +23,13 @@ class Turn(NamedTuple):
     after: str | None
 
 
+class ChangedLists(NamedTuple):
+    """Users whose devices or keys changed: in the eyes of all who share a room with them, and in those of one user."""
+
+    public: set[str]
+    private: set[str]
+
+
 class SharedRoomStore:
     """Reads the members that users have in common, in any process."""
 
@@ -48,9 +55,9 @@ class SharedRoomStore:
         changes = [(delta.room_id, delta.state_key, delta.prev_event_id, delta.event_id) for delta in deltas]
         return await self._db.read("shared_rooms.turns", _turns, changes) if changes else []
 
-    async def changed_device_lists(self, after: int, until: int) -> set[str]:
-        """All users whose devices or keys changed at positions `after` < p ≤ `until`."""
-        return await self._db.read("shared_rooms.changed_device_lists", _users, _CHANGED_LISTS, after, until)
+    async def changed_device_lists(self, viewer: str, after: int, until: int) -> ChangedLists:
+        """Whose devices or keys changed at positions `after` < p ≤ `until`."""
+        return await self._db.read("shared_rooms.changed_device_lists", _changed_lists, viewer, after, until)
 
     async def mutual(self, user_id: str, other_id: str, after: str, limit: int) -> tuple[int, list[str]]:
         """How many rooms a local user and another one are both joined to, and the first of them after a room id."""
@@ -79,7 +86,22 @@ _MEMBERS_OF_ENCRYPTED = """
     SELECT DISTINCT cs.state_key FROM current_state cs JOIN room_stats s USING (room_id)
     WHERE cs.room_id = ANY(%s) AND cs.type = 'm.room.member' AND cs.membership = 'join' AND s.encryption IS NOT NULL
 """
-_CHANGED_LISTS = "SELECT DISTINCT user_id FROM device_lists_stream WHERE stream_id > %s AND stream_id <= %s"
+
+
+def _changed_lists(txn: Transaction, viewer: str, after: int, until: int) -> ChangedLists:
+    txn.execute(
+        """
+        SELECT DISTINCT user_id, false FROM device_lists_stream WHERE stream_id > %(after)s AND stream_id <= %(until)s
+        UNION
+        SELECT unnest(changed_user_ids), true FROM device_lists_private
+        WHERE user_id = %(viewer)s AND stream_id > %(after)s AND stream_id <= %(until)s
+        """,
+        {"viewer": viewer, "after": after, "until": until},
+    )
+    changed = ChangedLists(set(), set())
+    for user_id, private in txn.rows():
+        (changed.private if private else changed.public).add(user_id)
+    return changed
 
 
 def _users(txn: Transaction, sql: str, *params: object) -> set[str]:

@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 from pytest_twisted import ensureDeferred
 
 from synapse.replication.event_rows import EventRow, StateRow
-from synapse.replication.streams import BY_NAME, STREAMS, TOKEN_FIELDS, ReceiptRow, Stream, concerned
+from synapse.replication.streams import (
+    BY_NAME,
+    STREAMS,
+    TOKEN_FIELDS,
+    PrivateDeviceListRow,
+    ReceiptRow,
+    Stream,
+    concerned,
+)
 from synapse.storage.database import Database
 from synapse.storage.transaction import Transaction
 from synapse.sync.tokens import StreamToken
@@ -34,7 +42,8 @@ INSERTS = {
     "account_data": "INSERT INTO account_data VALUES ('@u%(n)s:x', '', 't', '{}', %(n)s)",
     "to_device": "INSERT INTO to_device_messages VALUES (%(n)s, '@u%(n)s:x', 'D', '{}'),"
     " (%(n)s, '@v%(n)s:x', 'D', '{}'), (%(n)s, '@v%(n)s:x', 'E', '{}')",
-    "device_lists": "INSERT INTO device_lists_stream VALUES (%(n)s, '@u%(n)s:x', 'D')",
+    "device_lists": "INSERT INTO device_lists_private SELECT %(n)s, '@v%(n)s:x', '{@w:x}' WHERE %(n)s IN (2, 3, 5);"
+    " INSERT INTO device_lists_stream SELECT %(n)s, '@u%(n)s:x', 'D' WHERE %(n)s <> 5",
     "push_rules": "INSERT INTO push_rules_stream VALUES (%(n)s, '@u%(n)s:x')",
 }
 
@@ -60,6 +69,13 @@ def test_whom_rows_concern_is_gathered() -> None:
     member = EventRow("!s", "$m", 3, "m.room.member", "@b:x", "@a:x", 1, (), 7, False, None, "")
     assert concerned(BY_NAME["events"], [(1, EVENT), (2, member)]) == ({"@b:x"}, {"!r", "!s"}, set())
     assert concerned(BY_NAME["presence"], [(1, "@a:x")]) == ({"@a:x"}, set(), {"@a:x"})
+    rows = [(1, PrivateDeviceListRow("@a:x")), (2, "@b:x")]
+    assert concerned(BY_NAME["device_lists"], rows) == ({"@a:x", "@b:x"}, set(), {"@b:x"})
+
+
+def test_private_changes_of_device_lists_survive_too() -> None:
+    row = PrivateDeviceListRow("@a:x")
+    assert BY_NAME["device_lists"].decode_all(msgspec.json.encode([row, "@b:x"])) == [row, "@b:x"]
 
 
 @pytest.mark.parametrize("name", INSERTS)

@@ -11,6 +11,7 @@ from twisted.internet.task import Clock
 
 from synapse.app._accounts import Accounts
 from synapse.app._conduct import Conduct
+from synapse.app._encryption import Encryption
 from synapse.app._extras import Extras
 from synapse.app._sessions import Sessions
 from synapse.app._sso import SignOn
@@ -46,6 +47,8 @@ MOUNTED = (
     *("account_data_get", "filter_create", "push_rules", "pushers", "keys_upload", "send_to_device", "admin_register"),
     *("suspend_get", "whois"),
     *("key_backup_create", "room_keys_put", "openid_request_token", "openid_userinfo"),
+    *("key_backup_create", "room_keys_put"),
+    *("keys_device_signing_upload", "admin_allow_cross_signing_replacement"),
 )
 OPTIONS = {
     "server_name": "test",
@@ -101,6 +104,7 @@ class Server:
         self.gone: list[str] = []
         self.accounts = Accounts(self)
         self.conduct = Conduct(self)
+        self.encryption = Encryption(self)
         self.sessions = Sessions(self)
         self.sso = SignOn(self)
         self.extras = Extras(self)

@@ -64,7 +64,7 @@ class Worker:
         changes = DeviceChanges(self.store, calls, calls, self._invalidate, Clock())
         proxy = FrontendProxy(self.main)  # type: ignore[arg-type]  # it has the one method that is used
         keys = Keys(self.store, changes, Clock(), "test")
-        self.driver = Driver(KeyEndpoints(keys, calls, proxy), PresenceStub(proxy))
+        self.driver = Driver(KeyEndpoints(keys, calls, calls, proxy), PresenceStub(proxy))
 
     async def _invalidate(self, _name: str, keys: Any) -> None:
         self.forgotten += keys

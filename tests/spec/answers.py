@@ -25,6 +25,9 @@ _OF_HTTP = (206, 304)  # answers to conditions and ranges, which the description
 _DIFFERENT = {
     ("getTurnServer", b"{}"): "no TURN server is configured: the description has no word for it, clients know this one",
 }
+# That these ask for user-interactive authentication stands in their text only.
+_PROVING = frozenset({"uploadCrossSigningKeys"})
+_NEEDS_PROOF = f"{ROOT}api/client-server/definitions/auth_response.yaml"
 # Two operations share a method and a path: which one a request asks for.
 _SHARED = {
     "inviteBy3PID": lambda query, body: b'"medium"' in body,
@@ -75,9 +78,10 @@ class Answers:
             body = _room_events_only(body)
         place = operation.answers.get(code)
         if place is not None or code >= 400:
+            otherwise = _NEEDS_PROOF if operation.id in _PROVING and code == 401 and b'"flows"' in body else _ERROR
             problems = [
                 f"  at /{'/'.join(map(str, problem.instance_path))}: {problem.message[:_SHOWN]}"
-                for problem in self._problems(place.reference if place is not None else _ERROR, body)
+                for problem in self._problems(place.reference if place is not None else otherwise, body)
                 if not is_as_given(operation, problem.instance_path, problem.instance)
             ]
             assert not problems, (

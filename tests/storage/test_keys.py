@@ -64,7 +64,5 @@ async def test_device_keys_and_their_changes(database: Database) -> None:
     await keys.record_change(ALICE, None, 13)
     assert await keys.device_keys(ALICE, "D") == '{"v":2}'
     assert await keys.device_keys(ALICE, "E") is None
-    assert [tuple(row) for row in await keys.device_keys_of([ALICE])] == [(ALICE, "D", '{"v":2}', None)]
     assert await keys.changed_users([ALICE, "@bob:test"], 9, 10) == {ALICE}
     assert await keys.changed_users([ALICE], 13, 20) == set()
-    assert await keys.device_keys_of([]) == []

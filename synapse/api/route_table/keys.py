@@ -3,6 +3,7 @@
 from synapse.api.route_table import workers
 from synapse.api.route_table.types import CLASSIC, MIB, Endpoint
 
+_SINCE_R0 = ("r0", "unstable", "v3")
 _C = "/_matrix/client/{version}"
 
 ENDPOINTS = (
@@ -20,6 +21,8 @@ ENDPOINTS = (
     ),
     Endpoint("keys_changes", f"{_C}/keys/changes", ("GET",), CLASSIC, (workers.KEYS_CHANGES,), guests=True),
     Endpoint("keys_claim", f"{_C}/keys/claim", ("POST",), CLASSIC, guests=True, max_body=4 * MIB),
+    Endpoint("keys_device_signing_upload", f"{_C}/keys/device_signing/upload", ("POST",), _SINCE_R0),
+    Endpoint("keys_signatures_upload", f"{_C}/keys/signatures/upload", ("POST",), _SINCE_R0, max_body=MIB),
     # One ciphertext for every device of every member of a large room.
     Endpoint(
         "send_to_device",

@@ -77,6 +77,12 @@ _REPORTS = tuple(
 
 ADMIN = (
     *_REPORTS,
+    Endpoint(
+        "admin_allow_cross_signing_replacement",
+        f"{_ADMIN}/users/{{user_id}}/_allow_cross_signing_replacement_without_uia",
+        _POST,
+        auth=Auth.ADMIN,
+    ),
     Endpoint("admin_deactivate", f"{_ADMIN}/deactivate/{{user_id}}", _POST, auth=Auth.ADMIN),
     # Whoever knows the shared registration secret proves it with a MAC over the nonce.
     Endpoint("admin_register_nonce", f"{_ADMIN}/register", _GET, auth=Auth.NONE),

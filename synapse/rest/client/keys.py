@@ -17,6 +17,7 @@ from synapse.sync.tokens import StreamToken
 if TYPE_CHECKING:
     from synapse.handlers.frontend_proxy import FrontendProxy
     from synapse.handlers.key_changes import KeyChanges
+    from synapse.handlers.key_query import KeyQuery
 
 _ALWAYS: Final = StreamToken(*(2**62,) * len(StreamToken._fields))  # later than anything
 
@@ -27,8 +28,9 @@ class KeyEndpoints:
     :param proxy: where there is one, uploads of new identity keys are passed on to the main process.
     """
 
-    def __init__(self, keys: Keys, changes: KeyChanges, proxy: FrontendProxy | None = None) -> None:
+    def __init__(self, keys: Keys, query: KeyQuery, changes: KeyChanges, proxy: FrontendProxy | None = None) -> None:
         self._keys = keys
+        self._query = query
         self._changes = changes
         self._proxy = proxy
 
@@ -47,7 +49,7 @@ class KeyEndpoints:
 
     @serves("keys_query")
     async def query(self, request: Request) -> dict[str, Any]:
-        return await self._keys.query(request.json_object())
+        return await self._query.query(request.user.user_id, request.json_object())
 
     @serves("keys_changes")
     async def changes(self, request: Request) -> dict[str, list[str]]:

@@ -1,4 +1,4 @@
-"""What answers for accounts: sessions, devices, profiles, settings, keys."""
+"""What answers for accounts: sessions, devices, profiles, settings."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def _account_services(hs: Homeserver) -> object:
     return AccountServices(hs.accounts.turn)
 
 
-# -- profiles, settings, keys -----------------------------------------------------------------------------------------
+# -- profiles, settings -----------------------------------------------------------------------------------------------
 
 
 def _profiles(hs: Homeserver) -> object:
@@ -120,24 +120,12 @@ def _pushers(hs: Homeserver) -> object:
     return PusherEndpoints()
 
 
-def _keys(hs: Homeserver) -> object:
-    from synapse.rest.client.keys import KeyEndpoints
-
-    return KeyEndpoints(hs.accounts.keys, hs.accounts.key_changes, hs.accounts.frontend_proxy)
-
-
 def _presence_stub(hs: Homeserver) -> object:
     from synapse.rest.client.frontend_proxy import PresenceStub
 
     proxy = hs.accounts.frontend_proxy
     assert proxy is not None, "the configuration of a frontend_proxy names worker_main_http_uri"
     return PresenceStub(proxy)
-
-
-def _to_device(hs: Homeserver) -> object:
-    from synapse.rest.client.keys import ToDeviceEndpoints
-
-    return ToDeviceEndpoints(hs.accounts.to_device)
 
 
 # -- the rows --------------------------------------------------------------------------------------------------------
@@ -172,7 +160,5 @@ ROWS: tuple[Row, ...] = (
         _push_rules,
     ),
     Row(("pushers", "pusher_set"), _pushers),
-    Row(("keys_upload", "keys_query", "keys_changes", "keys_claim"), _keys),
     Row(("presence_get", "presence_set"), _presence_stub, App.FRONTEND_PROXY),
-    Row(("send_to_device",), _to_device),
 )

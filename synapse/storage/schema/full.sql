@@ -259,6 +259,33 @@ CREATE TABLE device_lists_stream (       -- "this user's devices or keys changed
 );
 CREATE INDEX device_lists_stream_user ON device_lists_stream (user_id, stream_id);
 
+-- Who signs what: the keys of users as such, the latest of each usage. Signatures, also those that came with a key, are
+-- in key_signatures, each once.
+CREATE TABLE cross_signing_keys (
+    user_id text NOT NULL,
+    usage text NOT NULL,                 -- master, self_signing, user_signing
+    public_key text NOT NULL,            -- unpadded base64
+    key_json text NOT NULL,              -- as uploaded, without signatures
+    uploaded_ts bigint NOT NULL,
+    replaceable_until_ts bigint,         -- of a master key: until then it may be replaced without proof of identity
+    PRIMARY KEY (user_id, usage)
+);
+CREATE TABLE key_signatures (
+    target_user_id text NOT NULL,        -- whose key is signed
+    target_id text NOT NULL,             -- its public key, or the device id
+    signer_user_id text NOT NULL,
+    key_id text NOT NULL,                -- of the key that signs, with its algorithm: ed25519:ABC
+    signature text NOT NULL,
+    PRIMARY KEY (target_user_id, target_id, signer_user_id, key_id)
+);
+CREATE INDEX key_signatures_signer ON key_signatures (signer_user_id, key_id);
+CREATE TABLE device_lists_private (      -- of the stream device_lists: changes that one user alone can see
+    stream_id bigint PRIMARY KEY,
+    user_id text NOT NULL,               -- who can
+    changed_user_ids text[] NOT NULL     -- whose keys look different to them
+);
+CREATE INDEX device_lists_private_user ON device_lists_private (user_id, stream_id);
+
 CREATE TABLE to_device_messages (
     stream_id bigint NOT NULL,
     user_id text NOT NULL,

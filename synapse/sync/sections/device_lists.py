@@ -40,9 +40,10 @@ class DeviceListSection:
     async def _with_new_keys(self, ctx: SyncContext, after: int, until: int) -> set[str]:
         if not self._changes.any_device_list(after):
             return set()
-        users = await self._shared.changed_device_lists(after, until)
-        others = users - {ctx.user_id}
-        return (users & {ctx.user_id}) | await self._shared.sharing(others, ctx.all_joined)
+        users = await self._shared.changed_device_lists(ctx.user_id, after, until)
+        others = users.public - {ctx.user_id}
+        own = users.private | (users.public & {ctx.user_id})
+        return own | await self._shared.sharing(others, ctx.all_joined)
 
     async def _came_and_went(self, ctx: SyncContext) -> tuple[set[str], set[str]]:
         """Who began and who ceased to share an encrypted room with the user."""
