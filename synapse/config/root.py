@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import msgspec
 
-from synapse.config import accounts, conduct, discovery, limits, proving, sections, sessions, sso
+from synapse.config import accounts, conduct, contacts, discovery, limits, proving, sections, sessions, sso
 from synapse.config.errors import ConfigError
 from synapse.config.files import Merged, read_files
 from synapse.config.listeners import Listener
@@ -38,6 +38,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     sessions: sessions.SessionsConfig
     templates: accounts.TemplatesConfig
     discovery: discovery.DiscoveryConfig
+    email: contacts.EmailConfig
     login_via_existing_session: sso.ExistingSessionConfig
     sightings: conduct.SightingsConfig
     outgoing: sections.OutgoingConfig
@@ -127,7 +128,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
 
 # Sections whose options stand in a block of the section's own name; the others' stand at the top level.
-NESTED: Final = ("database", "caches", "user_directory", "templates", "login_via_existing_session", "ui_auth")
+NESTED: Final = ("database", "caches", "user_directory", "templates", "email", "login_via_existing_session", "ui_auth")
 
 SECTIONS: Final[dict[str, type[Section]]] = {
     field.name: field.type for field in msgspec.structs.fields(Config) if field.name not in ("origin", "warnings")

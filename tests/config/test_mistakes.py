@@ -13,6 +13,13 @@ from synapse.config.errors import ConfigError as Error
 from tests.config.conftest import Write
 
 HTTP = {"type": "http", "port": 8008, "resources": [{"names": ["client"]}]}
+
+
+def mail(**options: Any) -> dict[str, Any]:
+    email = {"notif_from": "Matrix <noreply@example.org>", **options}
+    return {"public_baseurl": "https://example.org", "email": email}
+
+
 EVERYWHERE = {"type": "replication", "port": 9092, "bind_address": "0.0.0.0"}
 
 
@@ -67,6 +74,17 @@ MAIN: list[tuple[dict[str, Any], str, str, str]] = [
     ({"turn_user_lifetime": "1 fortnight"}, "turn_user_lifetime", "must be a duration", "1h"),
     ({"turn_uris": ["turn:x"]}, "turn_uris", "log in", "turn_shared_secret"),
     ({"rc_message": {"per_second": 1}}, "rc_message.burst_count", "is missing", "add it"),
+    (mail() | {"public_baseurl": None}, "public_baseurl", "links", "URL that clients use"),
+    (mail(notif_from="Matrix"), "email.notif_from", "no address", "noreply@example.org"),
+    (mail(notif_from="M\nBcc: <a@b>"), "email.notif_from", "line breaks", "one line"),
+    (mail(notif_from="100% <a@b>"), "email.notif_from", "a % that means nothing", "%%"),
+    (mail(smtp_user="x"), "email.smtp_pass", "is missing", "both"),
+    (
+        mail(enable_tls=False, require_transport_security=True),
+        "email.enable_tls",
+        "TLS is required",
+        "remove it",
+    ),
     (
         {"rc_login": {"account": {"per_second": -1, "burst_count": 1}}},
         "rc_login.account.per_second",
@@ -323,3 +341,14 @@ def test_args_of_an_embedded_database_are_pointed_out(options: dict[str, Any]) -
     database = options["database"] | {"args": {"host": "db", "cp_max": 5}}
     (warning,) = from_options(options | {"database": database}).warnings
     assert "embedded" in warning
+
+
+@pytest.mark.parametrize(
+    ("email", "sentence"),
+    [
+        ({"email": {"smtp_host": "mail.example.org"}}, "`email.notif_from` is missing, so no mail is sent."),
+        (mail(smtp_host="m.org", smtp_user="x", smtp_pass="y", enable_tls=False), "in the clear."),
+    ],
+)
+def test_odd_ways_to_send_mail_are_pointed_out(options: dict[str, Any], email: dict[str, Any], sentence: str) -> None:
+    assert [warning for warning in from_options(options | email).warnings if sentence in warning]
