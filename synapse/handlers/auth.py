@@ -1,21 +1,23 @@
 """Who asks: from the access token of a request to its requester, from a cache when warm.
 
 Tokens are looked up by their hash. Whatever revokes one calls `forget`, which has every process drop what it knows of
-it: this one before the revocation is acknowledged, the others as the stream `caches` reaches them.
+it: this one before the revocation is acknowledged, the others as the stream `caches` reaches them. Requests that wait
+are cut off then (`synapse.handlers.waiting`).
 
 Client-server API, "Client Authentication".
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from synapse.api.errors import unknown_token
 from synapse.handlers.tokens import hash_token, is_plausible
+from synapse.handlers.waiting import WaitingRequests
 from synapse.http.server import Requester
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable
 
     from synapse.handlers.account_rules import AccountRules
     from synapse.handlers.user_ips import UserIps
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from synapse.storage.refresh_tokens import RefreshTokenStore
     from synapse.util.caches import Cache
     from synapse.util.clock import Clock
+
+T = TypeVar("T")
 
 CACHE: Final = "access_token"
 CACHE_SIZE: Final = 10_000
@@ -62,16 +66,35 @@ class Authenticator:
         self._sightings = sightings
         self._rules = rules
         self._clock = clock
+        self._waiting = WaitingRequests(self._check, clock)
+        cache.on_forget = self._waiting.doubt
 
     async def authenticate(self, token: str, request: Request) -> Requester:
         """Raises 401 M_UNKNOWN_TOKEN, and what `AccountRules.check` raises."""
         if not is_plausible(token):
             raise unknown_token()
-        requester, expires_ts = await self._cache.fetch(hash_token(token).hex(), self._load)
+        requester = await self._check(hash_token(token).hex(), request)
+        self._sightings.note(requester, request.client_ip, request.user_agent)
+        return requester
+
+    async def while_valid(self, token: str, request: Request, work: Coroutine[Any, Any, T]) -> T:
+        """The result of `work`, which waits; raises what `authenticate` would raise, as soon as it would."""
+        key = hash_token(token).hex()
+        known = self._cache.peek(key)
+        if known is None:  # revoked since the request was let in, or the cache is small
+            try:
+                await self._check(key, request)
+            except BaseException:
+                work.close()
+                raise
+            known = self._cache.peek(key)
+        return await self._waiting.run(key, request, None if known is None else known.expires_ts, work)
+
+    async def _check(self, key: str, request: Request) -> Requester:
+        requester, expires_ts = await self._cache.fetch(key, self._load)
         if expires_ts is not None and expires_ts <= self._clock.seconds() * 1000:
             raise unknown_token(soft_logout=True)
         await self._rules.check(requester, request.name, request.params)
-        self._sightings.note(requester, request.client_ip, request.user_agent)
         return requester
 
     async def forget(self, token_hashes: Iterable[bytes]) -> None:

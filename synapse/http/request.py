@@ -5,7 +5,7 @@ Nothing here knows sockets; `RawRequest` is what the channel (or a test) makes.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
@@ -231,7 +231,7 @@ class Request:
         return text == "true"
 
 
-Handler = Callable[..., Awaitable[Any]]
+Handler = Callable[..., Coroutine[Any, Any, Any]]
 
 
 def parse_query(query: str) -> dict[str, list[str]]:

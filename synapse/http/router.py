@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gzip
 import logging
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Coroutine, Iterable
 from time import monotonic
 from typing import Any, Protocol, TypeVar
 
@@ -27,6 +27,7 @@ from synapse.logging.context import RequestContext, current_request, new_request
 logger = logging.getLogger(__name__)
 
 F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
 
 _MIN_COMPRESSED = 1024  # bytes; less is not worth the header
 _COMPRESSION_LEVEL = 3
@@ -40,6 +41,9 @@ class Authenticator(Protocol):
 
     async def authenticate(self, token: str, request: Request) -> Requester:
         """Whose token it is. Raises MatrixError (M_UNKNOWN_TOKEN, M_USER_LOCKED…)."""
+
+    async def while_valid(self, token: str, request: Request, work: Coroutine[Any, Any, T]) -> T:
+        """The result of `work`; raises what `authenticate` would, as soon as it would, and ends `work` then."""
 
 
 class RateLimiter(Protocol):
@@ -148,7 +152,7 @@ class Router:
                 raise match.error or unknown("The request leads nowhere.")
             if match.endpoint is not None:
                 await self._admit(request, match.endpoint)
-            return as_answer(await match.handler(request, **match.params))
+            return as_answer(await self._result(request, match, match.handler))
         except MatrixError as e:
             answer = error_answer(e)
             if match.allow:
@@ -158,6 +162,13 @@ class Router:
             raise
         except Exception as e:
             return error_answer(self._translated(e))
+
+    async def _result(self, request: Request, match: Match, handler: Handler) -> Any:
+        work = handler(request, **match.params)
+        if match.endpoint is None or not match.endpoint.long_poll or self._authenticator is None:
+            return await work
+        token = access_token(request)
+        return await (work if token is None else self._authenticator.while_valid(token, request, work))
 
     def _translated(self, error: Exception) -> MatrixError:
         for kind, to in self._translations:

@@ -110,6 +110,7 @@ class Cache(LruCache[K, V]):
 
     def __init__(self, name: str, size: int) -> None:
         super().__init__(name, size)
+        self.on_forget: Callable[[K | None], None] | None = None  # is told what is invalidated, None for everything
         self._loads: dict[K, _Load[V]] = {}
         self._bulk_loads: list[set[K]] = []  # for each: the keys that are still vouched for
 
@@ -143,12 +144,16 @@ class Cache(LruCache[K, V]):
         self._loads.pop(key, None)  # whoever asks from now on loads anew
         for vouched in self._bulk_loads:
             vouched.discard(key)
+        if self.on_forget is not None:
+            self.on_forget(key)
 
     def clear(self) -> None:
         super().clear()
         self._loads.clear()
         for vouched in self._bulk_loads:
             vouched.clear()
+        if self.on_forget is not None:
+            self.on_forget(None)
 
     async def _load(self, key: K, loading: _Load[V], load: Callable[[K], Awaitable[V]]) -> V:
         vouched = False

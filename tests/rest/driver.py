@@ -5,7 +5,8 @@ Every answer must be as the specification describes it.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Coroutine
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlencode
 
 import orjson
@@ -15,6 +16,8 @@ from synapse.api.errors import MatrixError, unknown_token
 from synapse.http.drain import Drain
 from synapse.http.server import Answer, FileAnswer, RawRequest, Request, Requester, Router
 from tests.spec import answers
+
+T = TypeVar("T")
 
 
 class Reply(NamedTuple):
@@ -43,6 +46,9 @@ class Tokens:
         if not token.startswith("@"):
             raise unknown_token()
         return Requester(token, self.devices.get(token, "DEVICE"), 1, is_admin=token.startswith("@admin:"))
+
+    async def while_valid(self, token: str, request: Request, work: Coroutine[Any, Any, T]) -> T:
+        return await work
 
 
 class Body:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest_twisted
 
+from synapse.api.standing import Standing
 from synapse.storage.access_tokens import AccessTokenStore, NewSession, TokenOwner
 from synapse.storage.database import Database
 from synapse.storage.devices import Deleted, DeviceStore
@@ -28,7 +29,8 @@ async def test_an_account_comes_with_profile_device_and_token(database: Database
     assert [device.display_name for device in await DeviceStore(database).of_user(ALICE)] == ["my phone"]
     owner = await AccessTokenStore(database).lookup(SESSION.token_hash)
     assert owner is not None
-    assert owner == TokenOwner(owner.token_id, ALICE, "PHONE", None, False, False, False, False)
+    standing = Standing(created_ts=5)
+    assert owner == TokenOwner(owner.token_id, ALICE, "PHONE", None, None, False, False, False, standing)
 
 
 @pytest_twisted.ensureDeferred

@@ -1,0 +1,76 @@
+"""Requests that wait for news, and their end when the token that they came with is worth nothing any more.
+
+Whoever is logged out, deactivated or locked shall not go on to hear of what happens, nor shall a client learn late that
+its token has expired. As long as nothing of that happens, waiting costs an entry in a table.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from twisted.internet.defer import Deferred
+
+from synapse.api.errors import MatrixError, unknown_token
+from synapse.http.interruptible import Interruptible
+from synapse.util.problems import log_failure
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine
+
+    from synapse.http.server import Request
+    from synapse.util.clock import Clock
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+LONGEST: Final = 600.0
+"""Seconds that a request waits at most (`synapse.sync.handler.MAX_TIMEOUT`): what expires later need not be watched."""
+
+
+class WaitingRequests:
+    """Those of one process, by the key of their token in the authenticator's cache.
+
+    :param recheck: raises the error that a request would be answered with if it came now.
+    """
+
+    def __init__(self, recheck: Callable[[str, Request], Awaitable[object]], clock: Clock) -> None:
+        self._recheck = recheck
+        self._clock = clock
+        self._by_key: dict[str, dict[Interruptible[Any], Request]] = {}
+
+    async def run(self, key: str, request: Request, expires_ts: int | None, work: Coroutine[Any, Any, T]) -> T:
+        """The result of `work`. Raises 401 M_UNKNOWN_TOKEN or what `recheck` raises, as soon as it would."""
+        waiting = Interruptible(work)
+        left = LONGEST if expires_ts is None else expires_ts / 1000 - self._clock.seconds()
+        timer = None
+        if left < LONGEST:
+            timer = self._clock.callLater(max(0, left), waiting.interrupt, unknown_token(soft_logout=True))
+        here = self._by_key.setdefault(key, {})
+        here[waiting] = request
+        try:
+            return await waiting.run()
+        finally:
+            del here[waiting]
+            if not here and self._by_key.get(key) is here:
+                del self._by_key[key]
+            if timer is not None and timer.active():
+                timer.cancel()
+
+    def doubt(self, key: str | None) -> None:
+        """Something has changed about this token; None: perhaps about any. Returns at once."""
+        keys = list(self._by_key) if key is None else [key] if key in self._by_key else []
+        if keys:
+            Deferred.fromCoroutine(self._look_again(keys))
+
+    async def _look_again(self, keys: list[str]) -> None:
+        # One after another: after a lost connection to the main process it is everybody who waits.
+        for key in keys:
+            for waiting, request in list(self._by_key.get(key, {}).items()):
+                try:
+                    await self._recheck(key, request)
+                except MatrixError as error:
+                    waiting.interrupt(error)
+                except Exception as error:
+                    log_failure(logger, error, "It could not be checked whether a waiting client is still logged in")
