@@ -1,4 +1,4 @@
-"""What an example is, and what becomes of it when all that it names is filled in."""
+"""What an example of an operation is: one good request, and the same with its names filled in."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ class Example:
 
     :param path: the parameters of the path, by their names in the description.
     :param body: JSON; None where the operation takes none.
-    :param user: who asks.
+    :param user: who asks; `{name}` is supplied as well.
+    :param code: of the answer.
+    :param anonymously: the answer's code where nobody is logged in, for an operation that describes itself as free.
     """
 
     operation: str
@@ -23,6 +25,8 @@ class Example:
     query: dict[str, str] = field(default_factory=dict)
     body: Any = None
     user: str = "alice"
+    code: int = 200
+    anonymously: int | None = None
 
     def __str__(self) -> str:
         return self.operation

@@ -16,7 +16,7 @@ from urllib.parse import quote, unquote, urlencode
 import jsonschema_rs
 import orjson
 
-from tests.conformance.examples import Asked
+from tests.conformance.example import Asked
 from tests.spec.answers import is_as_given
 from tests.spec.description import ROOT
 

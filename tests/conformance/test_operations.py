@@ -11,7 +11,8 @@ import orjson
 import pytest
 import pytest_twisted
 
-from tests.conformance.examples import EXAMPLES, Example, endpoint_of, is_served, served, wanted
+from tests.conformance.example import Example
+from tests.conformance.examples import EXAMPLES, endpoint_of, is_served, served, wanted
 from tests.conformance.town import Town
 from tests.spec.answers import answers
 from tests.spec.description import MISSING, Operation, description
@@ -30,7 +31,7 @@ def test_is_served(operation: Operation) -> None:
 
 
 def test_every_operation_has_an_example() -> None:
-    assert {operation.id for operation in OPERATIONS} == {example.operation for example in EXAMPLES}
+    assert {operation.id for operation in OPERATIONS} <= {example.operation for example in EXAMPLES}
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=str)
@@ -59,13 +60,13 @@ async def _answers(town: Town, example: Example) -> None:
     asked = await town.asked(example)
     body = b"" if asked.body is None else orjson.dumps(asked.body)
     answer = await town.handle(asked.operation.method, asked.target(), body, asked.user)
-    assert answer.code == 200, answer
+    assert answer.code == example.code, answer
     known = answers()
     assert known is not None
-    assert example.operation in known.succeeded
+    assert answer.code >= 300 or example.operation in known.succeeded
     endpoint = endpoint_of(asked.operation, asked.operation.prefix)
     assert endpoint is not None
     if asked.operation.method == "GET":
         for version in endpoint.versions:
             target = re.sub(r"/v\d/", f"/{version}/", asked.target(), count=1)
-            assert (await town.handle("GET", target, b"", asked.user)).code == 200, target
+            assert (await town.handle("GET", target, b"", asked.user)).code == example.code, target

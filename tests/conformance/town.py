@@ -20,11 +20,13 @@ from synapse.api.routes import route_of
 from synapse.http.ratelimit import RateLimits
 from synapse.http.request import RawRequest
 from synapse.http.server import Answer
-from tests.conformance.examples import Asked, Example
+from tests.conformance.example import Asked, Example
 from tests.conformance.outside import alone
+from tests.conformance.supplies import OPTIONS, SUPPLIES, SUPPLIES_USED_UP
 from tests.spec import answers
 from tests.spec.description import description
 from tests.support.homeserver import Cluster, TestServer, cluster
+from tests.support.limits import UNLIMITED
 from tests.support.postgres import PostgresServer
 from tests.support.reactor import real_reactor
 
@@ -44,16 +46,18 @@ USED_UP = frozenset(
         "open_room",
         "knock_room",
         "backup",
+        *SUPPLIES_USED_UP,
     )
 )
-OPTIONS: dict[str, Any] = {"support_page": "https://test/help", "support_contacts": [{"matrix_id": "@admin:test"}]}
-CHEAP = frozenset(("txn", "new_alias"))
+CHEAP = frozenset(("txn", "new_alias", "new_device"))
 _NAME = re.compile(r"\{(\w+)\}")
 # Rows whose number, or greatest position, tells whether anything was made.
 _TRACES = """
     SELECT (SELECT max(stream_ordering) FROM events), (SELECT count(*) FROM rooms),
         (SELECT count(*) FROM room_aliases), (SELECT count(*) FROM account_data), (SELECT count(*) FROM receipts),
-        (SELECT count(*) FROM filters),
+        (SELECT count(*) FROM filters), (SELECT count(*) FROM users), (SELECT count(*) FROM devices),
+        (SELECT count(*) FROM device_keys), (SELECT count(*) FROM one_time_keys),
+        (SELECT count(*) FROM to_device_messages),
         (SELECT count(*) FROM key_backups), (SELECT count(*) FROM key_backup_sessions)
 """
 
@@ -157,7 +161,7 @@ class Town:
         assert described is not None
         operation = described.operation(example.operation)
         path, query, body = [await self.filled(part) for part in (example.path, example.query, example.body)]
-        return Asked(operation, path, query, body, example.user)
+        return Asked(operation, path, query, body, await self.filled(example.user))
 
     def forget(self, names: Collection[str]) -> None:
         """Has these made anew when they are wanted again."""
@@ -186,8 +190,10 @@ class Town:
         return self._supplied[name]
 
     async def _make(self, name: str) -> str:
-        if name in ("txn", "new_alias"):
+        if name in CHEAP or name == "new_user":
             return f"{name}{next(self._numbers)}"
+        if name in SUPPLIES:
+            return await SUPPLIES[name](self)
         make: Callable[[], Any] = getattr(self, f"_make_{name}")
         return str(await make())
 
@@ -311,7 +317,7 @@ async def _wait_for_nothing(reached: Callable[[], bool], seconds: float) -> bool
 
 def uses_up(example: Example) -> bool:
     """Whether a request like this changes what the next one would find."""
-    return not USED_UP.difference(CHEAP).isdisjoint(_NAME.findall(str((example.path, example.body))))
+    return not USED_UP.difference(CHEAP).isdisjoint(_NAME.findall(str((example.user, example.path, example.body))))
 
 
 def unlimited(server: TestServer) -> None:
@@ -324,7 +330,7 @@ async def town(postgres: PostgresServer) -> AsyncIterator[Town]:
     """A town for a module of tests."""
     name = postgres.create()
     reactor = _EndingReactor()
-    server = TestServer(postgres.settings(name), reactor, {**OPTIONS})
+    server = TestServer(postgres.settings(name), reactor, OPTIONS)
     unlimited(server)
     await server.start()
     try:
@@ -342,14 +348,8 @@ async def workers(postgres: PostgresServer) -> AsyncIterator[Town]:
     """A town whose requests are answered by the workers that they are routed to."""
     name = postgres.create()
     reactor = _EndingReactor()
-    rates = {"per_second": 1e6, "burst_count": 1_000_000}
-    limits = {
-        "rc_message": rates,
-        "rc_invites": {"per_issuer": rates, "per_room": rates, "per_user": rates},
-        "rc_joins": {"local": rates},
-    }
     try:
-        async with cluster(postgres.settings(name), *WORKERS, reactor=reactor, **OPTIONS, **limits) as processes:
+        async with cluster(postgres.settings(name), *WORKERS, reactor=reactor, **OPTIONS, **UNLIMITED) as processes:
             made = Town(processes.main, processes)
             await made.settle()
             yield made

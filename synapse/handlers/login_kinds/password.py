@@ -78,7 +78,14 @@ def _name_in(body: dict[str, Any]) -> str:
             raise missing_param("identifier")
     if not isinstance(identifier, dict):
         raise bad_json("The key 'identifier' must be an object.")
-    if identifier.get("type") != "m.id.user":
+    kind = identifier.get("type")
+    if not isinstance(kind, str):
+        raise (
+            missing_param("identifier.type")
+            if kind is None
+            else bad_json("The type of the identifier must be a string.")
+        )
+    if kind != "m.id.user":
         raise unknown("Only identifiers of the type 'm.id.user' can log in here.")
     user = identifier.get("user")
     if not isinstance(user, str):

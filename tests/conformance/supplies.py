@@ -1,0 +1,56 @@
+"""What examples of accounts, devices and keys need, made when it is first wanted: by name, for the town."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tests.conformance.town import Town
+
+# What the town's server is configured with, so that every operation has something to do.
+OPTIONS: dict[str, Any] = {
+    "public_baseurl": "https://matrix.test/",
+    "support_page": "https://test/help",
+    "support_contacts": [{"matrix_id": "@admin:test"}],
+    "turn_uris": ["turn:turn.test"],
+    "turn_shared_secret": "a secret",
+    "login_via_existing_session": {"enabled": True},
+}
+SUPPLIES_USED_UP = ("leaver", "new_user", "old_device", "refresh_token")
+
+
+async def _leaver(town: Town) -> str:
+    return await town.newcomer()
+
+
+async def _login(town: Town, user: str, **more: Any) -> Any:
+    identifier = {"type": "m.id.user", "user": user}
+    body = {"type": "m.login.password", "identifier": identifier, "password": "a password", **more}
+    return await town.post(user, "/login", body)
+
+
+async def _old_device(town: Town) -> str:
+    return str((await _login(town, "alice"))["device_id"])
+
+
+async def _refresh_token(town: Town) -> str:
+    return str((await _login(town, "bob", refresh_token=True))["refresh_token"])
+
+
+async def _own_device(town: Town) -> str:
+    return str((await town.get("alice", "/account/whoami"))["device_id"])
+
+
+async def _bobs_device(town: Town) -> str:
+    return str((await town.get("bob", "/account/whoami"))["device_id"])
+
+
+SUPPLIES: dict[str, Callable[[Town], Awaitable[str]]] = {
+    "leaver": _leaver,
+    "old_device": _old_device,
+    "refresh_token": _refresh_token,
+    "device": _own_device,
+    "own_device": _own_device,
+    "bobs_device": _bobs_device,
+}
