@@ -333,8 +333,8 @@ class Accounts:
     def profiles(self) -> Profiles:
         from synapse.handlers.profile import Profiles
 
-        fixed = self._config.registration.fixed_profile_fields
-        return Profiles(self.profile_store, self._server_name, self._hs.update_profile_in_rooms, fixed)
+        config, fixed = self._config.profiles, self._config.registration.fixed_profile_fields
+        return Profiles(self.profile_store, self._server_name, self._hs.update_profile_in_rooms, config, fixed)
 
     @cached_property
     def account_data(self) -> AccountData:

@@ -116,7 +116,7 @@ class Rooms:
     def invitees_store(self) -> InviteesStore:
         from synapse.storage.invitees import InviteesStore
 
-        return InviteesStore(self._hs.database)
+        return InviteesStore(self._hs.database, self._config.profiles.include_profile_data_on_invite)
 
     @cached_property
     def state_store(self) -> StateStore:

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import msgspec
 
-from synapse.config import accounts, conduct, contacts, discovery, limits, proving, sections, sessions, sso
+from synapse.config import accounts, conduct, contacts, discovery, limits, profiles, proving, sections, sessions, sso
 from synapse.config.errors import ConfigError
 from synapse.config.files import Merged, read_files
 from synapse.config.listeners import Listener
@@ -39,6 +39,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     templates: accounts.TemplatesConfig
     discovery: discovery.DiscoveryConfig
     email: contacts.EmailConfig
+    profiles: profiles.ProfilesConfig
     login_via_existing_session: sso.ExistingSessionConfig
     sightings: conduct.SightingsConfig
     outgoing: sections.OutgoingConfig

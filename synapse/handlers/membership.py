@@ -213,7 +213,7 @@ class Memberships:
         user = await self._invitees.get(user_id)
         if membership == Membership.INVITE and user.blocks_invites:
             raise invite_blocked(user_id)
-        return dict(user.as_json())
+        return dict(user.as_invited() if membership == Membership.INVITE else user.as_json())
 
     async def _local_room(self, room: str) -> str:
         if room.startswith("#"):

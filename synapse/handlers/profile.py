@@ -12,15 +12,25 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-import orjson
-
-from synapse.api.errors import Codes, MatrixError, bad_json, forbidden, invalid_param, missing_param, not_found
+from synapse.api.errors import (
+    Codes,
+    MatrixError,
+    bad_json,
+    forbidden,
+    invalid_param,
+    missing_param,
+    missing_token,
+    not_found,
+)
 from synapse.api.identifiers import parse_user_id
+from synapse.storage.profiles import ProfileFull
 from synapse.util.storable import problem_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from synapse.config.profiles import ProfilesConfig
+    from synapse.http.server import Requester
     from synapse.storage.profiles import Profile, ProfileStore
 
 MAX_DISPLAY_NAME: Final = 256  # characters
@@ -29,7 +39,8 @@ MAX_KEY_BYTES: Final = 255
 MAX_PROFILE_BYTES: Final = 65_536
 
 IN_ROOMS: Final = frozenset({"displayname", "avatar_url"})
-_KEY: Final = re.compile(r"avatar_url|displayname|m\.tz|[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+", re.ASCII)
+# Custom fields follow the Common Namespaced Identifier Grammar (appendices), and have a namespace.
+_KEY: Final = re.compile(r"avatar_url|displayname|[a-z][a-z0-9_-]*(\.[a-z0-9_-]+)+", re.ASCII)
 
 
 class Profiles:
@@ -44,12 +55,28 @@ class Profiles:
         store: ProfileStore,
         server_name: str,
         propagate: Callable[[str], Awaitable[None]],
+        config: ProfilesConfig,
         fixed: frozenset[str] = frozenset(),
     ) -> None:
         self._store = store
         self._server_name = server_name
         self._propagate = propagate
+        self._config = config
         self._fixed = fixed
+
+    async def check_may_look(self, requester: Requester | None, user_id: str) -> None:
+        """Raises 401 M_MISSING_TOKEN, 403 M_FORBIDDEN where profiles are not for everybody.
+
+        Those who do not exist are answered for like those who are not shown: "Profiles", "Server behaviour".
+        """
+        needs_room = self._config.limit_profile_requests_to_users_who_share_rooms
+        if requester is None:
+            if needs_room or self._config.require_auth_for_profile_requests:
+                raise missing_token("This server shows profiles only to those who are logged in.")
+        elif needs_room and not requester.is_admin and requester.user_id != user_id:
+            parse_user_id(user_id)
+            if not await self._store.is_visible(user_id, requester.user_id):
+                raise forbidden("This server shows you the profiles of those who you share a room with.")
 
     async def get(self, user_id: str) -> dict[str, Any]:
         """The whole profile; raises 404 M_NOT_FOUND where there is no such user of ours."""
@@ -78,12 +105,12 @@ class Profiles:
         if field not in body:
             raise missing_param(field)
         value = checked_value(field, body[field])
-        profile = (await self._existing(user_id)).as_json()
-        if len(orjson.dumps({**profile, field: value})) >= MAX_PROFILE_BYTES:
-            raise MatrixError(
-                400, Codes.PROFILE_TOO_LARGE, f"A profile must stay below {MAX_PROFILE_BYTES} bytes of JSON."
-            )
-        await self._changed(user_id, field, await self._store.set_field(user_id, field, value))
+        try:
+            changed = await self._store.set_field(user_id, field, value, MAX_PROFILE_BYTES)
+        except ProfileFull:
+            message = f"A profile must stay below {MAX_PROFILE_BYTES} bytes of JSON."
+            raise MatrixError(400, Codes.PROFILE_TOO_LARGE, message) from None
+        await self._changed(user_id, field, changed)
 
     async def delete_field(self, user_id: str, field: str) -> None:
         """Deletes a field of one's own profile; that it is not there is no error. Raises 400, 403."""

@@ -156,4 +156,4 @@ def _build(builder: RoomBuilder, plan: RoomPlan, users: dict[str, Invitee]) -> N
         shown = creator if len(builder.events) == 1 else {}  # the creator's own join
         builder.add(event_type, state_key, {**content, **shown})
     for event_type, state_key, content in plan.invitations():
-        builder.add(event_type, state_key, {**content, **users.get(state_key, NOBODY).as_json()})
+        builder.add(event_type, state_key, {**content, **users.get(state_key, NOBODY).as_invited()})

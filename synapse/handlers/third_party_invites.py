@@ -196,7 +196,7 @@ class ThirdPartyInvites:
         await self._require_valid_key(invite, signed)
         name = invite.content.get("display_name")
         content: dict[str, Any] = {
-            **(await self._invitees.get(user_id)).as_json(),
+            **(await self._invitees.get(user_id)).as_invited(),
             "membership": Membership.INVITE,
             "third_party_invite": {"display_name": name if isinstance(name, str) else "", "signed": signed},
         }

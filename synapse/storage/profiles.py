@@ -33,6 +33,10 @@ class Profile:
         return {**self.fields, **{name: value for name, value in named.items() if value is not None}}
 
 
+class ProfileFull(Exception):
+    """A profile would become too large."""
+
+
 class ProfileStore:
     """Reads and writes profiles."""
 
@@ -46,9 +50,16 @@ class ProfileStore:
     async def get_many(self, user_ids: list[str]) -> dict[str, Profile]:
         return await self._db.read("profiles.get_many", _get_many, user_ids) if user_ids else {}
 
-    async def set_field(self, user_id: str, name: str, value: object) -> bool:
-        """Sets one field; False if it had that value already."""
-        return await self._db.write("profiles.set_field", _set_field, user_id, name, value)
+    async def is_visible(self, user_id: str, to: str) -> bool:
+        """Whether somebody shares a room with the user, or could meet the user in a public one."""
+        return await self._db.read("profiles.is_visible", user_directory.is_visible, user_id, to)
+
+    async def set_field(self, user_id: str, name: str, value: object, limit: int) -> bool:
+        """Sets one field; False if it had that value already.
+
+        Raises `ProfileFull`, and sets nothing, if the profile would have `limit` bytes of JSON or more.
+        """
+        return await self._db.write("profiles.set_field", _set_field, user_id, name, value, limit)
 
     async def delete_field(self, user_id: str, name: str) -> bool:
         """False if there was no such field."""
@@ -70,7 +81,14 @@ def _get_many(txn: Transaction, user_ids: list[str]) -> dict[str, Profile]:
     return {user_id: Profile(name, avatar, orjson.loads(fields)) for user_id, name, avatar, fields in txn.rows()}
 
 
-def _set_field(txn: Transaction, user_id: str, name: str, value: object) -> bool:
+def _set_field(txn: Transaction, user_id: str, name: str, value: object, limit: int) -> bool:
+    changed = _put(txn, user_id, name, value)
+    if changed and len(orjson.dumps(_get_many(txn, [user_id])[user_id].as_json())) >= limit:
+        raise ProfileFull
+    return changed
+
+
+def _put(txn: Transaction, user_id: str, name: str, value: object) -> bool:
     if name in _COLUMNS:
         return _set_column(txn, user_id, _COLUMNS[name], value)
     encoded = orjson.dumps(value).decode()

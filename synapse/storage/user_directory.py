@@ -140,6 +140,14 @@ def _search(txn: Transaction, query: Query) -> list[DirectoryUser]:
     return [DirectoryUser(*row) for row in txn.rows()]
 
 
+def is_visible(txn: Transaction, user_id: str, to: str) -> bool:
+    """Whether somebody shares a room with a user, or could meet the user in a public one."""
+    txn.execute(
+        f"SELECT FROM (SELECT %(target)s::text AS user_id) d WHERE true {_VISIBLE}", {"target": user_id, "user_id": to}
+    )
+    return bool(txn.affected)
+
+
 def _condition(term: str) -> tuple[str | None, dict[str, str]]:
     """SQL that the term selects by: a user id (or its beginning) if it looks like one, else words."""
     term = term.strip()

@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 import pytest
 import pytest_twisted
+from twisted.internet.defer import Deferred, gatherResults
 
 from synapse.storage.database import Database
 from tests.rest.accounts import Server, error
@@ -90,6 +91,9 @@ async def test_users_without_a_profile(server: Server, user: str, expected: tupl
         ("Bad Name", {}, "M_INVALID_PARAM"),
         ("plain", {}, "M_INVALID_PARAM"),
         ("com..x", {}, "M_INVALID_PARAM"),
+        ("com.", {}, "M_INVALID_PARAM"),
+        ("1com.x", {}, "M_INVALID_PARAM"),
+        ("com.X", {}, "M_INVALID_PARAM"),
         ("displayname\n", {}, "M_INVALID_PARAM"),
     ],
 )
@@ -123,3 +127,21 @@ async def test_the_whole_profile_has_a_limit(server: Server) -> None:
         reply = await server.call("PUT", f"{PROFILE}/{field}", {field: "x" * 40_000}, token)
         assert reply.code == (200, 400)[number]
     assert error(reply) == (400, "M_PROFILE_TOO_LARGE")
+
+
+@pytest.mark.parametrize("field", ["org.my-app.field", "com.example.0", "m.unheard_of", "a." + "b" * 253])
+@pytest_twisted.ensureDeferred
+async def test_names_that_fields_may_have(server: Server, field: str) -> None:
+    token = await server.register("alice")
+    assert (await server.call("PUT", f"{PROFILE}/{field}", {field: 1}, token)).json == {}
+    assert (await server.call("GET", f"{PROFILE}/{field}")).json == {field: 1}
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_limit_holds_for_many_at_once(server: Server) -> None:
+    token = await server.register("alice")
+    fields = [f"com.example.x{number}" for number in range(5)]
+    sets = [server.call("PUT", f"{PROFILE}/{field}", {field: "x" * 30_000}, token) for field in fields]
+    replies = await gatherResults([Deferred.fromCoroutine(each) for each in sets])
+    assert sorted(reply.code for reply in replies) == [200, 200, 400, 400, 400]
+    assert len((await server.call("GET", PROFILE)).body) < 65_536

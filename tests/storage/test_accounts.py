@@ -112,16 +112,16 @@ async def test_devices_are_renamed(database: Database) -> None:
 async def test_profile_fields_are_set_compared_and_deleted(database: Database) -> None:
     profiles = ProfileStore(database)
     await UserStore(database).create(NEW_ALICE)
-    assert await profiles.set_field(ALICE, "displayname", "Älice")
-    assert not await profiles.set_field(ALICE, "displayname", "Älice")
-    assert await profiles.set_field(ALICE, "org.example.x", {"a": [1, None]})
-    assert not await profiles.set_field(ALICE, "org.example.x", {"a": [1, None]})
-    assert await profiles.set_field(ALICE, "m.tz", None)
+    assert await profiles.set_field(ALICE, "displayname", "Älice", 65_536)
+    assert not await profiles.set_field(ALICE, "displayname", "Älice", 65_536)
+    assert await profiles.set_field(ALICE, "org.example.x", {"a": [1, None]}, 65_536)
+    assert not await profiles.set_field(ALICE, "org.example.x", {"a": [1, None]}, 65_536)
+    assert await profiles.set_field(ALICE, "m.tz", None, 65_536)
     assert await profiles.get(ALICE) == Profile("Älice", None, {"org.example.x": {"a": [1, None]}, "m.tz": None})
     assert await profiles.delete_field(ALICE, "org.example.x")
     assert not await profiles.delete_field(ALICE, "org.example.x")
     assert await profiles.delete_field(ALICE, "displayname")
-    assert not await profiles.set_field("@nobody:test", "displayname", "x")
+    assert not await profiles.set_field("@nobody:test", "displayname", "x", 65_536)
     profile = await profiles.get(ALICE)
     assert profile is not None
     assert profile.as_json() == {"m.tz": None}

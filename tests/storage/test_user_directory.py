@@ -60,7 +60,7 @@ async def test_users_are_found_by_any_beginning_of_a_word(database: Database) ->
 @pytest_twisted.ensureDeferred
 async def test_a_new_name_replaces_the_old_one(database: Database) -> None:
     await add_users(database)
-    await ProfileStore(database).set_field(BOB, "displayname", "Zaphod")
+    await ProfileStore(database).set_field(BOB, "displayname", "Zaphod", 65_536)
     assert await found(database, query("zaph")) == [BOB]
     assert await found(database, query("robert")) == []
     await ProfileStore(database).delete_field(BOB, "displayname")

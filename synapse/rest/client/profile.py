@@ -17,10 +17,12 @@ class ProfileEndpoints:
 
     @serves("profile_get")
     async def get(self, request: Request, user_id: str) -> dict[str, Any]:
+        await self._profiles.check_may_look(request.requester, user_id)
         return await self._profiles.get(user_id)
 
     @serves("profile_field_get")
     async def get_field(self, request: Request, user_id: str, field: str) -> dict[str, Any]:
+        await self._profiles.check_may_look(request.requester, user_id)
         return await self._profiles.get_field(user_id, field)
 
     @serves("profile_field_set")
