@@ -376,6 +376,8 @@ class UserDirectoryConfig(Section, frozen=True, kw_only=True):
         ),
     ] = False
     prefer_local_users: Annotated[bool, Doc("Whether this server's own users come first.")] = False
+    exclude_remote_users: Annotated[bool, Doc("Whether they find this server's own users alone.")] = False
+    show_locked_users: Annotated[bool, Doc("Whether they find users whose accounts are locked.")] = False
 
 
 class DirectoryRule(Section, frozen=True, kw_only=True):

@@ -54,8 +54,12 @@ class UserDirectory:
         if len(term) > MAX_TERM:
             raise invalid_param(f"'search_term' has at most {MAX_TERM} characters.")
         limit = min(limit, MAX_RESULTS)
-        domain = self._server_name if self._config.prefer_local_users else None
-        found = await self._store.search(Query(user_id, term, limit + 1, self._config.search_all_users, domain))
+        config, ours = self._config, self._server_name
+        preferred, only = (
+            ours if wanted else None for wanted in (config.prefer_local_users, config.exclude_remote_users)
+        )
+        query = Query(user_id, term, limit + 1, config.search_all_users, preferred, only, config.show_locked_users)
+        found = await self._store.search(query)
         return {"results": [_shown(user) for user in found[:limit]], "limited": len(found) > limit}
 
 

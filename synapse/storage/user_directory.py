@@ -33,13 +33,15 @@ class DirectoryUser(NamedTuple):
 
 
 class Query(NamedTuple):
-    """A search: `user_id` asks on whose behalf, `limit` results at most."""
+    """A search: `user_id` asks on whose behalf, `limit` results at most; `only_domain`, where only its users count."""
 
     user_id: str
     term: str
     limit: int
     search_all_users: bool
     prefer_domain: str | None
+    only_domain: str | None = None
+    show_locked: bool = False
 
 
 class MemberChange(NamedTuple):
@@ -122,6 +124,8 @@ def _search(txn: Transaction, query: Query) -> list[DirectoryUser]:
         f"""
         SELECT d.user_id, d.display_name, d.avatar_url FROM user_directory d LEFT JOIN users u USING (user_id)
         WHERE {condition} AND u.deactivated IS NOT TRUE {"" if query.search_all_users else _VISIBLE}
+            AND (%(show_locked)s OR u.locked IS NOT TRUE)
+            AND (%(only)s::text IS NULL OR right(d.user_id, length(%(only)s)) = %(only)s)
         ORDER BY
             (lower(d.display_name) = %(exact)s OR split_part(substr(d.user_id, 2), ':', 1) = %(exact)s) IS TRUE DESC,
             (%(domain)s::text IS NOT NULL AND right(d.user_id, length(%(domain)s)) = %(domain)s) DESC,
@@ -133,11 +137,18 @@ def _search(txn: Transaction, query: Query) -> list[DirectoryUser]:
             **values,
             "user_id": query.user_id,
             "exact": query.term.strip().lower(),
-            "domain": None if query.prefer_domain is None else f":{query.prefer_domain}",
+            "domain": _ending(query.prefer_domain),
+            "only": _ending(query.only_domain),
+            "show_locked": query.show_locked,
             "limit": query.limit,
         },
     )
     return [DirectoryUser(*row) for row in txn.rows()]
+
+
+def _ending(domain: str | None) -> str | None:
+    """What the user ids of a domain end with."""
+    return None if domain is None else f":{domain}"
 
 
 def is_visible(txn: Transaction, user_id: str, to: str) -> bool:

@@ -148,3 +148,22 @@ async def test_what_happened_at_one_position_is_taken_in_whole(database: Databas
     assert await store.follow(0, 12, "test", 2) == 10
     assert len(await found(database, query("@user"))) == 5
     assert await store.follow(10, 12, "test", 2) == 12
+
+
+@pytest_twisted.ensureDeferred
+async def test_other_servers_users_may_be_left_out(database: Database) -> None:
+    await add_users(database)
+    await database.write("test", two_rooms)
+    await UserDirectoryStore(database).follow(0, 3, "test", 100)
+    assert set(await found(database, query("carol"))) == {FAR}
+    assert await found(database, query("carol")._replace(only_domain="test")) == []
+    assert await found(database, query("bob")._replace(only_domain="test")) == [BOB]
+    assert await found(database, query("bob")._replace(only_domain="st")) == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_locked_users_are_shown_where_that_is_wanted(database: Database) -> None:
+    await add_users(database)
+    await database.write("test", lambda txn: txn.execute("UPDATE users SET locked = true WHERE user_id = %s", (BOB,)))
+    assert await found(database, query("bob")) == []
+    assert await found(database, query("bob")._replace(show_locked=True)) == [BOB]
