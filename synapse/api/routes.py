@@ -60,7 +60,8 @@ ENDPOINTS: tuple[Endpoint, ...] = (
 
 # The resources that a listener may name, each with those that come along with it.
 RESOURCES: dict[str, tuple[str, ...]] = {
-    "client": ("client", "media", "static", "health"),
+    "client": ("client", "media", "static", "consent", "health"),
+    "consent": ("consent", "health"),
     "federation": ("federation", "keys", "media", "openid", "health"),
     "media": ("media", "health"),
     "keys": ("keys", "health"),

@@ -183,7 +183,7 @@ class Accounts:
     def sightings(self) -> UserIps:
         from synapse.handlers.user_ips import UserIps
 
-        deliver = self.user_ip_store.record if self._hs.is_main else self._hs.report_sightings
+        deliver = self._hs.conduct.seen if self._hs.is_main else self._hs.report_sightings
         app_services = self._config.sightings.track_appservice_user_ips
         return UserIps(deliver, self._clock, app_services=app_services)
 
@@ -211,6 +211,7 @@ class Accounts:
         return Registration(
             self.users,
             self._hs.sessions.new_sessions,
+            self._hs.conduct.rules,
             self._hs.main,
             self._clock,
             self._server_name,

@@ -11,11 +11,21 @@ from typing import TYPE_CHECKING, Protocol
 from synapse.app._foundation import Base
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from synapse.app._accounts import Accounts
+    from synapse.app._rooms import Rooms
     from synapse.handlers.account_rules import AccountRules, Rule
+    from synapse.handlers.consent import Consent
+    from synapse.handlers.consent_notices import ConsentNotices
     from synapse.handlers.moderation import Moderation
+    from synapse.handlers.notices_room import NoticesRooms
+    from synapse.handlers.server_notices import ServerNotices
     from synapse.handlers.whois import Whois
+    from synapse.storage.server_notices import ServerNoticesStore
     from synapse.storage.standing import StandingStore
+    from synapse.storage.user_ips import Seen
+    from synapse.util.templates import Templates
 
 
 class Foundation(Base, Protocol):
@@ -23,6 +33,15 @@ class Foundation(Base, Protocol):
 
     @property
     def accounts(self) -> Accounts: ...
+
+    @property
+    def rooms(self) -> Rooms: ...
+
+    async def invalidate(self, cache: str, keys: Iterable[str]) -> None:
+        """Has every process forget keys of a cache, this one before it returns."""
+
+    async def update_profile_in_rooms(self, user_id: str) -> None:
+        """Writes a user's name and picture into their memberships."""
 
 
 class Conduct:
@@ -47,13 +66,26 @@ class Conduct:
         """Asked by the authenticator of every process."""
         from synapse.handlers.account_rules import AccountRules
 
-        return AccountRules(self._configured_rules(), self._notices_room)
+        return AccountRules(list(self._configured_rules()), self.notices_rooms.of, self._reserved())
 
-    def _configured_rules(self) -> list[Rule]:
-        return []
+    def _configured_rules(self) -> Iterator[Rule]:
+        telling = self._config.telling
+        if self.consent is not None and telling.user_consent is not None and telling.user_consent.block_events_error:
+            from synapse.handlers.consent import ConsentRule
 
-    async def _notices_room(self, user_id: str) -> str | None:
-        return None
+            yield ConsentRule(self.consent, telling.user_consent.block_events_error, self.notices_rooms.of)
+
+    def _reserved(self) -> frozenset[str]:
+        """The user ids that are the server's own."""
+        notices = self._config.telling.server_notices
+        return frozenset() if notices is None else frozenset({f"@{notices.system_mxid_localpart}:{self._server_name}"})
+
+    async def seen(self, batch: list[Seen]) -> None:
+        """In the main process: takes what all processes have gathered of who was seen where."""
+        await self._hs.accounts.user_ip_store.record(batch)
+        user_ids = {seen.user_id for seen in batch}
+        if self.consent_notices is not None:
+            await self.consent_notices.seen(user_ids)
 
     @cached_property
     def moderation(self) -> Moderation:
@@ -69,3 +101,82 @@ class Conduct:
 
         accounts = self._hs.accounts
         return Whois(accounts.user_ip_store, accounts.sightings, accounts.users, self._server_name)
+
+    # -- consent -----------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def consent(self) -> Consent | None:
+        """The policy that users are to agree to, if there is one."""
+        from synapse.handlers.consent import Consent
+
+        options, secret = self._config.telling.user_consent, self._config.telling.form_secret
+        if options is None or secret is None:
+            return None
+        accounts = self._hs.accounts
+        return Consent(
+            options,
+            secret,
+            self.standing_store,
+            accounts.users,
+            lambda: accounts.authenticator,  # which asks the rules, which ask for consent
+            self._clock,
+            self._server_name,
+            self._config.client_baseurl,
+        )
+
+    @cached_property
+    def policies(self) -> Templates | None:
+        """The texts of the policy."""
+        from synapse.util.templates import Templates
+
+        options = self._config.telling.user_consent
+        return None if options is None else Templates(options.template_dir)
+
+    @cached_property
+    def consent_notices(self) -> ConsentNotices | None:
+        """In the main process."""
+        from synapse.handlers.consent_notices import ConsentNotices
+
+        options, consent = self._config.telling.user_consent, self.consent
+        if consent is None or options is None or options.server_notice_content is None:
+            return None
+        content, guests = options.server_notice_content, options.send_server_notice_to_guests
+        return ConsentNotices(consent, content, self.server_notices, self.notices_store, guests=guests)
+
+    # -- server notices ----------------------------------------------------------------------------------------------
+
+    @cached_property
+    def notices_store(self) -> ServerNoticesStore:
+        from synapse.storage.server_notices import ServerNoticesStore
+
+        return ServerNoticesStore(self._hs.database)
+
+    @cached_property
+    def notices_rooms(self) -> NoticesRooms:
+        from synapse.handlers.notices_room import CACHE, CACHE_SIZE, NoticesRooms
+
+        cache = self._hs.caches.cache(CACHE, CACHE_SIZE)
+        return NoticesRooms(self.notices_store, cache, enabled=self._config.telling.server_notices is not None)
+
+    @cached_property
+    def server_notices(self) -> ServerNotices:
+        """In the main process; others call it."""
+        from synapse.handlers.server_notices import ServerNotices
+
+        hs, accounts, rooms = self._hs, self._hs.accounts, self._hs.rooms
+        return ServerNotices(
+            self._config.telling.server_notices,
+            self.notices_store,
+            accounts.users,
+            accounts.profile_store,
+            hs.update_profile_in_rooms,
+            rooms.room_creation,
+            rooms.creation,
+            rooms.memberships,
+            accounts.account_data,
+            hs.main,
+            hs.invalidate,
+            self._clock,
+            self._server_name,
+            self._config.server.default_room_version,
+        )

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from synapse.app._accounts import Accounts
+    from synapse.app._conduct import Conduct
     from synapse.app._replication import MainReplication, WorkerReplication
     from synapse.federation.client import FederationClient
     from synapse.handlers.aliases import Aliases
@@ -71,6 +72,9 @@ class Foundation(Base, Protocol):
 
     @property
     def accounts(self) -> Accounts: ...
+
+    @property
+    def conduct(self) -> Conduct: ...
 
     async def invalidate(self, cache: str, keys: Iterable[str]) -> None:
         """Has every process forget keys of a cache, this one before it returns."""
@@ -335,6 +339,7 @@ class Rooms:
             self._server_name,
             self.succession.joined,
             self._forgotten,
+            self._hs.conduct.notices_rooms.check_refusal,
         )
         if self._hs.is_main:
             from synapse.handlers.guest_access import GuestDismissal

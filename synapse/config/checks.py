@@ -11,6 +11,7 @@ from ipaddress import ip_network
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from synapse.api.route_table.types import App
+from synapse.config import checks_conduct
 from synapse.config.contacts import check_contacts
 from synapse.config.errors import ConfigError
 from synapse.config.listeners import Listener, bracketed, is_loopback
@@ -68,6 +69,7 @@ def check(config: Config, place: Place) -> Iterator[str]:
     yield from _discovery(config, place)
     yield from check_contacts(config, place)
     yield from _duties(config, place)
+    yield from checks_conduct.check(config, place)
 
 
 def _fail(place: Place, option: str, problem: str, remedy: str) -> NoReturn:

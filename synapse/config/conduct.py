@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Final
 
-from synapse.config.options import Doc, Duration, Section
+from synapse.config.options import Doc, Duration, Path, Secret, Section
 
 _DAY: Final = 24 * 3600 * 1000
 
@@ -19,3 +19,75 @@ class SightingsConfig(Section, frozen=True, kw_only=True):
     track_appservice_user_ips: Annotated[
         bool, Doc("Whether that is also kept of requests that application services make for their users.")
     ] = False
+
+
+class NoticeContent(Section, frozen=True, kw_only=True):
+    """What a message says."""
+
+    msgtype: Annotated[str, Doc("The kind of message.")] = "m.text"
+    body: Annotated[str, Doc("What it says; `%(consent_uri)s` in it becomes the address of the user's page.")]
+
+
+class UserConsent(Section, frozen=True, kw_only=True):
+    """A policy that users are to agree to, on a page of this server."""
+
+    template_dir: Annotated[
+        Path,
+        Doc(
+            "A directory with a directory per language, at least `en`, in which the policy is a template named after "
+            "its version: `en/1.0.html`.",
+            example="/etc/synapse/policy",
+        ),
+    ]
+    version: Annotated[str, Doc("The version of the policy that users are to have agreed to.", example="1.0")]
+    policy_name: Annotated[str, Doc("How clients call the policy.")] = "Privacy Policy"
+    server_notice_content: Annotated[
+        NoticeContent | None,
+        Doc(
+            "The server notice that asks users to agree who have not. Without it none is sent.",
+            example={"msgtype": "m.text", "body": "Please agree to our terms at %(consent_uri)s"},
+        ),
+    ] = None
+    send_server_notice_to_guests: Annotated[bool, Doc("Whether guests get that notice, too.")] = False
+    block_events_error: Annotated[
+        str | None,
+        Doc(
+            "With this sentence are refused who have not agreed, when they send, join, or create a room; "
+            "`%(consent_uri)s` in it becomes the address of the user's page. Without it nobody is refused."
+        ),
+    ] = None
+    require_at_registration: Annotated[bool, Doc("Whether new users have to agree when they register.")] = False
+
+
+class ServerNotices(Section, frozen=True, kw_only=True):
+    """A room with each user in which this server tells them something."""
+
+    system_mxid_localpart: Annotated[
+        str, Doc("The user in whose name the server speaks. Nobody else can have that name.", example="notices")
+    ]
+    system_mxid_display_name: Annotated[str | None, Doc("How that user is called.", example="Server Notices")] = None
+    system_mxid_avatar_url: Annotated[str | None, Doc("That user's picture, an mxc: URI.")] = None
+    room_name: Annotated[str, Doc("How the rooms are called.")] = "Server Notices"
+    room_avatar_url: Annotated[str | None, Doc("The rooms' picture, an mxc: URI.")] = None
+    room_topic: Annotated[str | None, Doc("What the rooms are about.")] = None
+    auto_join: Annotated[bool, Doc("Whether users are in the room at once, rather than invited to it.")] = False
+
+
+class TellingConfig(Section, frozen=True, kw_only=True):
+    """What users are asked for and told: consent to a policy, and notices of the server."""
+
+    user_consent: Annotated[
+        UserConsent | None,
+        Doc(
+            "A policy that users are to agree to; docs/accounts-admin.md tells how.",
+            example={"template_dir": "/etc/synapse/policy", "version": "1.0"},
+        ),
+    ] = None
+    form_secret: Annotated[
+        Secret | None,
+        Doc("A secret by which the addresses of users' own pages are made, so that nobody agrees for another."),
+    ] = None
+    server_notices: Annotated[
+        ServerNotices | None,
+        Doc("In whose name the server tells its users something.", example={"system_mxid_localpart": "notices"}),
+    ] = None

@@ -14,26 +14,30 @@ Client-server API, "Account moderation".
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Final, Protocol
 
 from synapse.api.constants import EventTypes
 from synapse.api.errors import Codes, MatrixError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 
     from synapse.http.request import Requester
     from synapse.storage.users import User
 
+Threepids = Collection[tuple[str, str]]
+"""Addresses of people: medium, address."""
+
 LOGGING_OUT: Final = frozenset({"logout", "logout_all"})
 """What is left to everybody, whatever else they may not do."""
 
-_SENDING: Final = frozenset({"room_send", "room_send_once"})
-_ENTERING: Final = frozenset({"join", "room_join"})
+SENDING: Final = frozenset({"room_send", "room_send_once"})
+ENTERING: Final = frozenset({"join", "room_join"})
 NOT_WHILE_SUSPENDED: Final = frozenset(
     {
-        *_SENDING,
-        *_ENTERING,
+        *SENDING,
+        *ENTERING,
         *("knock", "room_invite", "room_kick", "room_ban", "room_unban"),
         *("room_create", "room_upgrade", "room_state_set"),
         *("alias_set", "alias_delete", "room_visibility_set"),
@@ -54,16 +58,26 @@ class Rule(Protocol):
     async def check_login(self, user: User) -> None:
         """Raises MatrixError where the user may not begin another session."""
 
+    async def check_registration(self, threepids: Threepids) -> None:
+        """Raises MatrixError where somebody who has these addresses may not have an account."""
+
 
 class AccountRules:
     """All rules, in their order.
 
     :param rules: those that this server's configuration asks for, besides locking and suspension.
-    :param notices_room: the room in which this server tells a user something, if any: they may answer there.
+    :param notices_room: the room in which this server tells a user something, if any: suspended users may join it.
+    :param reserved: user ids that nobody can have.
     """
 
-    def __init__(self, rules: Sequence[Rule], notices_room: Callable[[str], Awaitable[str | None]]) -> None:
+    def __init__(
+        self,
+        rules: Sequence[Rule],
+        notices_room: Callable[[str], Awaitable[str | None]],
+        reserved: Set[str] = frozenset(),
+    ) -> None:
         self._rules = tuple(rules)
+        self._reserved = reserved
         self._notices_room = notices_room
 
     async def check(self, requester: Requester, operation: str, params: Mapping[str, str]) -> None:
@@ -85,10 +99,21 @@ class AccountRules:
         for rule in self._rules:
             await rule.check_login(user)
 
+    async def check_registration(self, user_id: str | None, threepids: Threepids = ()) -> None:
+        """Asked before an account is made, and before somebody is sent through stages of interactive authentication.
+
+        `user_id` is None where the name is to be made up; `threepids` are addresses (medium, address) that the new user
+        has proved to have. Raises 400 M_USER_IN_USE, and what the other rules raise.
+        """
+        if user_id in self._reserved:
+            raise MatrixError(400, Codes.USER_IN_USE, "This user name is the server's own; please choose another.")
+        for rule in self._rules:
+            await rule.check_registration(threepids)
+
     async def _check_suspended(self, user_id: str, operation: str, params: Mapping[str, str]) -> None:
-        if operation in _SENDING and params.get("event_type") == EventTypes.REDACTION:
+        if operation in SENDING and params.get("event_type") == EventTypes.REDACTION:
             return  # of own events: `EventCreation` knows which they are
-        if operation in _SENDING | _ENTERING:
+        if operation in ENTERING:
             room = params.get("room_id", params.get("room_id_or_alias"))
             if room == await self._notices_room(user_id):
                 return

@@ -17,6 +17,7 @@ from twisted.internet.defer import Deferred
 
 from synapse.api.constants import Membership
 from synapse.api.errors import MatrixError, not_found
+from synapse.handlers.notices_room import CACHE as NOTICES_ROOMS
 from synapse.http.request import Requester
 from synapse.sync.erased import CACHE as ERASED_USERS
 from synapse.util.problems import log_failure
@@ -61,6 +62,7 @@ class Deactivation:
         if deleted is None:
             raise not_found("There is no such user on this server.")
         await self._authenticator.forget(deleted.tokens)
+        await self._invalidate(NOTICES_ROOMS, [user_id])
         if erase:
             await self._invalidate(ERASED_USERS, [user_id])
         if deleted.with_keys or deleted.had_cross_signing:

@@ -49,6 +49,7 @@ class Memberships:
 
     :param joined: is told of each user who has joined a room, before the user is answered.
     :param forgotten: is told of each user who has forgotten a room, which no event tells.
+    :param check_refusal: is asked before a user refuses an invitation, and raises if they may not.
     """
 
     def __init__(
@@ -65,10 +66,12 @@ class Memberships:
         server_name: str,
         joined: Callable[[str, str], Awaitable[None]],
         forgotten: Callable[[str], Awaitable[None]] | None = None,
+        check_refusal: Callable[[str, str], Awaitable[None]] | None = None,
     ) -> None:
         self._creation = creation
         self._joined = joined
         self._forgotten = forgotten
+        self._check_refusal = check_refusal
         self._heads = heads
         self._state = state
         self._entry = entry
@@ -195,6 +198,8 @@ class Memberships:
             authoriser = await self._entry.allow(requester, room_id)
             if authoriser is not None:
                 content[_AUTHORISER] = authoriser
+        elif membership == Membership.LEAVE and target == requester.user_id:
+            await self._leaving(room_id, target)
         if membership in _SHOWS_PROFILE:
             content = {**await self._shown(target, membership), **content}
         created = await self._creation.create(requester, room_id, EventTypes.MEMBER, content, state_key=target)
@@ -203,6 +208,10 @@ class Memberships:
         if membership == Membership.JOIN:
             await self._joined(target, room_id)
         return created.event_id
+
+    async def _leaving(self, room_id: str, user_id: str) -> None:
+        if self._check_refusal is not None and await self.membership(room_id, user_id) == Membership.INVITE:
+            await self._check_refusal(user_id, room_id)
 
     async def _shown(self, user_id: str, membership: str) -> dict[str, Any]:
         """How the user shows in rooms. Raises for those who cannot be invited, or do not want to be."""

@@ -18,6 +18,7 @@ from synapse.storage.access_tokens import NewSession
 from synapse.storage.users import NewUser
 
 if TYPE_CHECKING:
+    from synapse.handlers.account_rules import AccountRules
     from synapse.handlers.new_sessions import NewSessions
     from synapse.replication.calls import MainProcess
     from synapse.storage.users import UserStore
@@ -53,6 +54,7 @@ class Registration:
         self,
         users: UserStore,
         sessions: NewSessions,
+        rules: AccountRules,
         main: MainProcess,
         clock: Clock,
         server_name: str,
@@ -62,6 +64,7 @@ class Registration:
     ) -> None:
         self._users = users
         self._sessions = sessions
+        self._rules = rules
         self._main = main
         self._clock = clock
         self._server_name = server_name
@@ -75,8 +78,12 @@ class Registration:
             raise forbidden("Registration is disabled on this server; ask its administrator for an account.")
 
     async def check_available(self, username: str) -> str:
-        """The user id that the name would have. Raises 400 M_INVALID_USERNAME or M_USER_IN_USE."""
+        """The user id that the name would have.
+
+        Raises 400 M_INVALID_USERNAME or M_USER_IN_USE, and what `AccountRules.check_registration` raises.
+        """
         user_id = check_new_user_id(username.lower(), self._server_name)
+        await self._rules.check_registration(user_id)
         if await self._users.get(user_id) is not None:
             raise in_use()
         return user_id

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 # What is of no use without somebody who logs in.
 _OWN: Final = (
     *("account_data", "push_rules", "filters", "user_directory", "login_tokens", "user_threepids"),
+    *("server_notice_rooms", "monthly_active_users", "account_renewals"),
     *("ui_auth_sessions", "fresh_authentications"),
     *("key_backups", "key_backup_sessions", "openid_tokens"),
 )

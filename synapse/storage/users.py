@@ -31,6 +31,8 @@ class User:
     deactivated: bool
     locked: bool
     suspended: bool
+    consent_version: str | None = None
+    valid_until_ts: int | None = None
 
 
 class NewUser(NamedTuple):
@@ -47,7 +49,8 @@ class NewUser(NamedTuple):
 
 
 _COLUMNS = (
-    "user_id, password_hash, created_ts, is_guest, admin, user_type, app_service_id, deactivated, locked, suspended"
+    "user_id, password_hash, created_ts, is_guest, admin, user_type, app_service_id, deactivated, locked, suspended, "
+    "consent_version, valid_until_ts"
 )
 
 

@@ -15,5 +15,10 @@ ENDPOINTS = (
     # Users may look themselves up.
     Endpoint("whois", f"{_C}/whois/{{user_id}}", _GET, CLIENT),
     Endpoint("admin_whois", f"{_ADMIN}/whois/{{user_id}}", _GET, auth=Auth.ADMIN),
+    # Pages for people, at addresses that prove who they are.
+    Endpoint("consent_page", "/_matrix/consent", _GET, auth=Auth.NONE, resource="consent"),
+    Endpoint("consent_given", "/_matrix/consent", ("POST",), auth=Auth.NONE, resource="consent"),
+    Endpoint("admin_send_server_notice", f"{_ADMIN}/send_server_notice", ("POST",), auth=Auth.ADMIN),
+    Endpoint("admin_send_server_notice_once", f"{_ADMIN}/send_server_notice/{{txn_id}}", _PUT, auth=Auth.ADMIN),
     Endpoint("admin_suspend", f"{_ADMIN}/suspend/{{user_id}}", _PUT, auth=Auth.ADMIN),
 )

@@ -22,7 +22,24 @@ def _whois(hs: Homeserver) -> object:
     return WhoisEndpoints(hs.conduct.whois)
 
 
+def _consent(hs: Homeserver) -> object:
+    from synapse.rest.client.consent import ConsentPages, NoConsent
+
+    consent, policies = hs.conduct.consent, hs.conduct.policies
+    if consent is None or policies is None:
+        return NoConsent()
+    return ConsentPages(consent, policies, hs.accounts.templates)
+
+
+def _server_notices(hs: Homeserver) -> object:
+    from synapse.rest.admin.server_notices import AdminServerNotices
+
+    return AdminServerNotices(hs.conduct.server_notices, hs.config.server.server_name)
+
+
 ROWS: tuple[Row, ...] = (
     Row(("suspend_get", "suspend_set", "admin_suspend", "lock_get", "lock_set"), _moderation),
     Row(("whois", "admin_whois"), _whois),
+    Row(("consent_page", "consent_given"), _consent),
+    Row(("admin_send_server_notice", "admin_send_server_notice_once"), _server_notices),
 )

@@ -1,0 +1,62 @@
+"""Checks of the options about what accounts may do and what users are told; see `synapse.config.checks`."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
+
+from synapse.config.errors import ConfigError
+
+if TYPE_CHECKING:
+    from synapse.config.checks import Place
+    from synapse.config.conduct import UserConsent
+    from synapse.config.root import Config
+
+_VERSION: Final = re.compile(r"\w[\w.-]{0,63}", re.ASCII)
+_LOCALPART: Final = re.compile(r"[a-z0-9._=/+-]+", re.ASCII)
+
+
+def check(config: Config, place: Place) -> Iterator[str]:
+    """All of them, the first obstacle raised, what is odd yielded."""
+    consent = config.telling.user_consent
+    if consent is not None:
+        _consent(config, consent, place)
+    notices = config.telling.server_notices
+    if notices is not None and not _LOCALPART.fullmatch(notices.system_mxid_localpart):
+        raise ConfigError(
+            place("server_notices"),
+            "server_notices.system_mxid_localpart",
+            f"is {notices.system_mxid_localpart!r}, which no user can be called",
+            "write lower-case letters, digits and . _ = - / +, such as notices",
+        )
+    yield from ()
+
+
+def _consent(config: Config, consent: UserConsent, place: Place) -> None:
+    where = place("user_consent")
+    if config.telling.form_secret is None:
+        raise ConfigError(where, "form_secret", "is missing, and `user_consent` needs it", "write a long random text")
+    if not _VERSION.fullmatch(consent.version):
+        raise ConfigError(
+            where,
+            "user_consent.version",
+            f"is {consent.version!r}, which cannot be the name of a file",
+            "write letters, digits, dots and dashes, in quotes",
+        )
+    template = os.path.join(consent.template_dir, "en", f"{consent.version}.html")
+    if not os.path.isfile(template):
+        raise ConfigError(
+            where,
+            "user_consent.template_dir",
+            f"has no file en/{consent.version}.html",
+            f"put the policy into {template}",
+        )
+    if consent.server_notice_content is not None and config.telling.server_notices is None:
+        raise ConfigError(
+            where,
+            "user_consent.server_notice_content",
+            "is set, but `server_notices` is not",
+            "configure both or neither",
+        )

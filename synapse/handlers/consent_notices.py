@@ -1,0 +1,51 @@
+"""Asks users by a server notice to agree to the policy: once for each version, when they are next seen."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from synapse.api.errors import MatrixError
+from synapse.handlers.server_notices import Notice
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from synapse.config.conduct import NoticeContent
+    from synapse.handlers.consent import Consent
+    from synapse.handlers.server_notices import ServerNotices
+    from synapse.storage.server_notices import ServerNoticesStore
+
+logger = logging.getLogger(__name__)
+
+
+class ConsentNotices:
+    """In the main process, which hears of everybody who is seen anywhere."""
+
+    def __init__(
+        self,
+        consent: Consent,
+        content: NoticeContent,
+        notices: ServerNotices,
+        store: ServerNoticesStore,
+        *,
+        guests: bool,
+    ) -> None:
+        self._consent = consent
+        self._content = content
+        self._notices = notices
+        self._store = store
+        self._guests = guests
+
+    async def seen(self, user_ids: Collection[str]) -> None:
+        """Asks those of these users who have neither agreed nor been asked."""
+        version = self._consent.version
+        for user_id in await self._store.to_ask_for_consent(user_ids, version, self._guests):
+            body = self._consent.filled(self._content.body, user_id)
+            content = {"msgtype": self._content.msgtype, "body": body}
+            try:
+                await self._notices.send(Notice(user_id=user_id, content=content, txn_id=f"consent {version}"))
+            except MatrixError as error:
+                # It would be refused the next time as well.
+                logger.warning("%s cannot be asked to agree to version %s of the policy: %s", user_id, version, error)
+            await self._store.asked_for_consent(user_id, version)
