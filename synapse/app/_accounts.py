@@ -269,7 +269,7 @@ class Accounts:
     def devices(self) -> Devices:
         from synapse.handlers.devices import Devices
 
-        return Devices(self.device_store, self.key_store, self.authenticator, self.device_changes)
+        return Devices(self.device_store, self.authenticator, self.device_changes)
 
     @cached_property
     def password_change(self) -> PasswordChange:

@@ -80,7 +80,13 @@ class Sessions:
 
         accounts, rules = self._hs.accounts, self._hs.conduct.rules
         return NewSessions(
-            accounts.users, accounts.tokens, self.lifetimes, accounts.authenticator, rules, self._hs.reactor
+            accounts.users,
+            accounts.tokens,
+            self.lifetimes,
+            accounts.authenticator,
+            rules,
+            accounts.device_changes,
+            self._hs.reactor,
         )
 
     @cached_property

@@ -65,8 +65,9 @@ class Deactivation:
         await self._invalidate(NOTICES_ROOMS, [user_id])
         if erase:
             await self._invalidate(ERASED_USERS, [user_id])
-        if deleted.with_keys or deleted.had_cross_signing:
-            await self._changes.devices_changed(user_id, deleted.with_keys)
+        await self._changes.devices_gone(user_id, deleted.device_ids)
+        if deleted.had_cross_signing and not deleted.device_ids:
+            await self._changes.devices_changed(user_id, [])
         await self._gone(user_id)
 
 

@@ -76,7 +76,14 @@ class DeviceChanges:
         """Stores a device's identity keys and tells of them."""
         await self._main(PUBLISH, NewKeys(user_id, device_id, keys))
 
+    async def devices_gone(self, user_id: str, device_ids: list[str]) -> None:
+        """Devices have been deleted with their keys."""
+        await self.counts_changed([(user_id, device_id) for device_id in device_ids])
+        if device_ids:
+            await self.devices_changed(user_id, device_ids)
+
     async def devices_changed(self, user_id: str, device_ids: list[str]) -> None:
+        """Devices are new or got another name; also of those without keys, which is what clients are used to."""
         await self._main(CHANGE, Changed(user_id, device_ids))
 
     async def counts_changed(self, devices: Iterable[tuple[str, str]]) -> None:

@@ -17,17 +17,13 @@ if TYPE_CHECKING:
     from synapse.handlers.auth import Authenticator
     from synapse.handlers.device_changes import DeviceChanges
     from synapse.storage.devices import Device, DeviceStore
-    from synapse.storage.keys import KeyStore
 
 
 class Devices:
     """The devices of a user."""
 
-    def __init__(
-        self, store: DeviceStore, keys: KeyStore, authenticator: Authenticator, changes: DeviceChanges
-    ) -> None:
+    def __init__(self, store: DeviceStore, authenticator: Authenticator, changes: DeviceChanges) -> None:
         self._store = store
-        self._keys = keys
         self._authenticator = authenticator
         self._changes = changes
 
@@ -49,23 +45,20 @@ class Devices:
             return
         if not await self._store.rename(user_id, device_id, name):
             raise no_such_device()
-        if await self._keys.device_keys(user_id, device_id) is not None:
-            await self._changes.devices_changed(user_id, [device_id])
+        await self._changes.devices_changed(user_id, [device_id])
 
     async def delete(self, user_id: str, device_ids: list[str] | None) -> None:
         """Deletes devices and all their sessions; None: all of the user's. Those that do not exist are passed over."""
         wanted = None if device_ids is None else [device_id for device_id in device_ids if _can_exist(device_id)]
         gone = await self._store.delete(user_id, wanted)
         await self._authenticator.forget(gone.tokens)
-        if gone.with_keys:
-            await self._changes.devices_changed(user_id, gone.with_keys)
+        await self._changes.devices_gone(user_id, gone.device_ids)
 
     async def delete_others(self, user_id: str, device_id: str | None, token_id: int | None) -> None:
         """Deletes all devices and sessions of the user but this one."""
         gone = await self._store.delete_others(user_id, device_id, token_id)
         await self._authenticator.forget(gone.tokens)
-        if gone.with_keys:
-            await self._changes.devices_changed(user_id, gone.with_keys)
+        await self._changes.devices_gone(user_id, gone.device_ids)
 
 
 def no_such_device() -> Exception:

@@ -70,6 +70,5 @@ class GuestUpgrade:
         if gone is None:
             return False
         await self._authenticator.forget(gone.tokens)
-        if gone.with_keys:
-            await self._changes.devices_changed(account.user_id, gone.with_keys)
+        await self._changes.devices_gone(account.user_id, gone.device_ids)
         return True

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from synapse.api.constants import EventTypes, Membership
+from synapse.sync.companions import Companions, companions, lost
 
 if TYPE_CHECKING:
     from synapse.storage.past_state import PastStateStore
@@ -37,12 +38,12 @@ class KeyChanges:
         self._shared = shared
 
     async def between(self, user_id: str, since: StreamToken, until: StreamToken) -> dict[str, list[str]]:
-        """`changed`: new keys, or newly sharing an encrypted room; `left`: not sharing one any more."""
+        """Who has new keys or newly shares a room (`changed`), who shares none any more (`left`)."""
         rooms = await self._rooms_of(user_id, since.events)
-        come, gone = await self._came_and_went(rooms, since, until)
-        left = gone - await self._shared.sharing_encrypted(gone, rooms.joined)
+        moved = await self._moved(rooms, since, until)
+        left = await lost(self._shared, moved.gone, rooms.joined)
         uploaded = await self._shared.changed_device_lists(user_id, since.device_lists, until.device_lists)
-        changed = come | uploaded.private | await self._shared.sharing(uploaded.public, rooms.joined)
+        changed = moved.come | uploaded.private | await self._shared.sharing(uploaded.public, rooms.joined)
         if user_id in uploaded.public:
             changed.add(user_id)
         return {"changed": sorted(changed - left), "left": sorted(left - {user_id})}
@@ -62,13 +63,9 @@ class KeyChanges:
                 (rooms.left if not is_in else rooms.stayed if was_in else rooms.new).append(room_id)
         return rooms
 
-    async def _came_and_went(self, rooms: _Rooms, since: StreamToken, until: StreamToken) -> tuple[set[str], set[str]]:
+    async def _moved(self, rooms: _Rooms, since: StreamToken, until: StreamToken) -> Companions:
         deltas = (
             await self._past.deltas(dict.fromkeys(rooms.stayed, since.events), until.events) if rooms.stayed else []
         )
-        turns = await self._shared.turns(delta for delta in deltas if delta.type == EventTypes.MEMBER)
-        come = {t.user_id for t in turns if t.after == Membership.JOIN != t.before}
-        gone = {t.user_id for t in turns if t.before == Membership.JOIN != t.after}
-        come |= await self._shared.members_of_encrypted(rooms.new)
-        gone |= await self._shared.members_of_encrypted(rooms.left)
-        return come, gone
+        members = [delta for delta in deltas if delta.type == EventTypes.MEMBER]
+        return await companions(self._shared, members, rooms.new, rooms.left)

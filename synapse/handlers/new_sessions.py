@@ -7,6 +7,7 @@ devices".
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
@@ -16,14 +17,18 @@ from synapse.api.identifiers import new_device_id
 from synapse.handlers.tokens import REFRESH, hash_token, make_token
 from synapse.storage.access_tokens import DeviceIdTaken, NewSession
 from synapse.storage.refresh_tokens import NewRefreshToken
+from synapse.util.problems import log_failure
 
 if TYPE_CHECKING:
     from synapse.handlers.account_rules import AccountRules
     from synapse.handlers.auth import Authenticator
+    from synapse.handlers.device_changes import DeviceChanges
     from synapse.handlers.lifetimes import Lifetimes
     from synapse.storage.access_tokens import AccessTokenStore
     from synapse.storage.users import UserStore
     from synapse.util.clock import Clock
+
+logger = logging.getLogger(__name__)
 
 MAX_DEVICE_ID: Final = 255  # bytes
 MAX_DEVICE_NAME: Final = 100  # characters
@@ -68,9 +73,11 @@ class NewSessions:
         lifetimes: Lifetimes,
         authenticator: Authenticator,
         rules: AccountRules,
+        devices: DeviceChanges,
         clock: Clock,
     ) -> None:
         self._rules = rules
+        self._devices = devices
         self._users = users
         self._tokens = tokens
         self._lifetimes = lifetimes
@@ -92,6 +99,8 @@ class NewSessions:
                 "A device cannot have the ID of one of your cross-signing keys; log in with another."
             ) from None
         await self._authenticator.forget(done.revoked)
+        if done.new_device and draft.session.device_id is not None:
+            await self._tell(user_id, draft.session.device_id)
         return draft.answer
 
     def draft(self, user_id: str, device: DeviceRequest, *, refresh: bool) -> Draft:
@@ -121,6 +130,13 @@ class NewSessions:
             expires_in_ms=None if expires_ts is None else expires_ts - now,
         )
         return Draft(NewSession(user_id, hash_token(token), device_id, device_name, now, expires_ts), answer)
+
+    async def _tell(self, user_id: str, device_id: str) -> None:
+        """Has it known that there is a new device. The login stands without that, and keys are told when they come."""
+        try:
+            await self._devices.devices_changed(user_id, [device_id])
+        except Exception as error:
+            log_failure(logger, error, "Nobody could be told of a new device of %s", user_id)
 
     async def _check_standing(self, user_id: str) -> None:
         user = await self._users.get(user_id)

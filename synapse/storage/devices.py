@@ -29,13 +29,9 @@ class Device:
 
 
 class Deleted(NamedTuple):
-    """What went away: devices that existed, those of them that had published keys, and the hashes of their tokens.
-
-    Cross-signing keys go with the account only.
-    """
+    """What went away: devices that existed, the hashes of their tokens; cross-signing keys go with the account only."""
 
     device_ids: list[str]
-    with_keys: list[str]
     tokens: list[bytes]
     had_cross_signing: bool = False
 
@@ -100,8 +96,9 @@ def delete(txn: Transaction, user_id: str, device_ids: list[str] | None) -> Dele
         )
     gone = [device_id for (device_id,) in txn.rows()]
     tokens = _delete_tokens(txn, user_id, None if device_ids is None else gone)
-    with_keys = _delete_belongings(txn, user_id, gone) if gone else []
-    return Deleted(gone, with_keys, tokens)
+    if gone:
+        _delete_belongings(txn, user_id, gone)
+    return Deleted(gone, tokens)
 
 
 def _delete_tokens(txn: Transaction, user_id: str, device_ids: list[str] | None) -> list[bytes]:
@@ -130,25 +127,24 @@ def delete_others(txn: Transaction, user_id: str, device_id: str | None, token_i
     )
     tokens = hashes(txn)
     refresh_tokens.delete_of_devices(txn, user_id, gone)
-    with_keys = _delete_belongings(txn, user_id, gone) if gone else []
-    return Deleted(gone, with_keys, tokens)
+    if gone:
+        _delete_belongings(txn, user_id, gone)
+    return Deleted(gone, tokens)
 
 
-def _delete_belongings(txn: Transaction, user_id: str, device_ids: list[str]) -> list[str]:
-    """Returns those of the devices that had published keys. One statement, whatever the number of tables."""
+def _delete_belongings(txn: Transaction, user_id: str, device_ids: list[str]) -> None:
+    """One statement, whatever the number of tables."""
     parts = ", ".join(
-        f"{table}_gone AS (DELETE FROM {table} WHERE user_id = %(user)s AND device_id = ANY(%(devices)s)"
-        f" RETURNING device_id)"
+        f"{table}_gone AS (DELETE FROM {table} WHERE user_id = %(user)s AND device_id = ANY(%(devices)s))"
         for table in _BELONGINGS
     )
     # Signatures of the devices, and by them, which are of the user's own master key.
-    signatures = """signatures_gone AS (
+    signatures = """
         DELETE FROM key_signatures WHERE target_user_id = %(user)s AND (
             target_id = ANY(%(devices)s) OR (signer_user_id = %(user)s AND key_id = ANY(%(key_ids)s))
         )
-    )"""
-    txn.execute(
-        f"WITH {parts}, {signatures} SELECT DISTINCT device_id FROM device_keys_gone",
+    """
+    txn.later(
+        f"WITH {parts} {signatures}",
         {"user": user_id, "devices": device_ids, "key_ids": [f"ed25519:{device_id}" for device_id in device_ids]},
     )
-    return [device_id for (device_id,) in txn.rows()]

@@ -16,11 +16,12 @@ if TYPE_CHECKING:
 
 
 class Turn(NamedTuple):
-    """A change of a membership in an encrypted room; None where there was or is none."""
+    """A change of a membership, None where there was or is none; and whether the room is encrypted."""
 
     user_id: str
     before: str | None
     after: str | None
+    encrypted: bool
 
 
 class ChangedLists(NamedTuple):
@@ -40,9 +41,15 @@ class SharedRoomStore:
         """Those of the users who are joined to at least one of the rooms."""
         return await self._ask("shared_rooms.sharing", _SHARING, user_ids, room_ids)
 
-    async def sharing_encrypted(self, user_ids: Collection[str], room_ids: Collection[str]) -> set[str]:
-        """Those of the users who are joined to at least one of the rooms that is encrypted."""
-        return await self._ask("shared_rooms.sharing_encrypted", _SHARING_ENCRYPTED, user_ids, room_ids)
+    async def sharing_which(self, user_ids: Collection[str], room_ids: Collection[str]) -> dict[str, bool]:
+        """Those of the users who are joined to at least one of the rooms, and whether to one that is encrypted."""
+        if not user_ids or not room_ids:
+            return {}
+        return await self._db.read("shared_rooms.sharing_which", _sharing_which, list(user_ids), list(room_ids))
+
+    async def members_of(self, room_ids: Collection[str]) -> list[tuple[str, bool]]:
+        """Everybody joined to at least one of these rooms, and whether to one that is encrypted."""
+        return await self._db.read("shared_rooms.members_of", _members_of, list(room_ids)) if room_ids else []
 
     async def members_of_encrypted(self, room_ids: Collection[str]) -> set[str]:
         """Everybody joined to at least one of these rooms that is encrypted."""
@@ -51,7 +58,7 @@ class SharedRoomStore:
         return await self._db.read("shared_rooms.members_of_encrypted", _users, _MEMBERS_OF_ENCRYPTED, list(room_ids))
 
     async def turns(self, deltas: Iterable[Delta]) -> list[Turn]:
-        """What these changed membership entries changed, of those in encrypted rooms."""
+        """What these changed membership entries changed."""
         changes = [(delta.room_id, delta.state_key, delta.prev_event_id, delta.event_id) for delta in deltas]
         return await self._db.read("shared_rooms.turns", _turns, changes) if changes else []
 
@@ -75,17 +82,35 @@ _SHARING = """
         AND cs.membership = 'join' AND cs.room_id = ANY(%s)
     )
 """
-_SHARING_ENCRYPTED = """
-    SELECT u.user_id FROM unnest(%s::text[]) AS u (user_id) WHERE EXISTS (
-        SELECT FROM current_state cs JOIN room_stats s USING (room_id)
-        WHERE cs.type = 'm.room.member' AND cs.state_key = u.user_id AND cs.membership = 'join'
-          AND cs.room_id = ANY(%s) AND s.encryption IS NOT NULL
-    )
-"""
 _MEMBERS_OF_ENCRYPTED = """
     SELECT DISTINCT cs.state_key FROM current_state cs JOIN room_stats s USING (room_id)
     WHERE cs.room_id = ANY(%s) AND cs.type = 'm.room.member' AND cs.membership = 'join' AND s.encryption IS NOT NULL
 """
+
+
+def _sharing_which(txn: Transaction, user_ids: list[str], room_ids: list[str]) -> dict[str, bool]:
+    txn.execute(
+        """
+        SELECT cs.state_key, BOOL_OR(s.encryption IS NOT NULL)
+        FROM current_state cs LEFT JOIN room_stats s USING (room_id)
+        WHERE cs.room_id = ANY(%s) AND cs.type = 'm.room.member' AND cs.state_key = ANY(%s) AND cs.membership = 'join'
+        GROUP BY cs.state_key
+        """,
+        (room_ids, user_ids),
+    )
+    return dict(txn.rows())
+
+
+def _members_of(txn: Transaction, room_ids: list[str]) -> list[tuple[str, bool]]:
+    txn.execute(
+        """
+        SELECT cs.state_key, BOOL_OR(s.encryption IS NOT NULL)
+        FROM current_state cs LEFT JOIN room_stats s USING (room_id)
+        WHERE cs.room_id = ANY(%s) AND cs.type = 'm.room.member' AND cs.membership = 'join' GROUP BY cs.state_key
+        """,
+        (room_ids,),
+    )
+    return [(user_id, encrypted) for user_id, encrypted in txn.rows()]
 
 
 def _changed_lists(txn: Transaction, viewer: str, after: int, until: int) -> ChangedLists:
@@ -112,9 +137,9 @@ def _users(txn: Transaction, sql: str, *params: object) -> set[str]:
 def _turns(txn: Transaction, changes: list[tuple[str, str, str | None, str | None]]) -> list[Turn]:
     txn.execute(
         """
-        SELECT c.user_id, before.membership, after.membership
+        SELECT c.user_id, before.membership, after.membership, s.encryption IS NOT NULL
         FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[]) AS c (room_id, user_id, prev_event_id, event_id)
-        JOIN room_stats s ON s.room_id = c.room_id AND s.encryption IS NOT NULL
+        LEFT JOIN room_stats s ON s.room_id = c.room_id
         LEFT JOIN memberships before ON before.event_id = c.prev_event_id
         LEFT JOIN memberships after ON after.event_id = c.event_id
         """,

@@ -151,7 +151,7 @@ def _upgrade_guest(
         (password_hash, user_id),
     )
     if txn.one_or_none() is None:
-        return devices.Deleted([], [], []) if session is not None and _is_ours(txn, session) else None
+        return devices.Deleted([], []) if session is not None and _is_ours(txn, session) else None
     if session is None:
         return devices.delete(txn, user_id, None)
     gone = devices.delete_others(txn, user_id, session.device_id, None)

@@ -26,7 +26,7 @@ async def test_a_device_is_shown_and_named(server: Server) -> None:
     assert (await server.call("GET", "/devices/PHONE", user=token)).json == shown
     assert (await server.call("PUT", "/devices/PHONE", {}, token)).code == 200
     assert (await server.call("GET", "/devices/PHONE", user=token)).json == shown
-    assert server.streams["device_lists"].told == [], "it has no keys that anybody could have"
+    assert server.streams["device_lists"].told == [ALICE]
     for method, body in (("GET", None), ("PUT", {"display_name": "x"})):
         assert error(await server.call(method, "/devices/PHONE", body, bob)) == (404, "M_NOT_FOUND")
         assert error(await server.call(method, "/devices/" + "x" * 300, body, token)) == (404, "M_NOT_FOUND")
@@ -83,3 +83,30 @@ async def test_several_devices_at_once(server: Server) -> None:
     for bad in ({}, {"devices": "D1"}, {"devices": [5]}):
         reply = await server.call("POST", "/delete_devices", {**bad, "auth": password()}, tokens[0])
         assert error(reply)[0] == 400
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_new_device_is_told_of_and_the_login_stands_where_nobody_can_be(server: Server) -> None:
+    await server.register("alice", device="FIRST")
+    assert server.streams["device_lists"].told == [], "who is new shares no rooms"
+    assert (await server.login("alice", device_id="FIRST")).code == 200
+    assert server.streams["device_lists"].told == [], "there is nothing new to see"
+    assert (await server.login("alice", device_id="SECOND")).code == 200
+    assert server.streams["device_lists"].told == [ALICE]
+
+    async def fail(*_: object) -> None:
+        raise RuntimeError("the main process is away")
+
+    server.accounts.device_changes.devices_changed = fail  # type: ignore[method-assign]
+    assert (await server.login("alice", device_id="THIRD")).code == 200
+
+
+@pytest_twisted.ensureDeferred
+async def test_who_takes_the_id_of_a_deleted_device_has_nothing_of_it(server: Server) -> None:
+    token = await server.register("alice", device="PHONE")
+    await server.call("POST", "/keys/upload", {"one_time_keys": {"x:1": "key"}}, token)
+    server.forgotten.clear()
+    await server.accounts.devices.delete(ALICE, ["PHONE"])
+    assert ("keys_left", f"{ALICE} PHONE") in server.forgotten
+    again = (await server.login("alice", device_id="PHONE")).json["access_token"]
+    assert (await server.call("POST", "/keys/upload", {}, again)).json == {"one_time_key_counts": {}}

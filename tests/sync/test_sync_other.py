@@ -293,11 +293,7 @@ async def test_who_comes_into_an_encrypted_room_and_who_goes(h: Harness) -> None
     encrypted = {"m__room__encryption": {"algorithm": "m.megolm.v1.aes-sha2"}}
     room, other = await h.world.room(ALICE, **encrypted), await h.world.room(ALICE, **encrypted)
     await h.world.member(other, CAROL)
-    plain = await h.world.room(ALICE)
-    since = (await h.sync(ALICE))["next_batch"]
-    await h.world.member(plain, BOB)
-    answer = await h.sync(ALICE, since)
-    assert "device_lists" not in answer
+    answer = await h.sync(ALICE)
     await h.world.member(room, BOB)
     await h.world.member(room, CAROL)
     answer = await h.sync(ALICE, answer["next_batch"])
@@ -316,6 +312,59 @@ async def test_who_comes_into_an_encrypted_room_and_who_goes(h: Harness) -> None
     await h.world.member(other, BOB, "leave")
     gone = await h.sync(BOB, joined["next_batch"])
     assert gone["device_lists"] == {"changed": [], "left": [ALICE, CAROL]}
+
+
+@pytest_twisted.ensureDeferred
+async def test_who_comes_into_a_room_that_is_not_encrypted_and_who_goes(h: Harness) -> None:
+    room, other = await h.world.room(ALICE), await h.world.room(ALICE)
+    await h.world.member(other, CAROL)
+    answer = await h.sync(ALICE)
+    await h.world.member(room, BOB)
+    await h.world.member(room, CAROL)
+    answer = await h.sync(ALICE, answer["next_batch"])
+    assert answer["device_lists"] == {"changed": [BOB, CAROL], "left": []}
+    await h.world.member(room, BOB, "leave")
+    await h.world.member(room, CAROL, "leave")
+    answer = await h.sync(ALICE, answer["next_batch"])
+    assert answer["device_lists"] == {"changed": [], "left": [BOB]}
+    bobs = (await h.sync(BOB))["next_batch"]
+    await h.world.member(other, BOB)
+    joined = await h.sync(BOB, bobs)
+    assert "device_lists" not in joined, "of the others' keys there is no need"
+    await h.world.member(other, BOB, "leave")
+    gone = await h.sync(BOB, joined["next_batch"])
+    assert gone["device_lists"] == {"changed": [], "left": [ALICE, CAROL]}
+
+
+@pytest_twisted.ensureDeferred
+async def test_who_leaves_the_last_encrypted_room_has_left_whatever_else_is_shared(h: Harness) -> None:
+    encrypted = {"m__room__encryption": {"algorithm": "m.megolm.v1.aes-sha2"}}
+    room, plain = await h.world.room(ALICE, **encrypted), await h.world.room(ALICE)
+    await h.world.member(room, BOB)
+    await h.world.member(plain, BOB)
+    since = (await h.sync(ALICE))["next_batch"]
+    await h.world.member(room, BOB, "leave")
+    answer = await h.sync(ALICE, since)
+    assert answer["device_lists"] == {"changed": [], "left": [BOB]}
+    await change_devices(h, BOB)
+    answer = await h.sync(ALICE, answer["next_batch"])
+    assert answer["device_lists"] == {"changed": [BOB], "left": []}, "they still share a room"
+    await h.world.member(room, BOB)
+    since = (await h.sync(ALICE, answer["next_batch"]))["next_batch"]
+    await h.world.member(plain, BOB, "leave")
+    assert "device_lists" not in await h.sync(ALICE, since)
+
+
+@pytest_twisted.ensureDeferred
+async def test_changes_that_only_one_user_can_see(h: Harness) -> None:
+    room = await h.world.room(ALICE)
+    await h.world.member(room, BOB)
+    since = {user: (await h.sync(user))["next_batch"] for user in (ALICE, BOB)}
+    position = advance(h, "device_lists", ALICE)
+    await h.world.sql("INSERT INTO device_lists_private VALUES (%s, %s, %s)", position, ALICE, [BOB, CAROL])
+    answer = await h.sync(ALICE, since[ALICE])
+    assert answer["device_lists"] == {"changed": [BOB, CAROL], "left": []}
+    assert "device_lists" not in await h.sync(BOB, since[BOB])
 
 
 # -- presence -------------------------------------------------------------------------------------------------------

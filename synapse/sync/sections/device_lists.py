@@ -1,8 +1,8 @@
 """`device_lists`: whose devices or keys changed, and with whom the user does not share an encrypted room any more.
 
 `changed` are those whose keys changed and who share a room with the user (or are the user), and those who have come
-to share an encrypted room with them; `left` those with whom no encrypted room is shared any longer. Filters of rooms
-have no say in this.
+to share a room with them; `left` those with whom none is shared any longer (`synapse.sync.companions`). Filters of
+rooms have no say in this.
 
 Client-server API, "End-to-end encryption: Extensions to /sync".
 """
@@ -15,6 +15,7 @@ from synapse.api.constants import EventTypes, Membership
 from synapse.storage.past_state import Delta
 from synapse.storage.shared_rooms import SharedRoomStore
 from synapse.sync.changes import Changes
+from synapse.sync.companions import companions, lost
 from synapse.sync.context import SyncContext
 from synapse.sync.tokens import StreamToken
 
@@ -31,9 +32,13 @@ class DeviceListSection:
 
     async def incremental(self, ctx: SyncContext, since: StreamToken, now: StreamToken) -> None:
         changed = await self._with_new_keys(ctx, since.device_lists, now.device_lists)
-        come, gone = await self._came_and_went(ctx)
-        changed |= come
-        left = gone - await self._shared.sharing_encrypted(gone, ctx.all_joined)
+        left: set[str] = set()
+        if _is_moving(ctx):
+            members = [delta for delta in _deltas(ctx) if delta.type == EventTypes.MEMBER]
+            moved = await companions(self._shared, members, _rooms_to_know(ctx), _rooms_left(ctx))
+            moved.gone.pop(ctx.user_id, None)
+            changed |= moved.come - moved.gone.keys() - {ctx.user_id}
+            left = await lost(self._shared, moved.gone, ctx.all_joined)
         if changed or left:
             ctx.body["device_lists"] = {"changed": sorted(changed), "left": sorted(left - changed)}
 
@@ -44,24 +49,6 @@ class DeviceListSection:
         others = users.public - {ctx.user_id}
         own = users.private | (users.public & {ctx.user_id})
         return own | await self._shared.sharing(others, ctx.all_joined)
-
-    async def _came_and_went(self, ctx: SyncContext) -> tuple[set[str], set[str]]:
-        """Who began and who ceased to share an encrypted room with the user."""
-        come: set[str] = set()
-        gone: set[str] = set()
-        if not _is_moving(ctx):
-            return come, gone
-        members = [delta for delta in _deltas(ctx) if delta.type == EventTypes.MEMBER]
-        for turn in await self._shared.turns(members):
-            if turn.user_id == ctx.user_id:
-                continue
-            if turn.after == Membership.JOIN and turn.before != Membership.JOIN:
-                come.add(turn.user_id)
-            elif turn.before == Membership.JOIN and turn.after != Membership.JOIN:
-                gone.add(turn.user_id)
-        come |= await self._shared.members_of_encrypted(_rooms_to_know(ctx))
-        gone |= await self._shared.members_of_encrypted(_rooms_left(ctx))
-        return come - gone - {ctx.user_id}, gone - {ctx.user_id}
 
 
 def _is_moving(ctx: SyncContext) -> bool:
