@@ -28,6 +28,7 @@ REQUIREMENTS = [
     "prometheus-client>=0.20",
     "msgspec>=0.19",
     "orjson>=3.10",
+    "argon2-cffi>=23.1",
     "bcrypt>=4.0",
     "pillow>=10.3",
     "setproctitle>=1.3",

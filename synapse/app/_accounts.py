@@ -6,6 +6,7 @@ What it stands on, it names in `Foundation`.
 
 from __future__ import annotations
 
+import os
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
 
 FLUSH_SECONDS = 60.0
 HOUR_SECONDS = 3600.0
+HASHES_AT_ONCE = min(os.cpu_count() or 1, 4)  # of passwords: threads are there for other things, too
 
 
 class Foundation(Base, Protocol):
@@ -198,10 +200,11 @@ class Accounts:
 
     @cached_property
     def passwords(self) -> Passwords:
+        from synapse.app._sessions import password_algorithm
         from synapse.handlers.passwords import Passwords
 
-        registration = self._config.registration
-        return Passwords(registration.password_config.pepper or "", registration.bcrypt_rounds, in_thread)
+        pepper, algorithm = self._config.registration.password_config.pepper or "", password_algorithm(self._config)
+        return Passwords(pepper, algorithm, HASHES_AT_ONCE, in_thread)
 
     @cached_property
     def registration(self) -> Registration:
@@ -275,7 +278,7 @@ class Accounts:
     def password_change(self) -> PasswordChange:
         from synapse.handlers.password_change import PasswordChange
 
-        enabled = self._config.registration.password_config.enabled
+        enabled = self._config.registration.password_config.for_proof
         return PasswordChange(self.users, self.devices, enabled=enabled)
 
     @cached_property

@@ -44,7 +44,7 @@ class Proving:
         accounts, registration = self._accounts, self._config.registration
         return (
             PasswordStage(
-                self._hs.sessions.password_login, accounts.users, enabled=registration.password_config.enabled
+                self._hs.sessions.password_login, accounts.users, enabled=registration.password_config.for_proof
             ),
             DummyStage(),
         )

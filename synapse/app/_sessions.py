@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     from synapse.app._accounts import Accounts
     from synapse.app._conduct import Conduct
     from synapse.app._sso import SignOn
+    from synapse.config import Config
     from synapse.handlers.lifetimes import Lifetimes
     from synapse.handlers.login import Login
     from synapse.handlers.login_kinds import LoginKind
     from synapse.handlers.login_kinds.password import PasswordLogin
     from synapse.handlers.new_sessions import NewSessions
+    from synapse.handlers.password_hashes import Algorithm
     from synapse.handlers.refresh import Refresh
     from synapse.http.ratelimit import RateLimits
     from synapse.storage.refresh_tokens import RefreshTokenStore
@@ -97,13 +99,25 @@ class Sessions:
 
     def _login_kinds(self) -> Iterator[LoginKind]:
         """Every kind of login that this server takes, in the order in which clients are told of them."""
-        if self._config.registration.password_config.enabled:
+        if self._config.registration.password_config.for_login:
             yield self.password_login
         yield from self._hs.sso.login_kinds()
 
     @cached_property
     def password_login(self) -> PasswordLogin:
         from synapse.handlers.login_kinds.password import PasswordLogin
+        from synapse.handlers.login_names import LoginNames
 
         accounts = self._hs.accounts
-        return PasswordLogin(accounts.users, accounts.passwords, self._server_name, self._hs.ratelimits)
+        names = LoginNames(accounts.contacts.store, self._server_name)
+        return PasswordLogin(accounts.users, names, accounts.passwords, self._hs.ratelimits)
+
+
+def password_algorithm(config: Config) -> Algorithm:
+    """How new hashes of passwords are made."""
+    from synapse.handlers.password_hashes import Argon2, Bcrypt
+
+    options = config.registration.password_config
+    if options.algorithm == "bcrypt":
+        return Bcrypt(config.registration.bcrypt_rounds)
+    return Argon2(options.argon2.time_cost, options.argon2.memory_cost, options.argon2.parallelism)

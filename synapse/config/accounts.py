@@ -2,19 +2,54 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
-from synapse.config.options import Doc, Path, Secret, Section
+from synapse.config.options import Doc, Path, Positive, Secret, Section, Size
+
+
+class Argon2Options(Section, frozen=True, kw_only=True):
+    """What a hash by Argon2 costs."""
+
+    time_cost: Annotated[Positive, Doc("Passes over the memory.")] = 3
+    memory_cost: Annotated[Size, Doc("The memory that each hash takes while it is made.")] = 64 << 20
+    parallelism: Annotated[Positive, Doc("How many processors can work on one hash.")] = 4
 
 
 class PasswordOptions(Section, frozen=True, kw_only=True):
     """Logging in by password."""
 
-    enabled: Annotated[bool, Doc("Whether users can log in with passwords.")] = True
+    enabled: Annotated[
+        Literal[True, False, "only_for_reauth"],
+        Doc(
+            "Whether users can log in with passwords. `only_for_reauth`: they cannot, but prove by them that they are "
+            "who is logged in."
+        ),
+    ] = True
+    localdb_enabled: Annotated[bool, Doc("Whether the passwords are used that this server keeps.")] = True
+    algorithm: Annotated[
+        Literal["bcrypt", "argon2"],
+        Doc(
+            "How passwords are hashed. Where it is changed, or its cost, users' hashes are made anew when they log in "
+            "the next time."
+        ),
+    ] = "bcrypt"
+    argon2: Annotated[Argon2Options, Doc("What a hash by Argon2 costs; that of bcrypt: `bcrypt_rounds`.")] = (
+        Argon2Options()
+    )
     pepper: Annotated[
         Secret | None,
         Doc("A secret that is mixed into every password before it is hashed. Once users exist it cannot be changed."),
     ] = None
+
+    @property
+    def for_login(self) -> bool:
+        """Whether users log in by password."""
+        return self.enabled is True and self.localdb_enabled
+
+    @property
+    def for_proof(self) -> bool:
+        """Whether users prove by their password that they are who is logged in."""
+        return bool(self.enabled) and self.localdb_enabled
 
 
 class RegistrationConfig(Section, frozen=True, kw_only=True):
@@ -33,7 +68,7 @@ class RegistrationConfig(Section, frozen=True, kw_only=True):
         Secret | None,
         Doc("Who knows it may register accounts, administrators included, through /_synapse/admin/v1/register."),
     ] = None
-    bcrypt_rounds: Annotated[int, Doc("How costly a password hash is; one more doubles it.")] = 12
+    bcrypt_rounds: Annotated[int, Doc("How costly a password hash by bcrypt is; one more doubles it.")] = 12
     enable_set_displayname: Annotated[bool, Doc("Whether users can change their display names.")] = True
     enable_set_avatar_url: Annotated[bool, Doc("Whether users can change their pictures.")] = True
     password_config: Annotated[PasswordOptions, Doc("Logging in by password.", example={"enabled": True})] = (

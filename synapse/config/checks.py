@@ -305,6 +305,10 @@ def _registration(config: Config, place: Place) -> None:
     options = config.registration
     if not 4 <= options.bcrypt_rounds <= 31:
         _fail(place, "bcrypt_rounds", f"is {options.bcrypt_rounds}", "write a number from 4 to 31")
+    argon2 = options.password_config.argon2
+    if not 8192 * argon2.parallelism <= argon2.memory_cost <= 4 << 30:
+        option = "password_config.argon2.memory_cost"
+        _fail(place, option, f"is {argon2.memory_cost} bytes", "write a size from 8K for each lane to 4G, such as 64M")
     if options.enable_registration and not options.enable_registration_without_verification:
         remedy = "set enable_registration_without_verification: true to allow this, or enable_registration: false"
         _fail(place, "enable_registration", "is true, and nothing would be asked of those who register", remedy)

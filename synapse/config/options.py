@@ -382,7 +382,7 @@ def known_names(options: dict[str, Option]) -> list[str]:
 def _choice(value: object, choices: tuple[Any, ...]) -> Any:
     if value in choices:
         return value
-    words = [str(choice) for choice in choices]
+    words = [str(choice).lower() if isinstance(choice, bool) else str(choice) for choice in choices]
     near = nearest(str(value), words)
     remedy = f'write "{near}" if that is what you meant' if near else "use one of these"
     raise WrongValue(f"must be one of {', '.join(words)}, not {shown(value)}", remedy)

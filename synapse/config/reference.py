@@ -113,7 +113,7 @@ def type_name(annotation: Any) -> str:
     if origin is dict:
         return "mapping"
     if origin is Literal:
-        return ", ".join(f"`{argument}`" for argument in arguments)
+        return ", ".join(f"`{str(a).lower() if isinstance(a, bool) else a}`" for a in arguments)
     if annotation in _SIMPLE:
         return _SIMPLE[annotation]
     return "`{per_second, burst_count}`" if _is_rate(annotation) else "block"

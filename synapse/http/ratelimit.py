@@ -58,6 +58,11 @@ class Buckets:
         if len(self._empty_at) > self._max_keys:
             self._forget(now)
 
+    def take_back(self, key: str) -> None:
+        """Counts one less."""
+        if self._interval is not None and key in self._empty_at:
+            self._empty_at[key] -= self._interval
+
     def __len__(self) -> int:
         return len(self._empty_at)
 
@@ -96,6 +101,12 @@ class RateLimits:
         buckets = self._of(limit)
         if buckets is not None:
             buckets.add(key)
+
+    def forgive(self, limit: str, key: str) -> None:
+        """Takes back what `count` counted of `key`: it turned out to be nothing that is to be limited."""
+        buckets = self._of(limit)
+        if buckets is not None:
+            buckets.take_back(key)
 
     def _of(self, limit: str) -> Buckets | None:
         if limit not in self._buckets:

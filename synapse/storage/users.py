@@ -91,6 +91,10 @@ class UserStore:
     async def set_password_hash(self, user_id: str, password_hash: str | None) -> None:
         await self._db.write("users.set_password_hash", _set_password_hash, user_id, password_hash)
 
+    async def replace_password_hash(self, user_id: str, old: str, new: str) -> None:
+        """Another hash of the same password; nothing is done where the user has another password by now."""
+        await self._db.write("users.replace_password_hash", _replace_password_hash, user_id, old, new)
+
 
 def _erased(txn: Transaction, user_ids: list[str]) -> set[str]:
     txn.execute("SELECT user_id FROM users WHERE user_id = ANY(%s) AND erased", (user_ids,))
@@ -168,3 +172,7 @@ def _is_ours(txn: Transaction, session: NewSession) -> bool:
 
 def _set_password_hash(txn: Transaction, user_id: str, password_hash: str | None) -> None:
     txn.execute("UPDATE users SET password_hash = %s WHERE user_id = %s", (password_hash, user_id))
+
+
+def _replace_password_hash(txn: Transaction, user_id: str, old: str, new: str) -> None:
+    txn.execute("UPDATE users SET password_hash = %s WHERE user_id = %s AND password_hash = %s", (new, user_id, old))

@@ -57,7 +57,7 @@ async def test_nobody_gets_in_any_more(server: TestServer) -> None:
     await deactivate(alice)
     assert await alice.refused("GET", "/account/whoami") == (401, "M_UNKNOWN_TOKEN")
     for password in (PASSWORD, "wrong"):
-        assert await login(server.client, alice, password) == (403, "M_USER_DEACTIVATED")
+        assert await login(server.client, alice, password) == (403, "M_FORBIDDEN")
     body = {"username": "alice", "password": PASSWORD, "auth": {"type": "m.login.dummy"}}
     code, answer = await server.client.post(f"{V3}/register", body)
     assert (code, answer["errcode"]) == (400, "M_USER_IN_USE")
@@ -103,7 +103,7 @@ async def test_who_has_no_session_any_more_gives_the_password(server: TestServer
     assert (code, answer["errcode"]) == (403, "M_FORBIDDEN")
     code, answer = await server.client.post(f"{V3}{PATH}", {"auth": {**proof(alice), "session": asked["session"]}})
     assert (code, answer) == (200, {"id_server_unbind_result": "success"})
-    assert await login(server.client, alice) == (403, "M_USER_DEACTIVATED")
+    assert await login(server.client, alice) == (403, "M_FORBIDDEN")
     assert (await login(server.client, bob))[0] == 200
 
 
@@ -196,4 +196,4 @@ async def test_workers_let_nobody_in_either(database_settings: PoolSettings) -> 
         await hs.caught_up()
         code, answer = await hs["synchrotron"].client.get(f"{V3}/sync", alice.token)
         assert (code, answer["errcode"]) == (401, "M_UNKNOWN_TOKEN")
-        assert await login(hs["client_reader"].client, alice) == (403, "M_USER_DEACTIVATED")
+        assert await login(hs["client_reader"].client, alice) == (403, "M_FORBIDDEN")

@@ -205,8 +205,8 @@ async def test_wrong_user_and_wrong_password_look_the_same(server: Server) -> No
         ({"type": "m.login.token", "token": "x"}, "M_UNKNOWN"),
         ({"type": "m.login.password"}, "M_MISSING_PARAM"),
         ({"type": "m.login.password", "identifier": 5}, "M_BAD_JSON"),
-        ({"type": "m.login.password", "identifier": {}}, "M_UNKNOWN"),
-        ({"type": "m.login.password", "identifier": {"type": "m.id.phone"}}, "M_UNKNOWN"),
+        ({"type": "m.login.password", "identifier": {}}, "M_MISSING_PARAM"),
+        ({"type": "m.login.password", "identifier": {"type": "m.id.dog"}}, "M_UNKNOWN"),
         ({"type": "m.login.password", "identifier": {"type": "m.id.user"}}, "M_MISSING_PARAM"),
         ({"type": "m.login.password", "identifier": {"type": "m.id.user", "user": 5}}, "M_BAD_JSON"),
         ({"type": "m.login.password", "user": "alice"}, "M_MISSING_PARAM"),
@@ -262,7 +262,7 @@ async def test_deactivated_and_locked_accounts(server: Server, database: Databas
     await database.write("test", mark, "deactivated")
     server.caches.invalidate("access_token", hash_token(token).hex())
     assert error(await server.call("GET", "/account/whoami", user=token)) == (401, "M_UNKNOWN_TOKEN")
-    assert error(await server.login("alice")) == (403, "M_USER_DEACTIVATED")
+    assert error(await server.login("alice")) == (403, "M_FORBIDDEN")
 
 
 # -- tokens ------------------------------------------------------------------------------------------------------------
