@@ -208,7 +208,7 @@ class Accounts:
 
     @cached_property
     def registration(self) -> Registration:
-        from synapse.handlers.registration import Registration
+        from synapse.handlers.registration import Registration, RegistrationOptions
 
         config = self._config.registration
         return Registration(
@@ -218,8 +218,11 @@ class Accounts:
             self._hs.main,
             self._clock,
             self._server_name,
-            enabled=config.enable_registration,
-            guests=config.allow_guest_access,
+            RegistrationOptions(
+                enabled=config.enable_registration,
+                guests=config.allow_guest_access,
+                hides_taken=self._config.signing_up.inhibit_user_in_use_error,
+            ),
         )
 
     @cached_property
@@ -227,7 +230,7 @@ class Accounts:
         from synapse.handlers.guest_upgrade import GuestUpgrade
 
         sessions, changes, main = self._hs.sessions.new_sessions, self.device_changes, self._hs.main
-        return GuestUpgrade(self.users, sessions, self.authenticator, changes, main)
+        return GuestUpgrade(self.users, sessions, self.authenticator, changes, main, self._clock)
 
     @cached_property
     def proving(self) -> Proving:

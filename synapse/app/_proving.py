@@ -9,9 +9,13 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from synapse.app._accounts import Accounts, Foundation
-    from synapse.handlers.ui_auth import UiAuth
+    from synapse.handlers.registration_tokens import RegistrationTokens
+    from synapse.handlers.ui_auth import Flows, UiAuth
     from synapse.handlers.ui_stages.types import Stage
+    from synapse.http.outside import OutsideClient
 
 
 class Proving:
@@ -47,4 +51,53 @@ class Proving:
                 self._hs.sessions.password_login, accounts.users, enabled=registration.password_config.for_proof
             ),
             DummyStage(),
+            *self._registration_stages(),
         )
+
+    # -- registering -------------------------------------------------------------------------------------------------
+
+    def _registration_stages(self) -> Iterator[Stage]:
+        options = self._config.signing_up
+        if options.registration_requires_token:
+            from synapse.handlers.ui_stages.registration_token import RegistrationTokenStage
+
+            yield RegistrationTokenStage(self.registration_tokens)
+        if options.recaptcha_public_key and options.recaptcha_private_key:
+            from synapse.handlers.ui_stages.recaptcha import RecaptchaStage
+
+            public, private, api = (
+                *(options.recaptcha_public_key, options.recaptcha_private_key),
+                options.recaptcha_siteverify_api,
+            )
+            yield RecaptchaStage(lambda: self._captcha_client, public, private, api)
+
+    @cached_property
+    def registration_flows(self) -> Flows:
+        """What those who register have to prove."""
+        from synapse.handlers.registration_flows import Asked, registration_flows
+
+        options = self._config.signing_up
+        return registration_flows(
+            Asked(
+                token=options.registration_requires_token,
+                captcha=options.enable_registration_captcha,
+                terms=False,
+                offered=frozenset(),
+                required=frozenset(options.registrations_require_3pid),
+            )
+        )
+
+    @cached_property
+    def registration_tokens(self) -> RegistrationTokens:
+        from synapse.handlers.registration_tokens import RegistrationTokens
+        from synapse.storage.registration_tokens import RegistrationTokenStore
+
+        return RegistrationTokens(RegistrationTokenStore(self._hs.database), self._hs.reactor)
+
+    @cached_property
+    def _captcha_client(self) -> OutsideClient:
+        """Where it goes, the configuration alone says: to private addresses, too."""
+        from synapse.http.addresses import AddressFilter
+        from synapse.http.outside import OutsideClient, Trust
+
+        return OutsideClient(self._hs.reactor, AddressFilter((), ()), Trust())

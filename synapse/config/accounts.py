@@ -59,8 +59,8 @@ class RegistrationConfig(Section, frozen=True, kw_only=True):
     enable_registration_without_verification: Annotated[
         bool,
         Doc(
-            "Has to be true as well, to say that you know that such registrations prove nothing, and "
-            "that bots will find them."
+            "Has to be true as well where nothing is asked of those who register (an address, a token, a captcha), to "
+            "say that you know that such registrations prove nothing, and that bots will find them."
         ),
     ] = False
     allow_guest_access: Annotated[bool, Doc("Whether people may look around without an account.")] = False

@@ -16,6 +16,7 @@ from synapse.config.contacts import check_contacts
 from synapse.config.errors import ConfigError
 from synapse.config.listeners import Listener, bracketed, is_loopback
 from synapse.config.options import nearest
+from synapse.config.proving import check_signing_up
 
 if TYPE_CHECKING:
     from synapse.config.root import Config
@@ -309,9 +310,7 @@ def _registration(config: Config, place: Place) -> None:
     if not 8192 * argon2.parallelism <= argon2.memory_cost <= 4 << 30:
         option = "password_config.argon2.memory_cost"
         _fail(place, option, f"is {argon2.memory_cost} bytes", "write a size from 8K for each lane to 4G, such as 64M")
-    if options.enable_registration and not options.enable_registration_without_verification:
-        remedy = "set enable_registration_without_verification: true to allow this, or enable_registration: false"
-        _fail(place, "enable_registration", "is true, and nothing would be asked of those who register", remedy)
+    check_signing_up(config, place)
 
 
 def _sessions(config: Config, place: Place) -> Iterator[str]:

@@ -56,6 +56,9 @@ class RatelimitConfig(Section, frozen=True, kw_only=True):
 
     rc_message: Annotated[RateLimit, Doc("Events that a user sends.")] = _rate(10.0, 50)
     rc_registration: Annotated[RateLimit, Doc("Registrations, by address of the client.")] = _rate(0.17, 5)
+    rc_registration_token_validity: Annotated[
+        RateLimit, Doc("Questions whether a registration token is good, by address of the client.")
+    ] = _rate(0.1, 5)
     rc_login: Annotated[LoginLimits, Doc("Logins.")] = LoginLimits()
     rc_login_token: Annotated[RateLimit, Doc("Login tokens that a user gets for other devices.")] = _rate(1 / 60, 5)
     rc_joins: Annotated[JoinLimits, Doc("Joins.")] = JoinLimits()

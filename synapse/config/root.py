@@ -34,6 +34,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     logging: sections.LoggingConfig
     keys: sections.KeysConfig
     registration: accounts.RegistrationConfig
+    signing_up: proving.SigningUpConfig
     ui_auth: proving.UiAuthConfig
     sessions: sessions.SessionsConfig
     templates: accounts.TemplatesConfig

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 
 from synapse.api.errors import MatrixError, forbidden, missing_param
 from synapse.handlers.new_sessions import DeviceRequest, LoggedIn
-from synapse.handlers.registration import NewAccount, in_use
+from synapse.handlers.registration import NewAccount, honoured, in_use
 from synapse.replication.calls import Call
+from synapse.storage.registration_proofs import NO_PROOFS, Proofs
+from synapse.storage.users import GuestToUpgrade
 
 if TYPE_CHECKING:
     from synapse.handlers.auth import Authenticator
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from synapse.http.request import Request
     from synapse.replication.calls import MainProcess
     from synapse.storage.users import UserStore
+    from synapse.util.clock import Clock
 
 UPGRADE = Call("accounts.upgrade_guest", NewAccount, bool)
 
@@ -34,7 +37,9 @@ class GuestUpgrade:
         authenticator: Authenticator,
         changes: DeviceChanges,
         main: MainProcess,
+        clock: Clock,
     ) -> None:
+        self._clock = clock
         self._users = users
         self._sessions = sessions
         self._authenticator = authenticator
@@ -55,18 +60,27 @@ class GuestUpgrade:
         return guest.user_id
 
     async def upgrade(
-        self, user_id: str, password_hash: str | None, device: DeviceRequest | None, *, refresh: bool = False
+        self,
+        user_id: str,
+        password_hash: str | None,
+        device: DeviceRequest | None,
+        *,
+        refresh: bool = False,
+        proofs: Proofs = NO_PROOFS,
     ) -> LoggedIn:
         """Gives the guest a password, ends its sessions, and logs in with `device` unless it is None."""
         answer, session = LoggedIn.without_session(user_id), None
         if device is not None:
             session, answer = self._sessions.draft(user_id, device, refresh=refresh)
-        if not await self._main(UPGRADE, NewAccount(user_id=user_id, password_hash=password_hash, session=session)):
+        account = NewAccount(user_id=user_id, password_hash=password_hash, session=session, proofs=proofs)
+        if not await self._main(UPGRADE, account):
             raise in_use()
         return answer
 
     async def _upgrade(self, account: NewAccount) -> bool:
-        gone = await self._users.upgrade_guest(account.user_id, account.password_hash, account.session)
+        now = int(self._clock.seconds() * 1000)
+        guest = GuestToUpgrade(account.user_id, account.password_hash, account.session, account.proofs, now)
+        gone = await honoured(self._users.upgrade_guest(guest))
         if gone is None:
             return False
         await self._authenticator.forget(gone.tokens)

@@ -6,15 +6,25 @@ An account is made in the main process, so that names are unique and the news of
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import msgspec
 
-from synapse.api.errors import Codes, MatrixError, forbidden, guest_access_forbidden, invalid_param
+from synapse.api.constants import LoginTypes
+from synapse.api.errors import Codes, MatrixError, forbidden, guest_access_forbidden, invalid_param, unknown
 from synapse.api.identifiers import check_new_user_id, random_letters
 from synapse.handlers.new_sessions import DeviceRequest, LoggedIn
 from synapse.replication.calls import Call
 from synapse.storage.access_tokens import NewSession
+from synapse.storage.registration_proofs import (
+    NO_PROOFS,
+    Address,
+    AddressTaken,
+    Proofs,
+    SessionGone,
+    TokenUsedUp,
+)
 from synapse.storage.users import NewUser
 
 if TYPE_CHECKING:
@@ -38,17 +48,32 @@ class NewAccount(msgspec.Struct, frozen=True, kw_only=True):
     display_name: str | None = None
     session: NewSession | None = None
     is_guest: bool = False
+    proofs: Proofs = NO_PROOFS
 
 
-CREATE_ACCOUNT: Final = Call("accounts.create", NewAccount, bool)
+class RegistrationOptions(NamedTuple):
+    """Who may register.
+
+    `enabled`: whether anybody may; the shared secret works regardless. `guests`: whether anybody may have a guest's
+    account. `hides_taken`: whether it is only told at the end that a name is taken.
+    """
+
+    enabled: bool
+    guests: bool
+    hides_taken: bool = False
+
+
+class Made(msgspec.Struct, frozen=True):
+    """Whose account it is, which the same session may have made before; None where the name is taken."""
+
+    user_id: str | None
+
+
+CREATE_ACCOUNT: Final = Call("accounts.create", NewAccount, Made)
 
 
 class Registration:
-    """Makes accounts, from any process.
-
-    :param enabled: whether anybody may register; the shared secret works regardless.
-    :param guests: whether anybody may have a guest's account.
-    """
+    """Makes accounts, from any process."""
 
     def __init__(
         self,
@@ -58,9 +83,7 @@ class Registration:
         main: MainProcess,
         clock: Clock,
         server_name: str,
-        *,
-        enabled: bool,
-        guests: bool,
+        options: RegistrationOptions,
     ) -> None:
         self._users = users
         self._sessions = sessions
@@ -68,25 +91,29 @@ class Registration:
         self._main = main
         self._clock = clock
         self._server_name = server_name
-        self._enabled = enabled
-        self._guests = guests
+        self._options = options
         main.expose(CREATE_ACCOUNT, self._create)
 
     def check_enabled(self) -> None:
         """Raises 403 M_FORBIDDEN where registration is switched off."""
-        if not self._enabled:
+        if not self._options.enabled:
             raise forbidden("Registration is disabled on this server; ask its administrator for an account.")
 
-    async def check_available(self, username: str) -> str:
-        """The user id that the name would have.
+    async def check_available(self, username: str | None) -> None:
+        """Whether somebody could have that name; with None, one that is made up.
 
-        Raises 400 M_INVALID_USERNAME or M_USER_IN_USE, and what `AccountRules.check_registration` raises.
+        Raises 400 M_INVALID_USERNAME; M_USER_IN_USE, unless that is kept secret from who only asks; and what
+        `AccountRules.check_registration` raises.
         """
-        user_id = check_new_user_id(username.lower(), self._server_name)
+        user_id = None if username is None else self._user_id(username)
         await self._rules.check_registration(user_id)
+        if user_id is None or self._options.hides_taken:
+            return
         if await self._users.get(user_id) is not None:
             raise in_use()
-        return user_id
+
+    def _user_id(self, username: str) -> str:
+        return check_new_user_id(username.lower(), self._server_name)
 
     async def register(
         self,
@@ -98,14 +125,18 @@ class Registration:
         admin: bool = False,
         user_type: str | None = None,
         display_name: str | None = None,
+        proofs: Proofs = NO_PROOFS,
     ) -> LoggedIn:
         """Makes an account, and logs in with `device` unless it is None. Without a name, one is made up.
 
-        Raises 400: M_INVALID_USERNAME, M_USER_IN_USE, M_INVALID_PARAM.
+        A session of interactive authentication (`proofs.session_id`) makes one account; asked again, it logs in.
+
+        Raises 400: M_INVALID_USERNAME, M_USER_IN_USE, M_INVALID_PARAM; what `AccountRules.check_registration` raises.
         """
         if user_type is not None and user_type not in USER_TYPES:
             raise invalid_param(f"'user_type' must be one of {', '.join(sorted(USER_TYPES))}.")
-        user_id = None if username is None else await self.check_available(username)
+        user_id = None if username is None else self._user_id(username)
+        await self._rules.check_registration(user_id, [(one.medium, one.address) for one in proofs.addresses])
         while True:
             account_id = user_id or self._made_up()
             answer, session = LoggedIn.without_session(account_id), None
@@ -118,41 +149,78 @@ class Registration:
                 user_type=user_type,
                 display_name=display_name,
                 session=session,
+                proofs=proofs,
             )
-            if await self._main(CREATE_ACCOUNT, account):
+            made = (await self._main(CREATE_ACCOUNT, account)).user_id
+            if made == account_id:
                 return answer
+            if made is not None:
+                return await self.log_in_again(made, device, refresh=refresh)
             if user_id is not None:
                 raise in_use()
 
+    async def log_in_again(self, user_id: str, device: DeviceRequest | None, *, refresh: bool) -> LoggedIn:
+        """The answer to who has registered an account just now and did not hear of it."""
+        if device is None:
+            return LoggedIn.without_session(user_id)
+        return await self._sessions.begin(user_id, device, refresh=refresh)
+
     async def register_guest(self, device_name: str | None) -> LoggedIn:
         """An account without a password, with the rights of a guest. Raises 403 M_GUEST_ACCESS_FORBIDDEN."""
-        if not self._guests:
+        if not self._options.guests:
             raise guest_access_forbidden("This server has no guest accounts.")
         device = DeviceRequest(initial_device_display_name=device_name)
         while True:
             user_id = self._made_up()
             session, answer = self._sessions.draft_of_guest(user_id, device)
             account = NewAccount(user_id=user_id, password_hash=None, session=session, is_guest=True)
-            if await self._main(CREATE_ACCOUNT, account):
+            if (await self._main(CREATE_ACCOUNT, account)).user_id is not None:
                 return answer
 
     def _made_up(self) -> str:
         return f"@{random_letters(10, _ALPHABET)}:{self._server_name}"
 
-    async def _create(self, account: NewAccount) -> bool:
+    async def _create(self, account: NewAccount) -> Made:
         now = int(self._clock.seconds() * 1000)
-        return await self._users.create(
-            NewUser(
-                account.user_id,
-                account.password_hash,
-                now,
-                account.display_name or account.user_id[1:].partition(":")[0],
-                account.admin,
-                account.user_type,
-                account.session,
-                account.is_guest,
-            )
+        user = NewUser(
+            account.user_id,
+            account.password_hash,
+            now,
+            account.display_name or account.user_id[1:].partition(":")[0],
+            account.admin,
+            account.user_type,
+            account.session,
+            account.is_guest,
+            account.proofs,
         )
+        return Made(await honoured(self._users.create(user)))
+
+
+T = TypeVar("T")
+
+
+async def honoured(making: Awaitable[T]) -> T:
+    """What comes of an account in the making; raises 400 or 403 where something that was proven holds no more."""
+    try:
+        return await making
+    except SessionGone:
+        raise unknown("The session is not known, or it has expired; begin again without 'auth'.") from None
+    except TokenUsedUp:
+        raise forbidden("The registration token has been used up or withdrawn meanwhile.") from None
+    except AddressTaken:
+        sentence = "The address that you have proven to have is another account's."
+        raise MatrixError(400, Codes.THREEPID_IN_USE, sentence) from None
+
+
+def proofs_of(session_id: str | None, proven: dict[str, Any]) -> Proofs:
+    """What the account is to remember of what the stages proved."""
+    found = [proven[kind] for kind in (LoginTypes.EMAIL_IDENTITY, LoginTypes.MSISDN) if kind in proven]
+    return Proofs(
+        session_id,
+        proven.get(LoginTypes.REGISTRATION_TOKEN),
+        tuple(Address(one["medium"], one["address"], one["validated_ts"]) for one in found),
+        proven.get(LoginTypes.TERMS),
+    )
 
 
 def in_use() -> MatrixError:

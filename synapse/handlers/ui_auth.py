@@ -48,6 +48,7 @@ class Proven(NamedTuple):
     body: dict[str, Any]
     proofs: dict[str, Any]
     password_hash: str | None
+    session_id: str | None = None  # of an operation that keeps its session
 
 
 class AuthenticationNeeded(MatrixError):
@@ -145,7 +146,8 @@ class UiAuth:
         if failure is None and any(set(flow) <= completed.keys() for flow in flows):
             password_hash = await self._finish(operation, session, body)
             await self._note_freshness(operation, request, completed)
-            return Proven(body, completed, password_hash)
+            kept = session.session_id if session is not None and operation.keeps_session else None
+            return Proven(body, completed, password_hash, kept)
         if session is None:
             session = await self._begin(operation, body)
             for stage, result in completed.items():
@@ -161,11 +163,11 @@ class UiAuth:
             raise bad_json("The key 'auth.type' must be a string.")
         stage = self._stages.get(kind)
         mine = [flow for flow in flows if kind in flow]
-        if stage is None or not mine:
+        if stage is None or (not mine and not attempt.operation.takes_any):
             raise unknown(f"The authentication type '{kind[:80]}' cannot be used here.")
         if kind in completed:  # such stages cannot be retried; the answer is what it was
             return {}
-        if not any(completed.keys() >= set(flow[: flow.index(kind)]) for flow in mine):
+        if mine and not any(completed.keys() >= set(flow[: flow.index(kind)]) for flow in mine):
             raise MatrixError(401, Codes.FORBIDDEN, "The stages of a flow must be completed in their order.")
         result = await stage.check(auth, attempt)
         if attempt.session_id is not None:
@@ -212,8 +214,8 @@ class UiAuth:
             kept = await self._hash_of(operation, body)
         elif password is not None and not await self._passwords.matches(password, kept):
             raise forbidden("The password has changed since the session was begun.")
-        if not await self._store.delete(session.session_id):
-            raise unknown("The session has been used already; begin again without 'auth'.")
+        if not operation.keeps_session and not await self._store.delete(session.session_id):
+            raise used_already()
         return kept
 
     async def _hash_of(self, operation: Operation, body: dict[str, Any]) -> str | None:
@@ -237,6 +239,10 @@ class UiAuth:
 
     def _now(self) -> int:
         return int(self._clock.seconds() * 1000)
+
+
+def used_already() -> MatrixError:
+    return unknown("The session has been used already; begin again without 'auth'.")
 
 
 def _session_id(auth: dict[str, Any]) -> str | None:

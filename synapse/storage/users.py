@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from synapse.storage import devices, user_directory
+from synapse.storage import devices, registration_proofs, user_directory
 from synapse.storage.access_tokens import NewSession, insert_session
+from synapse.storage.registration_proofs import NO_PROOFS, Proofs
 
 if TYPE_CHECKING:
     from synapse.storage.database import Database, Transaction
@@ -46,6 +47,17 @@ class NewUser(NamedTuple):
     user_type: str | None = None
     session: NewSession | None = None
     is_guest: bool = False
+    proofs: Proofs = NO_PROOFS
+
+
+class GuestToUpgrade(NamedTuple):
+    """A guest who is to be a user like others, with the given session and no other. `now` in milliseconds."""
+
+    user_id: str
+    password_hash: str | None
+    session: NewSession | None
+    proofs: Proofs
+    now: int
 
 
 _COLUMNS = (
@@ -75,18 +87,20 @@ class UserStore:
         """Those of these users who are guests."""
         return await self._db.read("users.guests_among", _guests_among, user_ids) if user_ids else set()
 
-    async def create(self, user: NewUser) -> bool:
-        """Makes the account, its profile and its first session; False, and nothing done, if the name is taken."""
+    async def create(self, user: NewUser) -> str | None:
+        """Makes the account, its profile and its first session; whose account it is, which can be another that the same
+        session of interactive authentication made before. None, and nothing done, if the name is taken.
+
+        Raises what `registration_proofs` raises.
+        """
         return await self._db.write("users.create", _create, user)
 
-    async def upgrade_guest(
-        self, user_id: str, password_hash: str | None, session: NewSession | None
-    ) -> devices.Deleted | None:
-        """Makes a guest a user like others, who has the given session and no other; what went of devices and tokens.
+    async def upgrade_guest(self, guest: GuestToUpgrade) -> devices.Deleted | None:
+        """Upgrades a guest; what went of devices and tokens. None, and nothing done, if there is no such guest.
 
-        None, and nothing done, if there is no such guest.
+        Raises what `registration_proofs` raises.
         """
-        return await self._db.write("users.upgrade_guest", _upgrade_guest, user_id, password_hash, session)
+        return await self._db.write("users.upgrade_guest", _upgrade_guest, guest)
 
     async def set_password_hash(self, user_id: str, password_hash: str | None) -> None:
         await self._db.write("users.set_password_hash", _set_password_hash, user_id, password_hash)
@@ -117,7 +131,10 @@ def _guests_among(txn: Transaction, user_ids: list[str]) -> set[str]:
     return {user_id for (user_id,) in txn.rows()}
 
 
-def _create(txn: Transaction, user: NewUser) -> bool:
+def _create(txn: Transaction, user: NewUser) -> str | None:
+    earlier = registration_proofs.earlier_account(txn, user.proofs)
+    if earlier is not None:
+        return earlier
     txn.execute(
         """
         WITH made AS (
@@ -140,22 +157,23 @@ def _create(txn: Transaction, user: NewUser) -> bool:
         ),
     )
     if txn.one_or_none() is None:
-        return user.session is not None and _is_ours(txn, user.session)
+        return user.user_id if user.session is not None and _is_ours(txn, user.session) else None
+    registration_proofs.apply(txn, user.user_id, user.proofs, user.created_ts)
     user_directory.put(txn, [user_directory.DirectoryUser(user.user_id, user.display_name, None)])
     if user.session is not None:
         insert_session(txn, user.session)
-    return True
+    return user.user_id
 
 
-def _upgrade_guest(
-    txn: Transaction, user_id: str, password_hash: str | None, session: NewSession | None
-) -> devices.Deleted | None:
+def _upgrade_guest(txn: Transaction, guest: GuestToUpgrade) -> devices.Deleted | None:
+    user_id, session = guest.user_id, guest.session
     txn.execute(
         "UPDATE users SET is_guest = false, password_hash = %s WHERE user_id = %s AND is_guest RETURNING true",
-        (password_hash, user_id),
+        (guest.password_hash, user_id),
     )
     if txn.one_or_none() is None:
         return devices.Deleted([], []) if session is not None and _is_ours(txn, session) else None
+    registration_proofs.apply(txn, user_id, guest.proofs, guest.now)
     if session is None:
         return devices.delete(txn, user_id, None)
     gone = devices.delete_others(txn, user_id, session.device_id, None)

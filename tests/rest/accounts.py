@@ -16,6 +16,7 @@ from synapse.app._extras import Extras
 from synapse.app._sessions import Sessions
 from synapse.app._sso import SignOn
 from synapse.config.root import from_options
+from synapse.handlers.new_sessions import DeviceRequest
 from synapse.http.ratelimit import RateLimits
 from synapse.replication.calls import LocalMain
 from synapse.replication.notifier import Notifier
@@ -34,6 +35,8 @@ START = 1_700_000_000
 MOUNTED = (
     *(
         "register",
+        "registration_token_validity",
+        "admin_registration_tokens",
         "login",
         "devices",
         "account_password",
@@ -158,3 +161,14 @@ def error(reply: Reply) -> tuple[int, str]:
     """Status and errcode; every error has a sentence."""
     assert isinstance(reply.json.get("error"), str), reply
     return reply.code, reply.errcode
+
+
+async def admin_of(server: Server) -> str:
+    """An access token of the administrator `boss`, who is made when first asked for."""
+    accounts, device = server.accounts, DeviceRequest()
+    if await accounts.users.get("@boss:test") is None:
+        made = await accounts.registration.register("boss", None, device, admin=True)
+    else:
+        made = await server.sessions.new_sessions.begin("@boss:test", device, refresh=False)
+    assert made.access_token is not None
+    return made.access_token

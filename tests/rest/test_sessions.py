@@ -38,7 +38,7 @@ async def test_registration_asks_for_proof_and_then_logs_in(server: Server) -> N
     who = await server.call("GET", "/account/whoami", user=done.json["access_token"])
     assert who.json == {"user_id": ALICE, "device_id": done.json["device_id"], "is_guest": False}
     again = await server.call("POST", "/register", {"username": "bob", "auth": auth})
-    assert error(again) == (400, "M_UNKNOWN"), "a session serves once"
+    assert error(again) == (403, "M_FORBIDDEN"), "a session is for one account"
 
 
 @pytest_twisted.ensureDeferred

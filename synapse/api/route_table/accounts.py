@@ -32,6 +32,14 @@ ENDPOINTS = (
     Endpoint(
         "register_available", f"{_C}/register/available", ("GET",), CLIENT, auth=Auth.NONE, ratelimit="rc_registration"
     ),
+    Endpoint(
+        "registration_token_validity",
+        f"{_C}/register/m.login.registration_token/validity",
+        ("GET",),
+        ("v1",),
+        auth=Auth.NONE,
+        ratelimit="rc_registration_token_validity",
+    ),
     Endpoint("login_flows", f"{_C}/login", ("GET",), CLASSIC, (workers.LOGIN,), auth=Auth.NONE),
     Endpoint(
         "login", f"{_C}/login", ("POST",), CLASSIC, (workers.LOGIN,), auth=Auth.NONE, ratelimit="rc_login.address"

@@ -75,8 +75,19 @@ _REPORTS = tuple(
     )
 )
 
+_TOKENS = f"{_ADMIN}/registration_tokens"
+
+_REGISTRATION_TOKENS = (
+    Endpoint("admin_registration_tokens", _TOKENS, _GET, auth=Auth.ADMIN),
+    Endpoint("admin_registration_token_new", f"{_TOKENS}/new", _POST, auth=Auth.ADMIN),
+    Endpoint("admin_registration_token_get", f"{_TOKENS}/{{token}}", _GET, auth=Auth.ADMIN),
+    Endpoint("admin_registration_token_set", f"{_TOKENS}/{{token}}", ("PUT",), auth=Auth.ADMIN),
+    Endpoint("admin_registration_token_delete", f"{_TOKENS}/{{token}}", ("DELETE",), auth=Auth.ADMIN),
+)
+
 ADMIN = (
     *_REPORTS,
+    *_REGISTRATION_TOKENS,
     Endpoint(
         "admin_allow_cross_signing_replacement",
         f"{_ADMIN}/users/{{user_id}}/_allow_cross_signing_replacement_without_uia",

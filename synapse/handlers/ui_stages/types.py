@@ -18,6 +18,8 @@ class Operation(NamedTuple):
     user_id: str | None  # who has to prove to be themselves; None where nobody is logged in yet
     reusable: bool = False
     password: str | None = None  # the parameter that has a password to be set
+    keeps_session: bool = False  # the operation itself sees to it that a session serves once
+    takes_any: bool = False  # stages that it does not ask for can be passed as well; they count for nothing
 
 
 class Attempt(NamedTuple):

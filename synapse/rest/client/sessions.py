@@ -1,90 +1,21 @@
-"""Endpoints for accounts and sessions: registering, logging in and out, and who is logged in.
+"""Endpoints for accounts and sessions: logging in and out, and who is logged in.
 
-Client-server API, "Account registration", "Login", "Current account information".
+Client-server API, "Login", "Current account information".
 """
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
-from synapse.api.constants import LoginTypes
-from synapse.api.errors import bad_json
 from synapse.handlers.auth import Authenticator
 from synapse.handlers.devices import Devices
-from synapse.handlers.guest_upgrade import GuestUpgrade
 from synapse.handlers.login import Login
-from synapse.handlers.new_sessions import DeviceRequest, LoggedIn
-from synapse.handlers.passwords import check_acceptable
+from synapse.handlers.new_sessions import LoggedIn
 from synapse.handlers.refresh import Refresh, Refreshed
-from synapse.handlers.registration import Registration
-from synapse.handlers.ui_auth import Operation, UiAuth
-from synapse.http.body import convert
 from synapse.http.server import Request, serves
 from synapse.storage.access_tokens import AccessTokenStore
-
-_FLOWS: Final = [[LoginTypes.DUMMY]]
-
-
-class RegisterBody(msgspec.Struct, frozen=True, kw_only=True):
-    """The body of `POST /register`, without `auth`."""
-
-    username: str | None = None
-    password: str | None = None
-    device_id: str | None = None
-    initial_device_display_name: str | None = None
-    inhibit_login: bool = False
-    guest_access_token: str | None = None  # of the guest whose account is to become a full one
-    refresh_token: bool = False  # whether the client could use one; it is not obliged to get one
-
-    def device(self) -> DeviceRequest | None:
-        if self.inhibit_login:
-            return None
-        return DeviceRequest(device_id=self.device_id, initial_device_display_name=self.initial_device_display_name)
-
-
-class Register:
-    """`/register`."""
-
-    def __init__(self, registration: Registration, guests: GuestUpgrade, ui_auth: UiAuth) -> None:
-        self._registration = registration
-        self._guests = guests
-        self._ui_auth = ui_auth
-
-    @serves("register")
-    async def register(self, request: Request) -> LoggedIn:
-        body = request.json_object(allow_empty=True)
-        if request.choice_arg("kind", ("user", "guest"), "user") == "guest":
-            name = body.get("initial_device_display_name")
-            if name is not None and not isinstance(name, str):
-                raise bad_json("The field 'initial_device_display_name' must be a string.")
-            return await self._registration.register_guest(name)
-        self._registration.check_enabled()
-        await self._check(convert(body, RegisterBody), request)
-        operation = Operation("POST", "register", "register an account", None, password="password")
-        proven = await self._ui_auth.check(operation, body, _FLOWS, request)
-        wanted = convert(proven.body, RegisterBody)
-        hash_, device, refresh = proven.password_hash, wanted.device(), wanted.refresh_token
-        if wanted.guest_access_token is not None:
-            user_id = await self._guests.check(wanted.username, wanted.guest_access_token, request)
-            return await self._guests.upgrade(user_id, hash_, device, refresh=refresh)
-        return await self._registration.register(wanted.username, hash_, device, refresh=refresh)
-
-    async def _check(self, body: RegisterBody, request: Request) -> None:
-        """Whatever is wrong is said before the client is sent through the stages."""
-        if body.guest_access_token is not None:
-            await self._guests.check(body.username, body.guest_access_token, request)
-        elif body.username is not None:
-            await self._registration.check_available(body.username)
-        if body.password is not None:
-            check_acceptable(body.password)
-
-    @serves("register_available")
-    async def available(self, request: Request) -> dict[str, Any]:
-        self._registration.check_enabled()
-        await self._registration.check_available(request.required_arg("username"))
-        return {"available": True}
 
 
 class RefreshBody(msgspec.Struct, frozen=True):

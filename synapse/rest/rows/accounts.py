@@ -14,9 +14,23 @@ if TYPE_CHECKING:
 
 
 def _register(hs: Homeserver) -> object:
-    from synapse.rest.client.sessions import Register
+    from synapse.rest.client.register import Register
 
-    return Register(hs.accounts.registration, hs.accounts.guest_upgrade, hs.accounts.ui_auth)
+    accounts = hs.accounts
+    flows = accounts.proving.registration_flows
+    return Register(accounts.registration, accounts.guest_upgrade, accounts.ui_auth, flows, hs.reactor)
+
+
+def _registration_token_validity(hs: Homeserver) -> object:
+    from synapse.rest.client.register import RegistrationTokenValidity
+
+    return RegistrationTokenValidity(hs.accounts.registration, hs.accounts.proving.registration_tokens)
+
+
+def _admin_registration_tokens(hs: Homeserver) -> object:
+    from synapse.rest.admin.registration_tokens import AdminRegistrationTokens
+
+    return AdminRegistrationTokens(hs.accounts.proving.registration_tokens)
 
 
 def _sessions(hs: Homeserver) -> object:
@@ -132,6 +146,14 @@ def _presence_stub(hs: Homeserver) -> object:
 
 ROWS: tuple[Row, ...] = (
     Row(("register", "register_available"), _register),
+    Row(("registration_token_validity",), _registration_token_validity),
+    Row(
+        (
+            *("admin_registration_tokens", "admin_registration_token_new", "admin_registration_token_get"),
+            *("admin_registration_token_set", "admin_registration_token_delete"),
+        ),
+        _admin_registration_tokens,
+    ),
     Row(("login_flows", "login", "refresh", "logout", "logout_all", "whoami"), _sessions),
     Row(("login_get_token",), _login_token),
     Row(("admin_register_nonce", "admin_register"), _admin_register),

@@ -123,6 +123,16 @@ CREATE TABLE fresh_authentications (
     PRIMARY KEY (user_id, device_id)
 );
 
+-- Who knows one may register. How often one is in use just now is in ui_auth_sessions.
+CREATE TABLE registration_tokens (
+    token text PRIMARY KEY,
+    uses_allowed bigint,                 -- NULL: any number
+    completed bigint NOT NULL DEFAULT 0,
+    expiry_ts bigint                     -- NULL: never
+);
+CREATE INDEX ui_auth_sessions_registration_token ON ui_auth_sessions ((completed ->> 'm.login.registration_token'))
+    WHERE (completed ->> 'm.login.registration_token') IS NOT NULL;
+
 ---------------------------------------------------------------- refresh tokens
 
 CREATE TABLE refresh_tokens (

@@ -1,0 +1,33 @@
+"""`m.login.registration_token`: a token that an administrator gave away lets people register."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from synapse.api.constants import LoginTypes
+from synapse.api.errors import Codes, MatrixError, bad_json, missing_param
+
+if TYPE_CHECKING:
+    from synapse.handlers.registration_tokens import RegistrationTokens
+    from synapse.handlers.ui_stages.types import Attempt
+
+
+class RegistrationTokenStage:
+    """Client-server API, "Token-authenticated registration"."""
+
+    kind: str = LoginTypes.REGISTRATION_TOKEN
+
+    def __init__(self, tokens: RegistrationTokens) -> None:
+        self._tokens = tokens
+
+    def params(self) -> dict[str, Any] | None:
+        return None
+
+    async def check(self, auth: dict[str, Any], attempt: Attempt) -> Any:
+        """The token. As long as the session lasts it counts as a use."""
+        token = auth.get("token")
+        if not isinstance(token, str):
+            raise missing_param("auth.token") if token is None else bad_json("The key 'auth.token' must be a string.")
+        if not await self._tokens.is_valid(token):
+            raise MatrixError(401, Codes.UNAUTHORIZED, "The registration token is not valid (any more).")
+        return token
