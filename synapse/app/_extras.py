@@ -1,4 +1,4 @@
-"""Services of accounts that stand by themselves: key backups, OpenID tokens.
+"""Services of accounts that stand by themselves: key backups, dehydrated devices, OpenID tokens.
 
 A part of the composition root (`hs.extras`).
 """
@@ -6,22 +6,35 @@ A part of the composition root (`hs.extras`).
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from synapse.app._foundation import Base
 
 if TYPE_CHECKING:
+    from synapse.app._accounts import Accounts
+    from synapse.handlers.dehydrated_devices import DehydratedDevices
     from synapse.handlers.key_backup import KeyBackups
     from synapse.handlers.openid import OpenId
+    from synapse.handlers.positions import StreamWriter
     from synapse.util.repeating import Repeating
 
 HOUR_SECONDS = 3600.0
 
 
+class Foundation(Base, Protocol):
+    """What these services stand on: the rest of the composition root."""
+
+    @property
+    def accounts(self) -> Accounts: ...
+
+    def stream_writer(self, name: str) -> StreamWriter:
+        """The writing end of a stream; in a worker, one that refuses."""
+
+
 class Extras:
     """One lazily built attribute per service."""
 
-    def __init__(self, hs: Base) -> None:
+    def __init__(self, hs: Foundation) -> None:
         self._hs = hs
 
     @cached_property
@@ -31,6 +44,23 @@ class Extras:
         from synapse.storage.key_backups import KeyBackupStore
 
         return KeyBackups(KeyBackupStore(self._hs.database))
+
+    @cached_property
+    def dehydrated_devices(self) -> DehydratedDevices:
+        """In the main process."""
+        from synapse.handlers.dehydrated_devices import DehydratedDevices
+        from synapse.storage.dehydrated_devices import DehydratedDeviceStore
+
+        hs, accounts = self._hs, self._hs.accounts
+        return DehydratedDevices(
+            DehydratedDeviceStore(hs.database),
+            accounts.to_device_store,
+            accounts.devices,
+            accounts.device_changes,
+            accounts.authenticator,
+            hs.stream_writer("device_lists"),
+            hs.reactor,
+        )
 
     @cached_property
     def openid(self) -> OpenId:

@@ -209,7 +209,7 @@ class Homeserver:
 
     @cached_property
     def extras(self) -> Extras:
-        """What accounts have besides: key backups, OpenID tokens."""
+        """What accounts have besides: key backups, dehydrated devices, OpenID tokens."""
         from synapse.app._extras import Extras
 
         return Extras(self)

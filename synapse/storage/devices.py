@@ -39,7 +39,10 @@ class Deleted(NamedTuple):
 _COLUMNS = "user_id, device_id, display_name, last_seen_ts, last_seen_ip, last_seen_user_agent"
 
 # Everything that belongs to a device and is worth nothing without it.
-_BELONGINGS = ("device_keys", "one_time_keys", "fallback_keys", "to_device_messages", "to_device_txns")
+_BELONGINGS = (
+    *("device_keys", "one_time_keys", "fallback_keys", "to_device_messages", "to_device_txns"),
+    "dehydrated_devices",
+)
 
 
 class DeviceStore:

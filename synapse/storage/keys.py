@@ -56,13 +56,13 @@ class KeyStore:
         return await self._db.read("keys.device_keys", _device_keys, user_id, device_id)
 
     async def put_device_keys(self, user_id: str, device_id: str, json: str, now: int, stream_id: int) -> None:
-        await self._db.write("keys.put_device_keys", _put_device_keys, user_id, device_id, json, now, stream_id)
+        await self._db.write("keys.put_device_keys", put_device_keys, user_id, device_id, json, now, stream_id)
 
     async def add_keys(
         self, user_id: str, device_id: str, one_time: list[Key], fallback: list[Key], now: int
     ) -> dict[str, int]:
         """Adds what is new and returns how many one-time keys there are of each algorithm; raises `KeyConflict`."""
-        return await self._db.write("keys.add_keys", _add_keys, user_id, device_id, one_time, fallback, now)
+        return await self._db.write("keys.add_keys", add_keys, user_id, device_id, one_time, fallback, now)
 
     async def counts(self, user_id: str, device_id: str) -> dict[str, int]:
         """How many one-time keys wait, by algorithm."""
@@ -91,7 +91,8 @@ def _device_keys(txn: Transaction, user_id: str, device_id: str) -> str | None:
     return None if row is None else row[0]
 
 
-def _put_device_keys(txn: Transaction, user_id: str, device_id: str, json: str, now: int, stream_id: int) -> None:
+def put_device_keys(txn: Transaction, user_id: str, device_id: str, json: str, now: int, stream_id: int) -> None:
+    """See `KeyStore.put_device_keys`; for stores that do it within a transaction of their own."""
     # Signatures of other keys, and by them, go with those.
     txn.execute(
         """
@@ -120,9 +121,10 @@ def _record_change(txn: Transaction, user_id: str, device_id: str | None, stream
     )
 
 
-def _add_keys(
+def add_keys(
     txn: Transaction, user_id: str, device_id: str, one_time: list[Key], fallback: list[Key], now: int
 ) -> dict[str, int]:
+    """See `KeyStore.add_keys`; for stores that do it within a transaction of their own."""
     if one_time:
         _add_one_time(txn, user_id, device_id, one_time, now)
     if fallback:

@@ -50,6 +50,8 @@ MOUNTED = (
     *("account_data_get", "filter_create", "push_rules", "pushers", "keys_upload", "send_to_device", "admin_register"),
     *("suspend_get", "whois", "consent_page"),
     *("key_backup_create", "room_keys_put", "openid_request_token", "openid_userinfo"),
+    "dehydrated_device_put",
+    *("key_backup_create", "room_keys_put"),
     *("keys_device_signing_upload", "admin_allow_cross_signing_replacement"),
 )
 OPTIONS = {

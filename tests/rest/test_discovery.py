@@ -25,6 +25,7 @@ async def test_versions() -> None:
     assert {"r0.6.1", "v1.1", "v1.19"} <= set(told["versions"])
     assert told["unstable_features"] == {
         "org.matrix.msc3391": True,
+        "org.matrix.msc3814": True,
         "org.matrix.msc4222": True,
         "uk.half-shot.msc2666.query_mutual_rooms": True,
     }

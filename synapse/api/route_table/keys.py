@@ -5,6 +5,8 @@ from synapse.api.route_table.types import CLASSIC, MIB, Endpoint
 
 _SINCE_R0 = ("r0", "unstable", "v3")
 _C = "/_matrix/client/{version}"
+_DEHYDRATED = "/_matrix/client/{version}/dehydrated_device"
+_MSC3814 = ("unstable/org.matrix.msc3814.v1",)
 
 ENDPOINTS = (
     Endpoint(
@@ -32,4 +34,9 @@ ENDPOINTS = (
         guests=True,
         max_body=8 * MIB,
     ),
+    # Not described yet: clients look for it under its proposal's name.
+    Endpoint("dehydrated_device_put", _DEHYDRATED, ("PUT",), _MSC3814, max_body=MIB),
+    Endpoint("dehydrated_device_get", _DEHYDRATED, ("GET",), _MSC3814),
+    Endpoint("dehydrated_device_delete", _DEHYDRATED, ("DELETE",), _MSC3814),
+    Endpoint("dehydrated_device_events", f"{_DEHYDRATED}/{{device_id}}/events", ("GET", "POST"), _MSC3814),
 )

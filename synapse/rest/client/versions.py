@@ -23,6 +23,7 @@ SPEC_VERSIONS = (
 # What clients look for by another name than a version of the specification.
 UNSTABLE_FEATURES = {
     "org.matrix.msc3391": True,  # deleting account data
+    "org.matrix.msc3814": True,  # dehydrated devices
     "org.matrix.msc4222": True,  # the state after the timeline, in /sync
     "uk.half-shot.msc2666.query_mutual_rooms": True,
 }

@@ -1,4 +1,4 @@
-"""What answers for services of accounts that stand by themselves: key backups, OpenID tokens."""
+"""What answers for services of accounts that stand by themselves: key backups, dehydrated devices, OpenID tokens."""
 
 from __future__ import annotations
 
@@ -20,6 +20,12 @@ def _room_keys(hs: Homeserver) -> object:
     from synapse.rest.client.key_backup import RoomKeyEndpoints
 
     return RoomKeyEndpoints(hs.extras.key_backups)
+
+
+def _dehydrated_devices(hs: Homeserver) -> object:
+    from synapse.rest.client.dehydrated_devices import DehydratedDeviceEndpoints
+
+    return DehydratedDeviceEndpoints(hs.extras.dehydrated_devices)
 
 
 def _openid_tokens(hs: Homeserver) -> object:
@@ -49,6 +55,13 @@ ROWS: tuple[Row, ...] = (
             *("room_keys_delete", "room_keys_delete_room", "room_keys_delete_session"),
         ),
         _room_keys,
+    ),
+    Row(
+        (
+            *("dehydrated_device_put", "dehydrated_device_get", "dehydrated_device_delete"),
+            "dehydrated_device_events",
+        ),
+        _dehydrated_devices,
     ),
     Row(("openid_request_token",), _openid_tokens),
     Row(("openid_userinfo",), _openid_user_info),

@@ -312,6 +312,14 @@ CREATE TABLE to_device_txns (
     PRIMARY KEY (user_id, device_id, txn_id)
 );
 
+---------------------------------------------------------------- dehydrated devices
+
+CREATE TABLE dehydrated_devices (        -- what devices that nobody is logged in with are made of
+    user_id text PRIMARY KEY,
+    device_id text NOT NULL,
+    device_data text NOT NULL            -- JSON as given
+);
+
 ---------------------------------------------------------------- OpenID tokens
 
 CREATE TABLE openid_tokens (             -- by which users prove elsewhere who they are

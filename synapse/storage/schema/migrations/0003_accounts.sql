@@ -1,6 +1,14 @@
 -- What accounts, devices and keys need: one section a subject. full.sql has the same tables.
 -- Everything here only adds, so that processes of version 1 may run on it (COMPAT_VERSION stays 1, and a test holds it).
 
+---------------------------------------------------------------- dehydrated devices
+
+CREATE TABLE dehydrated_devices (
+    user_id text PRIMARY KEY,
+    device_id text NOT NULL,
+    device_data text NOT NULL
+);
+
 ---------------------------------------------------------------- OpenID tokens
 
 CREATE TABLE openid_tokens (
