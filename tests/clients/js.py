@@ -95,6 +95,20 @@ class JsClient:
         except TimeoutError:
             raise AssertionError(f"the JavaScript client never saw {what}; it saw {self.events}") from None
 
+    async def until_so(self, command: str, wanted: dict[str, Any], **options: Any) -> None:
+        """Wait until a command answers what is wanted; it is asked again whenever an event has come."""
+        answer = None
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                while True:
+                    before = len(self.events)
+                    if (answer := await self.do(command, **options)) == wanted:
+                        return
+                    async with self._arrived:
+                        await self._arrived.wait_for(lambda seen=before: len(self.events) > seen)
+        except TimeoutError:
+            raise AssertionError(f"{command} {options} never answered {wanted}, but {answer}") from None
+
     def messages(self, room: str) -> list[dict[str, Any]]:
         """The messages of a room in the order in which they arrived."""
         return [e for e in self.events if e["event"] == "message" and e["room"] == room]

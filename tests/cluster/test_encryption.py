@@ -32,9 +32,10 @@ class Person:
     user_id: str
     device_id: str
 
-    def trust(self, other: Person) -> Any:
-        """What this client thinks of another's user and device."""
-        return self.js.do("trustIn", user=other.user_id, device=other.device_id)
+    async def until_trust(self, other: Person, devices: set[str], **trust: bool | None) -> None:
+        """Wait until this client thinks so of another's user and device, whose devices these are."""
+        wanted = {"devices": sorted(devices), "user": True, "signedByOwner": True, "device": True, **trust}
+        await self.js.until_so("trustIn", wanted, user=other.user_id, device=other.device_id)
 
 
 class Cast:
@@ -75,6 +76,14 @@ async def _cast(cluster: Cluster, script: Path) -> AsyncIterator[Cast]:
 
 
 # -- what they do ----------------------------------------------------------------------------------------------------
+
+
+async def _set_up(person: Person) -> str:
+    """Cross-signing keys, secret storage and a key backup; answers the recovery key."""
+    made = await person.js.do("bootstrap", password=PASSWORD)
+    assert made["backup"] == "1"
+    await person.until_trust(person, {person.device_id})
+    return str(made["recoveryKey"])
 
 
 async def _compare(asking: Person, asked: Person, device: str | None) -> None:
@@ -182,14 +191,45 @@ async def _newcomers_keys_are_claimed_while_processes_die(cast: Cast, host: Pers
         await _everybody_reads(cast, [f"without {away}"], [host, *others], [newcomer])
 
 
+async def _history_comes_back(cast: Cast, first: Person, other: Person, recovery_key: str, said: list[str]) -> set[str]:
+    """On another device, the recovery key opens everything: the identity, which signs the device, and the past."""
+    await first.js.until_so("backedUp", {"all": True})
+    second = await cast.js("e2e-julia", "login")
+    both = {first.device_id, second.device_id}
+    await other.until_trust(second, both, signedByOwner=False, device=False)
+    restored = await second.js.do("recover", recoveryKey=recovery_key)
+    assert restored["ready"] is True
+    assert restored["backup"] == "1"
+    assert restored["imported"] == restored["total"] > 0
+    await _everybody_reads(cast, said, [second], [])
+    for whoever in (first, other, second):
+        await whoever.until_trust(second, both)
+    # Two devices of one user can compare emoji as well.
+    await _compare(second, first, None)
+    await _say(cast, second, "from the other device")
+    await _everybody_reads(cast, ["from the other device"], [first, other], [])
+    return both
+
+
+async def _identity_is_replaced(person: Person, other: Person, devices: set[str]) -> None:
+    """Who proves who they are may have another identity, which others have yet to trust."""
+    reset = await person.js.do("reset", password=PASSWORD)
+    assert reset == {"stages": ["m.login.password"], "backup": "2"}
+    await person.until_trust(person, devices)
+    await other.until_trust(person, devices, user=False, device=False)
+
+
 async def _story(cast: Cast) -> None:
     julia, jonas, nils, nora = await asyncio.gather(
         cast.js("e2e-julia"), cast.js("e2e-jonas"), cast.nio("e2e-nils"), cast.nio("e2e-nora")
     )
+    recovery_key, _ = await asyncio.gather(_set_up(julia), _set_up(jonas))
     await _meet(cast, julia, jonas, [nils, nora])
 
     # They verify each other, each by the way they know.
     await _compare(julia, jonas, jonas.device_id)
+    for person, other in ((julia, jonas), (jonas, julia)):
+        await person.until_trust(other, {other.device_id})
     await _compare_in_nio(nora, nils)
 
     said = [f"{name} {turn}" for turn in range(2) for name in ("julia", "jonas", "nils", "nora")]
@@ -199,6 +239,8 @@ async def _story(cast: Cast) -> None:
     await _everybody_reads(cast, said, [julia, jonas], [nils, nora])
 
     await _newcomers_keys_are_claimed_while_processes_die(cast, julia, [jonas])
+    devices = await _history_comes_back(cast, julia, jonas, recovery_key, said)
+    await _identity_is_replaced(julia, jonas, devices)
 
 
 def test_encryption(cluster: Cluster, js_cache: Path) -> None:

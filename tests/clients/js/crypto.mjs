@@ -3,6 +3,7 @@
 //   {"event": "verification", "user": ..., "device": ...}                a request that can be accepted
 //   {"event": "sas", "user": ..., "emoji": ["Dog", ...]}                  what both sides are to compare
 //   {"event": "verified", "user": ..., "error": null | "..."}            how a verification ended
+//   {"event": "trust", "users": [...]}                                   whose keys or signatures have changed: see trustIn
 //   {"event": "backup", "remaining": number}                            room keys that are not in the backup yet
 
 import { createHash } from "node:crypto";
@@ -55,6 +56,20 @@ export function cryptoCommands({ sdk, api, current, vault, say }) {
         look();
     });
 
+    // Gives the password where the server asks for it, and notes what it asked for.
+    const prover = (password, stages) => async (makeRequest) => {
+        try {
+            return await makeRequest(null);
+        } catch (error) {
+            if (error.httpStatus !== 401) throw error;
+            stages.push(...error.data.flows.flatMap((flow) => flow.stages));
+            return makeRequest({
+                type: "m.login.password", session: error.data.session, password,
+                identifier: { type: "m.id.user", user: current().getUserId() },
+            });
+        }
+    };
+
     return {
         async startCrypto() {
             const client = current();
@@ -63,33 +78,35 @@ export function cryptoCommands({ sdk, api, current, vault, say }) {
                 requests.set(request.otherUserId, request);
                 say({ event: "verification", user: request.otherUserId, device: request.otherDeviceId, room: request.roomId });
             });
+            client.on(api.CryptoEvent.UserTrustStatusChanged, (user) => say({ event: "trust", users: [user] }));
+            client.on(api.CryptoEvent.DevicesUpdated, (users) => say({ event: "trust", users }));
             client.on(api.CryptoEvent.KeyBackupSessionsRemaining, (remaining) => say({ event: "backup", remaining }));
             return crypto().getOwnDeviceKeys();
         },
 
-        // Cross-signing keys, secret storage that holds them, and a key backup; the password is given where the server asks for it.
+        // Cross-signing keys, secret storage that holds them, and a key backup.
         async bootstrap({ password }) {
-            const stages = [];
-            const authUploadDeviceSigningKeys = async (makeRequest) => {
-                try {
-                    return await makeRequest(null);
-                } catch (error) {
-                    if (error.httpStatus !== 401) throw error;
-                    stages.push(...error.data.flows.flatMap((flow) => flow.stages));
-                    return makeRequest({
-                        type: "m.login.password", session: error.data.session, password,
-                        identifier: { type: "m.id.user", user: current().getUserId() },
-                    });
-                }
-            };
-            await crypto().bootstrapCrossSigning({ authUploadDeviceSigningKeys });
+            await crypto().bootstrapCrossSigning({ authUploadDeviceSigningKeys: prover(password, []) });
             const made = await crypto().createRecoveryKeyFromPassphrase();
             vault.key = made.privateKey;
             await crypto().bootstrapSecretStorage({
                 createSecretStorageKey: async () => made, setupNewSecretStorage: true, setupNewKeyBackup: true,
             });
             await crypto().checkKeyBackupAndEnable();
-            return { recoveryKey: made.encodedPrivateKey, stages, backup: await crypto().getActiveSessionBackupVersion() };
+            return { recoveryKey: made.encodedPrivateKey, backup: await crypto().getActiveSessionBackupVersion() };
+        },
+
+        // Whether every room key that this client has is in the backup.
+        async backedUp() {
+            const kept = await current().http.authedRequest(sdk.Method.Get, "/room_keys/version"); // the SDK remembers it
+            return { all: kept.count === (await crypto().exportRoomKeys()).length };
+        },
+
+        // A new identity in place of the old one; answers which stages the server asked for.
+        async reset({ password }) {
+            const stages = [];
+            await crypto().resetEncryption(prover(password, stages));
+            return { stages, backup: await crypto().getActiveSessionBackupVersion() };
         },
 
         // On another device: everything that the recovery key opens.
@@ -128,12 +145,12 @@ export function cryptoCommands({ sdk, api, current, vault, say }) {
             return {};
         },
 
-        // What this client thinks of a user's device, as the server tells of it now.
+        // What this client thinks of a user's device, so far as it has heard.
         async trustIn({ user, device }) {
             const devices = (await crypto().getUserDeviceInfo([user], true)).get(user);
             const [ofUser, ofDevice] = [await crypto().getUserVerificationStatus(user), await crypto().getDeviceVerificationStatus(user, device)];
             return {
-                devices: [...(devices?.keys() ?? [])],
+                devices: [...(devices?.keys() ?? [])].sort(),
                 user: ofUser.isCrossSigningVerified(),
                 signedByOwner: ofDevice?.signedByOwner ?? null,
                 device: ofDevice?.crossSigningVerified ?? null,
