@@ -253,7 +253,7 @@ class Accounts:
         """E-mail addresses and phone numbers."""
         from synapse.app._contacts import Contacts
 
-        return Contacts(self._hs, self)
+        return Contacts(self._hs, self.templates)
 
     @cached_property
     def templates(self) -> Templates:

@@ -6,7 +6,7 @@ A part of the composition root (`hs.conduct`). What it stands on, it names in `F
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from synapse.app._foundation import Base
 
@@ -21,11 +21,17 @@ if TYPE_CHECKING:
     from synapse.handlers.moderation import Moderation
     from synapse.handlers.notices_room import NoticesRooms
     from synapse.handlers.server_notices import ServerNotices
+    from synapse.handlers.usage_upkeep import UsageUpkeep
     from synapse.handlers.whois import Whois
+    from synapse.storage.active_users import ActiveUsersStore
     from synapse.storage.server_notices import ServerNoticesStore
     from synapse.storage.standing import StandingStore
     from synapse.storage.user_ips import Seen
+    from synapse.util.repeating import Repeating
     from synapse.util.templates import Templates
+
+
+MINUTE_SECONDS: Final = 60.0
 
 
 class Foundation(Base, Protocol):
@@ -75,6 +81,18 @@ class Conduct:
 
             yield ConsentRule(self.consent, telling.user_consent.block_events_error, self.notices_rooms.of)
 
+        usage = self._config.usage
+        if usage.hs_disabled or self._counts_users:
+            from synapse.handlers.usage_limits import CACHE, CACHE_SIZE, UsageRule
+
+            active = self._hs.caches.cache(CACHE, max(CACHE_SIZE, 2 * usage.max_mau_value))
+            app_services = self._config.sightings.track_appservice_user_ips
+            yield UsageRule(usage, self.active_users, active, self._clock, app_services=app_services)
+
+    @property
+    def _counts_users(self) -> bool:
+        return self._config.usage.limit_usage_by_mau or self._config.usage.mau_stats_only
+
     def _reserved(self) -> frozenset[str]:
         """The user ids that are the server's own."""
         notices = self._config.telling.server_notices
@@ -84,6 +102,8 @@ class Conduct:
         """In the main process: takes what all processes have gathered of who was seen where."""
         await self._hs.accounts.user_ip_store.record(batch)
         user_ids = {seen.user_id for seen in batch}
+        if self._counts_users:
+            await self.usage_upkeep.seen(user_ids)
         if self.consent_notices is not None:
             await self.consent_notices.seen(user_ids)
 
@@ -101,6 +121,23 @@ class Conduct:
 
         accounts = self._hs.accounts
         return Whois(accounts.user_ip_store, accounts.sightings, accounts.users, self._server_name)
+
+    # -- how many may use the server -----------------------------------------------------------------------------------
+
+    @cached_property
+    def active_users(self) -> ActiveUsersStore:
+        from synapse.storage.active_users import ActiveUsersStore
+
+        return ActiveUsersStore(self._hs.database)
+
+    @cached_property
+    def usage_upkeep(self) -> UsageUpkeep:
+        """In the main process."""
+        from synapse.handlers.usage_upkeep import UsageUpkeep
+
+        usage, invalidate = self._config.usage, self._hs.invalidate
+        notices = None if self._config.telling.server_notices is None else self.server_notices
+        return UsageUpkeep(usage, self.active_users, notices, self.notices_store, invalidate, self._clock)
 
     # -- consent -----------------------------------------------------------------------------------------------------
 
@@ -180,3 +217,18 @@ class Conduct:
             self._server_name,
             self._config.server.default_room_version,
         )
+
+    # -- in the background -------------------------------------------------------------------------------------------
+
+    @cached_property
+    def background(self) -> list[Repeating]:
+        """What the main process does once in a while, to be started with it."""
+        from synapse.util.repeating import Repeating
+
+        if not self._hs.is_main:
+            return []
+        repeated = []
+        if self._counts_users or self._config.telling.server_notices is not None:
+            upkeep = self.usage_upkeep.run
+            repeated.append(Repeating(self._clock, MINUTE_SECONDS, "Counting active users", upkeep))
+        return repeated

@@ -224,7 +224,13 @@ class Homeserver:
     @property
     def background(self) -> list[Repeating]:
         """What this process does once in a while."""
-        return [*self.accounts.background, *self.rooms.background, *self.finding.background, *self.extras.background]
+        return [
+            *self.accounts.background,
+            *self.conduct.background,
+            *self.rooms.background,
+            *self.finding.background,
+            *self.extras.background,
+        ]
 
     @property
     def authenticator(self) -> Authenticator:

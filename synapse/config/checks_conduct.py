@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
+from synapse.api.errors import MatrixError
+from synapse.api.threepids import canonical
 from synapse.config.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ def check(config: Config, place: Place) -> Iterator[str]:
             f"is {notices.system_mxid_localpart!r}, which no user can be called",
             "write lower-case letters, digits and . _ = - / +, such as notices",
         )
-    yield from ()
+    yield from _usage(config, place)
 
 
 def _consent(config: Config, consent: UserConsent, place: Place) -> None:
@@ -60,3 +62,25 @@ def _consent(config: Config, consent: UserConsent, place: Place) -> None:
             "is set, but `server_notices` is not",
             "configure both or neither",
         )
+
+
+def _usage(config: Config, place: Place) -> Iterator[str]:
+    usage = config.usage
+    if usage.limit_usage_by_mau and usage.max_mau_value < 1:
+        raise ConfigError(
+            place("limit_usage_by_mau"),
+            "max_mau_value",
+            "has to be at least 1 to limit anything",
+            "write how many may come",
+        )
+    for index, threepid in enumerate(usage.mau_limits_reserved_threepids):
+        option = f"mau_limits_reserved_threepids[{index}]"
+        try:
+            canonical(threepid.medium, threepid.address)
+        except MatrixError as error:
+            remedy = "write an e-mail address, or a phone number with its country's code"
+            raise ConfigError(
+                place("mau_limits_reserved_threepids"), option, f"is no address ({error.message})", remedy
+            ) from None
+    if (usage.limit_usage_by_mau or usage.hs_disabled) and usage.admin_contact is None:
+        yield f"{place('admin_contact')}: `admin_contact` is not set: those who are refused are not told whom to ask."

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Final
 
+import msgspec
+
 from synapse.config.options import Doc, Duration, Path, Secret, Section
 
 _DAY: Final = 24 * 3600 * 1000
@@ -91,3 +93,38 @@ class TellingConfig(Section, frozen=True, kw_only=True):
         ServerNotices | None,
         Doc("In whose name the server tells its users something.", example={"system_mxid_localpart": "notices"}),
     ] = None
+
+
+class ReservedThreepid(Section, frozen=True, kw_only=True):
+    """An address of somebody for whom there is always room."""
+
+    medium: Annotated[str, Doc("`email` or `msisdn`.")]
+    address: Annotated[str, Doc("The address.")]
+
+
+class UsageConfig(Section, frozen=True, kw_only=True):
+    """How many people may use this server: monthly active users, and a switch for all."""
+
+    hs_disabled: Annotated[bool, Doc("Whether everybody is refused who writes, syncs, logs in or registers.")] = False
+    hs_disabled_message: Annotated[str, Doc("With which sentence.")] = "This server is not in use at the moment."
+    admin_contact: Annotated[
+        str | None,
+        Doc("An address of the administrators, which those who are refused are told.", "mailto:admin@example.org"),
+    ] = None
+    limit_usage_by_mau: Annotated[
+        bool, Doc("Whether those are refused who would be more than `max_mau_value` active users in 30 days.")
+    ] = False
+    max_mau_value: Annotated[int, Doc("How many there may be.")] = 0
+    mau_trial_days: Annotated[int, Doc("For how many days new accounts do not count.")] = 0
+    mau_appservice_trial_days: Annotated[
+        dict[str, int],
+        Doc("The same for users of application services, by the id of the application service.", {"irc": 3}),
+    ] = msgspec.field(default_factory=dict)
+    mau_limits_reserved_threepids: Annotated[
+        tuple[ReservedThreepid, ...],
+        Doc("For people with these addresses there is always room.", [{"medium": "email", "address": "a@example.org"}]),
+    ] = ()
+    mau_limit_alerting: Annotated[
+        bool, Doc("Whether users are told by a server notice when the limit is reached, and as long as it is.")
+    ] = True
+    mau_stats_only: Annotated[bool, Doc("Whether active users are counted although nobody is limited.")] = False

@@ -2,7 +2,7 @@
 
     await rules.check(requester, operation, params)    # by the authenticator, for every request with a token
     await rules.check_login(user)                      # by whatever makes new sessions
-    await rules.check_registration(…)                  # by whatever makes new accounts
+    await rules.check_registration(user_id, threepids) # by whatever makes new accounts
 
 `operation` is the name of an endpoint in the route table, `params` those of its path. A rule looks at the requester's
 `Standing`, which is cached with the token in every process, and at what is in memory: a request of somebody who may do
@@ -34,12 +34,19 @@ LOGGING_OUT: Final = frozenset({"logout", "logout_all"})
 
 SENDING: Final = frozenset({"room_send", "room_send_once"})
 ENTERING: Final = frozenset({"join", "room_join"})
-NOT_WHILE_SUSPENDED: Final = frozenset(
+MAKING_EVENTS: Final = frozenset(
     {
         *SENDING,
         *ENTERING,
         *("knock", "room_invite", "room_kick", "room_ban", "room_unban"),
         *("room_create", "room_upgrade", "room_state_set"),
+    }
+)
+"""What others would see in rooms, but for leaving and redacting."""
+
+NOT_WHILE_SUSPENDED: Final = frozenset(
+    {
+        *MAKING_EVENTS,
         *("alias_set", "alias_delete", "room_visibility_set"),
         *("profile_field_set", "profile_field_delete"),
         *("media_upload", "media_create", "media_upload_to"),
@@ -58,8 +65,8 @@ class Rule(Protocol):
     async def check_login(self, user: User) -> None:
         """Raises MatrixError where the user may not begin another session."""
 
-    async def check_registration(self, threepids: Threepids) -> None:
-        """Raises MatrixError where somebody who has these addresses may not have an account."""
+    async def check_registration(self, threepids: Threepids | None) -> None:
+        """Raises MatrixError where somebody who has these addresses (None: any, as yet) may not have an account."""
 
 
 class AccountRules:
@@ -99,11 +106,11 @@ class AccountRules:
         for rule in self._rules:
             await rule.check_login(user)
 
-    async def check_registration(self, user_id: str | None, threepids: Threepids = ()) -> None:
+    async def check_registration(self, user_id: str | None, threepids: Threepids | None) -> None:
         """Asked before an account is made, and before somebody is sent through stages of interactive authentication.
 
         `user_id` is None where the name is to be made up; `threepids` are addresses (medium, address) that the new user
-        has proved to have. Raises 400 M_USER_IN_USE, and what the other rules raise.
+        has proved to have, None as long as that is not known. Raises 400 M_USER_IN_USE, and what the rules raise.
         """
         if user_id in self._reserved:
             raise MatrixError(400, Codes.USER_IN_USE, "This user name is the server's own; please choose another.")

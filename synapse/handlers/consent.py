@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 
 from synapse.api.errors import Codes, MatrixError, forbidden, not_found
-from synapse.handlers.account_rules import ENTERING, SENDING
+from synapse.handlers.account_rules import ENTERING, MAKING_EVENTS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -29,16 +29,6 @@ if TYPE_CHECKING:
 
 PATH: Final = "/_matrix/consent"
 ENGLISH: Final = "en"
-NOT_BEFORE_CONSENT: Final = frozenset(
-    {
-        *SENDING,
-        *ENTERING,
-        *("knock", "room_invite", "room_kick", "room_ban", "room_unban"),
-        *("room_create", "room_upgrade", "room_state_set"),
-    }
-)
-"""What makes events; leaving and redacting excepted."""
-
 _LANGUAGE: Final = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})?", re.ASCII)
 _ADDRESS: Final = "%(consent_uri)s"
 
@@ -155,7 +145,7 @@ class ConsentRule:
     async def check(self, requester: Requester, operation: str, params: Mapping[str, str]) -> None:
         """Raises 403 M_CONSENT_NOT_GIVEN with `consent_uri`."""
         standing = requester.standing
-        if operation not in NOT_BEFORE_CONSENT or standing.consent_version == self._consent.version:
+        if operation not in MAKING_EVENTS or standing.consent_version == self._consent.version:
             return
         if requester.app_service is not None or standing.user_type is not None:
             return  # no people, or those who support them
@@ -169,7 +159,7 @@ class ConsentRule:
     async def check_login(self, user: User) -> None:
         """Everybody may log in, and read."""
 
-    async def check_registration(self, threepids: Threepids) -> None:
+    async def check_registration(self, threepids: Threepids | None) -> None:
         """That is the stage m.login.terms."""
 
 

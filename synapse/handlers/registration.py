@@ -106,7 +106,7 @@ class Registration:
         `AccountRules.check_registration` raises.
         """
         user_id = None if username is None else self._user_id(username)
-        await self._rules.check_registration(user_id)
+        await self._rules.check_registration(user_id, None)
         if user_id is None or self._options.hides_taken:
             return
         if await self._users.get(user_id) is not None:

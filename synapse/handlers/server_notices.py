@@ -110,10 +110,6 @@ class ServerNotices:
         self._is_ready = False
         main.expose(SEND, self.send)
 
-    @property
-    def enabled(self) -> bool:
-        return self._options is not None
-
     async def send(self, notice: Notice) -> str:
         """The id of the event.
 

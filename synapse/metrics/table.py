@@ -117,6 +117,10 @@ REPLICATION_UNDELIVERED = Gauge(
 )
 LEASES = Gauge("synapse_lease_held", "1 while this process holds the lease of a duty, 0 while it stands by.", ("name",))
 
+# -- users ---------------------------------------------------------------------------------------------------------
+MAU_CURRENT = Gauge("synapse_admin_mau_current", "Users who were active within 30 days, as far as they count.")
+MAU_MAX = Gauge("synapse_admin_mau_max", "How many of them there may be; 0 where nobody is limited.")
+
 ALL: tuple[Counter | Gauge | Histogram, ...] = tuple(
     metric for metric in list(globals().values()) if isinstance(metric, Counter | Gauge | Histogram)
 )

@@ -32,6 +32,18 @@ class ServerNoticesStore:
         """The user has been asked to agree to the version of the policy."""
         await self._db.write_idempotent("server_notices.asked", _asked, user_id, version)
 
+    async def to_tell_of_limit(self, most: int) -> list[str]:
+        """Active users who have not been told that the server is at its limit."""
+        return await self._db.read("server_notices.to_tell", _to_tell, most)
+
+    async def told_of_limit(self, most: int) -> list[str]:
+        """Users who have been told that, and for whom it holds still."""
+        return await self._db.read("server_notices.told", _told, most)
+
+    async def set_told_of_limit(self, user_id: str, event_id: str | None) -> None:
+        """The user has been told by this event ("": could not be told); None: it does not hold any more."""
+        await self._db.write_idempotent("server_notices.set_told", _set_told, user_id, event_id)
+
 
 def _room_of(txn: Transaction, user_id: str) -> str | None:
     txn.execute("SELECT room_id FROM server_notice_rooms WHERE user_id = %s", (user_id,))
@@ -64,3 +76,25 @@ def _to_ask(txn: Transaction, user_ids: list[str], version: str, guests: bool) -
 
 def _asked(txn: Transaction, user_id: str, version: str) -> None:
     txn.execute("UPDATE users SET consent_notice_sent = %s WHERE user_id = %s", (version, user_id))
+
+
+def _to_tell(txn: Transaction, most: int) -> list[str]:
+    txn.execute(
+        """
+        SELECT m.user_id FROM monthly_active_users m LEFT JOIN server_notice_rooms r USING (user_id)
+        WHERE r.limit_event_id IS NULL ORDER BY m.user_id LIMIT %s
+        """,
+        (most,),
+    )
+    return [user_id for (user_id,) in txn.rows()]
+
+
+def _told(txn: Transaction, most: int) -> list[str]:
+    txn.execute(
+        "SELECT user_id FROM server_notice_rooms WHERE limit_event_id IS NOT NULL ORDER BY user_id LIMIT %s", (most,)
+    )
+    return [user_id for (user_id,) in txn.rows()]
+
+
+def _set_told(txn: Transaction, user_id: str, event_id: str | None) -> None:
+    txn.execute("UPDATE server_notice_rooms SET limit_event_id = %s WHERE user_id = %s", (event_id, user_id))
