@@ -150,6 +150,10 @@ class LoginTypes:
     REGISTRATION_TOKEN: Final = "m.login.registration_token"
 
 
+THREEPID_STAGES: Final = {"email": LoginTypes.EMAIL_IDENTITY, "msisdn": LoginTypes.MSISDN}
+"""By which stage having an address is proven, by its medium."""
+
+
 MAX_EVENT_BYTES: Final = 65_536
 """Of an event as it is sent between servers: canonical JSON, signatures included (client-server API, "Size limits")."""
 

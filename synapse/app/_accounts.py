@@ -282,7 +282,8 @@ class Accounts:
         from synapse.handlers.password_change import PasswordChange
 
         enabled = self._config.registration.password_config.for_proof
-        return PasswordChange(self.users, self.devices, enabled=enabled)
+        contacts = self.contacts
+        return PasswordChange(self.users, self.devices, contacts.store, contacts.validations, enabled=enabled)
 
     @cached_property
     def deactivation(self) -> Deactivation:

@@ -8,10 +8,14 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from synapse.api.constants import THREEPID_STAGES
+from synapse.api.threepids import EMAIL, MSISDN
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from synapse.app._accounts import Accounts, Foundation
+    from synapse.handlers.password_policy import PasswordPolicy
     from synapse.handlers.registration_tokens import RegistrationTokens
     from synapse.handlers.ui_auth import Flows, UiAuth
     from synapse.handlers.ui_stages.types import Stage
@@ -51,8 +55,35 @@ class Proving:
                 self._hs.sessions.password_login, accounts.users, enabled=registration.password_config.for_proof
             ),
             DummyStage(),
+            *(self._threepid_stage(medium) for medium in self._media),
             *self._registration_stages(),
         )
+
+    # -- addresses ---------------------------------------------------------------------------------------------------
+
+    @property
+    def _media(self) -> tuple[str, ...]:
+        """The media of addresses that can be proven here, because there is a way to write to them."""
+        return (EMAIL,) if self._config.email.is_enabled else ()
+
+    def _threepid_stage(self, medium: str) -> Stage:
+        from synapse.handlers.ui_stages.threepids import ThreepidStage
+        from synapse.handlers.validations import PASSWORD_RESET, REGISTRATION
+
+        contacts = self._accounts.contacts
+        purposes = {"register": REGISTRATION, "account_password": PASSWORD_RESET}
+        return ThreepidStage(medium, contacts.validations, contacts.store, purposes)
+
+    @property
+    def reset_flows(self) -> Flows:
+        """By what those prove who they are who have forgotten their password."""
+        return [[THREEPID_STAGES[medium]] for medium in self._media]
+
+    @cached_property
+    def password_policy(self) -> PasswordPolicy:
+        from synapse.handlers.password_policy import PasswordPolicy
+
+        return PasswordPolicy(self._config.registration.password_config.policy)
 
     # -- registering -------------------------------------------------------------------------------------------------
 
@@ -70,19 +101,24 @@ class Proving:
                 options.recaptcha_siteverify_api,
             )
             yield RecaptchaStage(lambda: self._captcha_client, public, private, api)
+        if (consent := self._hs.conduct.consent) is not None:
+            from synapse.handlers.ui_stages.terms import TermsStage
+
+            yield TermsStage(consent)
 
     @cached_property
     def registration_flows(self) -> Flows:
         """What those who register have to prove."""
         from synapse.handlers.registration_flows import Asked, registration_flows
 
-        options = self._config.signing_up
+        options, consent = self._config.signing_up, self._hs.conduct.consent
+        unwanted = frozenset({MSISDN} if options.disable_msisdn_registration else ())
         return registration_flows(
             Asked(
                 token=options.registration_requires_token,
                 captcha=options.enable_registration_captcha,
-                terms=False,
-                offered=frozenset(),
+                terms=consent is not None and consent.is_asked_at_registration,
+                offered=frozenset(self._media) - unwanted,
                 required=frozenset(options.registrations_require_3pid),
             )
         )

@@ -15,6 +15,17 @@ class Argon2Options(Section, frozen=True, kw_only=True):
     parallelism: Annotated[Positive, Doc("How many processors can work on one hash.")] = 4
 
 
+class PasswordPolicyOptions(Section, frozen=True, kw_only=True):
+    """What is asked of passwords that users choose."""
+
+    enabled: Annotated[bool, Doc("Whether anything is asked.")] = False
+    minimum_length: Annotated[Positive, Doc("How many characters a password has at least.")] = 1
+    require_digit: Annotated[bool, Doc("Whether there must be a digit.")] = False
+    require_symbol: Annotated[bool, Doc("Whether there must be a character that is neither letter nor digit.")] = False
+    require_lowercase: Annotated[bool, Doc("Whether there must be a lower-case letter.")] = False
+    require_uppercase: Annotated[bool, Doc("Whether there must be an upper-case letter.")] = False
+
+
 class PasswordOptions(Section, frozen=True, kw_only=True):
     """Logging in by password."""
 
@@ -40,6 +51,9 @@ class PasswordOptions(Section, frozen=True, kw_only=True):
         Secret | None,
         Doc("A secret that is mixed into every password before it is hashed. Once users exist it cannot be changed."),
     ] = None
+    policy: Annotated[PasswordPolicyOptions, Doc("What is asked of passwords that users choose.")] = (
+        PasswordPolicyOptions()
+    )
 
     @property
     def for_login(self) -> bool:

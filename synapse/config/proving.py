@@ -75,6 +75,9 @@ def check_signing_up(config: Config, place: Callable[[str | None], str]) -> None
     if not options.recaptcha_siteverify_api.startswith(("http://", "https://")):
         option = "recaptcha_siteverify_api"
         raise ConfigError(place(option), option, "is no URL", "begin it with https://")
+    if "email" in options.registrations_require_3pid and not config.email.is_enabled:
+        option, problem = "registrations_require_3pid", "wants e-mail addresses, but no mail can be sent"
+        raise ConfigError(place(option), option, problem, "set email.notif_from and how to reach a mail server")
     if options.disable_msisdn_registration and "msisdn" in options.registrations_require_3pid:
         option = "disable_msisdn_registration"
         problem = "is true, but registrations_require_3pid wants a phone number of everybody"

@@ -5,13 +5,15 @@ That the user may do so has been proven before, by interactive authentication. C
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from synapse.api.errors import forbidden
+from synapse.api.errors import Codes, MatrixError, forbidden
 
 if TYPE_CHECKING:
     from synapse.handlers.devices import Devices
+    from synapse.handlers.validations import Validations
     from synapse.http.server import Requester
+    from synapse.storage.threepids import ThreepidStore
     from synapse.storage.users import UserStore
 
 
@@ -21,8 +23,18 @@ class PasswordChange:
     :param enabled: whether there are passwords on this server at all.
     """
 
-    def __init__(self, users: UserStore, devices: Devices, *, enabled: bool) -> None:
+    def __init__(
+        self,
+        users: UserStore,
+        devices: Devices,
+        threepids: ThreepidStore,
+        validations: Validations,
+        *,
+        enabled: bool,
+    ) -> None:
         self._users = users
+        self._threepids = threepids
+        self._validations = validations
         self._devices = devices
         self.enabled = enabled
 
@@ -36,3 +48,17 @@ class PasswordChange:
         await self._users.set_password_hash(user.user_id, password_hash)
         if logout_devices:
             await self._devices.delete_others(user.user_id, user.device_id, user.token_id)
+
+    async def reset(self, proof: dict[str, Any], password_hash: str, logout_devices: bool) -> None:
+        """Sets the password of the user who has the address that was proven; with `logout_devices`, no session is left.
+
+        :param proof: what `ThreepidStage` gives; it is good once. Raises 400 M_THREEPID_NOT_FOUND, M_SESSION_EXPIRED.
+        """
+        user_id = await self._threepids.owner(proof["medium"], proof["address"])
+        if user_id is None:
+            raise MatrixError(400, Codes.THREEPID_NOT_FOUND, "Nobody has this address here (any more).")
+        if not await self._validations.use(proof["sid"]):
+            raise MatrixError(400, Codes.SESSION_EXPIRED, "This validation was used already; ask for another message.")
+        await self._users.set_password_hash(user_id, password_hash)
+        if logout_devices:
+            await self._devices.delete(user_id, None)

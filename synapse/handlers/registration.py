@@ -208,7 +208,7 @@ async def honoured(making: Awaitable[T]) -> T:
     except TokenUsedUp:
         raise forbidden("The registration token has been used up or withdrawn meanwhile.") from None
     except AddressTaken:
-        sentence = "The address that you have proven to have is another account's."
+        sentence = "The address is another account's meanwhile, or its validation was used already."
         raise MatrixError(400, Codes.THREEPID_IN_USE, sentence) from None
 
 
@@ -218,7 +218,7 @@ def proofs_of(session_id: str | None, proven: dict[str, Any]) -> Proofs:
     return Proofs(
         session_id,
         proven.get(LoginTypes.REGISTRATION_TOKEN),
-        tuple(Address(one["medium"], one["address"], one["validated_ts"]) for one in found),
+        tuple(Address(one["medium"], one["address"], one["validated_ts"], one["sid"]) for one in found),
         proven.get(LoginTypes.TERMS),
     )
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import orjson
 
-from synapse.storage import registration_tokens, threepids
+from synapse.storage import registration_tokens, threepid_sessions, threepids
 from synapse.storage.threepids import Threepid
 
 if TYPE_CHECKING:
@@ -18,11 +18,12 @@ if TYPE_CHECKING:
 
 
 class Address(NamedTuple):
-    """An address that the new user has proven to have; `validated_ts` in milliseconds."""
+    """An address that the new user has proven to have, by a validation that is good once; `validated_ts` in ms."""
 
     medium: str
     address: str
     validated_ts: int
+    sid: str
 
 
 class Proofs(NamedTuple):
@@ -38,7 +39,7 @@ NO_PROOFS = Proofs()
 
 
 class AddressTaken(Exception):
-    """An address is another account's meanwhile."""
+    """An address is another account's meanwhile, or what proved it is used up."""
 
 
 class TokenUsedUp(Exception):
@@ -68,8 +69,9 @@ def apply(txn: Transaction, user_id: str, proofs: Proofs, now: int) -> None:
     """Lets the proofs take effect for an account that was just made. What it raises undoes the account."""
     if proofs.registration_token is not None and not registration_tokens.use(txn, proofs.registration_token):
         raise TokenUsedUp
-    added = [Threepid(*address, added_ts=now) for address in proofs.addresses]
-    if not threepids.insert(txn, user_id, added):
+    added = [Threepid(one.medium, one.address, one.validated_ts, now) for one in proofs.addresses]
+    used = [one.sid for one in proofs.addresses]
+    if not threepid_sessions.use(txn, used) or not threepids.insert(txn, user_id, added):
         raise AddressTaken
     if proofs.consent_version is not None:
         txn.execute(

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from synapse.storage.database import Database, Transaction
     from synapse.storage.transaction import Row
 
@@ -208,6 +210,16 @@ def _delete(txn: Transaction, session_id: str) -> bool:
         (session_id,),
     )
     return txn.one_or_none() is not None
+
+
+def use(txn: Transaction, session_ids: Sequence[str]) -> bool:
+    """Takes what sessions proved as used up, within a transaction of another store; False where one was already."""
+    if not session_ids:
+        return True
+    txn.execute(
+        "DELETE FROM threepid_validation_sessions WHERE session_id = ANY(%s) RETURNING true", (list(session_ids),)
+    )
+    return len(txn.rows()) == len(session_ids)
 
 
 def _forget(txn: Transaction, expired_before: int) -> None:

@@ -50,7 +50,16 @@ ENDPOINTS = (
     Endpoint("logout", f"{_C}/logout", ("POST",), CLIENT, guests=True),
     Endpoint("logout_all", f"{_C}/logout/all", ("POST",), CLIENT, guests=True),
     Endpoint("whoami", f"{_C}/account/whoami", ("GET",), CLIENT, guests=True),
-    Endpoint("account_password", f"{_C}/account/password", ("POST",), CLIENT),
+    # Who has forgotten the password proves to have an address of the account.
+    Endpoint(
+        "account_password",
+        f"{_C}/account/password",
+        ("POST",),
+        CLIENT,
+        auth=Auth.OPTIONAL,
+        ratelimit="rc_login.address",
+    ),
+    Endpoint("password_policy", f"{_C}/password_policy", ("GET",), CLIENT, auth=Auth.NONE),
     # A password alone is proof enough, for those who have no session any more.
     Endpoint(
         "account_deactivate",

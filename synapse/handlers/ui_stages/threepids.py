@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from synapse.api.constants import LoginTypes
+from synapse.api.constants import THREEPID_STAGES
 from synapse.api.errors import Codes, MatrixError, bad_json, missing_param
-from synapse.api.threepids import EMAIL, MSISDN
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from synapse.handlers.ui_stages.types import Attempt
     from synapse.handlers.validations import Validations
-
-_KINDS = {EMAIL: LoginTypes.EMAIL_IDENTITY, MSISDN: LoginTypes.MSISDN}
+    from synapse.storage.threepids import ThreepidStore
 
 
 class ThreepidStage:
@@ -22,21 +18,14 @@ class ThreepidStage:
 
     :param medium: `email` or `msisdn`.
     :param purposes: what validations must have been begun for, by the endpoint that the proof is for.
-    :param check_use: raises 400 or 403 where an address does not do for an endpoint: it is taken, say.
     """
 
-    def __init__(
-        self,
-        medium: str,
-        validations: Validations,
-        purposes: dict[str, str],
-        check_use: Callable[[str, str, str], Awaitable[None]],
-    ) -> None:
-        self.kind: str = _KINDS[medium]
+    def __init__(self, medium: str, validations: Validations, store: ThreepidStore, purposes: dict[str, str]) -> None:
+        self.kind: str = THREEPID_STAGES[medium]
         self._medium = medium
         self._validations = validations
         self._purposes = purposes
-        self._check_use = check_use
+        self._store = store
 
     def params(self) -> dict[str, Any] | None:
         return None
@@ -49,7 +38,11 @@ class ThreepidStage:
         if proven is None or proven.medium != self._medium:
             sentence = "The address has not been validated: follow what the message says, then try again."
             raise MatrixError(401, Codes.UNAUTHORIZED, sentence)
-        await self._check_use(endpoint, proven.medium, proven.address)
+        owner = await self._store.owner(proven.medium, proven.address)
+        if endpoint == "register" and owner is not None:
+            raise MatrixError(400, Codes.THREEPID_IN_USE, "Somebody has an account here with this address already.")
+        if attempt.operation.user_id is None and endpoint != "register" and owner is None:
+            raise MatrixError(400, Codes.THREEPID_NOT_FOUND, "Nobody has an account here with this address.")
         return {**proven._asdict(), "sid": sid}
 
 

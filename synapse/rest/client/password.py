@@ -1,4 +1,7 @@
-"""The endpoint for changing one's password. Client-server API, `POST /account/password`."""
+"""Endpoints for changing one's password, and for what this server asks of passwords.
+
+Client-server API, `POST /account/password`.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,11 @@ from typing import Any
 
 import msgspec
 
-from synapse.api.errors import missing_param
+from synapse.api.constants import LoginTypes
+from synapse.api.errors import missing_param, missing_token
 from synapse.handlers.password_change import PasswordChange
-from synapse.handlers.passwords import check_acceptable
-from synapse.handlers.ui_auth import Operation, UiAuth
+from synapse.handlers.password_policy import PasswordPolicy
+from synapse.handlers.ui_auth import Flows, Operation, UiAuth
 from synapse.http.body import convert
 from synapse.http.server import Request, serves
 
@@ -22,26 +26,48 @@ class NewPassword(msgspec.Struct, frozen=True):
 
 
 class ChangePassword:
-    """`/account/password`."""
+    """`/account/password`, `/password_policy`.
 
-    def __init__(self, change: PasswordChange, ui_auth: UiAuth) -> None:
+    :param reset_flows: by what those prove who they are who have forgotten the password.
+    """
+
+    def __init__(self, change: PasswordChange, policy: PasswordPolicy, ui_auth: UiAuth, reset_flows: Flows) -> None:
         self._change = change
+        self._policy = policy
         self._ui_auth = ui_auth
+        self._reset_flows = reset_flows
+
+    @serves("password_policy")
+    async def policy(self, request: Request) -> dict[str, Any]:
+        return self._policy.described()
 
     @serves("account_password")
     async def change(self, request: Request) -> dict[str, Any]:
+        user = request.requester
+        if user is None and not self._reset_flows:
+            raise missing_token()
         self._change.check_enabled()
         body = request.json_object()
         # Whatever is wrong is said before the client is sent through the stages.
         wanted = convert(body, NewPassword)
         if wanted.new_password is not None:
-            check_acceptable(wanted.new_password)
+            self._policy.check(wanted.new_password)
         elif not isinstance(body.get("auth"), dict) or "session" not in body["auth"]:
             raise missing_param("new_password")
-        user = request.user
-        operation = Operation("POST", "account_password", "change the password", user.user_id, password="new_password")
-        proven = await self._ui_auth.check(operation, body, await self._ui_auth.own_flows(user.user_id), request)
+        user_id = None if user is None else user.user_id
+        operation = Operation("POST", "account_password", "change the password", user_id, password="new_password")
+        flows = self._reset_flows if user_id is None else await self._ui_auth.own_flows(user_id)
+        proven = await self._ui_auth.check(operation, body, flows, request)
         if proven.password_hash is None:
             raise missing_param("new_password")
-        await self._change.change(user, proven.password_hash, convert(proven.body, NewPassword).logout_devices)
+        logout_devices = convert(proven.body, NewPassword).logout_devices
+        if user is not None:
+            await self._change.change(user, proven.password_hash, logout_devices)
+        else:
+            await self._change.reset(_address(proven.proofs), proven.password_hash, logout_devices)
         return {}
+
+
+def _address(proofs: dict[str, Any]) -> dict[str, Any]:
+    """What was proven by the stage that a flow for a forgotten password consists of."""
+    return next(proofs[kind] for kind in (LoginTypes.EMAIL_IDENTITY, LoginTypes.MSISDN) if kind in proofs)

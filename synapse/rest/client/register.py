@@ -12,7 +12,7 @@ import msgspec
 from synapse.api.errors import MatrixError, bad_json
 from synapse.handlers.guest_upgrade import GuestUpgrade
 from synapse.handlers.new_sessions import DeviceRequest, LoggedIn
-from synapse.handlers.passwords import check_acceptable
+from synapse.handlers.password_policy import PasswordPolicy
 from synapse.handlers.registration import Registration, proofs_of
 from synapse.handlers.registration_tokens import RegistrationTokens
 from synapse.handlers.ui_auth import Flows, Operation, UiAuth, used_already
@@ -52,12 +52,19 @@ class Register:
     """
 
     def __init__(
-        self, registration: Registration, guests: GuestUpgrade, ui_auth: UiAuth, flows: Flows, clock: Clock
+        self,
+        registration: Registration,
+        guests: GuestUpgrade,
+        ui_auth: UiAuth,
+        flows: Flows,
+        policy: PasswordPolicy,
+        clock: Clock,
     ) -> None:
         self._registration = registration
         self._guests = guests
         self._ui_auth = ui_auth
         self._flows = flows
+        self._policy = policy
         self._clock = clock
 
     @serves("register")
@@ -110,7 +117,7 @@ class Register:
         else:
             await self._registration.check_available(body.username)
         if body.password is not None:
-            check_acceptable(body.password)
+            self._policy.check(body.password)
 
     @serves("register_available")
     async def available(self, request: Request) -> dict[str, Any]:

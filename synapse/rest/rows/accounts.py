@@ -18,7 +18,8 @@ def _register(hs: Homeserver) -> object:
 
     accounts = hs.accounts
     flows = accounts.proving.registration_flows
-    return Register(accounts.registration, accounts.guest_upgrade, accounts.ui_auth, flows, hs.reactor)
+    policy = accounts.proving.password_policy
+    return Register(accounts.registration, accounts.guest_upgrade, accounts.ui_auth, flows, policy, hs.reactor)
 
 
 def _registration_token_validity(hs: Homeserver) -> object:
@@ -61,7 +62,8 @@ def _devices(hs: Homeserver) -> object:
 def _change_password(hs: Homeserver) -> object:
     from synapse.rest.client.password import ChangePassword
 
-    return ChangePassword(hs.accounts.password_change, hs.accounts.ui_auth)
+    accounts, proving = hs.accounts, hs.accounts.proving
+    return ChangePassword(accounts.password_change, proving.password_policy, accounts.ui_auth, proving.reset_flows)
 
 
 def _deactivate_account(hs: Homeserver) -> object:
@@ -158,7 +160,7 @@ ROWS: tuple[Row, ...] = (
     Row(("login_get_token",), _login_token),
     Row(("admin_register_nonce", "admin_register"), _admin_register),
     Row(("devices", "device_get", "device_update", "device_delete", "delete_devices"), _devices),
-    Row(("account_password",), _change_password),
+    Row(("account_password", "password_policy"), _change_password),
     Row(("account_deactivate",), _deactivate_account),
     Row(("admin_deactivate",), _admin_deactivate),
     Row(("capabilities",), _capabilities),
