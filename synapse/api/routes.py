@@ -7,7 +7,7 @@ the tests walk it. It holds data alone: no handler is named here and nothing hea
 
 from collections.abc import Iterator
 
-from synapse.api.route_table import accounts, conduct, key_backup, keys, rooms, server
+from synapse.api.route_table import accounts, conduct, contacts, key_backup, keys, rooms, server
 from synapse.api.route_table.types import (
     DEFAULT_MAX_BODY,
     SAFE_METHODS,
@@ -43,6 +43,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     *accounts.ENDPOINTS,
     *accounts.PUSH,
     *conduct.ENDPOINTS,
+    *contacts.ENDPOINTS,
     *keys.ENDPOINTS,
     *key_backup.BACKUPS,
     *key_backup.KEYS,

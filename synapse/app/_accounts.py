@@ -253,7 +253,7 @@ class Accounts:
         """E-mail addresses and phone numbers."""
         from synapse.app._contacts import Contacts
 
-        return Contacts(self._hs, self.templates)
+        return Contacts(self._hs, self)
 
     @cached_property
     def templates(self) -> Templates:

@@ -1,6 +1,6 @@
 """The services for e-mail addresses and phone numbers: whose they are, how that is proved, mails and text messages.
 
-A part of the composition root (`hs.accounts.contacts`).
+A part of the account services (`hs.accounts.contacts`).
 """
 
 from __future__ import annotations
@@ -9,21 +9,31 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from synapse.app._foundation import Base
+    from signedjson.types import SigningKey
+
+    from synapse.app._accounts import Accounts, Foundation
+    from synapse.handlers.identity_bindings import IdentityBindings
     from synapse.handlers.mail import Mailer
+    from synapse.handlers.threepid_delegate import ThreepidDelegate
+    from synapse.handlers.threepid_rules import ThreepidRules
+    from synapse.handlers.threepid_tokens import Messenger, ThreepidTokens
+    from synapse.handlers.threepids import Threepids
     from synapse.handlers.validations import Validations
+    from synapse.http.outside import OutsideClient
     from synapse.storage.threepids import ThreepidStore
-    from synapse.util.templates import Templates
 
 
 class Contacts:
     """One lazily built attribute per service."""
 
-    def __init__(self, hs: Base, templates: Templates) -> None:
+    def __init__(self, hs: Foundation, accounts: Accounts) -> None:
         self._hs = hs
-        self._templates = templates
+        self._accounts = accounts
         self._config = hs.config
+        self._server_name = hs.config.server.server_name
         self._clock = hs.reactor
+
+    # -- what users have -----------------------------------------------------------------------------------------------
 
     @cached_property
     def store(self) -> ThreepidStore:
@@ -32,12 +42,70 @@ class Contacts:
         return ThreepidStore(self._hs.database)
 
     @cached_property
+    def rules(self) -> ThreepidRules:
+        from synapse.handlers.threepid_rules import ThreepidRules
+
+        return ThreepidRules(self._config.threepids)
+
+    @cached_property
+    def threepids(self) -> Threepids:
+        from synapse.handlers.threepids import Threepids
+
+        return Threepids(self.store, self.validations, self.rules, self.bindings, self._clock)
+
+    @cached_property
+    def bindings(self) -> IdentityBindings:
+        from synapse.handlers.identity_bindings import IdentityBindings
+
+        return IdentityBindings(
+            lambda: self.identity_client, self.store, self.rules, self._server_name, self._signing_key
+        )
+
+    @cached_property
+    def identity_client(self) -> OutsideClient:
+        """Requests to identity servers that users name."""
+        from synapse.app._outside import to_identity_servers
+
+        return to_identity_servers(self._config, self._hs.reactor)
+
+    def _signing_key(self) -> SigningKey:
+        from synapse.app._outside import signing_key
+
+        return signing_key(self._config)
+
+    # -- proving -------------------------------------------------------------------------------------------------------
+
+    @cached_property
     def validations(self) -> Validations:
         from synapse.handlers.validations import Validations
         from synapse.storage.threepid_sessions import ThreepidSessionStore
 
         lifetime = self._config.email.validation_token_lifetime
-        return Validations(ThreepidSessionStore(self._hs.database), self._clock, lifetime)
+        return Validations(ThreepidSessionStore(self._hs.database), self._clock, lifetime, self._delegate)
+
+    @cached_property
+    def tokens(self) -> ThreepidTokens:
+        from synapse.handlers.threepid_tokens import ThreepidTokens
+        from synapse.handlers.validations import ADD_THREEPID, PASSWORD_RESET, REGISTRATION
+
+        checks = {
+            REGISTRATION: self._accounts.registration.check_enabled,
+            PASSWORD_RESET: self._accounts.password_change.check_enabled,
+            ADD_THREEPID: self.rules.check_changes,
+        }
+        return ThreepidTokens(
+            *(self.store, self.validations, self.mailer, self._messenger, self.rules, self._hs.ratelimits),
+            *(self._config.email.subjects, checks, self._config.client_baseurl),
+        )
+
+    @property
+    def can_change(self) -> bool:
+        """Whether users can add addresses to their accounts (capability `m.3pid_changes`)."""
+        config = self._config
+        by_phone = config.sms.url is not None or config.threepids.account_threepid_delegates.msisdn is not None
+        return self.rules.can_change and (config.email.is_enabled or by_phone)
+
+    # -- messages ------------------------------------------------------------------------------------------------------
 
     @cached_property
     def mailer(self) -> Mailer:
@@ -46,7 +114,34 @@ class Contacts:
         from synapse.handlers.mail import Mailer
         from synapse.handlers.smtp import MailServer
 
-        options, server_name = self._config.email, self._config.server.server_name
-        own_name = server_name.partition(":")[0]
-        post = MailServer.of(options, own_name)
-        return Mailer(options, self._templates, post, self._clock, in_thread, server_name)
+        options = self._config.email
+        post = MailServer.of(options, self._server_name.partition(":")[0])
+        return Mailer(options, self._accounts.templates, post, self._clock, in_thread, self._server_name)
+
+    @cached_property
+    def _messenger(self) -> Messenger | None:
+        from synapse.handlers.messengers import DelegateMessenger, SmsMessenger
+        from synapse.handlers.sms import SmsService
+
+        options = self._config.sms
+        if options.url is not None:
+            service = SmsService(lambda: self.service_client, options.url, options.secret or "")
+            values = {"server_name": self._server_name, "app_name": self._config.email.app_name}
+            return SmsMessenger(service, self._accounts.templates, values)
+        return None if self._delegate is None else DelegateMessenger(self._delegate)
+
+    @cached_property
+    def _delegate(self) -> ThreepidDelegate | None:
+        options = self._config.threepids.account_threepid_delegates
+        if options.msisdn is None:
+            return None
+        from synapse.handlers.threepid_delegate import ThreepidDelegate
+
+        return ThreepidDelegate(lambda: self.service_client, options.msisdn, options.msisdn_access_token)
+
+    @cached_property
+    def service_client(self) -> OutsideClient:
+        """Requests to services that the administrator names."""
+        from synapse.app._outside import to_administrators_hosts
+
+        return to_administrators_hosts(self._hs.reactor)

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from synapse.handlers.room_succession import RoomSuccession
     from synapse.handlers.room_upgrade import RoomUpgrade
     from synapse.handlers.third_party_invites import ThirdPartyInvites
-    from synapse.http.outside import OutsideClient
     from synapse.http.ratelimit import RateLimits
     from synapse.push.bulk import BulkPush, RoomMembers
     from synapse.state.heads import RoomHeads
@@ -223,13 +222,10 @@ class Rooms:
     @cached_property
     def signer(self) -> Signer:
         """In whose name events are made, and with which key: the first of the file."""
-        from signedjson.key import decode_signing_key_base64
-        from unpaddedbase64 import encode_base64
-
+        from synapse.app._outside import signing_key
         from synapse.handlers.event_creation import Signer
 
-        key = self._config.keys.read_signing_keys()[0]
-        return Signer(self._server_name, decode_signing_key_base64(key.algorithm, key.version, encode_base64(key.seed)))
+        return Signer(self._server_name, signing_key(self._config))
 
     @cached_property
     def push(self) -> BulkPush:
@@ -280,7 +276,9 @@ class Rooms:
         from synapse.handlers.identity_server import IdentityServers
         from synapse.handlers.third_party_invites import ThirdPartyInvites
 
-        identity, limits = IdentityServers(lambda: self._identity_client), self._hs.ratelimits
+        contacts, limits = self._hs.accounts.contacts, self._hs.ratelimits
+        client_location = self._config.email.invite_client_location
+        identity = IdentityServers(lambda: contacts.identity_client, contacts.rules, client_location)
         memory, invitees = self.memory, self.invitees_store
         return ThirdPartyInvites(self.creation, memory.state, identity, invitees, limits, self._server_name)
 
@@ -294,26 +292,15 @@ class Rooms:
     @cached_property
     def federation(self) -> FederationClient:
         """Requests to other servers."""
+        from synapse.app._outside import to_users_hosts
         from synapse.federation.client import FederationClient
         from synapse.federation.discovery import Discovery, lookup_srv
 
         options = self._config.outgoing
-        client = self._outside(options.federation_verify_certificates, options.federation_custom_ca_list)
-        discovery = Discovery(self._identity_client, lookup_srv, self._hs.reactor)
+        authorities = options.federation_custom_ca_list
+        client = to_users_hosts(self._config, self._hs.reactor, options.federation_verify_certificates, authorities)
+        discovery = Discovery(self._hs.accounts.contacts.identity_client, lookup_srv, self._hs.reactor)
         return FederationClient(self._server_name, self.signer.key, discovery, client)
-
-    @cached_property
-    def _identity_client(self) -> OutsideClient:
-        return self._outside(not self._config.outgoing.use_insecure_ssl_client_just_for_testing_do_not_use)
-
-    def _outside(self, verify: bool, authorities: tuple[str, ...] = ()) -> OutsideClient:
-        """A client for requests to hosts that users name. Makes the process load OpenSSL."""
-        from synapse.http.addresses import AddressFilter
-        from synapse.http.outside import OutsideClient, Trust
-
-        options = self._config.outgoing
-        addresses = AddressFilter(options.ip_range_blacklist, options.ip_range_whitelist)
-        return OutsideClient(self._hs.reactor, addresses, Trust(verify, authorities))
 
     @cached_property
     def room_profiles(self) -> RoomProfiles:

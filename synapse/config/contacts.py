@@ -5,7 +5,7 @@ users may do with theirs.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Final, NoReturn
+from typing import TYPE_CHECKING, Annotated, Final, Literal, NoReturn
 
 from synapse.config.errors import ConfigError
 from synapse.config.listeners import is_loopback
@@ -19,6 +19,21 @@ if TYPE_CHECKING:
 
 _HOUR: Final = 3600 * 1000
 SMTPS_PORT: Final = 465
+_SUBJECT: Final = "In it, `%(server_name)s` and `%(app)s` are filled in."
+
+
+class MailSubjects(Section, frozen=True, kw_only=True):
+    """Subjects of mails."""
+
+    password_reset: Annotated[str, Doc(f"Of mails with which a password is reset. {_SUBJECT}")] = (
+        "[%(server_name)s] Password reset"
+    )
+    email_validation: Annotated[str, Doc(f"Of mails that prove an address. {_SUBJECT}")] = (
+        "[%(server_name)s] Validate your email"
+    )
+    email_already_in_use: Annotated[
+        str, Doc(f"Of mails to those who have an account and are registering another. {_SUBJECT}")
+    ] = "[%(server_name)s] Email already in use"
 
 
 class EmailConfig(Section, frozen=True, kw_only=True):
@@ -52,6 +67,14 @@ class EmailConfig(Section, frozen=True, kw_only=True):
         Doc("Where people find a client: mails link to it.", example="https://app.example.org/"),
     ] = None
     validation_token_lifetime: Annotated[Duration, Doc("How long the link in a mail is good for.")] = _HOUR
+    invite_client_location: Annotated[
+        str | None,
+        Doc(
+            "The client that identity servers shall link to when they write to people who are invited by mail.",
+            example="https://app.example.org",
+        ),
+    ] = None
+    subjects: Annotated[MailSubjects, Doc("Subjects of mails.", example={})] = MailSubjects()
 
     @property
     def is_enabled(self) -> bool:
@@ -78,6 +101,72 @@ class EmailConfig(Section, frozen=True, kw_only=True):
             raise ValueError(str(error)) from None
 
 
+class SmsConfig(Section, frozen=True, kw_only=True):
+    """Text messages: who sends them for this server (`sms:`). docs/email.md has what is asked of it."""
+
+    url: Annotated[
+        str | None,
+        Doc("Where `{to, text}` is posted for each message.", example="https://sms.example.org/send"),
+    ] = None
+    secret: Annotated[Secret | None, Doc("Goes along as `Authorization: Bearer …`.")] = None
+
+
+class AllowedThreepid(Section, frozen=True, kw_only=True):
+    """Addresses that users may have."""
+
+    medium: Annotated[Literal["email", "msisdn"], Doc("`email` or `msisdn`.")]
+    pattern: Annotated[str, Doc("A regular expression that the beginning of the address matches.")]
+
+
+class ThreepidDelegates(Section, frozen=True, kw_only=True):
+    """Identity servers that send messages in place of this server."""
+
+    msisdn: Annotated[
+        str | None, Doc("The URL of the one that writes to phone numbers.", example="https://id.example.org")
+    ] = None
+    msisdn_access_token: Annotated[Secret | None, Doc("A token of it, for this server's requests.")] = None
+
+
+class ThreepidsConfig(Section, frozen=True, kw_only=True):
+    """Addresses: what users may do with e-mail addresses and phone numbers."""
+
+    enable_3pid_changes: Annotated[bool, Doc("Whether users can add addresses to their accounts, and remove them.")] = (
+        True
+    )
+    allowed_local_3pids: Annotated[
+        tuple[AllowedThreepid, ...],
+        Doc(
+            "Which addresses users may add or register with; by default all.",
+            example=[{"medium": "email", "pattern": r"^[^@]+@example\.org$"}, {"medium": "msisdn", "pattern": r"^44"}],
+        ),
+    ] = ()
+    request_token_inhibit_3pid_errors: Annotated[
+        bool,
+        Doc(
+            "Whether to keep to oneself which addresses have an account: who asks for a mail is answered alike, and "
+            "nothing is sent, or a mail that says so to the owner of the address."
+        ),
+    ] = False
+    next_link_domain_whitelist: Annotated[
+        tuple[str, ...] | None,
+        Doc(
+            "The domains that people may be sent on to (`next_link`) once their address is proved; by default any, "
+            "with `[]` none.",
+            example=["app.example.org"],
+        ),
+    ] = None
+    account_threepid_delegates: Annotated[
+        ThreepidDelegates, Doc("Identity servers that send messages for us.", example={})
+    ] = ThreepidDelegates()
+    trusted_third_party_id_servers: Annotated[
+        tuple[str, ...] | None,
+        Doc(
+            "The identity servers that users may have this server talk to; by default any.",
+            example=["matrix.org", "vector.im"],
+        ),
+    ] = None
+
+
 # -- checks of several options -----------------------------------------------------------------------------------------
 
 Place = Callable[[str | None], str]
@@ -90,6 +179,8 @@ def check_contacts(config: Config, place: Place) -> Iterator[str]:
         yield from _odd_email(config, place)
     elif config.email != EmailConfig():
         yield f"{place('email')}: `email.notif_from` is missing, so no mail is sent."
+    _messages(config, place)
+    _patterns(config, place)
 
 
 def _fail(place: Place, option: str, problem: str, remedy: str) -> NoReturn:
@@ -100,7 +191,8 @@ def _email(config: Config, place: Place) -> None:
     email = config.email
     if config.server.public_baseurl is None:
         _fail(place, "public_baseurl", "is missing, but mails have links to it", "write the URL that clients use")
-    for option, text in {"notif_from": email.notif_from or ""}.items():
+    texts = {f"subjects.{name}": getattr(email.subjects, name) for name in MailSubjects.__struct_fields__}
+    for option, text in {"notif_from": email.notif_from or "", **texts}.items():
         try:
             filled = text % {"app": email.app_name, "server_name": config.server.server_name}
         except (ValueError, KeyError, TypeError):
@@ -129,3 +221,27 @@ def _odd_email(config: Config, place: Place) -> Iterator[str]:
 def is_local(host: str) -> bool:
     """Whether what is sent there stays on this machine."""
     return host == "localhost" or is_loopback(host)
+
+
+def _messages(config: Config, place: Place) -> None:
+    delegates = config.threepids.account_threepid_delegates
+    for option, url in (("sms.url", config.sms.url), ("account_threepid_delegates.msisdn", delegates.msisdn)):
+        if url is not None and not url.startswith(("https://", "http://")):
+            _fail(place, option, f"is {url!r}, which is no URL", "begin it with https://")
+    if config.sms.url is None:
+        return
+    if config.sms.secret is None:
+        _fail(place, "sms.secret", "is missing", "share a secret with the service at `sms.url`")
+    if delegates.msisdn is not None:
+        _fail(place, "sms.url", "and `account_threepid_delegates.msisdn` are both set", "keep one of them")
+
+
+def _patterns(config: Config, place: Place) -> None:
+    import re
+
+    for index, allowed in enumerate(config.threepids.allowed_local_3pids):
+        try:
+            re.compile(allowed.pattern)
+        except re.error as error:
+            option = f"allowed_local_3pids[{index}].pattern"
+            _fail(place, option, f"is no regular expression ({error})", "correct it")

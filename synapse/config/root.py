@@ -41,6 +41,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     discovery: discovery.DiscoveryConfig
     email: contacts.EmailConfig
     profiles: profiles.ProfilesConfig
+    sms: contacts.SmsConfig
+    threepids: contacts.ThreepidsConfig
     login_via_existing_session: sso.ExistingSessionConfig
     sightings: conduct.SightingsConfig
     telling: conduct.TellingConfig
@@ -132,7 +134,16 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
 
 # Sections whose options stand in a block of the section's own name; the others' stand at the top level.
-NESTED: Final = ("database", "caches", "user_directory", "templates", "email", "login_via_existing_session", "ui_auth")
+NESTED: Final = (
+    "database",
+    "caches",
+    "user_directory",
+    "templates",
+    "email",
+    "sms",
+    "login_via_existing_session",
+    "ui_auth",
+)
 
 SECTIONS: Final[dict[str, type[Section]]] = {
     field.name: field.type for field in msgspec.structs.fields(Config) if field.name not in ("origin", "warnings")

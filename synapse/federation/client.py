@@ -35,7 +35,7 @@ class FederationClient:
         target = await self._discovery.find(destination)
         headers = (
             ("Host", target.header),
-            ("Authorization", self._authorization(destination, method, path, content)),
+            ("Authorization", authorization(self._server_name, self._key, destination, method, path, content)),
             ("Content-Type", "application/json"),
         )
         return await self._client.request(
@@ -47,18 +47,17 @@ class FederationClient:
             connect_to=target.host if target.host != target.name else None,
         )
 
-    def _authorization(self, destination: str, method: str, path: str, content: dict[str, Any] | None) -> str:
-        from signedjson.sign import sign_json
 
-        signed: dict[str, Any] = {
-            "method": method,
-            "uri": path,
-            "origin": self._server_name,
-            "destination": destination,
-        }
-        if content is not None:
-            signed["content"] = content
-        sign_json(signed, self._server_name, self._key)
-        key_id = key_id_of(self._key)
-        signature = signed["signatures"][self._server_name][key_id]
-        return f'X-Matrix origin="{self._server_name}",destination="{destination}",key="{key_id}",sig="{signature}"'
+def authorization(
+    server_name: str, key: SigningKey, destination: str, method: str, path: str, content: dict[str, Any] | None
+) -> str:
+    """The header `Authorization` of a request that `server_name` signs, to another server or an identity server."""
+    from signedjson.sign import sign_json
+
+    signed: dict[str, Any] = {"method": method, "uri": path, "origin": server_name, "destination": destination}
+    if content is not None:
+        signed["content"] = content
+    sign_json(signed, server_name, key)
+    key_id = key_id_of(key)
+    signature = signed["signatures"][server_name][key_id]
+    return f'X-Matrix origin="{server_name}",destination="{destination}",key="{key_id}",sig="{signature}"'

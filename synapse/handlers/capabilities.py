@@ -16,6 +16,7 @@ def capabilities(
     change_password: bool,
     fixed_fields: Set[str],
     login_token: bool,
+    threepids: bool,
     *,
     is_guest: bool,
     is_admin: bool,
@@ -24,6 +25,7 @@ def capabilities(
 
     :param fixed_fields: fields of their profiles that users cannot change.
     :param login_token: whether `POST /login/get_token` is switched on.
+    :param threepids: whether users can add e-mail addresses or phone numbers to their accounts.
     """
     return {
         "capabilities": {
@@ -32,7 +34,7 @@ def capabilities(
                 "available": room_versions.capabilities(),
             },
             "m.change_password": {"enabled": change_password and not is_guest},
-            "m.3pid_changes": {"enabled": False},
+            "m.3pid_changes": {"enabled": threepids and not is_guest},
             "m.get_login_token": {"enabled": login_token and not is_guest},
             "m.forget_forced_upon_leave": {"enabled": False},
             "m.set_displayname": {"enabled": "displayname" not in fixed_fields},

@@ -17,17 +17,18 @@ from urllib.parse import urlencode, urlsplit
 import orjson
 
 from synapse.api.errors import Codes, MatrixError, invalid_param, unknown
-from synapse.api.identifiers import is_server_name, is_user_id
+from synapse.api.identifiers import is_user_id
+from synapse.api.threepids import canonical
 from synapse.http.client import ClientError
 
 if TYPE_CHECKING:
     from synapse.handlers.room_plan import Invite3pid
+    from synapse.handlers.threepid_rules import ThreepidRules
     from synapse.http.client import ClientAnswer
     from synapse.http.outside import OutsideClient
 
 WITHIN: Final = 20.0  # seconds for one request
 MAX_ANSWER: Final = 64 * 1024  # bytes
-MEDIA: Final = frozenset({"email", "msisdn"})
 _API: Final = "/_matrix/identity/v2"
 _TOKEN: Final = re.compile(r"[0-9a-zA-Z.=_-]{1,255}", re.ASCII)
 _HEADER: Final = re.compile(r"[\x21-\x7e]{1,4096}", re.ASCII)
@@ -37,8 +38,11 @@ _MAX_KEYS: Final = 10
 
 _PASSED_ON: Final = frozenset(
     {
+        "M_NO_VALID_SESSION",
         Codes.FORBIDDEN,
         Codes.INVALID_PARAM,
+        Codes.SESSION_EXPIRED,
+        Codes.SESSION_NOT_VALIDATED,
         Codes.THREEPID_IN_USE,
         Codes.THREEPID_MEDIUM_NOT_SUPPORTED,
         Codes.TERMS_NOT_SIGNED,
@@ -73,14 +77,25 @@ class IdentityServers:
     """Asks identity servers.
 
     :param client: makes the client for requests to the outside, when it is needed.
+    :param client_location: the web client that they shall link to when they write to people.
     """
 
-    def __init__(self, client: Callable[[], OutsideClient]) -> None:
+    def __init__(
+        self, client: Callable[[], OutsideClient], rules: ThreepidRules, client_location: str | None = None
+    ) -> None:
         self._client = client
+        self._rules = rules
+        self._client_location = client_location
+
+    def check(self, wanted: Invite3pid) -> None:
+        """Raises 400 for what no identity server can be asked, or not by us."""
+        self._rules.check_identity_server(wanted.id_server)
+        check_token(wanted.id_access_token)
+        canonical(wanted.medium, wanted.address)
 
     async def lookup(self, wanted: Invite3pid) -> str | None:
         """The user to whom the address is bound. Raises 400 and 403 where the server cannot be asked."""
-        check(wanted)
+        self.check(wanted)
         for attempt in (1, 2):
             details = await self._ask(wanted, "GET", "/hash_details")
             algorithm, pepper, hashed = _hashed(details, wanted)
@@ -88,15 +103,17 @@ class IdentityServers:
             answer = await self._send(wanted, "POST", "/lookup", body)
             if attempt == 1 and answer.code == 400 and answer.json_object().get("errcode") == "M_INVALID_PEPPER":
                 continue  # it has just been changed
-            mappings = _successful(answer, wanted.id_server).get("mappings")
+            mappings = successful(answer, wanted.id_server).get("mappings")
             user_id = mappings.get(hashed) if isinstance(mappings, dict) else None
             return user_id if isinstance(user_id, str) and is_user_id(user_id) else None
         raise AssertionError("the second attempt answers or raises")
 
     async def store_invite(self, wanted: Invite3pid, room: dict[str, str]) -> StoredInvite:
         """Have the server keep an invitation and tell the owner of the address. `room` is what it may say about it."""
-        check(wanted)
-        body = {**room, "medium": wanted.medium, "address": canonical(wanted)}
+        self.check(wanted)
+        body = {**room, "medium": wanted.medium, "address": canonical(wanted.medium, wanted.address)}
+        if self._client_location is not None:
+            body["org.matrix.web_client_location"] = self._client_location
         answer = await self._ask(wanted, "POST", "/store-invite", body)
         token, name = answer.get("token"), answer.get("display_name")
         keys = tuple(_keys(answer))
@@ -120,7 +137,7 @@ class IdentityServers:
         return answer.code == 200 and answer.json_object().get("valid") is True
 
     async def _ask(self, wanted: Invite3pid, method: str, path: str, body: Any = None) -> dict[str, Any]:
-        return _successful(await self._send(wanted, method, path, body), wanted.id_server)
+        return successful(await self._send(wanted, method, path, body), wanted.id_server)
 
     async def _send(self, wanted: Invite3pid, method: str, path: str, body: Any = None) -> ClientAnswer:
         url = f"https://{wanted.id_server}{_API}{path}"
@@ -132,28 +149,16 @@ class IdentityServers:
             raise unknown(f"The identity server {wanted.id_server} cannot be reached.") from None
 
 
-def check(wanted: Invite3pid) -> None:
-    """Raises 400 for what no identity server can be asked."""
-    if not is_server_name(wanted.id_server):
-        raise invalid_param("The 'id_server' must be a host name with or without a port.")
-    if not _HEADER.fullmatch(wanted.id_access_token):
+def check_token(token: str) -> None:
+    """Raises 400 M_INVALID_PARAM for what cannot be an identity server's access token."""
+    if not _HEADER.fullmatch(token):
         raise invalid_param("The 'id_access_token' is not one that an identity server gives.")
-    if wanted.medium not in MEDIA:
-        sentence = f"People are invited by {' or '.join(sorted(MEDIA))}; another 'medium' is not known."
-        raise MatrixError(400, Codes.THREEPID_MEDIUM_NOT_SUPPORTED, sentence)
-    if not wanted.address or len(wanted.address) > 500 or any(not c.isprintable() or c == " " for c in wanted.address):
-        raise invalid_param("The 'address' must be an e-mail address or a phone number.")
-
-
-def canonical(wanted: Invite3pid) -> str:
-    """The address as identity servers compare it (appendices, "3PID Types")."""
-    return wanted.address.casefold() if wanted.medium == "email" else wanted.address.lstrip("+")
 
 
 def _hashed(details: dict[str, Any], wanted: Invite3pid) -> tuple[str, str, str]:
     """Algorithm, pepper, and the address as it is to be looked up."""
     algorithms, pepper = details.get("algorithms"), details.get("lookup_pepper")
-    named = f"{canonical(wanted)} {wanted.medium}"
+    named = f"{canonical(wanted.medium, wanted.address)} {wanted.medium}"
     if isinstance(pepper, str) and isinstance(algorithms, list):
         if "sha256" in algorithms:
             return "sha256", pepper, _url_safe(hashlib.sha256(f"{named} {pepper}".encode("utf-8", "replace")).digest())
@@ -177,13 +182,13 @@ def _keys(answer: dict[str, Any]) -> Iterator[PublicKey]:
             yield PublicKey(key, url if isinstance(url, str) and len(url) <= _MAX_TEXT else None)
 
 
-def _successful(answer: ClientAnswer, id_server: str) -> dict[str, Any]:
-    """The answer's object; raises what the server refuses, in words that are safe to pass on."""
+def successful(answer: ClientAnswer, id_server: str) -> dict[str, Any]:
+    """The answer's object. Raises 400, 403 or 404 for what the server refuses, in words that are safe to pass on."""
     found = answer.json_object()
     if answer.code == 200:
         return found
     errcode, error = found.get("errcode"), found.get("error")
     said = f": {error[:_MAX_TEXT]}" if isinstance(error, str) else "."
-    code = 403 if answer.code in (401, 403) else 400
+    code = 403 if answer.code in (401, 403) else 404 if errcode == "M_NO_VALID_SESSION" else 400
     passed = errcode if errcode in _PASSED_ON else Codes.FORBIDDEN if code == 403 else Codes.UNKNOWN
     raise MatrixError(code, passed, f"The identity server {id_server} refused{said}")

@@ -19,7 +19,7 @@ from synapse.api.identifiers import domain_of, is_room_id, is_user_id
 from synapse.events.auth_membership import key_that_signed, keys_of_invite
 from synapse.events.power_levels import PowerLevels
 from synapse.handlers.event_creation import Draft
-from synapse.handlers.identity_server import PublicKey, check
+from synapse.handlers.identity_server import PublicKey
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -94,7 +94,7 @@ class ThirdPartyInvites:
 
     async def find(self, requester: Requester, wanted: Invite3pid) -> str | None:
         """The user who has the address, as far as the identity server knows; counts against the limit."""
-        check(wanted)
+        self._identity.check(wanted)
         self._limits.check(LIMIT, requester.user_id)
         return await self._identity.lookup(wanted)
 

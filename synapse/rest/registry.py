@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from synapse.api.routes import App, Endpoint
 from synapse.http.server import Router
-from synapse.rest.rows import accounts, conduct, extras, keys, rooms, server
+from synapse.rest.rows import accounts, conduct, contacts, extras, keys, rooms, server
 from synapse.rest.rows.types import Row
 
 if TYPE_CHECKING:
@@ -21,7 +21,15 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-ROWS: tuple[Row, ...] = (*server.ROWS, *accounts.ROWS, *conduct.ROWS, *extras.ROWS, *keys.ROWS, *rooms.ROWS)
+ROWS: tuple[Row, ...] = (
+    *server.ROWS,
+    *accounts.ROWS,
+    *conduct.ROWS,
+    *contacts.ROWS,
+    *extras.ROWS,
+    *keys.ROWS,
+    *rooms.ROWS,
+)
 
 
 def mount(router: Router, hs: Homeserver, endpoints: Iterable[Endpoint]) -> None:

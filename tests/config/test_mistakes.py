@@ -78,12 +78,32 @@ MAIN: list[tuple[dict[str, Any], str, str, str]] = [
     (mail(notif_from="Matrix"), "email.notif_from", "no address", "noreply@example.org"),
     (mail(notif_from="M\nBcc: <a@b>"), "email.notif_from", "line breaks", "one line"),
     (mail(notif_from="100% <a@b>"), "email.notif_from", "a % that means nothing", "%%"),
+    (
+        mail(subjects={"password_reset": "%(user)s"}),
+        "email.subjects.password_reset",
+        "a % that means nothing",
+        "%(app)s",
+    ),
     (mail(smtp_user="x"), "email.smtp_pass", "is missing", "both"),
     (
         mail(enable_tls=False, require_transport_security=True),
         "email.enable_tls",
         "TLS is required",
         "remove it",
+    ),
+    ({"sms": {"url": "sms.example.org", "secret": "x"}}, "sms.url", "no URL", "https://"),
+    ({"sms": {"url": "https://x"}}, "sms.secret", "is missing", "share a secret"),
+    (
+        {"sms": {"url": "https://x", "secret": "x"}, "account_threepid_delegates": {"msisdn": "https://y"}},
+        "sms.url",
+        "both set",
+        "keep one",
+    ),
+    (
+        {"allowed_local_3pids": [{"medium": "email", "pattern": "("}]},
+        "allowed_local_3pids[0].pattern",
+        "no regular expression",
+        "correct it",
     ),
     (
         {"rc_login": {"account": {"per_second": -1, "burst_count": 1}}},

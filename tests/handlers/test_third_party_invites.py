@@ -259,6 +259,7 @@ async def test_nobody_is_written_to_in_vain(database: Database, tmp_path: Path) 
             ({"id_server": "x/y"}, "400 M_INVALID_PARAM"),
             ({"id_access_token": "a\r\nb"}, "400 M_INVALID_PARAM"),
             ({"id_access_token": "wrong"}, "403 M_FORBIDDEN"),
+            ({"address": "nobody"}, "400 M_INVALID_PARAM"),
             ({"medium": "pigeon"}, "400 M_THREEPID_MEDIUM_NOT_SUPPORTED"),
             ({"address": "two words"}, "400 M_INVALID_PARAM"),
             ({"address": ""}, "400 M_INVALID_PARAM"),

@@ -49,6 +49,7 @@ MOUNTED = (
     ),
     *("account_data_get", "filter_create", "push_rules", "pushers", "keys_upload", "send_to_device", "admin_register"),
     *("suspend_get", "whois", "consent_page"),
+    *("threepids", "threepids_email_token", "registration_submit_email", "admin_threepid_owner"),
     *("key_backup_create", "room_keys_put", "openid_request_token", "openid_userinfo"),
     "dehydrated_device_put",
     *("key_backup_create", "room_keys_put"),

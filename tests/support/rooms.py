@@ -13,6 +13,7 @@ from signedjson.key import decode_signing_key_base64
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
+from synapse.config.contacts import ThreepidsConfig
 from synapse.handlers.account_data import AccountData
 from synapse.handlers.aliases import Aliases
 from synapse.handlers.entry import Entry
@@ -33,6 +34,7 @@ from synapse.handlers.room_succession import RoomSuccession
 from synapse.handlers.room_upgrade import RoomUpgrade
 from synapse.handlers.room_upgrade import Stores as UpgradeStores
 from synapse.handlers.third_party_invites import ThirdPartyInvites
+from synapse.handlers.threepid_rules import ThreepidRules
 from synapse.http.ratelimit import RateLimits
 from synapse.http.request import Requester
 from synapse.push.bulk import BulkPush, RoomMembers
@@ -124,8 +126,9 @@ class RoomProcess:
         )
         limits = {"rc_invites.per_issuer": Rate(0.001, 50), "rc_joins.local": Rate(0.001, 50)}
         self.limits = RateLimits(limits.get, Clock())
+        identity = IdentityServers(self.outside, ThreepidRules(ThreepidsConfig()))
         self.third_party = ThirdPartyInvites(
-            self.creation, self.state, IdentityServers(self.outside), InviteesStore(db), self.limits, SERVER
+            self.creation, self.state, identity, InviteesStore(db), self.limits, SERVER
         )
         self.new_rooms = NewRooms(SIGNER, self.push, write, self.caught_up, now)
         self.rooms = RoomCreation(self.new_rooms, InviteesStore(db), self.third_party, self.limits, SERVER, "12")

@@ -69,7 +69,6 @@ ENDPOINTS = (
         auth=Auth.OPTIONAL,
         ratelimit="rc_login.address",
     ),
-    Endpoint("threepids", f"{_C}/account/3pid", ("GET",), CLASSIC, (workers.THREEPIDS,)),
     # --- devices
     Endpoint("devices", f"{_C}/devices", ("GET",), CLIENT, guests=True),
     Endpoint("device_get", f"{_C}/devices/{{device_id}}", ("GET",), CLIENT, guests=True),

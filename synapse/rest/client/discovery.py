@@ -1,4 +1,4 @@
-"""Endpoints that tell a client what it finds here: capabilities, TURN servers, third-party identifiers."""
+"""Endpoints that tell a client what it finds here: capabilities, TURN servers."""
 
 from __future__ import annotations
 
@@ -13,22 +13,29 @@ class Capabilities:
     """`/capabilities`."""
 
     def __init__(
-        self, default_room_version: str, change_password: bool, fixed_fields: frozenset[str], login_token: bool
+        self,
+        default_room_version: str,
+        change_password: bool,
+        fixed_fields: frozenset[str],
+        login_token: bool,
+        threepids: bool,
     ) -> None:
         self._default_room_version = default_room_version
         self._change_password = change_password
         self._fixed_fields = fixed_fields
         self._login_token = login_token
+        self._threepids = threepids
 
     @serves("capabilities")
     async def capabilities(self, request: Request) -> dict[str, Any]:
         version, user = self._default_room_version, request.user
         marks = {"is_guest": user.is_guest, "is_admin": user.is_admin}
-        return capabilities(version, self._change_password, self._fixed_fields, self._login_token, **marks)
+        ways = (self._login_token, self._threepids)
+        return capabilities(version, self._change_password, self._fixed_fields, *ways, **marks)
 
 
 class AccountServices:
-    """`/voip/turnServer` and `/account/3pid`."""
+    """`/voip/turnServer`."""
 
     def __init__(self, turn: Turn) -> None:
         self._turn = turn
@@ -36,8 +43,3 @@ class AccountServices:
     @serves("turn_server")
     async def turn_server(self, request: Request) -> dict[str, Any]:
         return self._turn.credentials(request.user.user_id, request.user.is_guest)
-
-    @serves("threepids")
-    async def threepids(self, request: Request) -> dict[str, Any]:
-        """Nobody has any: there is no way to add one on this server (`m.3pid_changes` says so)."""
-        return {"threepids": []}

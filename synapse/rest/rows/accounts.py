@@ -88,6 +88,7 @@ def _capabilities(hs: Homeserver) -> object:
         change.enabled,
         config.registration.fixed_profile_fields,
         config.login_via_existing_session.enabled,
+        hs.accounts.contacts.can_change,
     )
 
 
@@ -164,7 +165,7 @@ ROWS: tuple[Row, ...] = (
     Row(("account_deactivate",), _deactivate_account),
     Row(("admin_deactivate",), _admin_deactivate),
     Row(("capabilities",), _capabilities),
-    Row(("turn_server", "threepids"), _account_services),
+    Row(("turn_server",), _account_services),
     Row(("profile_get", "profile_field_get", "profile_field_set", "profile_field_delete"), _profiles),
     Row(("user_directory_search",), _user_directory),
     Row(

@@ -1,0 +1,49 @@
+"""Clients for requests to the world outside, as the configuration wants them, and the key that some are signed with.
+
+Making a client has the process load OpenSSL.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from signedjson.types import SigningKey
+
+    from synapse.config import Config
+    from synapse.http.outside import OutsideClient
+
+
+def to_users_hosts(config: Config, reactor: Any, verify: bool, authorities: tuple[str, ...] = ()) -> OutsideClient:
+    """For hosts that users name: private networks are left out.
+
+    :param authorities: files with the certificate authorities to believe, in place of the system's.
+    """
+    from synapse.http.addresses import AddressFilter
+    from synapse.http.outside import OutsideClient, Trust
+
+    options = config.outgoing
+    addresses = AddressFilter(options.ip_range_blacklist, options.ip_range_whitelist)
+    return OutsideClient(reactor, addresses, Trust(verify, authorities))
+
+
+def to_identity_servers(config: Config, reactor: Any) -> OutsideClient:
+    """For identity servers that users name."""
+    return to_users_hosts(config, reactor, not config.outgoing.use_insecure_ssl_client_just_for_testing_do_not_use)
+
+
+def to_administrators_hosts(reactor: Any) -> OutsideClient:
+    """For services that the administrator names, who may well have them in private networks."""
+    from synapse.http.addresses import AddressFilter
+    from synapse.http.outside import OutsideClient, Trust
+
+    return OutsideClient(reactor, AddressFilter(()), Trust())
+
+
+def signing_key(config: Config) -> SigningKey:
+    """The key that this server signs with: the first of the file."""
+    from signedjson.key import decode_signing_key_base64
+    from unpaddedbase64 import encode_base64
+
+    key = config.keys.read_signing_keys()[0]
+    return decode_signing_key_base64(key.algorithm, key.version, encode_base64(key.seed))
