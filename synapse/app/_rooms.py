@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from synapse.handlers.room_succession import RoomSuccession
     from synapse.handlers.room_upgrade import RoomUpgrade
     from synapse.handlers.third_party_invites import ThirdPartyInvites
+    from synapse.http.outside import OutsideClient
     from synapse.http.ratelimit import RateLimits
     from synapse.push.bulk import BulkPush, RoomMembers
     from synapse.state.heads import RoomHeads
@@ -292,15 +293,20 @@ class Rooms:
     @cached_property
     def federation(self) -> FederationClient:
         """Requests to other servers."""
-        from synapse.app._outside import to_users_hosts
         from synapse.federation.client import FederationClient
         from synapse.federation.discovery import Discovery, lookup_srv
 
+        discovery = Discovery(self._hs.accounts.contacts.identity_client, lookup_srv, self._hs.reactor)
+        return FederationClient(self._server_name, self.signer.key, discovery, self.servers_client)
+
+    @cached_property
+    def servers_client(self) -> OutsideClient:
+        """The connections to other servers."""
+        from synapse.app._outside import to_users_hosts
+
         options = self._config.outgoing
         authorities = options.federation_custom_ca_list
-        client = to_users_hosts(self._config, self._hs.reactor, options.federation_verify_certificates, authorities)
-        discovery = Discovery(self._hs.accounts.contacts.identity_client, lookup_srv, self._hs.reactor)
-        return FederationClient(self._server_name, self.signer.key, discovery, client)
+        return to_users_hosts(self._config, self._hs.reactor, options.federation_verify_certificates, authorities)
 
     @cached_property
     def room_profiles(self) -> RoomProfiles:

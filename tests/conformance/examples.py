@@ -13,6 +13,7 @@ from synapse.api.routes import ENDPOINTS, Endpoint
 from tests.conformance import extras
 from tests.conformance.example import Asked, Example
 from tests.conformance.examples_accounts import ACCOUNTS
+from tests.conformance.examples_contacts import CONTACTS
 from tests.conformance.examples_rooms import ROOMS
 from tests.spec.description import Description, Operation, description
 
@@ -28,19 +29,19 @@ SUBJECTS = frozenset(
         *("read_markers", "tags", "account-data", "presence", "old_sync", "peeking_events", "room_initial_sync"),
         *("sync", "filter", "capabilities", "versions", "users", "profile"),
         *("account_deactivation", "device_management", "login", "login_token", "logout"),
-        *("to_device", "voip", "whoami", "admin"),
+        *("to_device", "voip", "whoami", "admin", "password_management", "administrative_contact"),
         *("key_backup", "openid", "wellknown", "support"),
     )
 )
 # Those of which some operations are still to come.
 PENDING = frozenset(
     (
-        *("password_management", "administrative_contact", "oauth_server_metadata"),
+        *("oauth_server_metadata",),
         *("refresh", "registration", "registration_tokens", "sso_login_redirect"),
     )
 )
 
-EXAMPLES = (*ROOMS, *ACCOUNTS, *extras.EXAMPLES)
+EXAMPLES = (*ROOMS, *ACCOUNTS, *CONTACTS, *extras.EXAMPLES)
 
 
 def endpoint_of(operation: Operation, prefix: str) -> Endpoint | None:

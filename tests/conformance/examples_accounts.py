@@ -13,7 +13,7 @@ from tests.conformance.example import Example
 _PASSWORD = "a password"  # everybody's
 
 
-def _auth(user: str) -> dict[str, Any]:
+def auth(user: str) -> dict[str, Any]:
     return {
         "type": "m.login.password",
         "identifier": {"type": "m.id.user", "user": user},
@@ -34,7 +34,7 @@ SESSIONS = (
             "refresh_token": True,
         },
     ),
-    Example("generateLoginToken", body={"auth": _auth("alice")}),
+    Example("generateLoginToken", body={"auth": auth("alice")}),
     Example("refresh", body={"refresh_token": "{refresh_token}"}),
     Example("logout", user="{leaver}"),
     Example("logout_all", user="{leaver}"),
@@ -58,12 +58,12 @@ ACCOUNT = (
     Example("checkUsernameAvailability", query={"username": "nobody.yet"}),
     Example(
         "deactivateAccount",
-        body={"auth": _auth("{leaver}"), "id_server": "id.test", "erase": False},
+        body={"auth": auth("{leaver}"), "id_server": "id.test", "erase": False},
         user="{leaver}",
     ),
     Example(
         "changePassword",
-        body={"auth": _auth("{leaver}"), "new_password": "another password", "logout_devices": True},
+        body={"auth": auth("{leaver}"), "new_password": "another password", "logout_devices": True},
         user="{leaver}",
         anonymously=401,
     ),
@@ -75,8 +75,8 @@ DEVICES = (
     Example("getDevices"),
     Example("getDevice", {"deviceId": "{device}"}),
     Example("updateDevice", {"deviceId": "{device}"}, body={"display_name": "A name"}),
-    Example("deleteDevice", {"deviceId": "{old_device}"}, body={"auth": _auth("alice")}),
-    Example("deleteDevices", body={"devices": ["{old_device}"], "auth": _auth("alice")}),
+    Example("deleteDevice", {"deviceId": "{old_device}"}, body={"auth": auth("alice")}),
+    Example("deleteDevices", body={"devices": ["{old_device}"], "auth": auth("alice")}),
 )
 
 KEYS = (

@@ -1,4 +1,6 @@
-"""The world beyond the server as the conformance tests know it: one identity server, and nothing else that answers."""
+"""The world beyond the server as the conformance tests know it: an identity server, a service for text messages, a mail
+server that takes everything, and nothing else that answers.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +13,13 @@ from synapse.http.client import ClientAnswer, NotSent
 from tests.support.homeserver import TestServer
 
 IDENTITY_SERVER = "id.test"
+SMS_URL = "https://sms.test/send"
 _KEY = "Mzg0NmMxNGRmNTQ2NDQxMTg1YTEzNGMxNGRmNTQ2NDQ"
 _ANSWERS: dict[str, dict[str, Any]] = {
     "hash_details": {"algorithms": ["sha256"], "lookup_pepper": "pepper"},
     "lookup": {"mappings": {}},  # it knows nobody
+    "bind": {"medium": "email", "address": "alice@example.org", "mxid": "@alice:test", "signatures": {}},
+    "unbind": {},
     "store-invite": {"token": "token", "display_name": "a...@b...", "public_keys": [{"public_key": _KEY}]},
 }
 
@@ -26,6 +31,8 @@ class Outside:
         """The answer of whoever is at that address."""
         parts = urlsplit(url)
         answer = _ANSWERS.get(parts.path.rpartition("/")[2])
+        if url == SMS_URL:
+            return ClientAnswer(202, {}, b"")
         if parts.netloc != IDENTITY_SERVER or answer is None:
             raise NotSent(f"{parts.netloc} is not there.")
         return ClientAnswer(200, {"content-type": "application/json"}, orjson.dumps(answer))
@@ -34,7 +41,16 @@ class Outside:
         pass
 
 
+class Letterbox:
+    """Takes every mail. Takes the place of `synapse.handlers.smtp.MailServer`."""
+
+    def deliver(self, sender: str, recipient: str, message: Any) -> None:
+        assert message.as_bytes()
+
+
 def alone(server: TestServer) -> None:
     """Lets a server that has sent nothing yet reach nobody but who is here."""
     rooms: Any = server.hs.rooms
-    rooms._outside = lambda *_, **__: Outside()
+    contacts: Any = server.hs.accounts.contacts
+    rooms.servers_client = contacts.identity_client = contacts.service_client = Outside()
+    contacts.mailer._post = Letterbox()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
+from tests.conformance.outside import SMS_URL
+
 if TYPE_CHECKING:
     from tests.conformance.town import Town
 
@@ -16,8 +18,12 @@ OPTIONS: dict[str, Any] = {
     "turn_uris": ["turn:turn.test"],
     "turn_shared_secret": "a secret",
     "login_via_existing_session": {"enabled": True},
+    "email": {"notif_from": "Matrix <noreply@example.org>"},
+    "sms": {"url": SMS_URL, "secret": "a secret"},
 }
-SUPPLIES_USED_UP = ("leaver", "new_user", "old_device", "refresh_token")
+SUPPLIES_USED_UP = ("leaver", "new_user", "old_device", "refresh_token", "proved_sid")
+CLIENT_SECRET = "monkeys_are_GREAT"
+ADDRESS, NUMBER = "alice@example.org", "447700900001"  # alice's
 
 
 async def _leaver(town: Town) -> str:
@@ -46,8 +52,39 @@ async def _bobs_device(town: Town) -> str:
     return str((await town.get("bob", "/account/whoami"))["device_id"])
 
 
+async def _address(town: Town) -> str:
+    """Alice's e-mail address; with it she has a phone number."""
+    store = town.hs.accounts.contacts.store
+    for medium, address in (("email", ADDRESS), ("msisdn", NUMBER)):
+        assert await store.add("@alice:test", medium, address, 1, 1)
+    return ADDRESS
+
+
+async def _number(town: Town) -> str:
+    await _address(town)
+    return NUMBER
+
+
+async def _proved_sid(town: Town) -> str:
+    """A session that has proved an address that nobody has."""
+    sent: list[str] = []
+
+    async def deliver(token: str) -> None:
+        sent.append(token)
+
+    validations = town.hs.accounts.contacts.validations
+    address = await town.filled("{new_user}@example.org")
+    session = await validations.begin("add_threepid", "email", address, CLIENT_SECRET)
+    await validations.send(session, 1, deliver)
+    await validations.submit(session.session_id, CLIENT_SECRET, sent[0])
+    return session.session_id
+
+
 SUPPLIES: dict[str, Callable[[Town], Awaitable[str]]] = {
     "leaver": _leaver,
+    "address": _address,
+    "number": _number,
+    "proved_sid": _proved_sid,
     "old_device": _old_device,
     "refresh_token": _refresh_token,
     "device": _own_device,

@@ -58,6 +58,8 @@ _TRACES = """
         (SELECT count(*) FROM filters), (SELECT count(*) FROM users), (SELECT count(*) FROM devices),
         (SELECT count(*) FROM device_keys), (SELECT count(*) FROM one_time_keys),
         (SELECT count(*) FROM to_device_messages),
+        (SELECT count(*) FROM user_threepids), (SELECT count(*) FROM bound_threepids),
+        (SELECT count(*) FROM threepid_validation_sessions),
         (SELECT count(*) FROM key_backups), (SELECT count(*) FROM key_backup_sessions)
 """
 

@@ -301,7 +301,8 @@ async def test_an_address_goes_to_the_first(database: Database, box: Mailbox) ->
     sid = await prove(server, box)
     reply = await request(server, client_secret="another")
     await follow(server, link_of(box.next()))
-    creds = {"three_pid_creds": {"sid": reply.json["sid"], "client_secret": "another"}}
+    session = {"sid": reply.json["sid"], "client_secret": "another"}
+    creds = {"three_pid_creds": {**session, "id_server": "x", "id_access_token": "y"}}
     assert (await server.call("POST", ADD, creds, bob)).code == 200
     assert error(await add(server, alice, sid, auth=auth())) == (400, "M_THREEPID_IN_USE")
 

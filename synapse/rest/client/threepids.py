@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -22,11 +22,20 @@ class Session(msgspec.Struct, frozen=True):
     client_secret: str
 
 
+class Credentials(msgspec.Struct, frozen=True):
+    """The same as `Session`, from when it could have been an identity server's; which one is of no interest."""
+
+    sid: str
+    client_secret: str
+    id_server: str
+    id_access_token: str
+
+
 class OldAdd(msgspec.Struct, frozen=True):
     """The body of `POST /account/3pid`; very old clients name the credentials otherwise."""
 
-    three_pid_creds: Session | None = None
-    threePidCreds: Session | None = None
+    three_pid_creds: Credentials | None = None
+    threePidCreds: Credentials | None = None
 
 
 class Bind(msgspec.Struct, frozen=True):
@@ -41,7 +50,7 @@ class Bind(msgspec.Struct, frozen=True):
 class Named(msgspec.Struct, frozen=True):
     """An address, and the identity server that is meant, where one is."""
 
-    medium: str
+    medium: Literal["email", "msisdn"]
     address: str
     id_server: str | None = None
 
