@@ -62,8 +62,9 @@ class _Signatures:
         """The key with its signatures, of those that it came with and of others, as far as they may be seen."""
         shown: dict[str, dict[str, str]] = {}
         came_with = key.pop("signatures", None)
-        for signer, made in (came_with or {}).items():
-            for key_id, signature in made.items():
+        # Earlier versions took in whatever stood there.
+        for signer, made in came_with.items() if isinstance(came_with, dict) else ():
+            for key_id, signature in made.items() if isinstance(made, dict) else ():
                 self._add(shown, user_id, signer, key_id, signature)
         for signer, key_id, signature in self._of.get((user_id, target_id), ()):
             self._add(shown, user_id, signer, key_id, signature)

@@ -70,7 +70,8 @@ def _devices_named(user_id: str, signed: Signed) -> list[str]:
         named.add(key_id)
         signatures = key.get("signatures")
         own = signatures.get(user_id) if isinstance(signatures, dict) else None
-        named.update(each.removeprefix(ED25519) for each in own or ())
+        if isinstance(own, dict):
+            named.update(each.removeprefix(ED25519) for each in own)
     return [name for name in named if "\x00" not in name]
 
 

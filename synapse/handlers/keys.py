@@ -17,6 +17,7 @@ import orjson
 
 from synapse.api.errors import MatrixError, bad_json, invalid_param, missing_param, unknown
 from synapse.api.identifiers import domain_of, parse_user_id
+from synapse.handlers.signed_keys import signatures_by
 from synapse.storage.keys import Key, KeyConflict, Wanted
 from synapse.util.storable import problem_of
 
@@ -113,7 +114,9 @@ def _device_keys(user_id: str, device_id: str, keys: object) -> str | None:
     if not isinstance(keys, dict):
         raise bad_json("The key 'device_keys' must be an object.")
     for name, own in (("user_id", user_id), ("device_id", device_id)):
-        if keys.get(name) != own:
+        if name not in keys:
+            raise missing_param(f"device_keys.{name}")
+        if keys[name] != own:
             raise invalid_param(f"'device_keys.{name}' must be that of the device that is logged in, {own}.")
     algorithms = keys.get("algorithms")
     if not isinstance(algorithms, list) or not all(isinstance(name, str) for name in algorithms):
@@ -121,8 +124,9 @@ def _device_keys(user_id: str, device_id: str, keys: object) -> str | None:
     named = keys.get("keys")
     if not isinstance(named, dict) or not all(isinstance(key, str) for key in named.values()):
         raise bad_json("The key 'device_keys.keys' must be an object whose values are strings.")
-    if not isinstance(keys.get("signatures", {}), dict):
-        raise bad_json("The key 'device_keys.signatures' must be an object.")
+    if "signatures" not in keys:
+        raise missing_param("device_keys.signatures")
+    signatures_by(keys, user_id)
     return _encoded("device_keys", {name: value for name, value in keys.items() if name != "unsigned"})
 
 
@@ -140,8 +144,10 @@ def _key(name: str, full_id: str, value: object) -> Key:
         raise invalid_param(f"The names in '{name}' must have the form algorithm:key_id.")
     if "\x00" in full_id or len(full_id.encode()) > MAX_ID_BYTES:
         raise invalid_param(f"The names in '{name}' have at most {MAX_ID_BYTES} bytes and no NUL character.")
-    if isinstance(value, dict) and not isinstance(value.get("key"), str):
-        raise bad_json(f"The signed keys in '{name}' must have a string 'key'.")
+    if isinstance(value, dict):
+        if not isinstance(value.get("key"), str) or "signatures" not in value:
+            raise bad_json(f"The signed keys in '{name}' must have a string 'key' and an object 'signatures'.")
+        signatures_by(value, "")
     if not isinstance(value, (str, dict)):
         raise bad_json(f"The keys in '{name}' must be strings or objects.")
     return Key(algorithm, key_id, _encoded(name, value))
@@ -163,7 +169,10 @@ def _encoded(name: str, value: object) -> str:
 
 
 def checked_users(body: dict[str, Any], name: str) -> dict[str, Any]:
-    """A part of the body that is an object of user ids. Raises 400 M_MISSING_PARAM, M_BAD_JSON, M_INVALID_PARAM."""
+    """A part of the body that is an object of user ids, with `timeout` checked as well.
+
+    Raises 400 M_MISSING_PARAM, M_BAD_JSON, M_INVALID_PARAM.
+    """
     value = body.get(name)
     if not isinstance(value, dict):
         raise missing_param(name) if value is None else bad_json(f"The key '{name}' must be an object.")
@@ -171,6 +180,9 @@ def checked_users(body: dict[str, Any], name: str) -> dict[str, Any]:
         raise unknown(f"One request may name {MAX_USERS} users at most.")
     for user_id in value:
         parse_user_id(user_id)
+    timeout = body.get("timeout")  # for other servers' users, whom nobody asks yet
+    if timeout is not None and (not isinstance(timeout, int) or isinstance(timeout, bool)):
+        raise bad_json("The key 'timeout' must be an integer.")
     return value
 
 

@@ -17,6 +17,7 @@ class Example:
     :param body: JSON; None where the operation takes none.
     :param user: who asks; `{name}` is supplied as well.
     :param code: of the answer.
+    :param unread: parts of the body that may go by unread.
     :param anonymously: the answer's code where nobody is logged in, for an operation that describes itself as free.
     """
 
@@ -26,6 +27,7 @@ class Example:
     body: Any = None
     user: str = "alice"
     code: int = 200
+    unread: tuple[str, ...] = ()
     anonymously: int | None = None
 
     def __str__(self) -> str:

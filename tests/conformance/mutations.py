@@ -31,6 +31,9 @@ NOWHERE = frozenset(
 )
 BAD_PARAMETER = frozenset(("M_INVALID_PARAM", "M_MISSING_PARAM"))
 
+# Required, but left out by clients of old, to whom it can mean one thing only.
+LEFT_OUT = frozenset((("getKeysChanges", "to"),))
+
 # What a fault of the decoder, the validation or the database would be found by.
 VALUES: tuple[Any, ...] = (
     *(None, True, 0, -1, 1.5, 2**53, -(2**63), 2**64 - 1, 1e300),
@@ -104,7 +107,7 @@ def mutations(asked: Asked, registry: Any) -> Iterator[Mutation]:
             yield Mutation(f"body {text[:30]!r}", lambda a, text=text: (a.target(), text), expected)
         yield from _bodies(asked, validator)
     for parameter in asked.operation.parameters_in("query"):
-        yield from _queries(parameter)
+        yield from _queries(asked, parameter)
         if asked.query.get(parameter["name"], "").startswith('{"'):
             yield from _json_queries(asked, parameter["name"], registry)
     for parameter in asked.operation.parameters_in("path"):
@@ -126,7 +129,7 @@ Way = tuple[str | int, ...]
 def _bodies(asked: Asked, validator: Any) -> Iterator[Mutation]:
     for way in _ways(asked.body):
         dropped = _without(asked.body, way)
-        errors = MISSING if not _is_good(validator, dropped) else None
+        errors = None if _is_good(validator, dropped) else MISSING if len(way) == 1 else INVALID
         yield Mutation(f"{_shown(way)} is missing", _with_body(lambda body, way=way: _without(body, way)), errors)
         for value in (*(VALUES if len(way) <= 2 else FEW), DEEP):
             changed = _replaced(asked.body, way, value)
@@ -180,11 +183,12 @@ def _shown(way: Way) -> str:
 # -- paths and queries -----------------------------------------------------------------------------------------------
 
 
-def _queries(parameter: dict[str, Any]) -> Iterator[Mutation]:
+def _queries(asked: Asked, parameter: dict[str, Any]) -> Iterator[Mutation]:
     name = parameter["name"]
     schema = parameter["schema"]
     if parameter.get("required"):
-        yield Mutation(f"query without {name}", _in_query(name, None), BAD_PARAMETER)
+        errors = None if (asked.operation.id, name) in LEFT_OUT else BAD_PARAMETER
+        yield Mutation(f"query without {name}", _in_query(name, None), errors)
     is_free = schema.get("type") == "string" and "enum" not in schema
     for text in (*TEXTS, *TOKENS) if is_free else TEXTS:
         yield Mutation(f"query {name} = {text[:30]}", _in_query(name, text), _if_not(schema, text))

@@ -39,7 +39,8 @@ async def problems_of(town: Tried, example: Example, is_wanted: Callable[[Mutati
     for mutation in filter(is_wanted, mutations(asked, known.registry)):
         asked = await town.asked(example, anew=False)
         target, body = mutation.apply(asked)
-        means_the_same = known.operation(asked.operation.method, target, body) is asked.operation
+        is_read = not mutation.what.startswith(example.unread or ("-",))
+        means_the_same = is_read and known.operation(asked.operation.method, target, body) is asked.operation
         try:
             answer = await town.handle(asked.operation.method, target, body, asked.user)
         except AssertionError as e:

@@ -381,6 +381,16 @@ async def test_bodies_that_hold_no_signatures(server: Server, body: Any, expecte
     assert (await server.call("POST", SIGN, {}, alice)).json == {"failures": {}}
 
 
+@pytest.mark.parametrize("signatures", [5, [], {ALICE: 5}, {ALICE: True}, {ALICE: {"ed25519:DEVICE": 5}}])
+@pytest_twisted.ensureDeferred
+async def test_what_is_no_signature_fails_by_itself(server: Server, signatures: Any) -> None:
+    alice = await server.register("alice")
+    failures = (await server.call("POST", SIGN, {ALICE: {"DEVICE": {"signatures": signatures}}}, alice)).json[
+        "failures"
+    ]
+    assert failures[ALICE]["DEVICE"]["errcode"] in ("M_BAD_JSON", "M_NOT_FOUND")
+
+
 @pytest_twisted.ensureDeferred
 async def test_signatures_go_with_the_device_and_with_other_keys_for_it(server: Server) -> None:
     alice = await server.register("alice")

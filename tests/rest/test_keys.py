@@ -29,7 +29,8 @@ def identity(user: str = ALICE, device: str = "DEVICE", **more: Any) -> dict[str
 @pytest_twisted.ensureDeferred
 async def test_keys_are_uploaded_counted_and_queried(server: Server) -> None:
     alice, bob = await server.register("alice"), await server.register("bob")
-    one_time = {"signed_curve25519:A": {"key": "a", "signatures": {}}, "signed_curve25519:B": {"key": "b"}, "x:A": "c"}
+    one_time: dict[str, Any] = {f"signed_curve25519:{n}": {"key": n, "signatures": {}} for n in ("A", "B")}
+    one_time["x:A"] = "c"
     body = {"device_keys": identity(), "one_time_keys": one_time}
     reply = await server.call("POST", "/keys/upload", body, alice)
     assert reply.json == {"one_time_key_counts": {"signed_curve25519": 2, "x": 1}}
@@ -88,7 +89,7 @@ async def test_keys_are_claimed_once_each(server: Server) -> None:
     ("body", "errcode"),
     [
         ({"device_keys": 5}, "M_BAD_JSON"),
-        ({"device_keys": {}}, "M_INVALID_PARAM"),
+        ({"device_keys": {}}, "M_MISSING_PARAM"),
         ({"device_keys": identity(user=BOB)}, "M_INVALID_PARAM"),
         ({"device_keys": identity(device="X")}, "M_INVALID_PARAM"),
         ({"device_keys": identity(algorithms="x")}, "M_BAD_JSON"),
@@ -96,6 +97,8 @@ async def test_keys_are_claimed_once_each(server: Server) -> None:
         ({"device_keys": identity(keys=[])}, "M_BAD_JSON"),
         ({"device_keys": identity(keys={"a": 5})}, "M_BAD_JSON"),
         ({"device_keys": identity(signatures=5)}, "M_BAD_JSON"),
+        ({"device_keys": identity(signatures={ALICE: 5})}, "M_BAD_JSON"),
+        ({"device_keys": identity(signatures={ALICE: {"a:b": 5}})}, "M_BAD_JSON"),
         ({"device_keys": identity(more="x" * 70_000)}, "M_INVALID_PARAM"),
         ({"device_keys": identity(more="\x00")}, "M_INVALID_PARAM"),
         ({"one_time_keys": []}, "M_BAD_JSON"),
@@ -107,6 +110,8 @@ async def test_keys_are_claimed_once_each(server: Server) -> None:
         ({"one_time_keys": {"x:y": 5}}, "M_BAD_JSON"),
         ({"one_time_keys": {"x:y": None}}, "M_BAD_JSON"),
         ({"one_time_keys": {"x:y": {"no": "key"}}}, "M_BAD_JSON"),
+        ({"one_time_keys": {"x:y": {"key": "not signed"}}}, "M_BAD_JSON"),
+        ({"one_time_keys": {"x:y": {"key": "x", "signatures": {ALICE: []}}}}, "M_BAD_JSON"),
         ({"one_time_keys": {"x:y": "\x00"}}, "M_INVALID_PARAM"),
         ({"one_time_keys": {"x:taken": "other"}}, "M_INVALID_PARAM"),
         ({"fallback_keys": {"x:1": "a", "x:2": "b"}}, "M_INVALID_PARAM"),
