@@ -52,7 +52,6 @@ MOUNTED = (
     *("threepids", "threepids_email_token", "registration_submit_email", "admin_threepid_owner"),
     *("key_backup_create", "room_keys_put", "openid_request_token", "openid_userinfo"),
     "dehydrated_device_put",
-    *("key_backup_create", "room_keys_put"),
     *("keys_device_signing_upload", "admin_allow_cross_signing_replacement"),
 )
 OPTIONS = {
