@@ -33,6 +33,7 @@ REQUIREMENTS = [
     "pillow>=10.3",
     "setproctitle>=1.3",
     "jinja2>=3.1",
+    "joserfc>=1.3",
     "phonenumbers>=8.13",
 ]
 

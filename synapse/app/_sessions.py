@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from synapse.handlers.lifetimes import Lifetimes
     from synapse.handlers.login import Login
     from synapse.handlers.login_kinds import LoginKind
+    from synapse.handlers.login_kinds.jwt import JwtLogin
     from synapse.handlers.login_kinds.password import PasswordLogin
     from synapse.handlers.new_sessions import NewSessions
     from synapse.handlers.password_hashes import Algorithm
@@ -102,6 +103,21 @@ class Sessions:
         if self._config.registration.password_config.for_login:
             yield self.password_login
         yield from self._hs.sso.login_kinds()
+        if self._config.jwt_config.enabled:
+            yield self._jwt_login()
+
+    def _jwt_login(self) -> JwtLogin:
+        from synapse.handlers.login_kinds.jwt import JwtLogin
+
+        accounts = self._hs.accounts
+        return JwtLogin(
+            self._config.jwt_config,
+            accounts.users,
+            accounts.registration,
+            self._hs.ratelimits,
+            self._hs.reactor,
+            self._server_name,
+        )
 
     @cached_property
     def password_login(self) -> PasswordLogin:

@@ -14,6 +14,7 @@ from synapse.api.route_table.types import App
 from synapse.config import checks_conduct
 from synapse.config.contacts import check_contacts
 from synapse.config.errors import ConfigError
+from synapse.config.jwt import check_jwt
 from synapse.config.listeners import Listener, bracketed, is_loopback
 from synapse.config.options import nearest
 from synapse.config.proving import check_signing_up
@@ -68,6 +69,7 @@ def check(config: Config, place: Place) -> Iterator[str]:
     _voip(config, place)
     _outgoing(config, place)
     yield from _discovery(config, place)
+    yield from check_jwt(config, place)
     yield from check_contacts(config, place)
     yield from _duties(config, place)
     yield from checks_conduct.check(config, place)

@@ -15,7 +15,19 @@ from typing import Any, Final
 
 import msgspec
 
-from synapse.config import accounts, conduct, contacts, discovery, limits, profiles, proving, sections, sessions, sso
+from synapse.config import (
+    accounts,
+    conduct,
+    contacts,
+    discovery,
+    jwt,
+    limits,
+    profiles,
+    proving,
+    sections,
+    sessions,
+    sso,
+)
 from synapse.config.errors import ConfigError
 from synapse.config.files import Merged, read_files
 from synapse.config.listeners import Listener
@@ -43,6 +55,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     profiles: profiles.ProfilesConfig
     sms: contacts.SmsConfig
     threepids: contacts.ThreepidsConfig
+    jwt_config: jwt.JwtConfig
     login_via_existing_session: sso.ExistingSessionConfig
     sightings: conduct.SightingsConfig
     telling: conduct.TellingConfig
@@ -135,6 +148,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
 # Sections whose options stand in a block of the section's own name; the others' stand at the top level.
 NESTED: Final = (
+    "jwt_config",
     "database",
     "caches",
     "user_directory",
