@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from synapse.app._accounts import Accounts
     from synapse.app._rooms import Rooms
     from synapse.handlers.account_rules import AccountRules, Rule
+    from synapse.handlers.account_validity import AccountValidity
     from synapse.handlers.consent import Consent
     from synapse.handlers.consent_notices import ConsentNotices
     from synapse.handlers.moderation import Moderation
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 
 MINUTE_SECONDS: Final = 60.0
+VALIDITY_SECONDS: Final = 600.0
 
 
 class Foundation(Base, Protocol):
@@ -81,6 +83,10 @@ class Conduct:
 
             yield ConsentRule(self.consent, telling.user_consent.block_events_error, self.notices_rooms.of)
 
+        if self._config.validity.account_validity.enabled:
+            from synapse.handlers.account_validity import ValidityRule
+
+            yield ValidityRule(self._clock)
         usage = self._config.usage
         if usage.hs_disabled or self._counts_users:
             from synapse.handlers.usage_limits import CACHE, CACHE_SIZE, UsageRule
@@ -121,6 +127,28 @@ class Conduct:
 
         accounts = self._hs.accounts
         return Whois(accounts.user_ip_store, accounts.sightings, accounts.users, self._server_name)
+
+    @cached_property
+    def validity(self) -> AccountValidity | None:
+        """In the main process, where accounts expire."""
+        from synapse.handlers.account_validity import AccountValidity
+        from synapse.storage.account_validity import AccountValidityStore
+
+        options, accounts = self._config.validity.account_validity, self._hs.accounts
+        if not options.enabled or options.period is None:
+            return None
+        return AccountValidity(
+            options,
+            options.period,
+            AccountValidityStore(self._hs.database),
+            accounts.users,
+            accounts.profile_store,
+            accounts.contacts.store,
+            accounts.contacts.mailer,
+            accounts.authenticator,
+            self._clock,
+            self._config.client_baseurl,
+        )
 
     # -- how many may use the server -----------------------------------------------------------------------------------
 
@@ -231,4 +259,6 @@ class Conduct:
         if self._counts_users or self._config.telling.server_notices is not None:
             upkeep = self.usage_upkeep.run
             repeated.append(Repeating(self._clock, MINUTE_SECONDS, "Counting active users", upkeep))
+        if self.validity is not None:
+            repeated.append(Repeating(self._clock, VALIDITY_SECONDS, "Looking who expires", self.validity.run))
         return repeated

@@ -34,6 +34,7 @@ def check(config: Config, place: Place) -> Iterator[str]:
             "write lower-case letters, digits and . _ = - / +, such as notices",
         )
     yield from _usage(config, place)
+    _validity(config, place)
 
 
 def _consent(config: Config, consent: UserConsent, place: Place) -> None:
@@ -84,3 +85,26 @@ def _usage(config: Config, place: Place) -> Iterator[str]:
             ) from None
     if (usage.limit_usage_by_mau or usage.hs_disabled) and usage.admin_contact is None:
         yield f"{place('admin_contact')}: `admin_contact` is not set: those who are refused are not told whom to ask."
+
+
+def _validity(config: Config, place: Place) -> None:
+    validity, where = config.validity.account_validity, place("account_validity")
+    if not validity.enabled:
+        return
+    if not validity.period:
+        raise ConfigError(
+            where, "account_validity.period", "is missing", "write how long accounts are valid, such as 180d"
+        )
+    if (validity.startup_job_max_delta or 0) > validity.period:
+        option = "account_validity.startup_job_max_delta"
+        raise ConfigError(where, option, "is longer than the period", "make it shorter")
+    if validity.renew_at is not None and not config.email.is_enabled:
+        raise ConfigError(
+            where, "account_validity.renew_at", "is set, but no mail can be sent", "configure `email`, or remove it"
+        )
+    try:
+        _ = validity.renew_email_subject % {"app": "", "server_name": ""}
+    except (ValueError, KeyError, TypeError):
+        remedy = "write %(app)s or %(server_name)s, and %% for a percent sign"
+        option = "account_validity.renew_email_subject"
+        raise ConfigError(where, option, "has a % that means nothing", remedy) from None

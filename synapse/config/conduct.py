@@ -128,3 +128,32 @@ class UsageConfig(Section, frozen=True, kw_only=True):
         bool, Doc("Whether users are told by a server notice when the limit is reached, and as long as it is.")
     ] = True
     mau_stats_only: Annotated[bool, Doc("Whether active users are counted although nobody is limited.")] = False
+
+
+class AccountValidity(Section, frozen=True, kw_only=True):
+    """Accounts that expire."""
+
+    enabled: Annotated[bool, Doc("Whether accounts expire.")] = False
+    period: Annotated[Duration | None, Doc("For how long an account is valid, and is renewed for.", "180d")] = None
+    renew_at: Annotated[
+        Duration | None,
+        Doc("How long before that users are told by mail. Without it no mails are sent.", "14d"),
+    ] = None
+    renew_email_subject: Annotated[
+        str, Doc("The subject of those mails; `%(app)s` is `email.app_name`, `%(server_name)s` the server's name.")
+    ] = "Renew your %(app)s account"
+    startup_job_max_delta: Annotated[
+        Duration | None,
+        Doc(
+            "Accounts from before this was enabled end up to this long before the period is over, so that they do not "
+            "all end together; by default a tenth of the period."
+        ),
+    ] = None
+
+
+class ValidityConfig(Section, frozen=True, kw_only=True):
+    """Accounts that expire."""
+
+    account_validity: Annotated[
+        AccountValidity, Doc("Whether, and when.", example={"enabled": True, "period": "180d", "renew_at": "14d"})
+    ] = AccountValidity()

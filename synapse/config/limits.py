@@ -69,7 +69,8 @@ class RatelimitConfig(Section, frozen=True, kw_only=True):
         RateLimit, Doc("Invites by e-mail address or phone number, by user that invites.")
     ] = _rate(0.2, 10)
     rc_3pid_validation: Annotated[
-        RateLimit, Doc("Mails and text messages that prove an address, by address, and by who asks for them.")
+        RateLimit,
+        Doc("Mails and text messages that prove an address or renew an account, by address, and by who asks for them."),
     ] = _rate(0.003, 5)
     rc_user_directory: Annotated[RateLimit, Doc("Searches for users.")] = _rate(0.5, 200)
     rc_media_create: Annotated[RateLimit, Doc("Media that are announced before they are uploaded.")] = _rate(10.0, 50)

@@ -60,6 +60,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     sightings: conduct.SightingsConfig
     telling: conduct.TellingConfig
     usage: conduct.UsageConfig
+    validity: conduct.ValidityConfig
     outgoing: sections.OutgoingConfig
     ratelimiting: limits.RatelimitConfig
     media: sections.MediaConfig

@@ -48,7 +48,7 @@ MOUNTED = (
         "user_directory_search",
     ),
     *("account_data_get", "filter_create", "push_rules", "pushers", "keys_upload", "send_to_device", "admin_register"),
-    *("suspend_get", "whois", "consent_page"),
+    *("suspend_get", "whois", "consent_page", "account_validity_renew"),
     *("threepids", "threepids_email_token", "registration_submit_email", "admin_threepid_owner"),
     *("key_backup_create", "room_keys_put", "openid_request_token", "openid_userinfo"),
     "dehydrated_device_put",

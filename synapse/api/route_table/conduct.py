@@ -5,6 +5,7 @@ from synapse.api.route_table.types import CLIENT, Auth, Endpoint
 _GET = ("GET",)
 _PUT = ("PUT",)
 _C = "/_matrix/client/{version}/admin"
+_VALIDITY = "/_matrix/client/{version}/account_validity"
 _ADMIN = "/_synapse/admin/v1"
 
 ENDPOINTS = (
@@ -20,5 +21,10 @@ ENDPOINTS = (
     Endpoint("consent_given", "/_matrix/consent", ("POST",), auth=Auth.NONE, resource="consent"),
     Endpoint("admin_send_server_notice", f"{_ADMIN}/send_server_notice", ("POST",), auth=Auth.ADMIN),
     Endpoint("admin_send_server_notice_once", f"{_ADMIN}/send_server_notice/{{txn_id}}", _PUT, auth=Auth.ADMIN),
+    Endpoint("account_validity_renew", f"{_VALIDITY}/renew", _GET, ("unstable",), auth=Auth.NONE),
+    Endpoint(
+        "account_validity_send_mail", f"{_VALIDITY}/send_mail", ("POST",), ("unstable",), ratelimit="rc_3pid_validation"
+    ),
+    Endpoint("admin_account_validity", f"{_ADMIN}/account_validity/validity", ("POST",), auth=Auth.ADMIN),
     Endpoint("admin_suspend", f"{_ADMIN}/suspend/{{user_id}}", _PUT, auth=Auth.ADMIN),
 )

@@ -37,9 +37,16 @@ def _server_notices(hs: Homeserver) -> object:
     return AdminServerNotices(hs.conduct.server_notices, hs.config.server.server_name)
 
 
+def _validity(hs: Homeserver) -> object:
+    from synapse.rest.client.account_validity import ValidityEndpoints
+
+    return ValidityEndpoints(hs.conduct.validity, hs.accounts.templates, hs.config.server.server_name)
+
+
 ROWS: tuple[Row, ...] = (
     Row(("suspend_get", "suspend_set", "admin_suspend", "lock_get", "lock_set"), _moderation),
     Row(("whois", "admin_whois"), _whois),
     Row(("consent_page", "consent_given"), _consent),
+    Row(("account_validity_renew", "account_validity_send_mail", "admin_account_validity"), _validity),
     Row(("admin_send_server_notice", "admin_send_server_notice_once"), _server_notices),
 )
