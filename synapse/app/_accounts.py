@@ -51,14 +51,15 @@ if TYPE_CHECKING:
     from synapse.storage.access_tokens import AccessTokenStore
     from synapse.storage.account_data import AccountDataStore
     from synapse.storage.devices import DeviceStore
-    from synapse.storage.keys import KeyStore
     from synapse.storage.media import MediaStore
+    from synapse.storage.one_time_keys import OneTimeKeyStore
     from synapse.storage.profiles import ProfileStore
     from synapse.storage.push_rules import PushRuleStore
     from synapse.storage.to_device import ToDeviceStore
     from synapse.storage.user_directory import UserDirectoryStore
     from synapse.storage.user_ips import Seen, UserIpStore
     from synapse.storage.users import UserStore
+    from synapse.sync.keys_left import KeysLeftCache
     from synapse.util.repeating import Repeating
     from synapse.util.templates import Templates
 
@@ -150,10 +151,10 @@ class Accounts:
         return PushRuleStore(self._hs.database)
 
     @cached_property
-    def key_store(self) -> KeyStore:
-        from synapse.storage.keys import KeyStore
+    def one_time_key_store(self) -> OneTimeKeyStore:
+        from synapse.storage.one_time_keys import OneTimeKeyStore
 
-        return KeyStore(self._hs.database)
+        return OneTimeKeyStore(self._hs.database)
 
     @cached_property
     def to_device_store(self) -> ToDeviceStore:
@@ -267,9 +268,11 @@ class Accounts:
     @cached_property
     def device_changes(self) -> DeviceChanges:
         from synapse.handlers.device_changes import DeviceChanges
+        from synapse.storage.device_keys import DeviceKeyStore
 
-        stream = self._hs.stream_writer("device_lists")
-        return DeviceChanges(self.key_store, stream, self._hs.main, self._hs.invalidate, self._clock)
+        hs = self._hs
+        stream, store = hs.stream_writer("device_lists"), DeviceKeyStore(hs.database)
+        return DeviceChanges(store, stream, hs.main, hs.invalidate, self._clock)
 
     @cached_property
     def devices(self) -> Devices:
@@ -299,7 +302,14 @@ class Accounts:
     def keys(self) -> Keys:
         from synapse.handlers.keys import Keys
 
-        return Keys(self.key_store, self.device_changes, self._clock, self._server_name)
+        store = self.one_time_key_store
+        return Keys(store, self.keys_left, self.device_changes, self._clock, self._server_name)
+
+    @cached_property
+    def keys_left(self) -> KeysLeftCache:
+        from synapse.sync.keys_left import CACHE, CACHE_SIZE, KeysLeftCache
+
+        return KeysLeftCache(self.one_time_key_store, self._hs.caches.cache(CACHE, CACHE_SIZE))
 
     @cached_property
     def key_changes(self) -> KeyChanges:
@@ -441,5 +451,6 @@ class Accounts:
 
     async def _forget_old(self) -> None:
         await self.to_device.forget_old_txns()
+        await self.keys.forget_claimed()
         await self.user_ip_store.forget(int(self._clock.seconds() * 1000) - self._config.sightings.user_ips_max_age)
         await self.contacts.validations.forget_old()

@@ -275,10 +275,9 @@ class Reading:
     def _sections(self, lazy_members: LazyMembers) -> Sequence[Section]:
         from synapse.storage.shared_rooms import SharedRoomStore
         from synapse.sync.room_states import RoomStates
-        from synapse.sync.sections import build_sections, device_keys
+        from synapse.sync.sections import build_sections
 
         hs, memory = self._hs, self.memory
-        keys_left = hs.caches.cache(device_keys.CACHE, 20_000)
         return build_sections(
             timeline=self.timeline_store,
             states=self.state_store,
@@ -293,7 +292,7 @@ class Reading:
             push_rules=hs.accounts.push_rules.ruleset,
             to_device=hs.accounts.to_device_store,
             shared=SharedRoomStore(hs.database),
-            keys_left=device_keys.KeysLeftCache(hs.accounts.key_store, keys_left),
+            keys_left=hs.accounts.keys_left,
             presence=self.presence_store if hs.config.use_presence else None,
             typing=memory.typing,
             changes=memory.changes,

@@ -17,10 +17,12 @@ import orjson
 from synapse.api.constants import MAX_ID_BYTES
 from synapse.api.errors import forbidden, invalid_param, missing_param, not_found, too_large
 from synapse.api.identifiers import fits
-from synapse.handlers.keys import checked_upload
+from synapse.handlers.keys import too_many_keys
 from synapse.handlers.new_sessions import checked_device_name
+from synapse.handlers.uploaded_keys import checked_upload
 from synapse.http.body import convert
 from synapse.storage.dehydrated_devices import InUse, NewDehydrated
+from synapse.storage.one_time_keys import TooManyKeys
 from synapse.util.concurrency import Linearizer
 from synapse.util.storable import problem_of
 
@@ -79,7 +81,9 @@ class DehydratedDevices:
                     lambda position: self._store.replace(new, now, position), lambda _: [user_id]
                 )
             except InUse:
-                raise forbidden("You have a device of that ID which is no dehydrated one.") from None
+                raise forbidden("You have a device of that ID which is no dehydrated one, or a key.") from None
+            except TooManyKeys:
+                raise too_many_keys() from None
             await self._authenticator.forget(gone.tokens)
             await self._changes.counts_changed([(user_id, new.device_id)])
         return {"device_id": new.device_id}

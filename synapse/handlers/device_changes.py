@@ -12,17 +12,16 @@ import msgspec
 
 from synapse.replication.calls import Call
 from synapse.replication.streams import DeviceListRow, PrivateDeviceListRow
+from synapse.storage.one_time_keys import NoSuchDevice
+from synapse.sync.keys_left import CACHE as KEYS_LEFT
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
     from synapse.handlers.positions import StreamWriter
     from synapse.replication.calls import MainProcess
-    from synapse.storage.keys import KeyStore
+    from synapse.storage.device_keys import DeviceKeyStore
     from synapse.util.clock import Clock
-
-KEYS_LEFT_CACHE: Final = "keys_left"
-"""What a device has left of one-time keys; the keys of this cache are user id and device id with a space between."""
 
 
 def news_of(user_id: str, *, public: bool, private: bool) -> list[DeviceListRow]:
@@ -46,7 +45,7 @@ class Changed(msgspec.Struct, frozen=True):
     device_ids: list[str]
 
 
-PUBLISH: Final = Call("device_keys.publish", NewKeys, type(None))
+PUBLISH: Final = Call("device_keys.publish", NewKeys, bool)
 CHANGE: Final = Call("devices.changed", Changed, type(None))
 
 
@@ -58,7 +57,7 @@ class DeviceChanges:
 
     def __init__(
         self,
-        store: KeyStore,
+        store: DeviceKeyStore,
         stream: StreamWriter,
         main: MainProcess,
         invalidate: Callable[[str, Iterable[str]], Awaitable[None]],
@@ -73,8 +72,9 @@ class DeviceChanges:
         main.expose(CHANGE, self._change)
 
     async def keys_uploaded(self, user_id: str, device_id: str, keys: str) -> None:
-        """Stores a device's identity keys and tells of them."""
-        await self._main(PUBLISH, NewKeys(user_id, device_id, keys))
+        """Stores a device's identity keys and tells of them. Raises `NoSuchDevice`."""
+        if not await self._main(PUBLISH, NewKeys(user_id, device_id, keys)):
+            raise NoSuchDevice(device_id)
 
     async def devices_gone(self, user_id: str, device_ids: list[str]) -> None:
         """Devices have been deleted with their keys."""
@@ -87,17 +87,23 @@ class DeviceChanges:
         await self._main(CHANGE, Changed(user_id, device_ids))
 
     async def counts_changed(self, devices: Iterable[tuple[str, str]]) -> None:
-        """These devices' one-time keys have become more or fewer."""
+        """What these devices have of keys has changed."""
         keys = {f"{user_id} {device_id}" for user_id, device_id in devices}
         if keys:
-            await self._invalidate(KEYS_LEFT_CACHE, keys)
+            await self._invalidate(KEYS_LEFT, keys)
 
-    async def _publish(self, new: NewKeys) -> None:
+    async def _publish(self, new: NewKeys) -> bool:
+        """False if there is no such device."""
         now = int(self._clock.seconds() * 1000)
-        await self._stream.append(
-            lambda position: self._store.put_device_keys(new.user_id, new.device_id, new.keys, now, position),
-            lambda _: [new.user_id],
-        )
+        try:
+            await self._stream.append(
+                lambda position: self._store.put(new.user_id, new.device_id, new.keys, now, position),
+                lambda is_new: [new.user_id] if is_new else [],
+            )
+        except NoSuchDevice:
+            return False
+        await self.counts_changed([(new.user_id, new.device_id)])
+        return True
 
     async def _change(self, changed: Changed) -> None:
         device_id = changed.device_ids[0] if len(changed.device_ids) == 1 else None

@@ -13,7 +13,8 @@ import orjson
 
 from synapse.api.errors import bad_json
 from synapse.api.identifiers import domain_of
-from synapse.handlers.keys import checked_users, failures
+from synapse.handlers.keys import failures
+from synapse.handlers.uploaded_keys import check_timeout, checked_users
 from synapse.storage.cross_signing import USAGES, USER_SIGNING
 from synapse.storage.published_keys import secret_key_ids
 
@@ -30,6 +31,7 @@ class KeyQuery:
 
     async def query(self, viewer: str, body: dict[str, Any]) -> dict[str, Any]:
         """Client-server API, `POST /keys/query`. Raises 400."""
+        check_timeout(body)
         wanted = _wanted_devices(body)
         ours = [user_id for user_id in wanted if domain_of(user_id) == self._server_name]
         published = await self._store.of_users(ours, viewer)

@@ -42,15 +42,19 @@ def signed_part(key: dict[str, Any]) -> bytes:
     return encoded
 
 
-def signatures_by(key: dict[str, Any], user_id: str) -> dict[str, str]:
-    """The signatures that a user's keys have made of the object, by key id. Raises 400 M_BAD_JSON."""
-    signatures = key.get("signatures", {})
+def check_signatures(name: str, signatures: object) -> dict[str, dict[str, str]]:
+    """Signatures by user and key id. Raises 400 M_BAD_JSON."""
     if not isinstance(signatures, dict):
-        raise bad_json("The key 'signatures' must be an object.")
+        raise bad_json(f"The key '{name}' must be an object.")
     for by_user in signatures.values():
         if not isinstance(by_user, dict) or not all(isinstance(each, str) for each in by_user.values()):
-            raise bad_json("The values in 'signatures' must be objects whose values are strings.")
-    return dict(signatures.get(user_id, {}))
+            raise bad_json(f"The values in '{name}' must be objects whose values are strings.")
+    return signatures
+
+
+def signatures_by(key: dict[str, Any], user_id: str) -> dict[str, str]:
+    """The signatures that a user's keys have made of the object, by key id. Raises 400 M_BAD_JSON."""
+    return dict(check_signatures("signatures", key.get("signatures", {})).get(user_id, {}))
 
 
 def is_signed(message: bytes, signature: str, public_key: str) -> bool:

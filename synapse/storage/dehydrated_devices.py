@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from synapse.storage import devices, keys
+from synapse.storage import device_keys, devices, one_time_keys
 
 if TYPE_CHECKING:
     from synapse.storage.database import Database, Transaction
@@ -29,12 +29,12 @@ class NewDehydrated(NamedTuple):
     data: str
     display_name: str | None
     device_keys: str
-    one_time: list[keys.Key]
-    fallback: list[keys.Key]
+    one_time: list[one_time_keys.Key]
+    fallback: list[one_time_keys.Key]
 
 
 class InUse(Exception):
-    """The user has another device of that id."""
+    """The user has another device of that id, or a cross-signing key."""
 
 
 class DehydratedDeviceStore:
@@ -47,7 +47,7 @@ class DehydratedDeviceStore:
         return await self._db.read("dehydrated_devices.get", _get, user_id)
 
     async def replace(self, new: NewDehydrated, now: int, stream_id: int) -> devices.Deleted:
-        """Stores a device in place of the one that there was; what went with that one. Raises `InUse`."""
+        """Stores a device in place of the one that there was; what went. Raises `InUse`, `TooManyKeys`."""
         return await self._db.write("dehydrated_devices.replace", _replace, new, now, stream_id)
 
 
@@ -63,10 +63,11 @@ def _replace(txn: Transaction, new: NewDehydrated, now: int, stream_id: int) -> 
     gone = devices.delete(txn, user_id, [] if old is None else [old.device_id])
     txn.execute(
         """
-        INSERT INTO devices (user_id, device_id, display_name, created_ts) VALUES (%s, %s, %s, %s)
+        INSERT INTO devices (user_id, device_id, display_name, created_ts) SELECT %(u)s, %(d)s, %(name)s, %(now)s
+        WHERE NOT EXISTS (SELECT FROM cross_signing_keys WHERE user_id = %(u)s AND public_key = %(d)s)
         ON CONFLICT DO NOTHING RETURNING true
         """,
-        (user_id, device_id, new.display_name, now),
+        {"u": user_id, "d": device_id, "name": new.display_name, "now": now},
     )
     if txn.one_or_none() is None:
         raise InUse
@@ -74,6 +75,6 @@ def _replace(txn: Transaction, new: NewDehydrated, now: int, stream_id: int) -> 
         "INSERT INTO dehydrated_devices (user_id, device_id, device_data) VALUES (%s, %s, %s)",
         (user_id, device_id, new.data),
     )
-    keys.put_device_keys(txn, user_id, device_id, new.device_keys, now, stream_id)
-    keys.add_keys(txn, user_id, device_id, new.one_time, new.fallback, now)
+    device_keys.put(txn, user_id, device_id, new.device_keys, now, stream_id)
+    one_time_keys.add(txn, user_id, device_id, new.one_time, new.fallback, now)
     return gone

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import orjson
@@ -15,8 +16,11 @@ from synapse.handlers.keys import Keys
 from synapse.http.client import AnswerLate, AnswerLost, ClientAnswer, NotSent
 from synapse.rest.client.frontend_proxy import PresenceStub
 from synapse.rest.client.keys import KeyEndpoints
-from synapse.storage.database import Database
-from synapse.storage.keys import KeyStore
+from synapse.storage.database import Database, Transaction
+from synapse.storage.device_keys import DeviceKeyStore
+from synapse.storage.one_time_keys import OneTimeKeyStore
+from synapse.sync.keys_left import CACHE, KeysLeftCache
+from synapse.util.caches import Cache
 from tests.rest.accounts import C
 from tests.rest.driver import Driver
 from tests.rest.test_keys import identity
@@ -58,31 +62,57 @@ class Worker:
 
     def __init__(self, database: Database) -> None:
         self.main = MainProcess()
-        self.store = KeyStore(database)
+        self.store, self.identities = OneTimeKeyStore(database), DeviceKeyStore(database)
+        self.cache: Cache[str, Any] = Cache(CACHE, 10)
         self.forgotten: list[str] = []
         calls: Any = NoCalls()
-        changes = DeviceChanges(self.store, calls, calls, self._invalidate, Clock())
+        changes = DeviceChanges(self.identities, calls, calls, self._invalidate, Clock())
         proxy = FrontendProxy(self.main)  # type: ignore[arg-type]  # it has the one method that is used
-        keys = Keys(self.store, changes, Clock(), "test")
+        keys = Keys(self.store, KeysLeftCache(self.store, self.cache), changes, Clock(), "test")
         self.driver = Driver(KeyEndpoints(keys, calls, calls, proxy), PresenceStub(proxy))
 
     async def _invalidate(self, _name: str, keys: Any) -> None:
         self.forgotten += keys
+        for key in keys:
+            self.cache.invalidate(key)
 
 
-@pytest.fixture
-def worker(database: Database) -> Worker:
-    return Worker(database)
+def _make_device(txn: Transaction) -> None:
+    txn.execute("INSERT INTO devices (user_id, device_id, created_ts) VALUES (%s, 'DEVICE', 1)", (ALICE,))
+
+
+@pytest_twisted.async_yield_fixture
+async def worker(database: Database) -> AsyncIterator[Worker]:
+    await database.write("test", _make_device)
+    yield Worker(database)
 
 
 @pytest_twisted.ensureDeferred
 async def test_uploads_of_one_time_keys_stay_here(worker: Worker) -> None:
-    await worker.store.put_device_keys(ALICE, "DEVICE", '{"known":1}', 1, 1)
     for body, counts in (({}, {}), ({"one_time_keys": {"x:1": "key"}}, {"x": 1})):
         reply = await worker.driver.call("POST", f"{C}/keys/upload", body, user=ALICE)
         assert reply.json == {"one_time_key_counts": counts}
     assert worker.main.requests == []
     assert worker.forgotten == [f"{ALICE} DEVICE"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_is_there_already_costs_the_main_process_nothing(worker: Worker, database: Database) -> None:
+    text = orjson.dumps(identity(), option=orjson.OPT_SORT_KEYS).decode()
+    await worker.identities.put(ALICE, "DEVICE", text, 1, 1)
+    keys = {"one_time_keys": {"x:1": "key"}, "fallback_keys": {"x:f": "key"}}
+    assert (await worker.driver.call("POST", f"{C}/keys/upload", keys, user=ALICE)).code == 200
+    worker.forgotten.clear()
+    with database.counted() as counts:
+        for body in ({}, {"device_keys": identity()}, {"device_keys": identity(unsigned={"a": 1})}):
+            reply = await worker.driver.call("POST", f"{C}/keys/upload", body, user=ALICE)
+            assert reply.json == {"one_time_key_counts": {"x": 1}}
+    assert counts.statements_read == counts.statements_written == 0
+    assert (await worker.driver.call("POST", f"{C}/keys/upload", keys, user=ALICE)).code == 200
+    assert worker.main.requests == worker.forgotten == [], "nobody has to be told of anything"
+    other = {"device_keys": identity(algorithms=["another"])}
+    await worker.driver.call("POST", f"{C}/keys/upload", other, user=ALICE)
+    assert len(worker.main.requests) == 1
 
 
 @pytest_twisted.ensureDeferred
@@ -113,7 +143,7 @@ async def test_a_main_process_that_does_not_answer(worker: Worker, failure: Exce
 @pytest_twisted.ensureDeferred
 async def test_a_bad_upload_does_not_reach_the_main_process(worker: Worker) -> None:
     reply = await worker.driver.call("POST", f"{C}/keys/upload", {"device_keys": {}}, user=ALICE)
-    assert (reply.code, reply.errcode) == (400, "M_INVALID_PARAM")
+    assert (reply.code, reply.errcode) == (400, "M_MISSING_PARAM")
     assert worker.main.requests == []
 
 

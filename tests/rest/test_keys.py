@@ -26,6 +26,13 @@ def identity(user: str = ALICE, device: str = "DEVICE", **more: Any) -> dict[str
     }
 
 
+def nested(depth: int) -> Any:
+    value: Any = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
 @pytest_twisted.ensureDeferred
 async def test_keys_are_uploaded_counted_and_queried(server: Server) -> None:
     alice, bob = await server.register("alice"), await server.register("bob")
@@ -52,10 +59,9 @@ async def test_an_upload_of_nothing_new_writes_nothing(server: Server) -> None:
     token = await server.register("alice")
     await server.call("POST", "/keys/upload", {"device_keys": identity()}, token)
     with server.database.counted() as counts:
-        for body in ({}, {"device_keys": identity()}):
+        for body in ({}, {"device_keys": identity()}, {"one_time_keys": {}, "fallback_keys": {}}):
             assert (await server.call("POST", "/keys/upload", body, token)).json == {"one_time_key_counts": {}}
-    assert counts.statements_written == 0
-    assert counts.statements_read == 3
+    assert counts.statements_written == counts.statements_read == 0, "all is in memory"
 
 
 @pytest_twisted.ensureDeferred
@@ -97,8 +103,12 @@ async def test_keys_are_claimed_once_each(server: Server) -> None:
         ({"device_keys": identity(keys=[])}, "M_BAD_JSON"),
         ({"device_keys": identity(keys={"a": 5})}, "M_BAD_JSON"),
         ({"device_keys": identity(signatures=5)}, "M_BAD_JSON"),
+        ({"device_keys": identity(signatures=None)}, "M_BAD_JSON"),
         ({"device_keys": identity(signatures={ALICE: 5})}, "M_BAD_JSON"),
-        ({"device_keys": identity(signatures={ALICE: {"a:b": 5}})}, "M_BAD_JSON"),
+        ({"device_keys": identity(signatures={ALICE: {"ed25519:DEVICE": 5}})}, "M_BAD_JSON"),
+        ({"device_keys": identity(more=0.5)}, "M_BAD_JSON"),
+        ({"device_keys": identity(more=2**53)}, "M_BAD_JSON"),
+        ({"device_keys": identity(more=nested(150))}, "M_BAD_JSON"),
         ({"device_keys": identity(more="x" * 70_000)}, "M_INVALID_PARAM"),
         ({"device_keys": identity(more="\x00")}, "M_INVALID_PARAM"),
         ({"one_time_keys": []}, "M_BAD_JSON"),
@@ -110,8 +120,11 @@ async def test_keys_are_claimed_once_each(server: Server) -> None:
         ({"one_time_keys": {"x:y": 5}}, "M_BAD_JSON"),
         ({"one_time_keys": {"x:y": None}}, "M_BAD_JSON"),
         ({"one_time_keys": {"x:y": {"no": "key"}}}, "M_BAD_JSON"),
-        ({"one_time_keys": {"x:y": {"key": "not signed"}}}, "M_BAD_JSON"),
-        ({"one_time_keys": {"x:y": {"key": "x", "signatures": {ALICE: []}}}}, "M_BAD_JSON"),
+        ({"one_time_keys": {"x:y": {"key": "key"}}}, "M_BAD_JSON"),
+        ({"one_time_keys": {"x:y": {"key": "key", "signatures": {ALICE: []}}}}, "M_BAD_JSON"),
+        ({"one_time_keys": {"x:y": {"key": "key", "signatures": {}, "fallback": 1}}}, "M_BAD_JSON"),
+        ({"one_time_keys": {"x:y": {"key": "key", "signatures": {}, "more": 1.5}}}, "M_BAD_JSON"),
+        ({"one_time_keys": {f"x:{n}": "key" for n in range(1_000)}}, "M_INVALID_PARAM"),
         ({"one_time_keys": {"x:y": "\x00"}}, "M_INVALID_PARAM"),
         ({"one_time_keys": {"x:taken": "other"}}, "M_INVALID_PARAM"),
         ({"fallback_keys": {"x:1": "a", "x:2": "b"}}, "M_INVALID_PARAM"),
@@ -136,6 +149,9 @@ async def test_keys_of_another_device_cannot_be_uploaded(server: Server) -> None
 @pytest_twisted.ensureDeferred
 async def test_questions_that_are_not_understood(server: Server, path: str) -> None:
     token = await server.register("alice")
+    for timeout in ("x", 1.5, True, -1):
+        body = {"device_keys": {}, "one_time_keys": {}, "timeout": timeout}
+        assert error(await server.call("POST", path, body, token)) == (400, "M_BAD_JSON")
     name = "device_keys" if path == "/keys/query" else "one_time_keys"
     assert error(await server.call("POST", path, {}, token)) == (400, "M_MISSING_PARAM")
     for value in (5, [], {"alice": []}, {ALICE: 5}, {ALICE: "x"}, {ALICE: [5]}, {ALICE: {"D": 5}}):

@@ -7,8 +7,9 @@ import pytest_twisted
 from synapse.api.standing import Standing
 from synapse.storage.access_tokens import AccessTokenStore, NewSession, TokenOwner
 from synapse.storage.database import Database
+from synapse.storage.device_keys import DeviceKeyStore
 from synapse.storage.devices import Deleted, DeviceStore
-from synapse.storage.keys import Key, KeyStore
+from synapse.storage.one_time_keys import Key, KeysLeft, OneTimeKeyStore
 from synapse.storage.profiles import Profile, ProfileStore
 from synapse.storage.users import NewUser, User, UserStore
 
@@ -62,16 +63,15 @@ async def test_a_login_replaces_the_tokens_of_its_device_only(database: Database
 
 @pytest_twisted.ensureDeferred
 async def test_a_deleted_device_takes_all_that_hangs_on_it(database: Database) -> None:
-    devices, keys = DeviceStore(database), KeyStore(database)
+    devices, keys = DeviceStore(database), OneTimeKeyStore(database)
     await UserStore(database).create(NEW_ALICE)
     await AccessTokenStore(database).login(NewSession(ALICE, b"L" * 32, "LAPTOP", "laptop", 6))
-    await keys.put_device_keys(ALICE, "PHONE", "{}", 5, 1)
-    await keys.add_keys(ALICE, "PHONE", [Key("a", "1", '"x"')], [Key("a", "f", '"y"')], 5)
+    await DeviceKeyStore(database).put(ALICE, "PHONE", "{}", 5, 1)
+    await keys.add(ALICE, "PHONE", [Key("a", "1", '"x"')], [Key("a", "f", '"y"')], 5)
 
     assert await devices.delete(ALICE, ["PHONE", "GONE"]) == Deleted(["PHONE"], [SESSION.token_hash])
     assert await devices.delete(ALICE, ["PHONE"]) == Deleted([], [])
-    assert await keys.counts(ALICE, "PHONE") == {}
-    assert await keys.unused_fallback(ALICE, "PHONE") == []
+    assert await keys.left(ALICE, "PHONE") == KeysLeft({}, [], None)
     assert [device.device_id for device in await devices.of_user(ALICE)] == ["LAPTOP"]
 
 

@@ -13,7 +13,7 @@ from synapse.api.filters import Filter
 from synapse.storage.account_data import AccountDataStore
 from synapse.storage.aggregations import AggregationStore
 from synapse.storage.database import Database
-from synapse.storage.keys import KeyStore
+from synapse.storage.one_time_keys import OneTimeKeyStore
 from synapse.storage.past_state import Delta, PastStateStore
 from synapse.storage.presence import PresenceStore
 from synapse.storage.receipts import ReceiptStore
@@ -30,13 +30,13 @@ from synapse.sync.erased import ErasedUsers
 from synapse.sync.forms import Annotator
 from synapse.sync.handler import Sources, SyncHandler, SyncRequest
 from synapse.sync.ignored import IgnoredUsers
+from synapse.sync.keys_left import KeysLeftCache
 from synapse.sync.lazy_members import LazyMembers
 from synapse.sync.memberships import Memberships
 from synapse.sync.plan import Planner
 from synapse.sync.recent import RecentEvents
 from synapse.sync.room_states import RoomStates
 from synapse.sync.sections import build_sections
-from synapse.sync.sections.device_keys import KeysLeftCache
 from synapse.sync.tokens import StreamToken
 from synapse.sync.typing import TypingRooms
 from synapse.sync.unread import UnreadCounts
@@ -125,7 +125,7 @@ class Harness:
             push_rules=self._rules_of,
             to_device=ToDeviceStore(self.db),
             shared=SharedRoomStore(self.db),
-            keys_left=KeysLeftCache(KeyStore(self.db), self.keys_left),
+            keys_left=KeysLeftCache(OneTimeKeyStore(self.db), self.keys_left),
             presence=PresenceStore(self.db),
             typing=self.typing,
             changes=self.changes,

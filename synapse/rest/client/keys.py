@@ -8,8 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from synapse.api.errors import invalid_param, unknown
-from synapse.handlers.keys import Keys, checked_upload
+from synapse.handlers.keys import Keys
 from synapse.handlers.to_device import ToDevice
+from synapse.handlers.uploaded_keys import checked_upload
 from synapse.http.server import Answer, Request, serves
 from synapse.storage.to_device import Txn
 from synapse.sync.tokens import StreamToken
@@ -39,13 +40,11 @@ class KeyEndpoints:
         own = _device_of(request)
         if device_id not in ("", own):
             raise invalid_param("Keys can be uploaded for the device that is logged in only.")
-        body, user_id = request.json_object(), request.user.user_id
-        if self._proxy is None:
-            return await self._keys.upload(user_id, own, body)
-        upload = checked_upload(user_id, own, body)
-        if await self._keys.changes_identity(user_id, own, upload):
+        user_id = request.user.user_id
+        upload = checked_upload(user_id, own, request.json_object())
+        if self._proxy is not None and await self._keys.changes_identity(user_id, own, upload):
             return await self._proxy.forward(request)
-        return await self._keys.add(user_id, own, upload)
+        return await self._keys.upload(user_id, own, upload)
 
     @serves("keys_query")
     async def query(self, request: Request) -> dict[str, Any]:

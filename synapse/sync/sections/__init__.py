@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from synapse.sync.changes import Changes
     from synapse.sync.context import Section
     from synapse.sync.forms import Annotator
+    from synapse.sync.keys_left import KeysLeftCache
     from synapse.sync.lazy_members import LazyMembers
     from synapse.sync.recent import RecentEvents
     from synapse.sync.room_states import RoomStates
     from synapse.sync.sections.account_data import PushRulesOf
-    from synapse.sync.sections.device_keys import KeysLeftCache
     from synapse.sync.typing import TypingRooms
     from synapse.sync.unread import UnreadCounts
     from synapse.sync.visibility import VisibilityFilter

@@ -159,6 +159,18 @@ CREATE INDEX access_tokens_refresh ON access_tokens (refresh_token_id) WHERE ref
 
 ---------------------------------------------------------------- keys and devices' messages
 
+CREATE INDEX one_time_keys_oldest ON one_time_keys (user_id, device_id, algorithm, uploaded_ts, key_id);
+CREATE TABLE claimed_keys (              -- one-time keys given out of late, in case that they are uploaded again
+    user_id text NOT NULL,
+    device_id text NOT NULL,
+    algorithm text NOT NULL,
+    key_id text NOT NULL,
+    key_hash bytea NOT NULL,             -- SHA-256 of the key's JSON
+    claimed_ts bigint NOT NULL,
+    PRIMARY KEY (user_id, device_id, algorithm, key_id)
+);
+CREATE INDEX claimed_keys_ts ON claimed_keys (claimed_ts);
+
 -- Who signs what: the keys of users as such, the latest of each usage. Signatures, also those that came with a key, are
 -- in key_signatures, each once.
 CREATE TABLE cross_signing_keys (

@@ -1,0 +1,71 @@
+"""The identity keys that devices publish, and the stream of whose devices changed when.
+
+Keys are kept as JSON text with sorted keys, so that equal keys are equal texts; how they are shown is
+`published_keys`' matter.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from synapse.storage.one_time_keys import lock_device, sha256
+
+if TYPE_CHECKING:
+    from synapse.storage.database import Database, Transaction
+
+
+def digest(json: str) -> str:
+    """By which keys are compared without being read."""
+    return sha256(json).hex()
+
+
+class DeviceKeyStore:
+    """Written in the main process, at positions of the stream `device_lists`."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    async def put(self, user_id: str, device_id: str, json: str, now: int, stream_id: int) -> bool:
+        """Publishes keys in place of others. False, and nothing done, if they are there already.
+
+        Raises `NoSuchDevice`.
+        """
+        return await self._db.write("device_keys.put", put, user_id, device_id, json, now, stream_id)
+
+    async def record_change(self, user_id: str, device_id: str | None, stream_id: int) -> None:
+        """Writes that this device (None: several) is new, got another name, or went away with its keys."""
+        await self._db.write("device_keys.record_change", _record_change, user_id, device_id, stream_id)
+
+
+def put(txn: Transaction, user_id: str, device_id: str, json: str, now: int, stream_id: int) -> bool:
+    """See `DeviceKeyStore.put`; for stores that do it within a transaction of their own."""
+    lock_device(txn, user_id, device_id)
+    # Signatures of other keys, and by them, go with those.
+    txn.execute(
+        """
+        WITH old AS (
+            SELECT FROM device_keys WHERE user_id = %(u)s AND device_id = %(d)s
+            AND key_json::jsonb - 'signatures' <> %(json)s::jsonb - 'signatures'
+        ), signatures AS (
+            DELETE FROM key_signatures WHERE target_user_id = %(u)s AND EXISTS (SELECT FROM old)
+            AND (target_id = %(d)s OR (signer_user_id = %(u)s AND key_id = 'ed25519:' || %(d)s))
+        ), keys AS (
+            INSERT INTO device_keys (user_id, device_id, key_json, uploaded_ts)
+            VALUES (%(u)s, %(d)s, %(json)s, %(now)s)
+            ON CONFLICT (user_id, device_id) DO UPDATE
+            SET key_json = EXCLUDED.key_json, uploaded_ts = EXCLUDED.uploaded_ts
+            WHERE device_keys.key_json <> EXCLUDED.key_json RETURNING true
+        )
+        INSERT INTO device_lists_stream (stream_id, user_id, device_id)
+        SELECT %(stream)s, %(u)s, %(d)s FROM keys RETURNING true
+        """,
+        {"u": user_id, "d": device_id, "json": json, "now": now, "stream": stream_id},
+    )
+    return txn.one_or_none() is not None
+
+
+def _record_change(txn: Transaction, user_id: str, device_id: str | None, stream_id: int) -> None:
+    txn.execute(
+        "INSERT INTO device_lists_stream (stream_id, user_id, device_id) VALUES (%s, %s, %s)",
+        (stream_id, user_id, device_id),
+    )
