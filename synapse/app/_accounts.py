@@ -196,8 +196,9 @@ class Accounts:
 
         cache = self._hs.caches.cache(CACHE, CACHE_SIZE)
         rules = self._hs.conduct.rules
-        refresh, invalidate = self._hs.sessions.refresh_tokens, self._hs.invalidate
-        return Authenticator(self.tokens, refresh, cache, invalidate, self.sightings, rules, self._clock)
+        sessions, invalidate = self._hs.sessions, self._hs.invalidate
+        identities, refresh = sessions.app_service_identities, sessions.refresh_tokens
+        return Authenticator(self.tokens, identities, refresh, cache, invalidate, self.sightings, rules, self._clock)
 
     @cached_property
     def passwords(self) -> Passwords:
@@ -216,6 +217,7 @@ class Accounts:
             self.users,
             self._hs.sessions.new_sessions,
             self._hs.conduct.rules,
+            self._hs.sessions.app_services,
             self._hs.main,
             self._clock,
             self._server_name,
@@ -278,7 +280,7 @@ class Accounts:
     def devices(self) -> Devices:
         from synapse.handlers.devices import Devices
 
-        return Devices(self.device_store, self.authenticator, self.device_changes)
+        return Devices(self.device_store, self.authenticator, self.device_changes, self._clock)
 
     @cached_property
     def password_change(self) -> PasswordChange:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from synapse.app._accounts import Accounts
     from synapse.app._conduct import Conduct
     from synapse.app._replication import MainReplication, WorkerReplication
+    from synapse.app._sessions import Sessions
     from synapse.federation.client import FederationClient
     from synapse.handlers.aliases import Aliases
     from synapse.handlers.deactivation import Departures
@@ -75,6 +76,9 @@ class Foundation(Base, Protocol):
 
     @property
     def conduct(self) -> Conduct: ...
+
+    @property
+    def sessions(self) -> Sessions: ...
 
     async def invalidate(self, cache: str, keys: Iterable[str]) -> None:
         """Has every process forget keys of a cache, this one before it returns."""
@@ -401,7 +405,8 @@ class Rooms:
         from synapse.handlers.directory_rules import DirectoryRules
 
         options = self._config.room_directory
-        return DirectoryRules(options.alias_creation_rules, options.room_list_publication_rules)
+        app_services = self._hs.sessions.app_services
+        return DirectoryRules(options.alias_creation_rules, options.room_list_publication_rules, app_services)
 
     @cached_property
     def public_rooms(self) -> PublicRooms:

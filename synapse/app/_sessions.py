@@ -13,15 +13,18 @@ from synapse.app._foundation import Base
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from synapse.api.app_services import AppServices
     from synapse.app._accounts import Accounts
     from synapse.app._conduct import Conduct
     from synapse.app._sso import SignOn
     from synapse.config import Config
+    from synapse.handlers.app_service_identity import AppServiceIdentities
     from synapse.handlers.lifetimes import Lifetimes
     from synapse.handlers.login import Login
     from synapse.handlers.login_kinds import LoginKind
     from synapse.handlers.login_kinds.jwt import JwtLogin
     from synapse.handlers.login_kinds.password import PasswordLogin
+    from synapse.handlers.login_names import LoginNames
     from synapse.handlers.new_sessions import NewSessions
     from synapse.handlers.password_hashes import Algorithm
     from synapse.handlers.refresh import Refresh
@@ -100,11 +103,15 @@ class Sessions:
 
     def _login_kinds(self) -> Iterator[LoginKind]:
         """Every kind of login that this server takes, in the order in which clients are told of them."""
+        from synapse.handlers.login_kinds.app_service import AppServiceLogin
+
         if self._config.registration.password_config.for_login:
             yield self.password_login
         yield from self._hs.sso.login_kinds()
         if self._config.jwt_config.enabled:
             yield self._jwt_login()
+        if self.app_services:
+            yield AppServiceLogin(self.app_services, self._login_names)
 
     def _jwt_login(self) -> JwtLogin:
         from synapse.handlers.login_kinds.jwt import JwtLogin
@@ -122,11 +129,30 @@ class Sessions:
     @cached_property
     def password_login(self) -> PasswordLogin:
         from synapse.handlers.login_kinds.password import PasswordLogin
-        from synapse.handlers.login_names import LoginNames
 
         accounts = self._hs.accounts
-        names = LoginNames(accounts.contacts.store, self._server_name)
-        return PasswordLogin(accounts.users, names, accounts.passwords, self._hs.ratelimits)
+        return PasswordLogin(accounts.users, self._login_names, accounts.passwords, self._hs.ratelimits)
+
+    @cached_property
+    def _login_names(self) -> LoginNames:
+        from synapse.handlers.login_names import LoginNames
+
+        return LoginNames(self._hs.accounts.contacts.store, self._server_name)
+
+    # -- application services ----------------------------------------------------------------------------------------
+
+    @cached_property
+    def app_services(self) -> AppServices:
+        from synapse.config.app_services import read_app_services
+
+        return read_app_services(self._config)
+
+    @cached_property
+    def app_service_identities(self) -> AppServiceIdentities:
+        from synapse.handlers.app_service_identity import AppServiceIdentities
+
+        accounts = self._hs.accounts
+        return AppServiceIdentities(self.app_services, accounts.tokens, accounts.users, self._hs.main, self._hs.reactor)
 
 
 def password_algorithm(config: Config) -> Algorithm:

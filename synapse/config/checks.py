@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 from synapse.api.route_table.types import App
 from synapse.config import checks_conduct
+from synapse.config.app_services import read_app_services
 from synapse.config.contacts import check_contacts
 from synapse.config.errors import ConfigError
 from synapse.config.jwt import check_jwt
@@ -365,8 +366,7 @@ def _voip(config: Config, place: Place) -> None:
 
 
 def _duties(config: Config, place: Place) -> Iterator[str]:
-    if config.duties.app_service_config_files:
-        _fail(place, "app_service_config_files", "names application services, which are not supported yet", "remove it")
+    read_app_services(config)
     duty = None if config.is_main else WORKER_APPS[config.app].duty
     if duty is not None:
         section = config.media if duty == "enable_media_repo" else config.duties

@@ -338,7 +338,10 @@ class DutiesConfig(Section, frozen=True, kw_only=True):
     update_user_directory: Annotated[bool, Doc("Keep the user directory; false where a user_dir worker does.")] = True
     app_service_config_files: Annotated[
         tuple[Path, ...],
-        Doc("Registrations of application services. Not supported yet: naming any is refused.", example=[]),
+        Doc(
+            "The registrations of application services (bridges and bots), which say what names are theirs.",
+            example=["/etc/synapse/irc-bridge.yaml"],
+        ),
     ] = ()
 
 

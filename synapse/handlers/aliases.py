@@ -66,6 +66,7 @@ class Aliases:
         if parse_room_alias(alias).domain != self._server_name:
             raise invalid_param(f"An alias made here must end in :{self._server_name}.")
         parse_room_id(room_id)
+        self._rules.check_namespace(alias, requester.app_service)
         await self._require_joined(requester, room_id)
         if not requester.is_admin:
             self._rules.check_alias(requester.user_id, room_id, alias)
@@ -78,6 +79,7 @@ class Aliases:
         found = await self._store.get(alias)
         if found is None:
             raise not_found(f"There is no room alias {alias}.")
+        self._rules.check_namespace(alias, requester.app_service)
         may_change = await self._may_change_aliases(requester.user_id, found.room_id)
         if not (may_change or requester.is_admin or found.creator == requester.user_id):
             raise forbidden("An alias may be removed by whoever made it, or may change the room's aliases.")

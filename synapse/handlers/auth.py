@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterable
 
     from synapse.handlers.account_rules import AccountRules
+    from synapse.handlers.app_service_identity import AppServiceIdentities, Identity
     from synapse.handlers.user_ips import UserIps
     from synapse.http.server import Request
     from synapse.storage.access_tokens import AccessTokenStore, TokenOwner
@@ -43,6 +44,7 @@ class Known(NamedTuple):
 class Authenticator:
     """Turns tokens into requesters.
 
+    :param identities: of application services, which act for users.
     :param cache: by token hash in hexadecimal, as invalidations name it.
     :param invalidate: has every process forget keys of a cache, this one at once.
     :param sightings: is told who was seen from where.
@@ -52,6 +54,7 @@ class Authenticator:
     def __init__(
         self,
         tokens: AccessTokenStore,
+        identities: AppServiceIdentities,
         refresh_tokens: RefreshTokenStore,
         cache: Cache[str, Known],
         invalidate: Callable[[str, Iterable[str]], Awaitable[None]],
@@ -60,6 +63,7 @@ class Authenticator:
         clock: Clock,
     ) -> None:
         self._tokens = tokens
+        self._identities = identities
         self._refresh_tokens = refresh_tokens
         self._cache = cache
         self._invalidate = invalidate
@@ -71,15 +75,25 @@ class Authenticator:
 
     async def authenticate(self, token: str, request: Request) -> Requester:
         """Raises 401 M_UNKNOWN_TOKEN, and what `AccountRules.check` raises."""
-        if not is_plausible(token):
+        identity = self._identities.of(token, request)
+        if identity is not None:
+            requester = await self._check_identity(identity, request)
+        elif is_plausible(token):
+            requester = await self._check(hash_token(token).hex(), request)
+        else:
             raise unknown_token()
-        requester = await self._check(hash_token(token).hex(), request)
         self._sightings.note(requester, request.client_ip, request.user_agent)
         return requester
 
+    def app_service(self, token: str) -> Requester | None:
+        """The own user of the application service whose token it is; whether there is such an account is not asked."""
+        service = self._identities.services.of_token(hash_token(token))
+        return None if service is None else Requester(service.sender, app_service=service.id, rate_limited=False)
+
     async def while_valid(self, token: str, request: Request, work: Coroutine[Any, Any, T]) -> T:
         """The result of `work`, which waits; raises what `authenticate` would raise, as soon as it would."""
-        key = hash_token(token).hex()
+        identity = self._identities.of(token, request)
+        key = (hash_token(token) if identity is None else identity.token_hash).hex()
         known = self._cache.peek(key)
         if known is None:  # revoked since the request was let in, or the cache is small
             try:
@@ -89,6 +103,12 @@ class Authenticator:
                 raise
             known = self._cache.peek(key)
         return await self._waiting.run(key, request, None if known is None else known.expires_ts, work)
+
+    async def _check_identity(self, identity: Identity, request: Request) -> Requester:
+        key = identity.token_hash.hex()
+        if self._cache.peek(key) is None and await self._tokens.lookup(identity.token_hash) is None:
+            await self._identities.establish(identity)
+        return await self._check(key, request)
 
     async def _check(self, key: str, request: Request) -> Requester:
         requester, expires_ts = await self._cache.fetch(key, self._load)
@@ -109,20 +129,24 @@ class Authenticator:
             raise unknown_token()
         if owner.unused_refresh_token is not None:
             await self._first_use(owner.unused_refresh_token)
-        return Known(_requester(owner), owner.expires_ts)
+        return Known(self._requester(owner), owner.expires_ts)
 
     async def _first_use(self, refresh_token_id: int) -> None:
         """The client has what it exchanged its refresh token for; the tokens of before are worth nothing any more."""
         now = int(self._clock.seconds() * 1000)
         await self.forget(await self._refresh_tokens.mark_used(refresh_token_id, now))
 
-
-def _requester(owner: TokenOwner) -> Requester:
-    return Requester(
-        owner.user_id,
-        owner.device_id,
-        owner.token_id,
-        is_guest=owner.is_guest,
-        is_admin=owner.admin,
-        standing=owner.standing,
-    )
+    def _requester(self, owner: TokenOwner) -> Requester:
+        service = self._identities.services.get(owner.app_service_id)
+        if owner.app_service_id is not None and service is None:
+            raise unknown_token()  # it is registered no longer
+        return Requester(
+            owner.user_id,
+            owner.device_id,
+            owner.token_id,
+            is_guest=owner.is_guest,
+            is_admin=owner.admin,
+            app_service=owner.app_service_id,
+            rate_limited=service is None or service.limits(owner.user_id),
+            standing=owner.standing,
+        )

@@ -11,19 +11,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from synapse.api.errors import not_found
-from synapse.handlers.new_sessions import MAX_DEVICE_ID, checked_device_name
+from synapse.handlers.new_sessions import MAX_DEVICE_ID, DeviceRequest, checked_device, checked_device_name
 
 if TYPE_CHECKING:
     from synapse.handlers.auth import Authenticator
     from synapse.handlers.device_changes import DeviceChanges
     from synapse.storage.devices import Device, DeviceStore
+    from synapse.util.clock import Clock
 
 
 class Devices:
     """The devices of a user."""
 
-    def __init__(self, store: DeviceStore, authenticator: Authenticator, changes: DeviceChanges) -> None:
+    def __init__(self, store: DeviceStore, authenticator: Authenticator, changes: DeviceChanges, clock: Clock) -> None:
         self._store = store
+        self._clock = clock
         self._authenticator = authenticator
         self._changes = changes
 
@@ -46,6 +48,14 @@ class Devices:
         if not await self._store.rename(user_id, device_id, name):
             raise no_such_device()
         await self._changes.devices_changed(user_id, [device_id])
+
+    async def create(self, user_id: str, device_id: str, name: str | None) -> bool:
+        """Makes a device that nobody is logged in as; False, and nothing done, if it exists.
+
+        Raises 400 M_INVALID_PARAM.
+        """
+        device_id, name = checked_device(DeviceRequest(device_id=device_id, initial_device_display_name=name))
+        return await self._store.create(user_id, device_id, name, int(self._clock.seconds() * 1000))
 
     async def delete(self, user_id: str, device_ids: list[str] | None) -> None:
         """Deletes devices and all their sessions; None: all of the user's. Those that do not exist are passed over."""

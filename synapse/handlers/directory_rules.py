@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import Final, NamedTuple, Protocol
 
+from synapse.api.app_services import NO_APP_SERVICES, AppServices
 from synapse.api.errors import forbidden
 from synapse.push.globs import Matcher, whole
 
@@ -39,7 +40,13 @@ class _Compiled(NamedTuple):
 class DirectoryRules:
     """Decides by the rules. Administrators of the server are not asked about."""
 
-    def __init__(self, alias_creation: Iterable[Rule] = (), publication: Iterable[Rule] = ()) -> None:
+    def __init__(
+        self,
+        alias_creation: Iterable[Rule] = (),
+        publication: Iterable[Rule] = (),
+        app_services: AppServices = NO_APP_SERVICES,
+    ) -> None:
+        self._app_services = app_services
         self._alias_creation = [_compiled(rule) for rule in alias_creation]
         self._publication = [_compiled(rule) for rule in publication]
 
@@ -52,6 +59,12 @@ class DirectoryRules:
         """Raises 403 M_FORBIDDEN where the user may not let this alias lead to this room."""
         if not _allows(self._alias_creation, user_id, room_id, [alias]):
             raise forbidden("The rules of this server do not let you make this alias.")
+
+    def check_namespace(self, alias: str, app_service: str | None) -> None:
+        """Raises 400 M_EXCLUSIVE for an alias that an application service keeps for itself, or (`app_service`: the one
+        that asks) that is not of the asking service's namespaces.
+        """
+        self._app_services.check_alias(alias, app_service)
 
     def check_publication(self, user_id: str, room_id: str, aliases: Collection[str]) -> None:
         """Raises 403 M_FORBIDDEN where the user may not list this room, which has these aliases."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import msgspec
 
+from synapse.api.app_services import check_own_user
 from synapse.api.constants import LoginTypes
 from synapse.api.errors import Codes, MatrixError, forbidden, guest_access_forbidden, invalid_param, unknown
 from synapse.api.identifiers import check_new_user_id, random_letters
@@ -28,6 +29,7 @@ from synapse.storage.registration_proofs import (
 from synapse.storage.users import NewUser
 
 if TYPE_CHECKING:
+    from synapse.api.app_services import AppServices
     from synapse.handlers.account_rules import AccountRules
     from synapse.handlers.new_sessions import NewSessions
     from synapse.replication.calls import MainProcess
@@ -48,6 +50,7 @@ class NewAccount(msgspec.Struct, frozen=True, kw_only=True):
     display_name: str | None = None
     session: NewSession | None = None
     is_guest: bool = False
+    app_service_id: str | None = None
     proofs: Proofs = NO_PROOFS
 
 
@@ -80,6 +83,7 @@ class Registration:
         users: UserStore,
         sessions: NewSessions,
         rules: AccountRules,
+        app_services: AppServices,
         main: MainProcess,
         clock: Clock,
         server_name: str,
@@ -88,6 +92,7 @@ class Registration:
         self._users = users
         self._sessions = sessions
         self._rules = rules
+        self._app_services = app_services
         self._main = main
         self._clock = clock
         self._server_name = server_name
@@ -102,18 +107,23 @@ class Registration:
     async def check_available(self, username: str | None) -> None:
         """Whether somebody could have that name; with None, one that is made up.
 
-        Raises 400 M_INVALID_USERNAME; M_USER_IN_USE, unless that is kept secret from who only asks; and what
-        `AccountRules.check_registration` raises.
+        Raises 400 M_INVALID_USERNAME; M_EXCLUSIVE; M_USER_IN_USE, unless that is kept secret from who only asks; and
+        what `AccountRules.check_registration` raises.
         """
-        user_id = None if username is None else self._user_id(username)
+        user_id = None if username is None else self._user_id(username, None)
         await self._rules.check_registration(user_id, None)
         if user_id is None or self._options.hides_taken:
             return
         if await self._users.get(user_id) is not None:
             raise in_use()
 
-    def _user_id(self, username: str) -> str:
-        return check_new_user_id(username.lower(), self._server_name)
+    def _user_id(self, username: str, app_service_id: str | None) -> str:
+        user_id = check_new_user_id(username.lower(), self._server_name)
+        service = self._app_services.get(app_service_id)
+        if service is not None:
+            check_own_user(service, user_id)
+        self._app_services.check_user(user_id, app_service_id)
+        return user_id
 
     async def register(
         self,
@@ -126,16 +136,18 @@ class Registration:
         user_type: str | None = None,
         display_name: str | None = None,
         proofs: Proofs = NO_PROOFS,
+        app_service_id: str | None = None,
     ) -> LoggedIn:
         """Makes an account, and logs in with `device` unless it is None. Without a name, one is made up.
 
         A session of interactive authentication (`proofs.session_id`) makes one account; asked again, it logs in.
 
-        Raises 400: M_INVALID_USERNAME, M_USER_IN_USE, M_INVALID_PARAM; what `AccountRules.check_registration` raises.
+        Raises 400: M_INVALID_USERNAME, M_EXCLUSIVE, M_USER_IN_USE, M_INVALID_PARAM; and what
+        `AccountRules.check_registration` raises.
         """
         if user_type is not None and user_type not in USER_TYPES:
             raise invalid_param(f"'user_type' must be one of {', '.join(sorted(USER_TYPES))}.")
-        user_id = None if username is None else self._user_id(username)
+        user_id = None if username is None else self._user_id(username, app_service_id)
         await self._rules.check_registration(user_id, [(one.medium, one.address) for one in proofs.addresses])
         while True:
             account_id = user_id or self._made_up()
@@ -150,6 +162,7 @@ class Registration:
                 display_name=display_name,
                 session=session,
                 proofs=proofs,
+                app_service_id=app_service_id,
             )
             made = (await self._main(CREATE_ACCOUNT, account)).user_id
             if made == account_id:
@@ -192,6 +205,7 @@ class Registration:
             account.session,
             account.is_guest,
             account.proofs,
+            account.app_service_id,
         )
         return Made(await honoured(self._users.create(user)))
 

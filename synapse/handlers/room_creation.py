@@ -104,6 +104,8 @@ class RoomCreation:
         return Created(builder.room_id, alias)
 
     def _check_rules(self, requester: Requester, room_id: str, alias: str | None, is_listed: bool) -> None:
+        if alias is not None:
+            self._rules.check_namespace(alias, requester.app_service)
         if requester.is_admin:
             return
         if alias is not None:

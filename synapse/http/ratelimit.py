@@ -2,7 +2,8 @@
 
 A setting says how much a bucket leaks (`per_second`) and how much it holds (`burst_count`). A bucket is one number,
 the time at which it will be empty (the "generic cell rate algorithm"), so that thousands of them cost little; those
-used longest ago are forgotten when there are too many. Each process counts for itself.
+used longest ago are forgotten when there are too many. Each process counts for itself. Requests of application services
+whose registration says so are not limited.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from synapse.api.errors import limit_exceeded
+from synapse.logging.context import current_request
 from synapse.metrics import table
 from synapse.util.clock import Clock
 
@@ -72,6 +74,11 @@ class Buckets:
         self._empty_at = dict(kept[-(self._max_keys * 9 // 10) :])
 
 
+def _is_limited() -> bool:
+    context = current_request.get()
+    return context is None or context.rate_limited
+
+
 class RateLimits:
     """All limits of a process.
 
@@ -91,6 +98,8 @@ class RateLimits:
     def require(self, limit: str, key: str) -> None:
         """Raises MatrixError (M_LIMIT_EXCEEDED) if `key` has done too much already; for what is counted afterwards."""
         buckets = self._of(limit)
+        if not _is_limited():
+            return
         wait = buckets.wait(key) if buckets is not None else 0.0
         if wait:
             table.HTTP_RATE_LIMITED.child(limit).inc()
@@ -99,7 +108,7 @@ class RateLimits:
     def count(self, limit: str, key: str) -> None:
         """Counts one action of `key`, whether or not it is one too many."""
         buckets = self._of(limit)
-        if buckets is not None:
+        if buckets is not None and _is_limited():
             buckets.add(key)
 
     def forgive(self, limit: str, key: str) -> None:

@@ -35,6 +35,7 @@ class Requester:
     is_guest: bool = False
     is_admin: bool = False
     app_service: str | None = None  # the id of the application service that acts for the user
+    rate_limited: bool = True
     standing: Standing = GOOD
 
     def __str__(self) -> str:

@@ -42,6 +42,9 @@ class Authenticator(Protocol):
     async def authenticate(self, token: str, request: Request) -> Requester:
         """Whose token it is. Raises MatrixError (M_UNKNOWN_TOKEN, M_USER_LOCKED…)."""
 
+    def app_service(self, token: str) -> Requester | None:
+        """The own user of the application service whose token it is."""
+
     async def while_valid(self, token: str, request: Request, work: Coroutine[Any, Any, T]) -> T:
         """The result of `work`; raises what `authenticate` would, as soon as it would, and ends `work` then."""
 
@@ -191,20 +194,28 @@ class Router:
     async def _authenticate(self, request: Request, endpoint: Endpoint) -> None:
         token = access_token(request)
         if token is None:
-            if endpoint.auth is Auth.OPTIONAL:
+            if endpoint.auth in (Auth.OPTIONAL, Auth.SERVICE):
                 return
             raise missing_token()
         if self._authenticator is None:
             raise RuntimeError(f"the endpoint {endpoint.name} needs an authenticator")
+        if endpoint.auth is Auth.SERVICE:
+            if (service := self._authenticator.app_service(token)) is not None:
+                self._admitted(request, service)
+            return
         requester = await self._authenticator.authenticate(token, request)
         if requester.is_guest and not endpoint.guests:
             raise guest_access_forbidden()
         if endpoint.auth is Auth.ADMIN and not requester.is_admin:
             raise forbidden("Only an administrator of the server may do this.")
+        self._admitted(request, requester)
+
+    def _admitted(self, request: Request, requester: Requester) -> None:
         request.requester = requester
         context = current_request.get()
         if context is not None:
             context.user = requester.user_id
+            context.rate_limited = requester.rate_limited
 
 
 def access_token(request: Request) -> str | None:

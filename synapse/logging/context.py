@@ -17,12 +17,13 @@ _prefix = ""
 class RequestContext:
     """One request (or one duty in the background) and its costs. Times are in seconds."""
 
-    __slots__ = ("cpu_seconds", "db_seconds", "db_statements", "endpoint", "id", "user")
+    __slots__ = ("cpu_seconds", "db_seconds", "db_statements", "endpoint", "id", "rate_limited", "user")
 
     def __init__(self, request_id: str, endpoint: str = "", user: str | None = None) -> None:
         self.id = request_id
         self.endpoint = endpoint
         self.user = user
+        self.rate_limited = True
         self.cpu_seconds = 0.0
         self.db_statements = 0
         self.db_seconds = 0.0

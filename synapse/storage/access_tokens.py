@@ -26,6 +26,7 @@ class TokenOwner:
     device_id: str | None
     expires_ts: int | None
     unused_refresh_token: int | None  # the one that it was given out with, while neither of them has been used
+    app_service_id: str | None  # of the application service that acts for the user
     is_guest: bool
     admin: bool
     deactivated: bool
@@ -70,6 +71,14 @@ class AccessTokenStore:
         Raises `DeviceIdTaken`.
         """
         return await self._db.write("access_tokens.login", insert_session, session)
+
+    async def assert_identity(
+        self, token_hash: bytes, user_id: str, device_id: str | None, app_service_id: str, now: int
+    ) -> bool:
+        """Stores what stands for an application service that acts as a user; False where there is no such device."""
+        return await self._db.write(
+            "access_tokens.assert_identity", _assert_identity, token_hash, user_id, device_id, app_service_id, now
+        )
 
     async def revoke_deviceless(self, token_id: int) -> list[bytes]:
         """Revokes one token that has no device; those that have one go with it (`DeviceStore.delete`)."""
@@ -146,7 +155,7 @@ def _insert_tokens(txn: Transaction, session: NewSession) -> None:
 def _lookup(txn: Transaction, token_hash: bytes) -> TokenOwner | None:
     txn.execute(
         """
-        SELECT t.id, t.user_id, t.device_id, t.expires_ts, r.id, u.is_guest, u.admin, u.deactivated,
+        SELECT t.id, t.user_id, t.device_id, t.expires_ts, r.id, t.app_service_id, u.is_guest, u.admin, u.deactivated,
             u.locked, u.suspended, u.created_ts, u.user_type, u.consent_version, u.valid_until_ts
         FROM access_tokens t JOIN users u USING (user_id)
         LEFT JOIN refresh_tokens r ON r.id = t.refresh_token_id AND NOT r.used
@@ -155,7 +164,24 @@ def _lookup(txn: Transaction, token_hash: bytes) -> TokenOwner | None:
         (token_hash,),
     )
     row = txn.one_or_none()
-    return None if row is None else TokenOwner(*(*row[:8], Standing(*row[8:])))
+    return None if row is None else TokenOwner(*(*row[:9], Standing(*row[9:])))
+
+
+def _assert_identity(
+    txn: Transaction, token_hash: bytes, user_id: str, device_id: str | None, app_service_id: str, now: int
+) -> bool:
+    if device_id is not None:
+        txn.execute("SELECT 1 FROM devices WHERE user_id = %s AND device_id = %s FOR SHARE", (user_id, device_id))
+        if txn.one_or_none() is None:
+            return False
+    txn.execute(
+        """
+        INSERT INTO access_tokens (token_hash, user_id, device_id, app_service_id, created_ts)
+        VALUES (%s, %s, %s, %s, %s) ON CONFLICT (token_hash) DO NOTHING
+        """,
+        (token_hash, user_id, device_id, app_service_id, now),
+    )
+    return True
 
 
 def _revoke_of_device(txn: Transaction, user_id: str, device_id: str) -> list[bytes]:

@@ -57,6 +57,10 @@ class DeviceStore:
     async def get(self, user_id: str, device_id: str) -> Device | None:
         return await self._db.read("devices.get", _get, user_id, device_id)
 
+    async def create(self, user_id: str, device_id: str, display_name: str | None, now: int) -> bool:
+        """False if there is such a device already."""
+        return await self._db.write("devices.create", _create, user_id, device_id, display_name, now)
+
     async def rename(self, user_id: str, device_id: str, display_name: str | None) -> bool:
         """False if there is no such device."""
         return await self._db.write("devices.rename", _rename, user_id, device_id, display_name)
@@ -79,6 +83,15 @@ def _get(txn: Transaction, user_id: str, device_id: str) -> Device | None:
     txn.execute(f"SELECT {_COLUMNS} FROM devices WHERE user_id = %s AND device_id = %s", (user_id, device_id))
     row = txn.one_or_none()
     return None if row is None else Device(*row)
+
+
+def _create(txn: Transaction, user_id: str, device_id: str, display_name: str | None, now: int) -> bool:
+    txn.execute(
+        "INSERT INTO devices (user_id, device_id, display_name, created_ts) VALUES (%s, %s, %s, %s)"
+        " ON CONFLICT (user_id, device_id) DO NOTHING RETURNING true",
+        (user_id, device_id, display_name, now),
+    )
+    return txn.one_or_none() is not None
 
 
 def _rename(txn: Transaction, user_id: str, device_id: str, display_name: str | None) -> bool:

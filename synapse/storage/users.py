@@ -48,6 +48,7 @@ class NewUser(NamedTuple):
     session: NewSession | None = None
     is_guest: bool = False
     proofs: Proofs = NO_PROOFS
+    app_service_id: str | None = None
 
 
 class GuestToUpgrade(NamedTuple):
@@ -138,8 +139,8 @@ def _create(txn: Transaction, user: NewUser) -> str | None:
     txn.execute(
         """
         WITH made AS (
-            INSERT INTO users (user_id, password_hash, created_ts, admin, user_type, is_guest)
-            VALUES (%s, %s, %s, %s, %s, %s)
+            INSERT INTO users (user_id, password_hash, created_ts, admin, user_type, is_guest, app_service_id)
+            VALUES (%s, %s, %s, %s, %s, %s, %s)
             ON CONFLICT (user_id) DO NOTHING RETURNING user_id
         )
         INSERT INTO profiles (user_id, display_name) SELECT user_id, %s FROM made
@@ -153,6 +154,7 @@ def _create(txn: Transaction, user: NewUser) -> str | None:
             user.admin,
             user.user_type,
             user.is_guest,
+            user.app_service_id,
             user.display_name,
         ),
     )

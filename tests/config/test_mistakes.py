@@ -59,7 +59,7 @@ MAIN: list[tuple[dict[str, Any], str, str, str]] = [
     ({"daemonize": 2}, "daemonize", "must be true or false, not 2", "without quotes"),
     ({"signing_key_path": "/nowhere/key"}, "signing_key_path", "No such file", "--generate-keys"),
     ({"signing_key_path": ""}, "signing_key_path", "empty text", "name a file"),
-    ({"app_service_config_files": ["a.yaml"]}, "app_service_config_files", "not supported yet", "remove it"),
+    ({"app_service_config_files": ["a.yaml"]}, "app_service_config_files", "cannot be read (No such", "readable"),
     ({"enable_registration": True}, "enable_registration", "nothing would be asked", "_without_verification: true"),
     ({"bcrypt_rounds": 40}, "bcrypt_rounds", "is 40", "4 to 31"),
     (

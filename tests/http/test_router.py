@@ -48,6 +48,9 @@ class Tokens:
             raise unknown_token()
         return USERS[token]
 
+    def app_service(self, token: str) -> Requester | None:
+        return None
+
     async def while_valid(self, token: str, request: Request, work: Coroutine[Any, Any, T]) -> T:
         return await work
 

@@ -47,6 +47,9 @@ class Tokens:
             raise unknown_token()
         return Requester(token, self.devices.get(token, "DEVICE"), 1, is_admin=token.startswith("@admin:"))
 
+    def app_service(self, token: str) -> Requester | None:
+        return None
+
     async def while_valid(self, token: str, request: Request, work: Coroutine[Any, Any, T]) -> T:
         return await work
 

@@ -31,7 +31,7 @@ async def test_an_account_comes_with_profile_device_and_token(database: Database
     owner = await AccessTokenStore(database).lookup(SESSION.token_hash)
     assert owner is not None
     standing = Standing(created_ts=5)
-    assert owner == TokenOwner(owner.token_id, ALICE, "PHONE", None, None, False, False, False, standing)
+    assert owner == TokenOwner(owner.token_id, ALICE, "PHONE", None, None, None, False, False, False, standing)
 
 
 @pytest_twisted.ensureDeferred

@@ -26,7 +26,7 @@ ENDPOINTS = (
         ("POST",),
         REGISTER,
         (workers.REGISTER,),
-        auth=Auth.NONE,
+        auth=Auth.SERVICE,
         ratelimit="rc_registration",
     ),
     Endpoint(
@@ -42,7 +42,7 @@ ENDPOINTS = (
     ),
     Endpoint("login_flows", f"{_C}/login", ("GET",), CLASSIC, (workers.LOGIN,), auth=Auth.NONE),
     Endpoint(
-        "login", f"{_C}/login", ("POST",), CLASSIC, (workers.LOGIN,), auth=Auth.NONE, ratelimit="rc_login.address"
+        "login", f"{_C}/login", ("POST",), CLASSIC, (workers.LOGIN,), auth=Auth.SERVICE, ratelimit="rc_login.address"
     ),
     Endpoint("login_get_token", f"{_C}/login/get_token", ("POST",), ("v1",)),
     # The refresh token in the body is the proof.

@@ -59,6 +59,7 @@ class Auth(Enum):
     NONE = "anybody"
     USER = "an access token"
     OPTIONAL = "an access token if one is sent"
+    SERVICE = "anybody; an application service may show its token"
     ADMIN = "the access token of a server administrator"
     SERVER = "a signed request of another server"
     SECRET = "the secret that the processes of one server share"

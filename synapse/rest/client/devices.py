@@ -1,4 +1,4 @@
-"""Endpoints for a user's devices. Taking one away asks for the password.
+"""Endpoints for a user's devices. Taking one away asks for proof, except of application services.
 
 Client-server API, "Device management".
 """
@@ -12,7 +12,7 @@ import msgspec
 from synapse.handlers.devices import Devices
 from synapse.handlers.ui_auth import Operation, UiAuth
 from synapse.http.body import convert
-from synapse.http.server import Request, serves
+from synapse.http.server import Answer, Request, serves
 
 
 class DeviceUpdate(msgspec.Struct, frozen=True):
@@ -43,9 +43,12 @@ class DeviceEndpoints:
         return await self._devices.get(request.user.user_id, device_id)
 
     @serves("device_update")
-    async def update(self, request: Request, device_id: str) -> dict[str, Any]:
+    async def update(self, request: Request, device_id: str) -> dict[str, Any] | Answer:
         body = request.body_as(DeviceUpdate, allow_empty=True)
-        await self._devices.rename(request.user.user_id, device_id, body.display_name)
+        user, name = request.user, body.display_name
+        if user.app_service is not None and await self._devices.create(user.user_id, device_id, name):
+            return Answer(201, b"{}")
+        await self._devices.rename(user.user_id, device_id, name)
         return {}
 
     @serves("device_delete")
@@ -64,7 +67,8 @@ class DeviceEndpoints:
 
     async def _delete(self, request: Request, body: dict[str, Any], endpoint: str, description: str) -> None:
         user_id = request.user.user_id
-        operation = Operation(request.method, endpoint, description, user_id, reusable=True)
-        proven = await self._ui_auth.check(operation, body, await self._ui_auth.own_flows(user_id), request)
-        wanted = convert(proven.body, DevicesToDelete)
-        await self._devices.delete(user_id, wanted.devices)
+        if request.user.app_service is None:
+            operation = Operation(request.method, endpoint, description, user_id, reusable=True)
+            flows = await self._ui_auth.own_flows(user_id)
+            body = (await self._ui_auth.check(operation, body, flows, request)).body
+        await self._devices.delete(user_id, convert(body, DevicesToDelete).devices)

@@ -9,8 +9,11 @@ from typing import Any, Final
 
 import msgspec
 
-from synapse.api.errors import MatrixError, bad_json
+from synapse.api.app_services import AppServices
+from synapse.api.constants import LoginTypes
+from synapse.api.errors import MatrixError, bad_json, missing_param
 from synapse.handlers.guest_upgrade import GuestUpgrade
+from synapse.handlers.login_kinds.app_service import service_of
 from synapse.handlers.new_sessions import DeviceRequest, LoggedIn
 from synapse.handlers.password_policy import PasswordPolicy
 from synapse.handlers.registration import Registration, proofs_of
@@ -55,12 +58,14 @@ class Register:
         self,
         registration: Registration,
         guests: GuestUpgrade,
+        app_services: AppServices,
         ui_auth: UiAuth,
         flows: Flows,
         policy: PasswordPolicy,
         clock: Clock,
     ) -> None:
         self._registration = registration
+        self._app_services = app_services
         self._guests = guests
         self._ui_auth = ui_auth
         self._flows = flows
@@ -75,8 +80,10 @@ class Register:
             if name is not None and not isinstance(name, str):
                 raise bad_json("The field 'initial_device_display_name' must be a string.")
             return await self._registration.register_guest(name)
-        self._registration.check_enabled()
         wanted = convert(body, RegisterBody)
+        if body.get("type") == LoginTypes.APPLICATION_SERVICE:
+            return await self._register_for_service(wanted, request)
+        self._registration.check_enabled()
         earlier = await self._earlier(body)
         if earlier is None:
             try:
@@ -96,6 +103,16 @@ class Register:
             return await self._guests.upgrade(user_id, proven.password_hash, device, refresh=refresh, proofs=proofs)
         return await self._registration.register(
             wanted.username, proven.password_hash, device, refresh=refresh, proofs=proofs
+        )
+
+    async def _register_for_service(self, wanted: RegisterBody, request: Request) -> LoggedIn:
+        """Application-service API, "Server admin style permissions": no stages, no password."""
+        service = service_of(self._app_services, request)
+        if wanted.username is None:
+            raise missing_param("username")
+        device, refresh = wanted.device(), wanted.refresh_token
+        return await self._registration.register(
+            wanted.username, None, device, refresh=refresh, app_service_id=service.id
         )
 
     async def _earlier(self, body: dict[str, Any]) -> str | None:

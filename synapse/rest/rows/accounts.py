@@ -16,10 +16,12 @@ if TYPE_CHECKING:
 def _register(hs: Homeserver) -> object:
     from synapse.rest.client.register import Register
 
-    accounts = hs.accounts
+    accounts, services = hs.accounts, hs.sessions.app_services
     flows = accounts.proving.registration_flows
     policy = accounts.proving.password_policy
-    return Register(accounts.registration, accounts.guest_upgrade, accounts.ui_auth, flows, policy, hs.reactor)
+    return Register(
+        accounts.registration, accounts.guest_upgrade, services, accounts.ui_auth, flows, policy, hs.reactor
+    )
 
 
 def _registration_token_validity(hs: Homeserver) -> object:

@@ -89,7 +89,8 @@ CREATE TABLE access_tokens (
     device_id text,                      -- NULL: a token without a device (admin API, guests of old)
     created_ts bigint NOT NULL,
     expires_ts bigint,
-    refresh_token_id bigint
+    refresh_token_id bigint,
+    app_service_id text                  -- that acts for the user; the hash is no token's then
 );
 CREATE INDEX access_tokens_user ON access_tokens (user_id, device_id);
 CREATE INDEX access_tokens_refresh ON access_tokens (refresh_token_id) WHERE refresh_token_id IS NOT NULL;

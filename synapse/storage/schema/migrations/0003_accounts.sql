@@ -197,3 +197,7 @@ CREATE TABLE device_lists_private (      -- of the stream device_lists: changes 
     changed_user_ids text[] NOT NULL     -- whose keys look different to them
 );
 CREATE INDEX device_lists_private_user ON device_lists_private (user_id, stream_id);
+
+---------------------------------------------------------------- application services
+
+ALTER TABLE access_tokens ADD COLUMN app_service_id text;
