@@ -92,6 +92,9 @@ class Foundation(Base, Protocol):
     async def update_profile_in_rooms(self, user_id: str) -> None:
         """Writes a user's name and picture into their memberships."""
 
+    async def user_registered(self, user_id: str) -> None:
+        """Has a new user join the rooms that everybody is in."""
+
     async def user_deactivated(self, user_id: str) -> None:
         """Has the user leave all rooms, in the background, and seem offline."""
 
@@ -212,7 +215,7 @@ class Accounts:
     def registration(self) -> Registration:
         from synapse.handlers.registration import Registration, RegistrationOptions
 
-        config = self._config.registration
+        config, auto_join = self._config.registration, self._config.auto_joining
         return Registration(
             self.users,
             self._hs.sessions.new_sessions,
@@ -225,7 +228,10 @@ class Accounts:
                 enabled=config.enable_registration,
                 guests=config.allow_guest_access,
                 hides_taken=self._config.signing_up.inhibit_user_in_use_error,
+                welcomes=bool(auto_join.auto_join_rooms),
+                welcomes_guests=bool(auto_join.auto_join_rooms) and auto_join.auto_join_rooms_for_guests,
             ),
+            self._hs.user_registered,
         )
 
     @cached_property

@@ -251,6 +251,10 @@ class Homeserver:
         await self.reading.show_presence(user_id)
         await self.rooms.room_profiles.update(user_id)
 
+    async def user_registered(self, user_id: str) -> None:
+        """Has a new user join the rooms that everybody is in."""
+        await self.rooms.auto_join.welcome(user_id)
+
     async def user_deactivated(self, user_id: str) -> None:
         """Has the user leave all rooms, in the background, and seem offline."""
         self.rooms.departures.begin()

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from synapse.app._sessions import Sessions
     from synapse.federation.client import FederationClient
     from synapse.handlers.aliases import Aliases
+    from synapse.handlers.auto_join import AutoJoin
     from synapse.handlers.deactivation import Departures
     from synapse.handlers.directory_rules import DirectoryRules
     from synapse.handlers.entry import Entry
@@ -429,16 +430,33 @@ class Rooms:
         return Departures(DeactivationStore(self._hs.database), self.membership_store, self.memberships.leave)
 
     @cached_property
+    def auto_join(self) -> AutoJoin:
+        """In the main process: brings new users into the rooms that everybody is in."""
+        from synapse.handlers.auto_join import AutoJoin
+        from synapse.storage.arrivals import ArrivalStore
+
+        return AutoJoin(
+            self._config.auto_joining,
+            ArrivalStore(self._hs.database),
+            self._hs.accounts.users,
+            self.memberships,
+            self.aliases,
+            self.room_creation,
+            self._server_name,
+        )
+
+    @cached_property
     def background(self) -> list[Repeating]:
         """What the main process does once in a while, to be started with it."""
         from synapse.util.repeating import Repeating
 
         if not self._hs.is_main:
             return []
-        reactor = self._hs.reactor
+        reactor, auto_join = self._hs.reactor, self.auto_join
         return [
             Repeating(reactor, HOUR_SECONDS, "Forgetting old transaction ids", self._forget_old),
             Repeating(reactor, MINUTE_SECONDS, "Taking deactivated users out of their rooms", self.departures.run),
+            Repeating(reactor, MINUTE_SECONDS, "Taking new users into their rooms", auto_join.run),
         ]
 
     async def _forget_old(self) -> None:

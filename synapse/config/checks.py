@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 from synapse.api.route_table.types import App
 from synapse.config import checks_conduct
 from synapse.config.app_services import read_app_services
+from synapse.config.auto_join import check_auto_join
 from synapse.config.contacts import check_contacts
 from synapse.config.errors import ConfigError
 from synapse.config.jwt import check_jwt
@@ -314,6 +315,7 @@ def _registration(config: Config, place: Place) -> None:
         option = "password_config.argon2.memory_cost"
         _fail(place, option, f"is {argon2.memory_cost} bytes", "write a size from 8K for each lane to 4G, such as 64M")
     check_signing_up(config, place)
+    check_auto_join(config, place)
 
 
 def _sessions(config: Config, place: Place) -> Iterator[str]:

@@ -17,6 +17,7 @@ import msgspec
 
 from synapse.config import (
     accounts,
+    auto_join,
     conduct,
     contacts,
     discovery,
@@ -47,6 +48,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     keys: sections.KeysConfig
     registration: accounts.RegistrationConfig
     signing_up: proving.SigningUpConfig
+    auto_joining: auto_join.AutoJoinConfig
     ui_auth: proving.UiAuthConfig
     sessions: sessions.SessionsConfig
     templates: accounts.TemplatesConfig

@@ -6,7 +6,7 @@ An account is made in the main process, so that names are unique and the news of
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import msgspec
@@ -58,12 +58,15 @@ class RegistrationOptions(NamedTuple):
     """Who may register.
 
     `enabled`: whether anybody may; the shared secret works regardless. `guests`: whether anybody may have a guest's
-    account. `hides_taken`: whether it is only told at the end that a name is taken.
+    account. `hides_taken`: whether it is only told at the end that a name is taken. `welcomes`, `welcomes_guests`:
+    whether there are rooms that new users, or guests, are to join.
     """
 
     enabled: bool
     guests: bool
     hides_taken: bool = False
+    welcomes: bool = False
+    welcomes_guests: bool = False
 
 
 class Made(msgspec.Struct, frozen=True):
@@ -76,7 +79,10 @@ CREATE_ACCOUNT: Final = Call("accounts.create", NewAccount, Made)
 
 
 class Registration:
-    """Makes accounts, from any process."""
+    """Makes accounts, from any process.
+
+    :param welcome: brings a new user into rooms, in the main process; raises nothing.
+    """
 
     def __init__(
         self,
@@ -88,6 +94,7 @@ class Registration:
         clock: Clock,
         server_name: str,
         options: RegistrationOptions,
+        welcome: Callable[[str], Awaitable[None]],
     ) -> None:
         self._users = users
         self._sessions = sessions
@@ -97,6 +104,7 @@ class Registration:
         self._clock = clock
         self._server_name = server_name
         self._options = options
+        self._welcome = welcome
         main.expose(CREATE_ACCOUNT, self._create)
 
     def check_enabled(self) -> None:
@@ -206,8 +214,18 @@ class Registration:
             account.is_guest,
             account.proofs,
             account.app_service_id,
+            arrives=self._welcomes(account),
         )
-        return Made(await honoured(self._users.create(user)))
+        made = await honoured(self._users.create(user))
+        if user.arrives and made == account.user_id:
+            await self._welcome(account.user_id)
+        return Made(made)
+
+    def _welcomes(self, account: NewAccount) -> bool:
+        """Whether there are rooms for the new user to join; users of application services are led by those."""
+        if account.app_service_id is not None:
+            return False
+        return self._options.welcomes_guests if account.is_guest else self._options.welcomes
 
 
 T = TypeVar("T")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _OWN: Final = (
     *("account_data", "push_rules", "filters", "user_directory", "login_tokens", "user_threepids"),
     *("server_notice_rooms", "monthly_active_users", "account_renewals"),
-    *("ui_auth_sessions", "fresh_authentications"),
+    *("ui_auth_sessions", "fresh_authentications", "arriving_users"),
     *("key_backups", "key_backup_sessions", "openid_tokens"),
 )
 # What tells who it was, and where from; kept of those who do not ask for erasure, as it may have to be looked up.

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from synapse.storage import devices, registration_proofs, user_directory
+from synapse.storage import arrivals, devices, registration_proofs, user_directory
 from synapse.storage.access_tokens import NewSession, insert_session
 from synapse.storage.registration_proofs import NO_PROOFS, Proofs
 
@@ -49,6 +49,7 @@ class NewUser(NamedTuple):
     is_guest: bool = False
     proofs: Proofs = NO_PROOFS
     app_service_id: str | None = None
+    arrives: bool = False  # whether there are rooms that the user is to join
 
 
 class GuestToUpgrade(NamedTuple):
@@ -161,6 +162,8 @@ def _create(txn: Transaction, user: NewUser) -> str | None:
     if txn.one_or_none() is None:
         return user.user_id if user.session is not None and _is_ours(txn, user.session) else None
     registration_proofs.apply(txn, user.user_id, user.proofs, user.created_ts)
+    if user.arrives:
+        arrivals.insert(txn, user.user_id)
     user_directory.put(txn, [user_directory.DirectoryUser(user.user_id, user.display_name, None)])
     if user.session is not None:
         insert_session(txn, user.session)

@@ -130,6 +130,9 @@ class Server:
     async def update_profile_in_rooms(self, user_id: str) -> None:
         self.propagated.append(user_id)
 
+    async def user_registered(self, user_id: str) -> None:
+        raise AssertionError("there are no rooms")
+
     async def user_deactivated(self, user_id: str) -> None:
         self.gone.append(user_id)
 

@@ -150,6 +150,11 @@ CREATE TABLE registration_tokens (
 CREATE INDEX ui_auth_sessions_registration_token ON ui_auth_sessions ((completed ->> 'm.login.registration_token'))
     WHERE (completed ->> 'm.login.registration_token') IS NOT NULL;
 
+-- New users who have yet to join the rooms that everybody is in.
+CREATE TABLE arriving_users (
+    user_id text PRIMARY KEY
+);
+
 -- Tokens of m.login.token, each good for one log-in.
 CREATE TABLE login_tokens (
     token_hash bytea PRIMARY KEY,        -- SHA-256

@@ -141,6 +141,11 @@ CREATE TABLE registration_tokens (
 CREATE INDEX ui_auth_sessions_registration_token ON ui_auth_sessions ((completed ->> 'm.login.registration_token'))
     WHERE (completed ->> 'm.login.registration_token') IS NOT NULL;
 
+-- New users who have yet to join the rooms that everybody is in.
+CREATE TABLE arriving_users (
+    user_id text PRIMARY KEY
+);
+
 ---------------------------------------------------------------- refresh tokens
 
 CREATE TABLE refresh_tokens (
