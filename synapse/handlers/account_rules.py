@@ -50,6 +50,7 @@ NOT_WHILE_SUSPENDED: Final = frozenset(
         *("alias_set", "alias_delete", "room_visibility_set"),
         *("profile_field_set", "profile_field_delete"),
         *("media_upload", "media_create", "media_upload_to"),
+        *("threepids_delete", "threepids_unbind"),
     }
 )
 """What suspended users may not do: whatever others would see of them, but for leaving, and redacting what they said. To
