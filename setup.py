@@ -33,7 +33,9 @@ REQUIREMENTS = [
     "pillow>=10.3",
     "setproctitle>=1.3",
     "jinja2>=3.1",
+    "authlib>=1.6.5",
     "joserfc>=1.3",
+    "defusedxml>=0.7.1",
     "phonenumbers>=8.13",
 ]
 
@@ -59,6 +61,7 @@ DEV = [
     "ruff>=0.15",
     "mypy>=1.15",
     "import-linter>=2.3",
+    "types-defusedxml",
     "types-pyyaml",
     "types-psycopg2",
 ]

@@ -7,7 +7,7 @@ the tests walk it. It holds data alone: no handler is named here and nothing hea
 
 from collections.abc import Iterator
 
-from synapse.api.route_table import accounts, conduct, contacts, key_backup, keys, rooms, server
+from synapse.api.route_table import accounts, conduct, contacts, key_backup, keys, rooms, server, sso
 from synapse.api.route_table.types import (
     DEFAULT_MAX_BODY,
     SAFE_METHODS,
@@ -42,6 +42,7 @@ __all__ = [
 ENDPOINTS: tuple[Endpoint, ...] = (
     *accounts.ENDPOINTS,
     *accounts.PUSH,
+    *sso.ENDPOINTS,
     *conduct.ENDPOINTS,
     *contacts.ENDPOINTS,
     *keys.ENDPOINTS,

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from synapse.app._contacts import Contacts
     from synapse.app._proving import Proving
     from synapse.app._sessions import Sessions
+    from synapse.app._sso import SignOnServices
     from synapse.handlers.account_data import AccountData
     from synapse.handlers.auth import Authenticator
     from synapse.handlers.deactivation import Deactivation
@@ -76,6 +77,9 @@ class Foundation(Base, Protocol):
 
     @property
     def conduct(self) -> Conduct: ...
+
+    @property
+    def sso(self) -> SignOnServices: ...
 
     @property
     def ratelimits(self) -> RateLimits: ...

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from synapse.app._replication import Replication
     from synapse.app._rooms import Rooms
     from synapse.app._sessions import Sessions
-    from synapse.app._sso import SignOn
+    from synapse.app._sso import SignOnServices
     from synapse.app.applications import Application
     from synapse.config import Config
     from synapse.config.listeners import Listener
@@ -187,11 +187,11 @@ class Homeserver:
         return Accounts(self)
 
     @cached_property
-    def sso(self) -> SignOn:
+    def sso(self) -> SignOnServices:
         """Logging in without a password of this server."""
-        from synapse.app._sso import SignOn
+        from synapse.app._sso import SignOnServices
 
-        return SignOn(self)
+        return SignOnServices(self)
 
     @cached_property
     def sessions(self) -> Sessions:

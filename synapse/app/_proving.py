@@ -54,6 +54,7 @@ class Proving:
             PasswordStage(
                 self._hs.sessions.password_login, accounts.users, enabled=registration.password_config.for_proof
             ),
+            self._hs.sso.stage,
             DummyStage(),
             *(self._threepid_stage(medium) for medium in self._media),
             *self._registration_stages(),

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from synapse.api.app_services import AppServices
     from synapse.app._accounts import Accounts
     from synapse.app._conduct import Conduct
-    from synapse.app._sso import SignOn
+    from synapse.app._sso import SignOnServices
     from synapse.config import Config
     from synapse.handlers.app_service_identity import AppServiceIdentities
     from synapse.handlers.lifetimes import Lifetimes
@@ -45,7 +45,7 @@ class Foundation(Base, Protocol):
     def ratelimits(self) -> RateLimits: ...
 
     @property
-    def sso(self) -> SignOn: ...
+    def sso(self) -> SignOnServices: ...
 
 
 class Sessions:

@@ -1,6 +1,7 @@
-"""The services by which people log in without a password of this server: login tokens.
+"""The services by which people log in without a password of this server: login tokens, single sign-on.
 
-A part of the composition root (`hs.sso`).
+A part of the composition root (`hs.sso`). What it stands on, it names in `Foundation`. The one place that lists
+identity providers is `providers`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,14 @@ if TYPE_CHECKING:
     from synapse.handlers.get_token import GetToken
     from synapse.handlers.login_kinds import LoginKind
     from synapse.handlers.login_tokens import LoginTokens
+    from synapse.handlers.sso.cas import CasProvider
+    from synapse.handlers.sso.details import Details
+    from synapse.handlers.sso.proof import Proof, SsoStage
+    from synapse.handlers.sso.sessions import SsoSessions
+    from synapse.handlers.sso.sign_on import SignOn
+    from synapse.handlers.sso.types import IdentityProvider
+    from synapse.handlers.sso.users import SsoUsers
+    from synapse.http.outside import OutsideClient
     from synapse.http.ratelimit import RateLimits
 
 
@@ -29,14 +38,19 @@ class Foundation(Base, Protocol):
     @property
     def ratelimits(self) -> RateLimits: ...
 
+    async def update_profile_in_rooms(self, user_id: str) -> None:
+        """Writes a user's name and picture into their memberships."""
 
-class SignOn:
+
+class SignOnServices:
     """One lazily built attribute per service."""
 
     def __init__(self, hs: Foundation) -> None:
         self._hs = hs
         self._config = hs.config
         self._clock = hs.reactor
+
+    # -- login tokens ------------------------------------------------------------------------------------------------
 
     @cached_property
     def login_tokens(self) -> LoginTokens:
@@ -58,5 +72,109 @@ class SignOn:
         from synapse.handlers.login_kinds.token import TokenLogin
 
         get_token = self._config.login_via_existing_session.enabled
-        if get_token:
+        if self.providers:
+            from synapse.handlers.login_kinds.sso import CasLogin, SsoLogin
+
+            yield SsoLogin(self.providers)
+            if self.cas is not None:
+                yield CasLogin()
+        if self.providers or get_token:
             yield TokenLogin(self.login_tokens, get_token=get_token)
+
+    # -- single sign-on ----------------------------------------------------------------------------------------------
+
+    @cached_property
+    def providers(self) -> tuple[IdentityProvider, ...]:
+        """Every identity provider, in the order in which people are shown them."""
+        return tuple(provider for provider in (self.cas,) if provider is not None)
+
+    @cached_property
+    def cas(self) -> CasProvider | None:
+        if not self._config.cas_config.enabled:
+            return None
+        from synapse.handlers.sso.cas import CasProvider
+
+        return CasProvider(self._config.cas_config, self.provider_client, self._config.client_baseurl)
+
+    @cached_property
+    def sign_on(self) -> SignOn:
+        from synapse.handlers.sso.sign_on import SignOn
+
+        return SignOn(
+            self.providers,
+            self.sessions,
+            self.users,
+            self._details,
+            self.proof,
+            self.login_tokens,
+            trusted=self._config.sso.client_whitelist,
+            update_profiles=self._config.sso.update_profile_information,
+        )
+
+    @cached_property
+    def sessions(self) -> SsoSessions:
+        from synapse.handlers.sso.sessions import SsoSessions
+        from synapse.storage.sso_sessions import SsoSessionStore
+
+        return SsoSessions(SsoSessionStore(self._hs.database), self._clock)
+
+    @cached_property
+    def users(self) -> SsoUsers:
+        from synapse.handlers.sso.users import SsoUsers
+        from synapse.storage.external_ids import ExternalIdStore
+
+        accounts, server_name = self._hs.accounts, self._config.server.server_name
+        return SsoUsers(ExternalIdStore(self._hs.database), accounts.users, accounts.registration, server_name)
+
+    @cached_property
+    def stage(self) -> SsoStage:
+        """The stage of interactive authentication."""
+        from synapse.handlers.sso.proof import SsoStage
+
+        return SsoStage(self.users, frozenset(provider.id for provider in self.providers))
+
+    @cached_property
+    def proof(self) -> Proof:
+        from synapse.handlers.sso.proof import Proof
+
+        return Proof(self._hs.accounts.ui_auth)
+
+    @cached_property
+    def _details(self) -> Details:
+        from synapse.handlers.profile import Profiles
+        from synapse.handlers.sso.details import Details
+
+        accounts, hs = self._hs.accounts, self._hs
+        server_name, config = self._config.server.server_name, self._config.profiles
+        profiles = Profiles(accounts.profile_store, server_name, hs.update_profile_in_rooms, config)
+        return Details(
+            profiles,
+            accounts.contacts.store,
+            accounts.media,
+            accounts.media_store,
+            lambda: self._outside_client,
+            self._clock,
+        )
+
+    # -- requests ----------------------------------------------------------------------------------------------------
+
+    def provider_client(self) -> OutsideClient:
+        """A client for hosts that the administrator has named. Makes the process load OpenSSL."""
+        return self._provider_client
+
+    @cached_property
+    def _provider_client(self) -> OutsideClient:
+        return self._client(())
+
+    @cached_property
+    def _outside_client(self) -> OutsideClient:
+        """A client for what users name: their pictures."""
+        return self._client(self._config.outgoing.ip_range_blacklist)
+
+    def _client(self, blocked: tuple[str, ...]) -> OutsideClient:
+        from synapse.http.addresses import AddressFilter
+        from synapse.http.outside import OutsideClient, Trust
+
+        options = self._config.outgoing
+        trust = Trust(not options.use_insecure_ssl_client_just_for_testing_do_not_use)
+        return OutsideClient(self._hs.reactor, AddressFilter(blocked, options.ip_range_whitelist), trust)

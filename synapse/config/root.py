@@ -59,6 +59,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     threepids: contacts.ThreepidsConfig
     jwt_config: jwt.JwtConfig
     login_via_existing_session: sso.ExistingSessionConfig
+    cas_config: sso.CasConfig
+    sso: sso.SsoConfig
     sightings: conduct.SightingsConfig
     telling: conduct.TellingConfig
     usage: conduct.UsageConfig
@@ -160,6 +162,8 @@ NESTED: Final = (
     "sms",
     "login_via_existing_session",
     "ui_auth",
+    "sso",
+    "cas_config",
 )
 
 SECTIONS: Final[dict[str, type[Section]]] = {

@@ -18,6 +18,7 @@ from synapse.api.identifiers import check_new_user_id, random_letters
 from synapse.handlers.new_sessions import DeviceRequest, LoggedIn
 from synapse.replication.calls import Call
 from synapse.storage.access_tokens import NewSession
+from synapse.storage.external_ids import ExternalId
 from synapse.storage.registration_proofs import (
     NO_PROOFS,
     Address,
@@ -52,6 +53,7 @@ class NewAccount(msgspec.Struct, frozen=True, kw_only=True):
     is_guest: bool = False
     app_service_id: str | None = None
     proofs: Proofs = NO_PROOFS
+    identity: ExternalId | None = None
 
 
 class RegistrationOptions(NamedTuple):
@@ -186,6 +188,15 @@ class Registration:
             return LoggedIn.without_session(user_id)
         return await self._sessions.begin(user_id, device, refresh=refresh)
 
+    async def register_identity(self, user_id: str, identity: ExternalId, display_name: str | None) -> str | None:
+        """Makes an account, without a password, for whom an identity provider vouches for.
+
+        Whose account it is, which is another where one came about meanwhile. None, and nothing done, if the name is
+        taken.
+        """
+        account = NewAccount(user_id=user_id, password_hash=None, display_name=display_name, identity=identity)
+        return (await self._main(CREATE_ACCOUNT, account)).user_id
+
     async def register_guest(self, device_name: str | None) -> LoggedIn:
         """An account without a password, with the rights of a guest. Raises 403 M_GUEST_ACCESS_FORBIDDEN."""
         if not self._options.guests:
@@ -214,6 +225,7 @@ class Registration:
             account.is_guest,
             account.proofs,
             account.app_service_id,
+            identity=account.identity,
             arrives=self._welcomes(account),
         )
         made = await honoured(self._users.create(user))

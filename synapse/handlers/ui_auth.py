@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from synapse.api.constants import LoginTypes
 from synapse.api.errors import Codes, MatrixError, bad_json, forbidden, invalid_param, missing_param, unknown
 from synapse.api.identifiers import random_letters
 from synapse.handlers.ui_stages.types import Attempt, IdentityStage, Operation, Stage
@@ -100,7 +101,7 @@ class UiAuth:
         if auth is None:
             if operation.reusable and await self._is_fresh(operation, request):
                 return Proven(body, {}, await self._hash_of(operation, body))
-            begun = await self._begin(operation, body)
+            begun = await self._begin(operation, body, request)
             raise AuthenticationNeeded(begun, flows, self._params(flows), None)
         if not isinstance(auth, dict):
             raise bad_json("The key 'auth' must be an object.")
@@ -144,12 +145,13 @@ class UiAuth:
                     raise
                 failure = error
         if failure is None and any(set(flow) <= completed.keys() for flow in flows):
+            self._check_proofs(operation, completed)
             password_hash = await self._finish(operation, session, body)
             await self._note_freshness(operation, request, completed)
             kept = session.session_id if session is not None and operation.keeps_session else None
             return Proven(body, completed, password_hash, kept)
         if session is None:
-            session = await self._begin(operation, body)
+            session = await self._begin(operation, body, request)
             for stage, result in completed.items():
                 await self._store.complete(session.session_id, stage, result, operation.user_id)
         session.completed.update(completed)
@@ -179,9 +181,14 @@ class UiAuth:
         params = {kind: stage.params() for kind, stage in self._stages.items() if kind in kinds}
         return {kind: value for kind, value in params.items() if value is not None}
 
+    def _check_proofs(self, operation: Operation, completed: dict[str, Any]) -> None:
+        """Whoever came back from single sign-on may be another user. Raises 403."""
+        if completed.get(LoginTypes.SSO, operation.user_id) != operation.user_id:
+            raise forbidden("It was another user who was confirmed; begin again without 'auth'.")
+
     # -- sessions ----------------------------------------------------------------------------------------------------
 
-    async def _begin(self, operation: Operation, body: dict[str, Any]) -> UiAuthSession:
+    async def _begin(self, operation: Operation, body: dict[str, Any], request: Request) -> UiAuthSession:
         if (problem := problem_of(body)) is not None:
             raise invalid_param(f"The request cannot be stored until it is completed: {problem}.")
         now = self._now()
@@ -194,6 +201,7 @@ class UiAuth:
             {
                 "secrets": [key for key in _SECRETS if key in body],
                 "password_hash": await self._hash_of(operation, body),
+                "client_ip": request.client_ip,
             },
             completed={},
             user_id=operation.user_id,

@@ -22,7 +22,7 @@ _OWN: Final = (
     *("key_backups", "key_backup_sessions", "openid_tokens"),
 )
 # What tells who it was, and where from; kept of those who do not ask for erasure, as it may have to be looked up.
-_PERSONAL: Final = ("profiles", "user_ips")
+_PERSONAL: Final = ("profiles", "user_ips", "user_external_ids")
 
 
 class DeactivationStore:

@@ -30,6 +30,7 @@ class UiAuthSession:
     server_dict: dict[str, Any]
     completed: dict[str, Any]
     user_id: str | None = None  # whose it is: who was logged in, or whom a stage has proven
+    description: str = ""  # what it is for, for people
 
 
 class UiAuthStore:
@@ -87,7 +88,7 @@ def _create(txn: Transaction, session: UiAuthSession, description: str, expired_
 def _get(txn: Transaction, session_id: str) -> UiAuthSession | None:
     txn.execute(
         """
-        SELECT session_id, created_ts, client_dict, uri, method, server_dict, completed, user_id
+        SELECT session_id, created_ts, client_dict, uri, method, server_dict, completed, user_id, description
         FROM ui_auth_sessions WHERE session_id = %s
         """,
         (session_id,),
@@ -95,7 +96,7 @@ def _get(txn: Transaction, session_id: str) -> UiAuthSession | None:
     row = txn.one_or_none()
     if row is None:
         return None
-    session_id, created_ts, client_dict, uri, method, server_dict, completed, user_id = row
+    session_id, created_ts, client_dict, uri, method, server_dict, completed, user_id, description = row
     return UiAuthSession(
         session_id,
         created_ts,
@@ -105,6 +106,7 @@ def _get(txn: Transaction, session_id: str) -> UiAuthSession | None:
         orjson.loads(server_dict),
         orjson.loads(completed),
         user_id,
+        description,
     )
 
 

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from synapse.storage import arrivals, devices, registration_proofs, user_directory
+from synapse.storage import arrivals, devices, external_ids, registration_proofs, user_directory
 from synapse.storage.access_tokens import NewSession, insert_session
+from synapse.storage.external_ids import ExternalId
 from synapse.storage.registration_proofs import NO_PROOFS, Proofs
 
 if TYPE_CHECKING:
@@ -37,7 +38,11 @@ class User:
 
 
 class NewUser(NamedTuple):
-    """What an account is created with; `session` is the first device and token, where the user logs in at once."""
+    """What an account is created with.
+
+    `session` is the first device and token, where the user logs in at once; `identity` who the user is at an identity
+    provider, where one vouched for them.
+    """
 
     user_id: str
     password_hash: str | None
@@ -49,6 +54,7 @@ class NewUser(NamedTuple):
     is_guest: bool = False
     proofs: Proofs = NO_PROOFS
     app_service_id: str | None = None
+    identity: ExternalId | None = None
     arrives: bool = False  # whether there are rooms that the user is to join
 
 
@@ -91,7 +97,8 @@ class UserStore:
 
     async def create(self, user: NewUser) -> str | None:
         """Makes the account, its profile and its first session; whose account it is, which can be another that the same
-        session of interactive authentication made before. None, and nothing done, if the name is taken.
+        session of interactive authentication made before, or that the identity has. None, and nothing done, if the name
+        is taken.
 
         Raises what `registration_proofs` raises.
         """
@@ -135,6 +142,8 @@ def _guests_among(txn: Transaction, user_ids: list[str]) -> set[str]:
 
 def _create(txn: Transaction, user: NewUser) -> str | None:
     earlier = registration_proofs.earlier_account(txn, user.proofs)
+    if earlier is None and user.identity is not None:
+        earlier = external_ids.owner(txn, user.identity)
     if earlier is not None:
         return earlier
     txn.execute(
@@ -161,6 +170,8 @@ def _create(txn: Transaction, user: NewUser) -> str | None:
     )
     if txn.one_or_none() is None:
         return user.user_id if user.session is not None and _is_ours(txn, user.session) else None
+    if user.identity is not None:
+        external_ids.insert(txn, user.identity, user.user_id)
     registration_proofs.apply(txn, user.user_id, user.proofs, user.created_ts)
     if user.arrives:
         arrivals.insert(txn, user.user_id)

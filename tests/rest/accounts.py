@@ -14,7 +14,7 @@ from synapse.app._conduct import Conduct
 from synapse.app._encryption import Encryption
 from synapse.app._extras import Extras
 from synapse.app._sessions import Sessions
-from synapse.app._sso import SignOn
+from synapse.app._sso import SignOnServices
 from synapse.config.root import from_options
 from synapse.handlers.new_sessions import DeviceRequest
 from synapse.http.ratelimit import RateLimits
@@ -50,6 +50,7 @@ MOUNTED = (
     *("account_data_get", "filter_create", "push_rules", "pushers", "keys_upload", "send_to_device", "admin_register"),
     *("suspend_get", "whois", "consent_page", "account_validity_renew"),
     *("threepids", "threepids_email_token", "registration_submit_email", "admin_threepid_owner"),
+    *("login_sso_redirect", "sso_account_details", "sso_fallback", "login_cas_ticket"),
     *("key_backup_create", "room_keys_put", "openid_request_token", "openid_userinfo"),
     "dehydrated_device_put",
     *("keys_device_signing_upload", "admin_allow_cross_signing_replacement"),
@@ -89,13 +90,16 @@ class Server:
 
     :param options: of the configuration; None takes one of `OPTIONS` away.
     :param limited: whether rate limits hold.
+    :param reactor: with a held clock; one that connects, for servers that ask others.
     """
 
-    def __init__(self, database: Database, *, limited: bool = False, **options: Any) -> None:
+    def __init__(
+        self, database: Database, *, limited: bool = False, reactor: Clock | None = None, **options: Any
+    ) -> None:
         given = {name: value for name, value in {**OPTIONS, **options}.items() if value is not None}
         self.config = from_options(given)
         self.database = database
-        self.clock = self.reactor = Clock()
+        self.clock = self.reactor = Clock() if reactor is None else reactor
         self.clock.advance(START)
         self.is_main = True
         self.main = LocalMain()
@@ -110,7 +114,7 @@ class Server:
         self.conduct = Conduct(self)
         self.encryption = Encryption(self)
         self.sessions = Sessions(self)
-        self.sso = SignOn(self)
+        self.sso = SignOnServices(self)
         self.extras = Extras(self)
         hs: Any = self
         owners = [row.make(hs) for row in ROWS if set(row.names) & set(MOUNTED)]

@@ -48,7 +48,9 @@ async def test_sessions_collect_stages_and_serve_once(database: Database) -> Non
     store = UiAuthStore(database)
     old = UiAuthSession("old", 1, {}, "register", "POST", {}, {})
     await store.create(old, "a test", 0)
-    new = UiAuthSession("new", 100, {"username": "x"}, "register", "POST", {"had_password": True}, {})
+    new = UiAuthSession(
+        "new", 100, {"username": "x"}, "register", "POST", {"had_password": True}, {}, description="a test"
+    )
     await store.create(new, "a test", 50)
     assert await store.get("old") is None
     assert await store.get("new") == new

@@ -44,7 +44,6 @@ ENDPOINTS = (
     Endpoint(
         "login", f"{_C}/login", ("POST",), CLASSIC, (workers.LOGIN,), auth=Auth.SERVICE, ratelimit="rc_login.address"
     ),
-    Endpoint("login_get_token", f"{_C}/login/get_token", ("POST",), ("v1",)),
     # The refresh token in the body is the proof.
     Endpoint("refresh", f"{_C}/refresh", ("POST",), CLIENT, auth=Auth.NONE),
     Endpoint("logout", f"{_C}/logout", ("POST",), CLIENT, guests=True),

@@ -43,12 +43,6 @@ def _sessions(hs: Homeserver) -> object:
     return Sessions(hs.sessions.login, hs.sessions.refresh, accounts.devices, accounts.tokens, accounts.authenticator)
 
 
-def _login_token(hs: Homeserver) -> object:
-    from synapse.rest.client.login_token import GetLoginToken
-
-    return GetLoginToken(hs.sso.get_token, hs.accounts.ui_auth)
-
-
 def _admin_register(hs: Homeserver) -> object:
     from synapse.rest.admin.register import AdminRegister
 
@@ -160,7 +154,6 @@ ROWS: tuple[Row, ...] = (
         _admin_registration_tokens,
     ),
     Row(("login_flows", "login", "refresh", "logout", "logout_all", "whoami"), _sessions),
-    Row(("login_get_token",), _login_token),
     Row(("admin_register_nonce", "admin_register"), _admin_register),
     Row(("devices", "device_get", "device_update", "device_delete", "delete_devices"), _devices),
     Row(("account_password", "password_policy"), _change_password),

@@ -165,6 +165,25 @@ CREATE TABLE login_tokens (
 );
 CREATE INDEX login_tokens_expiry ON login_tokens (expires_ts);
 
+-- Whom identity providers vouch for, and which user of this server that is.
+CREATE TABLE user_external_ids (
+    auth_provider text NOT NULL,
+    external_id text NOT NULL,
+    user_id text NOT NULL,
+    PRIMARY KEY (auth_provider, external_id)
+);
+CREATE INDEX user_external_ids_user ON user_external_ids (user_id);
+
+-- Log-ins by single sign-on that are under way.
+CREATE TABLE sso_sessions (
+    session_hash bytea NOT NULL,      -- SHA-256 of the id that travels in URLs, and of the browser's cookie
+    browser_hash bytea NOT NULL,
+    expires_ts bigint NOT NULL,
+    content jsonb NOT NULL,
+    PRIMARY KEY (session_hash, browser_hash)
+);
+CREATE INDEX sso_sessions_expiry ON sso_sessions (expires_ts);
+
 CREATE TABLE user_threepids (            -- addresses that users have proved to have
     medium text NOT NULL,                -- email, msisdn
     address text NOT NULL,               -- canonical

@@ -54,6 +54,21 @@ CREATE TABLE login_tokens (
     provider_session text
 );
 CREATE INDEX login_tokens_expiry ON login_tokens (expires_ts);
+CREATE TABLE user_external_ids (
+    auth_provider text NOT NULL,
+    external_id text NOT NULL,
+    user_id text NOT NULL,
+    PRIMARY KEY (auth_provider, external_id)
+);
+CREATE INDEX user_external_ids_user ON user_external_ids (user_id);
+CREATE TABLE sso_sessions (
+    session_hash bytea NOT NULL,
+    browser_hash bytea NOT NULL,
+    expires_ts bigint NOT NULL,
+    content jsonb NOT NULL,
+    PRIMARY KEY (session_hash, browser_hash)
+);
+CREATE INDEX sso_sessions_expiry ON sso_sessions (expires_ts);
 
 ---------------------------------------------------------------- third-party identifiers
 

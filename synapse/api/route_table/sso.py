@@ -1,0 +1,35 @@
+"""Logging in by tokens and by identity providers: what clients ask, and what browsers go through."""
+
+from synapse.api.route_table.types import CLIENT, Auth, Endpoint
+
+_GET = ("GET",)
+_POST = ("POST",)
+_C = "/_matrix/client/{version}"
+_PAGES = "/_synapse/client"
+_OLD = ("api/v1", *CLIENT)  # of CAS, which is older than the rest
+_BEGUN = "rc_login.sso"
+
+
+def _page(name: str, path: str, methods: tuple[str, ...] = _GET, ratelimit: str | None = None) -> Endpoint:
+    return Endpoint(name, f"{_PAGES}/{path}", methods, auth=Auth.NONE, ratelimit=ratelimit)
+
+
+ENDPOINTS = (
+    Endpoint("login_get_token", f"{_C}/login/get_token", _POST, ("v1",)),
+    Endpoint(
+        "login_sso_redirect",
+        f"{_C}/login/sso/redirect[/{{idp_id}}]",
+        _GET,
+        CLIENT,
+        auth=Auth.NONE,
+        ratelimit=_BEGUN,
+    ),
+    Endpoint("login_cas_redirect", f"{_C}/login/cas/redirect", _GET, _OLD, auth=Auth.NONE, ratelimit=_BEGUN),
+    Endpoint("login_cas_ticket", f"{_C}/login/cas/ticket", _GET, _OLD, auth=Auth.NONE, ratelimit=_BEGUN),
+    Endpoint("sso_fallback", f"{_C}/auth/m.login.sso/fallback/web", _GET, CLIENT, auth=Auth.NONE, ratelimit=_BEGUN),
+    Endpoint("sso_fallback_confirmed", f"{_C}/auth/m.login.sso/fallback/web", _POST, CLIENT, auth=Auth.NONE),
+    _page("sso_pick_idp", "pick_idp"),
+    _page("sso_account_details", "pick_username/account_details"),
+    _page("sso_account_details_chosen", "pick_username/account_details", _POST, _BEGUN),
+    _page("sso_check_username", "pick_username/check", ratelimit="rc_registration"),
+)

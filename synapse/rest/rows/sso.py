@@ -1,0 +1,66 @@
+"""What answers for logging in by tokens and by identity providers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from synapse.rest.rows.types import Row
+
+if TYPE_CHECKING:
+    from synapse.app._homeserver import Homeserver
+    from synapse.rest.client.sso.browser import Browsers
+    from synapse.rest.client.sso.pages import SsoPages
+
+
+def _login_token(hs: Homeserver) -> object:
+    from synapse.rest.client.login_token import GetLoginToken
+
+    return GetLoginToken(hs.sso.get_token, hs.accounts.ui_auth)
+
+
+def _sso_redirect(hs: Homeserver) -> object:
+    from synapse.rest.client.sso.redirect import SsoRedirect
+
+    return SsoRedirect(hs.sso.sign_on, _browsers(hs), _pages(hs))
+
+
+def _sso_joining(hs: Homeserver) -> object:
+    from synapse.rest.client.sso.joining import SsoJoining
+
+    return SsoJoining(hs.sso.sign_on, _browsers(hs), _pages(hs))
+
+
+def _sso_proof(hs: Homeserver) -> object:
+    from synapse.rest.client.sso.proof import SsoProof
+
+    sso = hs.sso
+    return SsoProof(sso.sign_on, sso.sessions, sso.users, sso.proof, _browsers(hs), _pages(hs))
+
+
+def _cas_ticket(hs: Homeserver) -> object:
+    from synapse.rest.client.sso.cas import CasTicket
+
+    sso = hs.sso
+    return CasTicket(sso.cas, sso.sign_on, sso.sessions, sso.proof, _browsers(hs), _pages(hs))
+
+
+def _browsers(hs: Homeserver) -> Browsers:
+    from synapse.rest.client.sso.browser import Browsers
+
+    return Browsers(hs.config.client_baseurl)
+
+
+def _pages(hs: Homeserver) -> SsoPages:
+    from synapse.rest.client.sso.pages import SsoPages
+
+    accounts, config = hs.accounts, hs.config
+    return SsoPages(accounts.templates, accounts.profile_store, config.server.server_name, config.client_baseurl)
+
+
+ROWS: tuple[Row, ...] = (
+    Row(("login_get_token",), _login_token),
+    Row(("login_sso_redirect", "login_cas_redirect", "sso_pick_idp"), _sso_redirect),
+    Row(("sso_account_details", "sso_account_details_chosen", "sso_check_username"), _sso_joining),
+    Row(("sso_fallback", "sso_fallback_confirmed"), _sso_proof),
+    Row(("login_cas_ticket",), _cas_ticket),
+)
