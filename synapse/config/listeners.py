@@ -8,7 +8,9 @@ from msgspec.structs import replace
 
 from synapse.config.options import Doc, Mode, Path, Port, Section
 
-ResourceName = Literal["client", "federation", "media", "keys", "openid", "replication", "metrics", "health", "static"]
+ResourceName = Literal[
+    "client", "consent", "federation", "media", "keys", "openid", "replication", "metrics", "health", "static"
+]
 ListenerType = Literal["http", "replication", "metrics", "manhole"]
 
 _LOOPBACK: Final = ("127.0.0.1",)
@@ -21,7 +23,8 @@ class ListenerResource(Section, frozen=True, kw_only=True):
     names: Annotated[
         tuple[ResourceName, ...],
         Doc(
-            "Any of `client`, `federation`, `media`, `keys` (this server's keys for other servers), "
+            "Any of `client`, `consent` (the policy's pages; comes along with `client`), `federation`, `media`, "
+            "`keys` (this server's keys for other servers), "
             "`openid` (whose OpenID token it is; comes along with `federation`), "
             "`replication` (what workers ask "
             "of the main process), `metrics`, `health` (always there) and `static`."

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import synapse
-from synapse.config.listeners import Listener, ListenerResource
+from synapse.api.routes import RESOURCES
+from synapse.config.listeners import Listener, ListenerResource, ResourceName
 from synapse.config.options import options_of
 from synapse.config.reference import inner_section
 from synapse.config.root import SECTIONS
@@ -24,6 +25,10 @@ def _options(section: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
         inner, _ = inner_section(option.type)
         if inner is not None and inner is not Listener:
             yield from _options(inner, f"{prefix}{option.name}.")
+
+
+def test_listeners_can_name_every_resource_and_no_other() -> None:
+    assert set(get_args(ResourceName)) == set(RESOURCES)
 
 
 def test_no_option_is_there_that_nothing_reads() -> None:

@@ -30,7 +30,8 @@ from tests.support.limits import UNLIMITED
 ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT / "demo"))  # whose modules are scripts, not a package
 
-import front  # noqa: E402  # found through the line above
+import account  # noqa: E402  # found through the line above
+import front  # noqa: E402
 import site_files  # noqa: E402
 
 _OPTIONS: dict[str, Any] = {**UNLIMITED, "bcrypt_rounds": 4, "enable_metrics": True}
@@ -52,10 +53,12 @@ class Cluster:
     """A server; `workers` False makes it one process without nginx.
 
     :param data: an existing directory; its path is short, since unix sockets lie in it.
+    :param options: options of homeserver.yaml that are to be otherwise.
     """
 
-    def __init__(self, data: Path, *, workers: bool = True) -> None:
+    def __init__(self, data: Path, *, workers: bool = True, options: dict[str, Any] | None = None) -> None:
         self.data = data
+        self._more = options or {}
         self.workers = workers
         ports = site_files.prepare(data, running=False)
         self.url = f"http://127.0.0.1:{ports.front if workers else ports.main}"
@@ -66,7 +69,7 @@ class Cluster:
         self.shared_secret = str(yaml.safe_load(self.main.read_text())["registration_shared_secret"])
 
     def _configure(self) -> None:
-        options = yaml.safe_load(self.main.read_text()) | _OPTIONS
+        options = yaml.safe_load(self.main.read_text()) | _OPTIONS | self._more
         options["listeners"].append(self._metrics_listener("homeserver"))
         if not self.workers:
             options |= {name: True for name, value in site_files.SHARED.items() if value is False}
@@ -132,6 +135,10 @@ class Cluster:
         done = subprocess.run(command, cwd=self.data, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
 
+    def register(self, name: str, password: str) -> str:
+        """Make an account by the shared secret, an administrator's; answers the user id."""
+        return account.register(self.url, self.shared_secret, name, password).user_id
+
     # -- what it has done ------------------------------------------------------------------------------------------
 
     def requests_served(self) -> Served:
@@ -163,12 +170,12 @@ def _get(path: Path, target: str) -> str:
 
 
 @contextmanager
-def running_cluster(*, workers: bool = True) -> Iterator[Cluster]:
+def running_cluster(*, workers: bool = True, options: dict[str, Any] | None = None) -> Iterator[Cluster]:
     """A server that is started now, and stopped and removed in the end."""
     data = Path(tempfile.mkdtemp(prefix="synapse-cluster-"))
     data.chmod(0o711)  # where root runs this, the database belongs to another user, who has to get through
     try:
-        cluster = Cluster(data, workers=workers)
+        cluster = Cluster(data, workers=workers, options=options)
         try:
             cluster.start()
             yield cluster

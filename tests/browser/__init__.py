@@ -1,0 +1,1 @@
+"""The pages of the server in a browser: Chromium, headless, through nginx and the workers."""
