@@ -2,7 +2,7 @@
 
     await rules.check(requester, operation, params)    # by the authenticator, for every request with a token
     await rules.check_login(user)                      # by whatever makes new sessions
-    await rules.check_registration(user_id, threepids) # by whatever makes new accounts
+    await rules.check_registration(user_id, applicant) # by whatever makes new accounts
 
 `operation` is the name of an endpoint in the route table, `params` those of its path. A rule looks at the requester's
 `Standing`, which is cached with the token in every process, and at what is in memory: a request of somebody who may do
@@ -15,7 +15,7 @@ Client-server API, "Account moderation".
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from synapse.api.constants import EventTypes
 from synapse.api.errors import Codes, MatrixError
@@ -26,8 +26,14 @@ if TYPE_CHECKING:
     from synapse.http.request import Requester
     from synapse.storage.users import User
 
-Threepids = Collection[tuple[str, str]]
-"""Addresses of people: medium, address."""
+
+class Applicant(NamedTuple):
+    """Who asks for an account, as far as that is known."""
+
+    threepids: Collection[tuple[str, str]] | None = None  # addresses (medium, address) that are proved; None: not yet
+    user_type: str | None = None
+    app_service_id: str | None = None
+
 
 LOGGING_OUT: Final = frozenset({"logout", "logout_all"})
 """What is left to everybody, whatever else they may not do."""
@@ -66,8 +72,8 @@ class Rule(Protocol):
     async def check_login(self, user: User) -> None:
         """Raises MatrixError where the user may not begin another session."""
 
-    async def check_registration(self, threepids: Threepids | None) -> None:
-        """Raises MatrixError where somebody who has these addresses (None: any, as yet) may not have an account."""
+    async def check_registration(self, applicant: Applicant) -> None:
+        """Raises MatrixError where they may not have an account."""
 
 
 class AccountRules:
@@ -107,16 +113,15 @@ class AccountRules:
         for rule in self._rules:
             await rule.check_login(user)
 
-    async def check_registration(self, user_id: str | None, threepids: Threepids | None) -> None:
+    async def check_registration(self, user_id: str | None, applicant: Applicant) -> None:
         """Asked before an account is made, and before somebody is sent through stages of interactive authentication.
 
-        `user_id` is None where the name is to be made up; `threepids` are addresses (medium, address) that the new user
-        has proved to have, None as long as that is not known. Raises 400 M_USER_IN_USE, and what the rules raise.
+        `user_id` is None where the name is to be made up. Raises 400 M_USER_IN_USE, and what the rules raise.
         """
         if user_id in self._reserved:
             raise MatrixError(400, Codes.USER_IN_USE, "This user name is the server's own; please choose another.")
         for rule in self._rules:
-            await rule.check_registration(threepids)
+            await rule.check_registration(applicant)
 
     async def _check_suspended(self, user_id: str, operation: str, params: Mapping[str, str]) -> None:
         if operation in SENDING and params.get("event_type") == EventTypes.REDACTION:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from synapse.config.conduct import AccountValidity as Options
-    from synapse.handlers.account_rules import Threepids
+    from synapse.handlers.account_rules import Applicant
     from synapse.handlers.auth import Authenticator
     from synapse.handlers.mail import Mailer
     from synapse.http.request import Requester
@@ -57,7 +57,7 @@ class ValidityRule:
     async def check_login(self, user: User) -> None:
         """Whoever's account has expired may log in, to ask for the mail."""
 
-    async def check_registration(self, threepids: Threepids | None) -> None:
+    async def check_registration(self, applicant: Applicant) -> None:
         """Nobody's account has expired yet."""
 
 

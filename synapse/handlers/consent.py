@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from synapse.config.conduct import UserConsent
-    from synapse.handlers.account_rules import Threepids
+    from synapse.handlers.account_rules import Applicant
     from synapse.handlers.auth import Authenticator
     from synapse.http.request import Requester
     from synapse.storage.standing import StandingStore
@@ -159,7 +159,7 @@ class ConsentRule:
     async def check_login(self, user: User) -> None:
         """Everybody may log in, and read."""
 
-    async def check_registration(self, threepids: Threepids | None) -> None:
+    async def check_registration(self, applicant: Applicant) -> None:
         """That is the stage m.login.terms."""
 
 

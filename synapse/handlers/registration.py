@@ -15,6 +15,7 @@ from synapse.api.app_services import check_own_user
 from synapse.api.constants import LoginTypes
 from synapse.api.errors import Codes, MatrixError, forbidden, guest_access_forbidden, invalid_param, unknown
 from synapse.api.identifiers import check_new_user_id, random_letters
+from synapse.handlers.account_rules import Applicant
 from synapse.handlers.new_sessions import DeviceRequest, LoggedIn
 from synapse.replication.calls import Call
 from synapse.storage.access_tokens import NewSession
@@ -121,7 +122,7 @@ class Registration:
         what `AccountRules.check_registration` raises.
         """
         user_id = None if username is None else self._user_id(username, None)
-        await self._rules.check_registration(user_id, None)
+        await self._rules.check_registration(user_id, Applicant())
         if user_id is None or self._options.hides_taken:
             return
         if await self._users.get(user_id) is not None:
@@ -158,7 +159,8 @@ class Registration:
         if user_type is not None and user_type not in USER_TYPES:
             raise invalid_param(f"'user_type' must be one of {', '.join(sorted(USER_TYPES))}.")
         user_id = None if username is None else self._user_id(username, app_service_id)
-        await self._rules.check_registration(user_id, [(one.medium, one.address) for one in proofs.addresses])
+        threepids = [(one.medium, one.address) for one in proofs.addresses]
+        await self._rules.check_registration(user_id, Applicant(threepids, user_type, app_service_id))
         while True:
             account_id = user_id or self._made_up()
             answer, session = LoggedIn.without_session(account_id), None

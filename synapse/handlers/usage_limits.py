@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from synapse.config.conduct import UsageConfig
-    from synapse.handlers.account_rules import Threepids
+    from synapse.handlers.account_rules import Applicant
     from synapse.http.request import Requester
     from synapse.storage.active_users import ActiveUsersStore
     from synapse.storage.users import User
@@ -94,21 +94,25 @@ class UsageRule:
             raise self._disabled()
         if user.is_guest or self._limit.users is None or self._is_on_trial(user.created_ts, user.app_service_id):
             return
+        if user.app_service_id is not None and not self._app_services:
+            return
         if not await self._store.has_room(user.user_id, self._now(), self._limit):
             raise self._exceeded()
 
-    async def check_registration(self, threepids: Threepids | None) -> None:
+    async def check_registration(self, applicant: Applicant) -> None:
         """Raises 403 M_RESOURCE_LIMIT_EXCEEDED."""
+        if applicant.user_type is not None:
+            return
         if self._options.hs_disabled:
             raise self._disabled()
-        if self._limit.users is None or self._may_be_reserved(threepids):
+        if self._limit.users is None or (applicant.app_service_id is not None and not self._app_services):
             return
-        if await self._store.count(self._now()) >= self._limit.users:
+        if not self._may_be_reserved(applicant) and await self._store.count(self._now()) >= self._limit.users:
             raise self._exceeded()
 
-    def _may_be_reserved(self, threepids: Threepids | None) -> bool:
+    def _may_be_reserved(self, applicant: Applicant) -> bool:
         reserved = set(self._limit.reserved)
-        return bool(reserved) if threepids is None else not reserved.isdisjoint(threepids)
+        return bool(reserved) if applicant.threepids is None else not reserved.isdisjoint(applicant.threepids)
 
     async def _admit(self, user_id: str) -> bool:
         now = self._now()

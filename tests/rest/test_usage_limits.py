@@ -11,6 +11,7 @@ from twisted.internet.defer import gatherResults
 from synapse.api.errors import MatrixError
 from synapse.api.standing import Standing
 from synapse.config.errors import ConfigError
+from synapse.handlers.account_rules import Applicant
 from synapse.http.request import Requester
 from synapse.metrics import table
 from synapse.storage.active_users import MONTH_MS, ActiveUsersStore, Limit
@@ -133,9 +134,15 @@ async def test_there_is_always_room_for_some(database: Database) -> None:
     assert await syncs(server, "boss")
     assert (await server.login("boss")).code == 200
     rules = server.conduct.rules
-    await rules.check_registration(None, [("email", "boss@example.org")])
+    for applicant in (
+        Applicant([("email", "boss@example.org")]),
+        Applicant(),  # who may prove to have the address
+        Applicant([], "support"),
+        Applicant([], None, "bridge"),
+    ):
+        await rules.check_registration(None, applicant)
     with pytest.raises(MatrixError):
-        await rules.check_registration(None, [("email", "other@example.org")])
+        await rules.check_registration(None, Applicant([("email", "other@example.org")]))
     server.clock.advance(1)
     await server.conduct.usage_upkeep.run()
     assert "boss" in await counted(database)
