@@ -73,7 +73,8 @@ def canonical_msisdn(number: str, country: str | None = None) -> str:
             parsed = phonenumbers.parse(digits, country.upper())
     except phonenumbers.NumberParseException:
         raise _no_number() from None
-    if not phonenumbers.is_possible_number(parsed):
+    # Numbers that are dialled within a town alone are possible as well, says the library's plainer question.
+    if phonenumbers.is_possible_number_with_reason(parsed) != phonenumbers.ValidationResult.IS_POSSIBLE:
         raise _no_number()
     return str(phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.E164)).removeprefix("+")
 

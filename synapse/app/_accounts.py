@@ -307,8 +307,9 @@ class Accounts:
         from synapse.storage.deactivation import DeactivationStore
 
         hs = self._hs
-        store = DeactivationStore(hs.database)
-        return Deactivation(store, self.authenticator, self.device_changes, hs.invalidate, hs.user_deactivated)
+        store, changes = DeactivationStore(hs.database), self.device_changes
+        consequences = (hs.invalidate, hs.user_deactivated)
+        return Deactivation(store, self.authenticator, changes, *consequences, self.contacts.bindings)
 
     @cached_property
     def keys(self) -> Keys:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from synapse.api.threepids import EMAIL, MSISDN
+
 if TYPE_CHECKING:
     from signedjson.types import SigningKey
 
@@ -99,11 +101,16 @@ class Contacts:
         )
 
     @property
-    def can_change(self) -> bool:
-        """Whether users can add addresses to their accounts (capability `m.3pid_changes`)."""
+    def media(self) -> tuple[str, ...]:
+        """The media of addresses that can be proved here, because there is a way to write to them."""
         config = self._config
         by_phone = config.sms.url is not None or config.threepids.account_threepid_delegates.msisdn is not None
-        return self.rules.can_change and (config.email.is_enabled or by_phone)
+        return (*((EMAIL,) if config.email.is_enabled else ()), *((MSISDN,) if by_phone else ()))
+
+    @property
+    def can_change(self) -> bool:
+        """Whether users can add addresses to their accounts (capability `m.3pid_changes`)."""
+        return self.rules.can_change and bool(self.media)
 
     # -- messages ------------------------------------------------------------------------------------------------------
 

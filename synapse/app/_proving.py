@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from synapse.api.constants import THREEPID_STAGES
-from synapse.api.threepids import EMAIL, MSISDN
+from synapse.api.threepids import MSISDN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,16 +56,11 @@ class Proving:
             ),
             self._hs.sso.stage,
             DummyStage(),
-            *(self._threepid_stage(medium) for medium in self._media),
+            *(self._threepid_stage(medium) for medium in self._accounts.contacts.media),
             *self._registration_stages(),
         )
 
     # -- addresses ---------------------------------------------------------------------------------------------------
-
-    @property
-    def _media(self) -> tuple[str, ...]:
-        """The media of addresses that can be proven here, because there is a way to write to them."""
-        return (EMAIL,) if self._config.email.is_enabled else ()
 
     def _threepid_stage(self, medium: str) -> Stage:
         from synapse.handlers.ui_stages.threepids import ThreepidStage
@@ -78,7 +73,7 @@ class Proving:
     @property
     def reset_flows(self) -> Flows:
         """By what those prove who they are who have forgotten their password."""
-        return [[THREEPID_STAGES[medium]] for medium in self._media]
+        return [[THREEPID_STAGES[medium]] for medium in self._accounts.contacts.media]
 
     @cached_property
     def password_policy(self) -> PasswordPolicy:
@@ -119,7 +114,7 @@ class Proving:
                 token=options.registration_requires_token,
                 captcha=options.enable_registration_captcha,
                 terms=consent is not None and consent.is_asked_at_registration,
-                offered=frozenset(self._media) - unwanted,
+                offered=frozenset(self._accounts.contacts.media) - unwanted,
                 required=frozenset(options.registrations_require_3pid),
             )
         )

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from synapse.handlers.auth import Authenticator
     from synapse.handlers.device_changes import DeviceChanges
+    from synapse.handlers.identity_bindings import IdentityBindings
     from synapse.storage.deactivation import DeactivationStore
     from synapse.storage.memberships import MembershipsStore
 
@@ -49,15 +50,23 @@ class Deactivation:
         changes: DeviceChanges,
         invalidate: Callable[[str, Iterable[str]], Awaitable[None]],
         gone: Callable[[str], Awaitable[None]],
+        bindings: IdentityBindings,
     ) -> None:
+        self._bindings = bindings
         self._store = store
         self._authenticator = authenticator
         self._changes = changes
         self._invalidate = invalidate
         self._gone = gone
 
-    async def deactivate(self, user_id: str, erase: bool) -> None:
-        """Ends an account for good. Raises 404 M_NOT_FOUND where there is none."""
+    async def deactivate(self, user_id: str, erase: bool, id_server: str | None = None) -> bool:
+        """Ends an account for good; whether identity servers tell of none of its addresses any more.
+
+        :param id_server: the one to ask; None for all that are known to tell of one.
+
+        Raises 404 M_NOT_FOUND where there is no such account, 400 for an identity server that cannot be asked.
+        """
+        bound = await self._bindings.of_user(user_id, id_server)
         deleted = await self._store.deactivate(user_id, erase)
         if deleted is None:
             raise not_found("There is no such user on this server.")
@@ -69,6 +78,7 @@ class Deactivation:
         if deleted.had_cross_signing and not deleted.device_ids:
             await self._changes.devices_changed(user_id, [])
         await self._gone(user_id)
+        return await self._bindings.unbind_each(user_id, bound)
 
 
 class Departures:

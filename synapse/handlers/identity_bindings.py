@@ -97,19 +97,22 @@ class IdentityBindings:
             logger.warning("An address of %s could not be unbound: %s", user_id, error)
             return False
 
-    async def unbind_all(self, user_id: str, id_server: str | None) -> bool:
-        """Has all addresses of the user told no more, those that were only added here included where `id_server` is to
-        be asked. False where one still may be. Raises 400 for a server that cannot be asked.
+    async def of_user(self, user_id: str, id_server: str | None) -> list[Binding]:
+        """What would have to be unbound for none of the user's addresses to be told any more: wherever they were bound,
+        or all of them at one server, those included that were only added here. Raises 400 for a server that cannot be
+        asked.
         """
-        if id_server is not None:
-            self._rules.check_identity_server(id_server)
-        wanted = set(await self._store.bindings(user_id))
-        if id_server is not None:
-            added = await self._store.of_user(user_id)
-            wanted = {one for one in wanted if one.id_server == id_server}
-            wanted |= {Binding(one.medium, one.address, id_server) for one in added}
-        done = await gather(self.try_unbind(user_id, *binding) for binding in sorted(wanted))
-        return all(done)
+        known = await self._store.bindings(user_id)
+        if id_server is None:
+            return known
+        self._rules.check_identity_server(id_server)
+        added = await self._store.of_user(user_id)
+        at_server = {one for one in known if one.id_server == id_server}
+        return sorted(at_server | {Binding(one.medium, one.address, id_server) for one in added})
+
+    async def unbind_each(self, user_id: str, bindings: list[Binding]) -> bool:
+        """Unbinds all of them, at the same time; whether that succeeded."""
+        return all(await gather(self.try_unbind(user_id, *binding) for binding in bindings))
 
     async def _unbind(self, user_id: str, binding: Binding) -> bool:
         path = f"{_API}/unbind"

@@ -120,12 +120,6 @@ class ThreepidTokens:
         self._checks = checks
         self._base_url = base_url
 
-    @property
-    def media(self) -> tuple[str, ...]:
-        """The media that this server can write to."""
-        mail = (EMAIL,) if self._mailer.is_enabled else ()
-        return mail if self._messenger is None else (*mail, MSISDN)
-
     async def email(self, purpose: str, wish: EmailWish, client_ip: str) -> TokenSession:
         """Raises 400 (M_INVALID_PARAM, M_THREEPID_…), 403 (M_FORBIDDEN, M_THREEPID_DENIED), 429, 503 M_UNKNOWN."""
         self._check(purpose, EMAIL)
@@ -147,7 +141,7 @@ class ThreepidTokens:
 
     def _check(self, purpose: str, medium: str) -> None:
         self._checks[purpose]()
-        if medium not in self.media:
+        if not self._mailer.is_enabled if medium == EMAIL else self._messenger is None:
             means = "mails" if medium == EMAIL else "text messages"
             raise MatrixError(400, Codes.THREEPID_MEDIUM_NOT_SUPPORTED, f"This server does not send {means}.")
 

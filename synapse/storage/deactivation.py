@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 # What is of no use without somebody who logs in.
 _OWN: Final = (
-    *("account_data", "push_rules", "filters", "user_directory", "login_tokens", "user_threepids"),
+    *("account_data", "push_rules", "filters", "user_directory", "login_tokens"),
+    *("user_threepids", "bound_threepids"),
     *("server_notice_rooms", "monthly_active_users", "account_renewals"),
     *("ui_auth_sessions", "fresh_authentications", "arriving_users"),
     *("key_backups", "key_backup_sessions", "openid_tokens"),

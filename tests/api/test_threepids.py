@@ -29,6 +29,7 @@ BAD_EMAILS = [
     *("\ud800@b.c", "a@b.c\n\nx", "a" * 255 + "@b.c", "a(b)@c.de", "a@b.c,d@e.fr"),
 ]
 BAD_NUMBERS = [
+    "+447700",
     "",
     "+",
     "12",

@@ -51,6 +51,7 @@ MOUNTED = (
     *("suspend_get", "whois", "consent_page", "account_validity_renew"),
     *("threepids", "threepids_email_token", "registration_submit_email", "admin_threepid_owner"),
     *("login_sso_redirect", "sso_account_details", "sso_fallback", "login_cas_ticket"),
+    "admin_deactivate",
     *("key_backup_create", "room_keys_put", "openid_request_token", "openid_userinfo"),
     "dehydrated_device_put",
     *("keys_device_signing_upload", "admin_allow_cross_signing_replacement"),

@@ -9,6 +9,7 @@ import msgspec
 from synapse.api.identifiers import parse_user_id
 from synapse.handlers.deactivation import Deactivation
 from synapse.http.server import Request, serves
+from synapse.rest.client.threepids import unbind_result
 
 
 class DeactivateOptions(msgspec.Struct, frozen=True):
@@ -27,5 +28,4 @@ class AdminDeactivate:
     async def deactivate(self, request: Request, user_id: str) -> dict[str, Any]:
         parse_user_id(user_id)
         options = request.body_as(DeactivateOptions, allow_empty=True)
-        await self._deactivation.deactivate(user_id, options.erase)
-        return {"id_server_unbind_result": "success"}
+        return unbind_result(await self._deactivation.deactivate(user_id, options.erase))

@@ -13,10 +13,11 @@ from synapse.handlers.login_kinds.password import PasswordLogin
 from synapse.handlers.ui_auth import Operation, UiAuth
 from synapse.http.body import convert
 from synapse.http.server import Request, serves
+from synapse.rest.client.threepids import unbind_result
 
 
 class Wish(msgspec.Struct, frozen=True):
-    """The body, without `auth`. There is nothing to be unbound from the identity server that it may name."""
+    """The body, without `auth`. The identity server is the one to unbind the user's addresses from."""
 
     erase: bool = False
     id_server: str | None = None
@@ -40,8 +41,7 @@ class DeactivateAccount:
         wish = convert((await self._ui_auth.check(operation, body, flows, request)).body, Wish)
         if user_id is None:
             raise forbidden("It does not become clear whose account is to be deactivated.")
-        await self._deactivation.deactivate(user_id, wish.erase)
-        return {"id_server_unbind_result": "success"}
+        return unbind_result(await self._deactivation.deactivate(user_id, wish.erase, wish.id_server))
 
     async def _whose(self, request: Request, body: dict[str, Any]) -> str | None:
         """The account of the one who is logged in, else of the one whose password is given; None before it is."""

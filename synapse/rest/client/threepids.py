@@ -103,14 +103,15 @@ class ThreepidEndpoints:
         named = request.body_as(Named)
         address = canonical(named.medium, named.address)
         done = await self._threepids.remove(request.user.user_id, named.medium, address, named.id_server)
-        return _unbound(done)
+        return unbind_result(done)
 
     @serves("threepids_unbind")
     async def unbind(self, request: Request) -> dict[str, Any]:
         named = request.body_as(Named)
         address = canonical(named.medium, named.address)
-        return _unbound(await self._bindings.unbind(request.user.user_id, named.medium, address, named.id_server))
+        return unbind_result(await self._bindings.unbind(request.user.user_id, named.medium, address, named.id_server))
 
 
-def _unbound(done: bool) -> dict[str, Any]:
+def unbind_result(done: bool) -> dict[str, Any]:
+    """Whether identity servers tell of an address no more, as several operations answer it."""
     return {"id_server_unbind_result": "success" if done else "no-support"}
