@@ -33,6 +33,12 @@ def check(config: Config, place: Place) -> Iterator[str]:
             f"is {notices.system_mxid_localpart!r}, which no user can be called",
             "write lower-case letters, digits and . _ = - / +, such as notices",
         )
+    for option in ("system_mxid_avatar_url", "room_avatar_url"):
+        url = None if notices is None else getattr(notices, option)
+        if url is not None and not url.startswith("mxc://"):
+            problem = f"is {url!r}, which is no mxc: URI"
+            remedy = "upload the picture to this server, and write the URI that the answer names"
+            raise ConfigError(place("server_notices"), f"server_notices.{option}", problem, remedy)
     yield from _usage(config, place)
     _validity(config, place)
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING
 
-from synapse.api.errors import MatrixError
 from synapse.handlers.server_notices import Notice
 
 if TYPE_CHECKING:
@@ -15,8 +13,6 @@ if TYPE_CHECKING:
     from synapse.handlers.consent import Consent
     from synapse.handlers.server_notices import ServerNotices
     from synapse.storage.server_notices import ServerNoticesStore
-
-logger = logging.getLogger(__name__)
 
 
 class ConsentNotices:
@@ -43,9 +39,6 @@ class ConsentNotices:
         for user_id in await self._store.to_ask_for_consent(user_ids, version, self._guests):
             body = self._consent.filled(self._content.body, user_id)
             content = {"msgtype": self._content.msgtype, "body": body}
-            try:
-                await self._notices.send(Notice(user_id=user_id, content=content, txn_id=f"consent {version}"))
-            except MatrixError as error:
-                # It would be refused the next time as well.
-                logger.warning("%s cannot be asked to agree to version %s of the policy: %s", user_id, version, error)
-            await self._store.asked_for_consent(user_id, version)
+            told = await self._notices.tell(Notice(user_id=user_id, content=content, txn_id=f"consent {version}"))
+            if told is not None:
+                await self._store.asked_for_consent(user_id, version)

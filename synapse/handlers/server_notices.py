@@ -12,12 +12,13 @@ Client-server API, "Server Notices".
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from synapse.api.constants import EventTypes, Membership
-from synapse.api.errors import not_found, unknown
+from synapse.api.errors import MatrixError, not_found, unknown
 from synapse.api.identifiers import domain_of
 from synapse.api.room_versions import room_version
 from synapse.handlers.notices_room import CACHE
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
     from synapse.storage.server_notices import ServerNoticesStore
     from synapse.storage.users import UserStore
     from synapse.util.clock import Clock
+
+logger = logging.getLogger(__name__)
 
 TAG: Final = "m.server_notice"
 SYSTEM: Final = "system"
@@ -130,6 +133,19 @@ class ServerNotices:
         )
         return sent.event_id
 
+    async def tell(self, notice: Notice) -> str | None:
+        """Like `send`, for what the server says by itself.
+
+        "" where it is refused, as it would be the next time; None where it can be tried again later. Both are logged.
+        """
+        try:
+            return await self.send(notice)
+        except MatrixError as error:
+            again = error.code == 429 or error.code >= 500
+            advice = "it is tried again later" if again else "it is not tried again"
+            logger.warning("%s cannot be told something by the server, %s: %s", notice.user_id, advice, error)
+            return None if again else ""
+
     async def _system(self, options: Options) -> Requester:
         """The user who sends; made, and given the configured name and picture, when it is first needed."""
         user_id = f"@{options.system_mxid_localpart}:{self._server_name}"
@@ -159,7 +175,7 @@ class ServerNotices:
     async def _room(self, options: Options, system: Requester, user_id: str) -> str:
         """The room with the user, who is there or invited."""
         room_id = await self._store.room_of(user_id)
-        if room_id is None:
+        if room_id is None or await self._memberships.membership(room_id, system.user_id) != Membership.JOIN:
             room_id = (await self._rooms.create(system, self._plan(options, system, user_id))).room_id
             await self._store.set_room(user_id, room_id)
             await self._invalidate(CACHE, [user_id])

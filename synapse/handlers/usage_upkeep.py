@@ -8,11 +8,9 @@ Client-server API, "Server Notices".
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Any, Final
 
 from synapse.api.constants import EventTypes
-from synapse.api.errors import MatrixError
 from synapse.handlers.server_notices import Notice
 from synapse.handlers.usage_limits import CACHE, MONTHLY, limit_of
 from synapse.metrics import table
@@ -25,8 +23,6 @@ if TYPE_CHECKING:
     from synapse.storage.active_users import ActiveUsersStore
     from synapse.storage.server_notices import ServerNoticesStore
     from synapse.util.clock import Clock
-
-logger = logging.getLogger(__name__)
 
 AT_A_TIME: Final = 100
 _TEXT: Final = (
@@ -101,26 +97,20 @@ class UsageUpkeep:
         }
         # Who was told on the same day by a process that died before it could say so is not told twice.
         day = self._now() // (24 * 3600 * 1000)
-        event_id = await self._send(notices, Notice(user_id=user_id, content=content, txn_id=f"usage limit {day}"))
-        if event_id:
-            await self._pin(notices, user_id, [event_id])
-        await self._told.set_told_of_limit(user_id, event_id)
+        event_id = await notices.tell(Notice(user_id=user_id, content=content, txn_id=f"usage limit {day}"))
+        if event_id and await self._pin(notices, user_id, [event_id]) is None:
+            event_id = None
+        if event_id is not None:
+            await self._told.set_told_of_limit(user_id, event_id)
 
     async def _take_back(self, notices: ServerNotices, user_id: str) -> None:
-        await self._pin(notices, user_id, [])
-        await self._told.set_told_of_limit(user_id, None)
+        if await self._pin(notices, user_id, []) is not None:
+            await self._told.set_told_of_limit(user_id, None)
 
-    async def _pin(self, notices: ServerNotices, user_id: str, event_ids: list[str]) -> None:
+    async def _pin(self, notices: ServerNotices, user_id: str, event_ids: list[str]) -> str | None:
         content: dict[str, Any] = {"pinned": event_ids}
-        await self._send(notices, Notice(user_id=user_id, content=content, type=EventTypes.PINNED_EVENTS, state_key=""))
-
-    async def _send(self, notices: ServerNotices, notice: Notice) -> str:
-        """The event's id; "" where it is refused, as it would be the next time as well."""
-        try:
-            return await notices.send(notice)
-        except MatrixError as error:
-            logger.warning("%s cannot be told of the limit of active users: %s", notice.user_id, error)
-            return ""
+        notice = Notice(user_id=user_id, content=content, type=EventTypes.PINNED_EVENTS, state_key="")
+        return await notices.tell(notice)
 
     def _now(self) -> int:
         return int(self._clock.seconds() * 1000)

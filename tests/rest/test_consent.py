@@ -185,9 +185,13 @@ async def test_a_server_notice_asks_once_for_each_version(house: House) -> None:
     await alice.get("/account/whoami")
     uri = hs.conduct.consent.uri(alice.id)
     assert await told() == [f"Please agree at {uri}"]
-    hs.accounts.sightings._told.clear()
-    await alice.get("/account/whoami")
-    assert len(await told()) == 1
+    # The process may have died before it could write down that she was told.
+    sql = "UPDATE users SET consent_notice_sent = NULL"
+    await hs.database.write("test", lambda txn: txn.execute(sql, ()))
+    for _ in range(2):
+        hs.accounts.sightings._told.clear()
+        await alice.get("/account/whoami")
+        assert len(await told()) == 1
 
 
 @pytest_twisted.ensureDeferred

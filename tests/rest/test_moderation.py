@@ -10,6 +10,7 @@ import pytest_twisted
 
 from synapse.api.routes import ENDPOINTS
 from synapse.handlers.account_rules import LOGGING_OUT, NOT_WHILE_SUSPENDED
+from synapse.http.request import Requester
 from synapse.storage.database import Database
 from synapse.storage.pool import PoolSettings
 from synapse.storage.user_ips import Seen
@@ -250,3 +251,13 @@ async def test_who_is_locked_cannot_log_in_and_who_is_suspended_can(crowd: Crowd
     await crowd.mark(alice, "suspended")
     again = Person(alice.client, alice.id, (await alice.post("/login", login))["access_token"])
     assert await again.refused("POST", "/createRoom", {}) == (403, "M_USER_SUSPENDED")
+
+
+@pytest.mark.parametrize("tracked", [False, True])
+@pytest_twisted.ensureDeferred
+async def test_what_application_services_do_is_noted_where_that_is_wanted(database: Database, tracked: bool) -> None:
+    server = Server(database, track_appservice_user_ips=tracked)
+    ghost = Requester("@ghost:test", "D", app_service="bridge")
+    server.accounts.sightings.note(ghost, "192.0.2.1", "bridge/1.0")
+    await server.accounts.sightings.flush()
+    assert len(await server.accounts.user_ip_store.of_user("@ghost:test")) == tracked

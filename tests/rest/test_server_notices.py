@@ -10,9 +10,13 @@ import pytest_twisted
 from twisted.internet.defer import gatherResults
 
 from synapse.api.errors import MatrixError
+from synapse.config.errors import ConfigError
+from synapse.config.root import from_options
 from synapse.handlers.server_notices import Notice, send_notice
+from synapse.http.request import Requester
 from synapse.storage.deactivation import DeactivationStore
 from synapse.storage.pool import PoolSettings
+from tests.rest.accounts import OPTIONS as ACCOUNTS
 from tests.rest.people import Person, person
 from tests.rest.test_moderation import administrator
 from tests.support.deferreds import started
@@ -224,3 +228,75 @@ async def test_somebody_who_had_the_name_before_speaks_for_nobody(database_setti
         code, answer = await admin.ask("POST", SEND, {"user_id": "@alice:test", "content": TEXT})
         assert (code, answer["errcode"]) == (400, "M_UNKNOWN")
         assert "somebody's account" in answer["error"]
+
+
+# -- a main process that dies halfway ----------------------------------------------------------------------------------
+
+
+class Died(Exception):
+    """The end of the process, as far as what it was doing is concerned."""
+
+
+def dies_once(monkeypatch: pytest.MonkeyPatch, owner: object, method: str, *, afterwards: bool = False) -> None:
+    """Has the process die at the next call of that method, or right after it."""
+    work = getattr(owner, method)
+    died: list[bool] = []
+
+    async def dying(*args: Any, **kw: Any) -> Any:
+        if died:
+            return await work(*args, **kw)
+        died.append(True)
+        if afterwards:
+            await work(*args, **kw)
+        raise Died
+
+    monkeypatch.setattr(owner, method, dying)
+
+
+@pytest.mark.parametrize("afterwards", [False, True])
+@pytest.mark.parametrize("step", ["room_creation.create", "set_room", "set_tag", "invite"])
+@pytest_twisted.ensureDeferred
+async def test_wherever_it_dies_there_is_one_room_in_the_end(
+    house: House, monkeypatch: pytest.MonkeyPatch, step: str, afterwards: bool
+) -> None:
+    hs = house.made.main.hs
+    notices = hs.conduct.server_notices
+    owner: object = {
+        "room_creation.create": hs.rooms.room_creation,
+        "set_room": hs.conduct.notices_store,
+        "set_tag": hs.accounts.account_data,
+        "invite": hs.rooms.memberships,
+    }[step]
+    dies_once(monkeypatch, owner, step.rpartition(".")[2], afterwards=afterwards)
+    notice = Notice(user_id=house.alice.id, content=TEXT, txn_id="once")
+    with pytest.raises(Died):
+        await notices.send(notice)
+    event_id = await notices.send(notice)
+    assert await notices.send(notice) == event_id
+    (room,) = await house.invited()
+    assert (await house.alice.get(f"/user/{house.alice.id}/rooms/{room}/tags"))["tags"] == {"m.server_notice": {}}
+    await house.alice.post(f"/rooms/{room}/join")
+    messages = [event["content"]["body"] for event in await _messages(house.alice, room)]
+    assert messages == ["Hello"]
+
+
+async def _messages(who: Person, room: str) -> list[Any]:
+    chunk = (await who.get(f"/rooms/{room}/messages?dir=b&limit=50"))["chunk"]
+    return [event for event in chunk if event["type"] == "m.room.message"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_room_that_is_lost_is_replaced(house: House) -> None:
+    await house.tell()
+    (room,) = await house.invited()
+    await house.made.main.hs.rooms.memberships.leave(Requester("@notices:test"), room)
+    await house.tell()
+    (other,) = set(await house.invited()) - {room}
+    refused = await house.alice.refused("POST", f"/rooms/{other}/leave", {})
+    assert refused == (403, "M_CANNOT_LEAVE_SERVER_NOTICE_ROOM")
+
+
+def test_pictures_are_on_this_server() -> None:
+    options = {"server_notices": {**OPTIONS, "room_avatar_url": "https://example.org/a.png"}}
+    with pytest.raises(ConfigError, match="no mxc: URI"):
+        from_options({**ACCOUNTS, **options})
