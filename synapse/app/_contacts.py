@@ -151,4 +151,4 @@ class Contacts:
         """Requests to services that the administrator names."""
         from synapse.app._outside import to_administrators_hosts
 
-        return to_administrators_hosts(self._hs.reactor)
+        return to_administrators_hosts(self._config, self._hs.reactor)

@@ -32,12 +32,13 @@ def to_identity_servers(config: Config, reactor: Any) -> OutsideClient:
     return to_users_hosts(config, reactor, not config.outgoing.use_insecure_ssl_client_just_for_testing_do_not_use)
 
 
-def to_administrators_hosts(reactor: Any) -> OutsideClient:
+def to_administrators_hosts(config: Config, reactor: Any) -> OutsideClient:
     """For services that the administrator names, who may well have them in private networks."""
     from synapse.http.addresses import AddressFilter
     from synapse.http.outside import OutsideClient, Trust
 
-    return OutsideClient(reactor, AddressFilter(()), Trust())
+    verify = not config.outgoing.use_insecure_ssl_client_just_for_testing_do_not_use
+    return OutsideClient(reactor, AddressFilter(()), Trust(verify))
 
 
 def signing_key(config: Config) -> SigningKey:

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from synapse.handlers.password_policy import PasswordPolicy
     from synapse.handlers.registration_tokens import RegistrationTokens
     from synapse.handlers.ui_auth import Flows, UiAuth
+    from synapse.handlers.ui_fallback import Fallbacks
     from synapse.handlers.ui_stages.types import Stage
-    from synapse.http.outside import OutsideClient
 
 
 class Proving:
@@ -60,6 +60,14 @@ class Proving:
             *self._registration_stages(),
         )
 
+    @cached_property
+    def fallbacks(self) -> Fallbacks:
+        """The stages' pages, for clients that cannot show them themselves."""
+        from synapse.handlers.ui_fallback import Fallbacks
+
+        contacts, api = self._accounts.contacts, self._config.signing_up.recaptcha_siteverify_api
+        return Fallbacks(self.ui_auth, lambda: contacts.tokens, contacts.validations, api)
+
     # -- addresses ---------------------------------------------------------------------------------------------------
 
     def _threepid_stage(self, medium: str) -> Stage:
@@ -96,7 +104,7 @@ class Proving:
                 *(options.recaptcha_public_key, options.recaptcha_private_key),
                 options.recaptcha_siteverify_api,
             )
-            yield RecaptchaStage(lambda: self._captcha_client, public, private, api)
+            yield RecaptchaStage(lambda: self._accounts.contacts.service_client, public, private, api)
         if (consent := self._hs.conduct.consent) is not None:
             from synapse.handlers.ui_stages.terms import TermsStage
 
@@ -125,11 +133,3 @@ class Proving:
         from synapse.storage.registration_tokens import RegistrationTokenStore
 
         return RegistrationTokens(RegistrationTokenStore(self._hs.database), self._hs.reactor)
-
-    @cached_property
-    def _captcha_client(self) -> OutsideClient:
-        """Where it goes, the configuration alone says: to private addresses, too."""
-        from synapse.http.addresses import AddressFilter
-        from synapse.http.outside import OutsideClient, Trust
-
-        return OutsideClient(self._hs.reactor, AddressFilter((), ()), Trust())

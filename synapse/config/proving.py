@@ -82,3 +82,8 @@ def check_signing_up(config: Config, place: Callable[[str | None], str]) -> None
         option = "disable_msisdn_registration"
         problem = "is true, but registrations_require_3pid wants a phone number of everybody"
         raise ConfigError(place(option), option, problem, "remove one of them")
+    delegates = config.threepids.account_threepid_delegates
+    by_phone = config.sms.url is not None or delegates.msisdn is not None
+    if "msisdn" in options.registrations_require_3pid and not by_phone:
+        option, problem = "registrations_require_3pid", "wants phone numbers, but no text message can be sent"
+        raise ConfigError(place(option), option, problem, "set sms.url or account_threepid_delegates.msisdn")

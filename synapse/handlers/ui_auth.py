@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from synapse.api.constants import LoginTypes
-from synapse.api.errors import Codes, MatrixError, bad_json, forbidden, invalid_param, missing_param, unknown
+from synapse.api.errors import Codes, MatrixError, bad_json, forbidden, invalid_param, missing_param, not_found, unknown
 from synapse.api.identifiers import random_letters
 from synapse.handlers.ui_stages.types import Attempt, IdentityStage, Operation, Stage
 from synapse.storage.ui_auth import UiAuthSession
@@ -122,6 +122,23 @@ class UiAuth:
         """Notes what a stage proved elsewhere than in the API's call: on a page, say. Raises 400 M_UNKNOWN."""
         await self.session(session_id)
         await self._store.complete(session_id, kind, result, None)
+
+    async def attempt(self, session: UiAuthSession, kind: str, auth: dict[str, Any], request: Request) -> None:
+        """Passes a stage on a page, where nobody knows the operation's flows. Raises what the stage raises, 404."""
+        stage = self._stages.get(kind)
+        if stage is None:
+            raise not_found(f"There is no authentication type '{kind[:80]}' here.")
+        operation = Operation(session.method, session.uri, session.description, session.user_id)
+        attempt = Attempt(operation, session.session_id, request.client_ip, request.user_agent)
+        result = await stage.check(auth, attempt)
+        await self._store.complete(session.session_id, kind, result, session.user_id)
+
+    def params_of(self, kind: str) -> dict[str, Any] | None:
+        """What has to be known to show a stage. Raises 404 M_NOT_FOUND where it is not used here."""
+        stage = self._stages.get(kind)
+        if stage is None:
+            raise not_found(f"There is no authentication type '{kind[:80]}' here.")
+        return stage.params()
 
     # -- steps -------------------------------------------------------------------------------------------------------
 

@@ -76,6 +76,7 @@ MAIN: list[tuple[dict[str, Any], str, str, str]] = [
         "wants a phone number",
         "remove one",
     ),
+    ({"registrations_require_3pid": ["msisdn"]}, "registrations_require_3pid", "no text message", "sms.url"),
     ({"auto_join_rooms": ["lobby"]}, "auto_join_rooms", "no room alias", "#welcome:example.org"),
     (
         {"auto_join_rooms": ["#a:example.org"], "autocreate_auto_join_room_preset": "private_chat"},

@@ -36,6 +36,7 @@ MOUNTED = (
     *(
         "register",
         "registration_token_validity",
+        "ui_fallback",
         "admin_registration_tokens",
         "login",
         "devices",

@@ -58,6 +58,15 @@ ENDPOINTS = (
         auth=Auth.OPTIONAL,
         ratelimit="rc_login.address",
     ),
+    Endpoint("ui_fallback", f"{_C}/auth/{{stage}}/fallback/web", ("GET",), CLIENT, auth=Auth.NONE),
+    Endpoint(
+        "ui_fallback_submitted",
+        f"{_C}/auth/{{stage}}/fallback/web",
+        ("POST",),
+        CLIENT,
+        auth=Auth.NONE,
+        ratelimit="rc_login.address",
+    ),
     Endpoint("password_policy", f"{_C}/password_policy", ("GET",), CLIENT, auth=Auth.NONE),
     # A password alone is proof enough, for those who have no session any more.
     Endpoint(

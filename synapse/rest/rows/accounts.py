@@ -30,6 +30,12 @@ def _registration_token_validity(hs: Homeserver) -> object:
     return RegistrationTokenValidity(hs.accounts.registration, hs.accounts.proving.registration_tokens)
 
 
+def _fallback_pages(hs: Homeserver) -> object:
+    from synapse.rest.client.ui_fallback import FallbackPages
+
+    return FallbackPages(hs.accounts.proving.fallbacks, hs.accounts.templates)
+
+
 def _admin_registration_tokens(hs: Homeserver) -> object:
     from synapse.rest.admin.registration_tokens import AdminRegistrationTokens
 
@@ -146,6 +152,7 @@ def _presence_stub(hs: Homeserver) -> object:
 ROWS: tuple[Row, ...] = (
     Row(("register", "register_available"), _register),
     Row(("registration_token_validity",), _registration_token_validity),
+    Row(("ui_fallback", "ui_fallback_submitted"), _fallback_pages),
     Row(
         (
             *("admin_registration_tokens", "admin_registration_token_new", "admin_registration_token_get"),
