@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import smtplib
 import ssl
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -75,11 +76,13 @@ class MailServer:
     def deliver(self, sender: str, recipient: str, message: EmailMessage) -> None:
         """Hands the mail over; blocks. Raises `MailProblem`."""
         try:
-            with self._connected() as connection:
+            with closing(self._connected()) as connection:
                 self._secure(connection)
                 if self.user is not None and self.password is not None:
                     connection.login(self.user, self.password)
                 connection.send_message(message, sender, [_in_ascii(recipient)])
+                with suppress(smtplib.SMTPException, OSError):
+                    connection.quit()  # the mail is taken, whatever may be said to that
         except MailProblem:
             raise
         except Exception as error:

@@ -185,6 +185,14 @@ async def test_what_is_refused_for_the_moment_is_tried_again(caplog: pytest.LogC
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_mail_that_was_taken_is_sent_once() -> None:
+    with mailbox() as box:
+        box.farewell = "500 What?"
+        await send(mailer(box.port))
+        assert (box.waiting, box.connections) == (1, 1)
+
+
+@pytest_twisted.ensureDeferred
 async def test_no_mail_server(caplog: pytest.LogCaptureFixture) -> None:
     with mailbox() as box:
         port = box.port

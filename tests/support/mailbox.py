@@ -25,6 +25,7 @@ class Mailbox:
     def __init__(self) -> None:
         self.port = 0
         self.refusals: list[str] = []
+        self.farewell = "221 Bye"
         self.connections = 0
         self.encrypted: list[bool] = []  # of each mail, whether it came through TLS
         self._mails: Queue[EmailMessage] = Queue()
@@ -43,6 +44,9 @@ class Mailbox:
             return self.refusals.pop(0)
         envelope.rcpt_tos.append(address)
         return "250 OK"
+
+    async def handle_QUIT(self, server: Any, session: Any, envelope: Any) -> str:
+        return self.farewell
 
     async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:
         mail = message_from_bytes(envelope.content, policy=policy.default)
