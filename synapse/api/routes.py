@@ -7,7 +7,7 @@ the tests walk it. It holds data alone: no handler is named here and nothing hea
 
 from collections.abc import Iterator
 
-from synapse.api.route_table import accounts, conduct, contacts, key_backup, keys, rooms, server, sso
+from synapse.api.route_table import accounts, conduct, contacts, key_backup, keys, rooms, server, sso, user_admin
 from synapse.api.route_table.types import (
     DEFAULT_MAX_BODY,
     SAFE_METHODS,
@@ -58,6 +58,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     *server.MEDIA,
     *server.ADMIN,
     *server.SERVER,
+    *user_admin.ENDPOINTS,
 )
 
 # The resources that a listener may name, each with those that come along with it.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from synapse.app._foundation import Base
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from synapse.api.app_services import AppServices
     from synapse.app._accounts import Accounts
@@ -28,8 +28,11 @@ if TYPE_CHECKING:
     from synapse.handlers.new_sessions import NewSessions
     from synapse.handlers.password_hashes import Algorithm
     from synapse.handlers.refresh import Refresh
+    from synapse.handlers.user_admin import UserAdmin
+    from synapse.handlers.user_admin_changes import AccountChanges
     from synapse.http.ratelimit import RateLimits
     from synapse.storage.refresh_tokens import RefreshTokenStore
+    from synapse.storage.user_admin import UserAdminStore
 
 
 class Foundation(Base, Protocol):
@@ -43,6 +46,9 @@ class Foundation(Base, Protocol):
 
     @property
     def ratelimits(self) -> RateLimits: ...
+
+    async def invalidate(self, cache: str, keys: Iterable[str]) -> None:
+        """Has every process forget keys of a cache, this one before it returns."""
 
     @property
     def sso(self) -> SignOnServices: ...
@@ -138,6 +144,48 @@ class Sessions:
         from synapse.handlers.login_names import LoginNames
 
         return LoginNames(self._hs.accounts.contacts.store, self._server_name)
+
+    # -- administration ----------------------------------------------------------------------------------------------
+
+    @cached_property
+    def user_admin_store(self) -> UserAdminStore:
+        from synapse.storage.user_admin import UserAdminStore
+
+        return UserAdminStore(self._hs.database)
+
+    @cached_property
+    def user_admin(self) -> UserAdmin:
+        from synapse.handlers.user_admin import UserAdmin
+
+        accounts = self._hs.accounts
+        return UserAdmin(
+            self.user_admin_store,
+            accounts.users,
+            accounts.contacts.store,
+            accounts.passwords,
+            accounts.devices,
+            self.new_sessions,
+            accounts.authenticator,
+            self._hs.reactor,
+            self._server_name,
+        )
+
+    @cached_property
+    def account_changes(self) -> AccountChanges:
+        from synapse.handlers.user_admin_changes import AccountChanges
+
+        accounts = self._hs.accounts
+        return AccountChanges(
+            self.user_admin,
+            self.user_admin_store,
+            accounts.contacts.store,
+            accounts.registration,
+            accounts.profiles,
+            accounts.deactivation,
+            self._hs.conduct.moderation,
+            self._hs.invalidate,
+            self._hs.reactor,
+        )
 
     # -- application services ----------------------------------------------------------------------------------------
 

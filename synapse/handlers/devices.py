@@ -39,6 +39,17 @@ class Devices:
             raise no_such_device()
         return _shown(device)
 
+    async def described(self, user_id: str) -> list[dict[str, Any]]:
+        """The user's devices, as administrators see them."""
+        return [_described(device) for device in await self._store.of_user(user_id)]
+
+    async def described_one(self, user_id: str, device_id: str) -> dict[str, Any]:
+        """Raises 404 M_NOT_FOUND."""
+        device = await self._store.get(user_id, device_id) if _can_exist(device_id) else None
+        if device is None:
+            raise not_found("The user has no device of that ID.")
+        return _described(device)
+
     async def rename(self, user_id: str, device_id: str, name: str | None) -> None:
         """None leaves the name as it is. Raises 404 M_NOT_FOUND, 400 M_INVALID_PARAM."""
         device = await self.get(user_id, device_id)
@@ -87,3 +98,14 @@ def _shown(device: Device) -> dict[str, Any]:
         "last_seen_ip": device.last_seen_ip,
     }
     return {name: value for name, value in shown.items() if value is not None}
+
+
+def _described(device: Device) -> dict[str, Any]:
+    return {
+        "device_id": device.device_id,
+        "user_id": device.user_id,
+        "display_name": device.display_name,
+        "last_seen_ip": device.last_seen_ip,
+        "last_seen_user_agent": device.last_seen_user_agent,
+        "last_seen_ts": device.last_seen_ts,
+    }

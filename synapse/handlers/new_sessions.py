@@ -103,6 +103,13 @@ class NewSessions:
             await self._tell(user_id, draft.session.device_id)
         return draft.answer
 
+    async def begin_without_device(self, user_id: str, valid_until_ms: int | None) -> LoggedIn:
+        """A session for an administrator, in the name of a user, who sees no device of it. Raises as `begin` does."""
+        await self._check_standing(user_id)
+        token, now = make_token(user_id), int(self._clock.seconds() * 1000)
+        await self._tokens.login(NewSession(user_id, hash_token(token), None, None, now, valid_until_ms))
+        return msgspec.structs.replace(LoggedIn.without_session(user_id), access_token=token)
+
     def draft(self, user_id: str, device: DeviceRequest, *, refresh: bool) -> Draft:
         """A session to be stored in the transaction that makes the account. Raises 400 M_INVALID_PARAM."""
         now = int(self._clock.seconds() * 1000)

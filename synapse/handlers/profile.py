@@ -95,13 +95,14 @@ class Profiles:
             raise not_found(f"The profile has no field '{field}'.")
         return {field: profile[field]}
 
-    async def set_field(self, user_id: str, field: str, body: dict[str, Any]) -> None:
-        """Sets a field of one's own profile. Empty names and pictures count as none.
+    async def set_field(self, user_id: str, field: str, body: dict[str, Any], *, by_admin: bool = False) -> None:
+        """Sets a field of one's own profile, or of somebody's (`by_admin`). Empty names and pictures count as none.
 
         Raises 400 M_MISSING_PARAM, M_INVALID_PARAM, M_BAD_JSON, M_KEY_TOO_LARGE or M_PROFILE_TOO_LARGE; 403 for what
         users cannot change here.
         """
-        self._check_changeable(field)
+        if not by_admin:
+            self._check_changeable(field)
         if field not in body:
             raise missing_param(field)
         value = checked_value(field, body[field])

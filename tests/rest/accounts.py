@@ -48,6 +48,7 @@ MOUNTED = (
         "profile_get",
         "user_directory_search",
     ),
+    *("admin_users", "admin_user_devices"),
     *("account_data_get", "filter_create", "push_rules", "pushers", "keys_upload", "send_to_device", "admin_register"),
     *("suspend_get", "whois", "consent_page", "account_validity_renew"),
     *("threepids", "threepids_email_token", "registration_submit_email", "admin_threepid_owner"),
