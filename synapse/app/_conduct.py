@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 
 MINUTE_SECONDS: Final = 60.0
+CONSENT_SECONDS: Final = 5.0
 VALIDITY_SECONDS: Final = 600.0
 
 
@@ -77,12 +78,6 @@ class Conduct:
         return AccountRules(list(self._configured_rules()), self.notices_rooms.of, self._reserved())
 
     def _configured_rules(self) -> Iterator[Rule]:
-        telling = self._config.telling
-        if self.consent is not None and telling.user_consent is not None and telling.user_consent.block_events_error:
-            from synapse.handlers.consent import ConsentRule
-
-            yield ConsentRule(self.consent, telling.user_consent.block_events_error, self.notices_rooms.of)
-
         if self._config.validity.account_validity.enabled:
             from synapse.handlers.account_validity import ValidityRule
 
@@ -94,6 +89,11 @@ class Conduct:
             active = self._hs.caches.cache(CACHE, max(CACHE_SIZE, 2 * usage.max_mau_value))
             app_services = self._config.sightings.track_appservice_user_ips
             yield UsageRule(usage, self.active_users, active, self._clock, app_services=app_services)
+        telling = self._config.telling
+        if self.consent is not None and telling.user_consent is not None and telling.user_consent.block_events_error:
+            from synapse.handlers.consent import ConsentRule
+
+            yield ConsentRule(self.consent, telling.user_consent.block_events_error, self.notices_rooms.of)
 
     @property
     def _counts_users(self) -> bool:
@@ -111,7 +111,7 @@ class Conduct:
         if self._counts_users:
             await self.usage_upkeep.seen(user_ids)
         if self.consent_notices is not None:
-            await self.consent_notices.seen(user_ids)
+            self.consent_notices.seen(user_ids)
 
     @cached_property
     def moderation(self) -> Moderation:
@@ -259,6 +259,9 @@ class Conduct:
         if self._counts_users or self._config.telling.server_notices is not None:
             upkeep = self.usage_upkeep.run
             repeated.append(Repeating(self._clock, MINUTE_SECONDS, "Counting active users", upkeep))
+        if self.consent_notices is not None:
+            ask = self.consent_notices.run
+            repeated.append(Repeating(self._clock, CONSENT_SECONDS, "Asking for consent to the policy", ask))
         if self.validity is not None:
             repeated.append(Repeating(self._clock, VALIDITY_SECONDS, "Looking who expires", self.validity.run))
         return repeated

@@ -32,9 +32,17 @@ class ConsentNotices:
         self._notices = notices
         self._store = store
         self._guests = guests
+        self._seen: set[str] = set()
 
-    async def seen(self, user_ids: Collection[str]) -> None:
-        """Asks those of these users who have neither agreed nor been asked."""
+    def seen(self, user_ids: Collection[str]) -> None:
+        """These users were seen somewhere; `run` looks at them. Whoever is lost with the process is seen again."""
+        self._seen.update(user_ids)
+
+    async def run(self) -> None:
+        """Asks those who were seen and have neither agreed nor been asked."""
+        user_ids, self._seen = self._seen, set()
+        if not user_ids:
+            return
         version = self._consent.version
         for user_id in await self._store.to_ask_for_consent(user_ids, version, self._guests):
             body = self._consent.filled(self._content.body, user_id)

@@ -11,7 +11,10 @@ import pytest
 import pytest_twisted
 
 from synapse.api.route_table import conduct
-from synapse.api.routes import Endpoint
+from synapse.api.routes import ENDPOINTS, Endpoint
+from synapse.handlers.account_rules import LOGGING_OUT, NOT_WHILE_SUSPENDED
+from synapse.handlers.account_validity import SEND_MAIL
+from synapse.handlers.usage_limits import LIMITED
 from synapse.http.request import RawRequest
 from synapse.storage.pool import PoolSettings
 from tests.conformance.mutations import RAW, TEXTS
@@ -57,6 +60,17 @@ async def test_who_has_done_it_all_pays_nothing_for_it(made: Cluster) -> None:
     with made["synchrotron"].hs.database.counted() as counts:
         await reader.get(f"/sync?since={since}")
     assert (counts.statements_read, counts.statements_written) == (0, 0), counts.sql
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_main_process_alone_looks_after_it(made: Cluster) -> None:
+    assert len(made.main.hs.conduct.background) == 3
+    assert made["event_creator"].hs.conduct.background == []
+
+
+def test_what_rules_name_are_endpoints() -> None:
+    names = {endpoint.name for endpoint in ENDPOINTS}
+    assert names >= NOT_WHILE_SUSPENDED | LOGGING_OUT | LIMITED | {SEND_MAIL}
 
 
 @pytest.mark.parametrize("endpoint", conduct.ENDPOINTS, ids=lambda endpoint: endpoint.name)

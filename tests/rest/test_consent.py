@@ -171,9 +171,12 @@ async def test_nobody_agrees_for_another(house: House) -> None:
 @pytest_twisted.ensureDeferred
 async def test_a_server_notice_asks_once_for_each_version(house: House) -> None:
     alice, hs = house.alice, house.made.main.hs
+    notices = hs.conduct.consent_notices
+    assert notices is not None
 
     async def told() -> list[str]:
         await hs.accounts.sightings.flush()
+        await notices.run()
         await house.made.caught_up()
         rooms = (await alice.get("/sync"))["rooms"]
         (room,) = (*rooms.get("invite", {}), *rooms.get("join", {}))
@@ -204,6 +207,8 @@ async def test_who_has_agreed_or_is_no_person_is_not_asked(house: House) -> None
     support = Person(house.alice.client, answer["user_id"], answer["access_token"])
     await support.room()
     await hs.accounts.sightings.flush()
+    assert hs.conduct.consent_notices is not None
+    await hs.conduct.consent_notices.run()
     for who in (house.alice, support):
         assert "invite" not in (await who.get("/sync")).get("rooms", {})
 

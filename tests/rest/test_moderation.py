@@ -8,8 +8,6 @@ from typing import NamedTuple
 import pytest
 import pytest_twisted
 
-from synapse.api.routes import ENDPOINTS
-from synapse.handlers.account_rules import LOGGING_OUT, NOT_WHILE_SUSPENDED
 from synapse.http.request import Requester
 from synapse.storage.database import Database
 from synapse.storage.pool import PoolSettings
@@ -54,11 +52,6 @@ async def crowd(database_settings: PoolSettings) -> AsyncIterator[Crowd]:
         yield Crowd(made, await administrator(made.main), alice, bob)
 
 
-def test_what_is_forbidden_are_endpoints() -> None:
-    names = {endpoint.name for endpoint in ENDPOINTS}
-    assert names >= NOT_WHILE_SUSPENDED | LOGGING_OUT
-
-
 @pytest_twisted.ensureDeferred
 async def test_suspended_users_say_nothing_more_in_any_process(crowd: Crowd) -> None:
     admin, alice, bob = crowd.admin, crowd.alice, crowd.bob
@@ -95,6 +88,34 @@ async def test_suspended_users_say_nothing_more_in_any_process(crowd: Crowd) -> 
     await alice.post("/logout")
     await crowd.made.caught_up()
     assert await worker.refused("GET", "/account/whoami") in ((401, "M_UNKNOWN_TOKEN"), (404, "M_UNRECOGNIZED"))
+
+
+@pytest_twisted.ensureDeferred
+async def test_suspended_users_keep_their_keys_and_their_account(crowd: Crowd) -> None:
+    """What servers should permit, as the specification lists it, besides what the test above does."""
+    alice = crowd.alice
+    device = (await alice.get("/account/whoami"))["device_id"]
+    await crowd.mark(alice, "suspended")
+    backup = {"algorithm": "m.megolm_backup.v1.curve25519-aes-sha2", "auth_data": {"public_key": "abcdefg"}}
+    version = (await alice.post("/room_keys/version", backup))["version"]
+    await alice.put(f"/room_keys/keys?version={version}", {"rooms": {}})
+    message = {"messages": {alice.id: {device: {"transaction_id": "x"}}}}
+    await alice.put("/sendToDevice/m.key.verification.request/1", message)
+    await alice.post("/keys/query", {"device_keys": {alice.id: []}})
+    code, asked = await alice.ask("POST", "/keys/device_signing/upload", {})
+    assert (code, asked.get("errcode")) != (403, "M_USER_SUSPENDED")
+    tokens = {"client_secret": "secret", "email": "alice@example.org", "send_attempt": 1}
+    for method, path, body in (
+        ("POST", "/keys/signatures/upload", {}),
+        ("POST", "/account/3pid/email/requestToken", tokens),
+        ("DELETE", f"/devices/{device}", {}),
+    ):
+        assert (await alice.ask(method, path, body))[1].get("errcode") != "M_USER_SUSPENDED", path
+    for path in ("delete", "unbind"):
+        body = {"medium": "email", "address": "alice@example.org"}
+        assert await alice.refused("POST", f"/account/3pid/{path}", body) == (403, "M_USER_SUSPENDED")
+    auth = {"type": "m.login.password", "user": "alice", "password": "a password"}
+    await alice.post("/account/deactivate", {"auth": auth})
 
 
 @pytest_twisted.ensureDeferred

@@ -40,6 +40,8 @@ CREATE TABLE users (
     valid_until_ts bigint                -- when the account expires; NULL: never
 );
 
+CREATE INDEX users_expiry ON users (valid_until_ts) WHERE valid_until_ts IS NOT NULL;
+
 CREATE TABLE account_renewals (          -- how the validity of an account can be renewed
     user_id text PRIMARY KEY,
     told_until_ts bigint NOT NULL,       -- the end of validity that the user was told of by mail

@@ -116,6 +116,8 @@ ALTER TABLE users ADD COLUMN consent_ts bigint;
 ALTER TABLE users ADD COLUMN consent_notice_sent text;
 ALTER TABLE users ADD COLUMN valid_until_ts bigint;
 
+CREATE INDEX users_expiry ON users (valid_until_ts) WHERE valid_until_ts IS NOT NULL;
+
 CREATE TABLE account_renewals (          -- how the validity of an account can be renewed
     user_id text PRIMARY KEY,
     told_until_ts bigint NOT NULL,       -- the end of validity that the user was told of by mail
