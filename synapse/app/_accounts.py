@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from synapse.handlers.registration import Registration
     from synapse.handlers.server_keys import ServerKeys
     from synapse.handlers.shared_secret import SharedSecret
-    from synapse.handlers.to_device import ToDevice
     from synapse.handlers.turn import Turn
     from synapse.handlers.ui_auth import UiAuth
     from synapse.handlers.user_directory import DirectoryFollower, UserDirectory
@@ -335,13 +334,6 @@ class Accounts:
         return KeyChanges(UserRoomStore(db), PastStateStore(db), SharedRoomStore(db))
 
     @cached_property
-    def to_device(self) -> ToDevice:
-        from synapse.handlers.to_device import ToDevice
-
-        stream = self._hs.stream_writer("to_device")
-        return ToDevice(self.to_device_store, stream, self._hs.main, self._clock, self._server_name)
-
-    @cached_property
     def frontend_proxy(self) -> FrontendProxy | None:
         """The way to the main process, in a worker that stands in front of it."""
         from synapse.handlers.frontend_proxy import FrontendProxy
@@ -463,7 +455,5 @@ class Accounts:
         return [flush, Repeating(self._clock, HOUR_SECONDS, "Forgetting what is old", self._forget_old)]
 
     async def _forget_old(self) -> None:
-        await self.to_device.forget_old_txns()
-        await self.keys.forget_claimed()
         await self.user_ip_store.forget(int(self._clock.seconds() * 1000) - self._config.sightings.user_ips_max_age)
         await self.contacts.validations.forget_old()

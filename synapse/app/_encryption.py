@@ -1,4 +1,5 @@
-"""The services of end-to-end encryption that are about users and not single devices: cross-signing, looking keys up.
+"""The services of end-to-end encryption that are about users and not single devices: cross-signing, looking keys up;
+and messages between devices.
 
 A part of the composition root (`hs.encryption`). What it stands on, it names in `Foundation`.
 """
@@ -6,22 +7,35 @@ A part of the composition root (`hs.encryption`). What it stands on, it names in
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from synapse.app._foundation import Base
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from synapse.app._accounts import Accounts
     from synapse.handlers.cross_signing import CrossSigning
     from synapse.handlers.key_query import KeyQuery
     from synapse.handlers.key_signatures import KeySignatures
     from synapse.handlers.positions import StreamWriter
+    from synapse.handlers.to_device import ToDevice
     from synapse.storage.cross_signing import CrossSigningStore
+    from synapse.util.repeating import Repeating
+
+HOUR_SECONDS: Final = 3600.0
 
 
 class Foundation(Base, Protocol):
     """What it stands on: the rest of the composition root."""
 
+    @property
+    def accounts(self) -> Accounts: ...
+
     def stream_writer(self, name: str) -> StreamWriter: ...
+
+    async def ignorers(self, user_ids: Collection[str], sender: str) -> Collection[str]:
+        """Those of the users who ignore the sender."""
 
 
 class Encryption:
@@ -57,3 +71,24 @@ class Encryption:
         from synapse.storage.published_keys import PublishedKeyStore
 
         return KeyQuery(PublishedKeyStore(self._hs.database), self._hs.config.server.server_name)
+
+    @cached_property
+    def to_device(self) -> ToDevice:
+        from synapse.handlers.to_device import ToDevice
+
+        hs = self._hs
+        stream, server_name = hs.stream_writer("to_device"), hs.config.server.server_name
+        return ToDevice(hs.accounts.to_device_store, stream, hs.main, hs.ignorers, self._clock, server_name)
+
+    @cached_property
+    def background(self) -> list[Repeating]:
+        """What the main process does once in a while, to be started with it."""
+        from synapse.util.repeating import Repeating
+
+        if not self._hs.is_main:
+            return []
+        return [Repeating(self._clock, HOUR_SECONDS, "Forgetting what devices did", self._forget_old)]
+
+    async def _forget_old(self) -> None:
+        await self.to_device.forget_old_txns()
+        await self._hs.accounts.keys.forget_claimed()

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from synapse.app._accounts import Accounts
     from synapse.app._conduct import Conduct
@@ -230,6 +230,7 @@ class Homeserver:
             *self.rooms.background,
             *self.finding.background,
             *self.extras.background,
+            *self.encryption.background,
         ]
 
     @property
@@ -270,6 +271,10 @@ class Homeserver:
         return Reading(self)
 
     # -- encryption ------------------------------------------------------------------------------------------------
+
+    async def ignorers(self, user_ids: Collection[str], sender: str) -> Collection[str]:
+        """Those of the users who ignore the sender."""
+        return await self.reading.memory.ignored.ignorers(user_ids, sender)
 
     @cached_property
     def encryption(self) -> Encryption:

@@ -1,13 +1,18 @@
 """Messages from device to device: taking them from the sender and putting them where the receivers' syncs find them.
 
 Each request is one position of the stream `to_device`. One that is made again under its transaction id does nothing.
+Who ignores the sender is sent nothing, then or later. A device that does not come for its messages keeps the latest
+10,000; so that each message is not paid for by counting those that wait, the main process looks at a device's queue
+after every hundred messages that it has added to it.
+
 Devices of other servers are reached over federation, which is not done here: messages to them are refused.
 
-Client-server API, "Send-to-Device messaging".
+Client-server API, "Send-to-Device messaging", "Ignoring Users".
 """
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -15,19 +20,30 @@ import orjson
 
 from synapse.api.errors import bad_json, forbidden, invalid_param, missing_param, too_large
 from synapse.api.identifiers import domain_of, parse_user_id
+from synapse.metrics import table
 from synapse.replication.calls import Call
-from synapse.storage.to_device import Message, Txn
+from synapse.storage.to_device import Device, Message, Txn
+from synapse.util.caches import LruCache
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Collection
+
     from synapse.handlers.positions import StreamWriter
     from synapse.replication.calls import MainProcess
     from synapse.storage.to_device import ToDeviceStore
     from synapse.util.clock import Clock
 
+logger = logging.getLogger(__name__)
+
 MAX_MESSAGES: Final = 10_000
 MAX_NAME_BYTES: Final = 255
 MAX_CONTENT_BYTES: Final = 65_536
 KEEP_TXNS_MS: Final = 24 * 3600 * 1000
+MAX_WAITING: Final = 10_000
+"""Messages that a device may have waiting, and up to `LOOK_AFTER` more."""
+
+LOOK_AFTER: Final = 100
+_DEVICES: Final = 50_000  # whose additions are counted; who falls out begins anew
 
 
 class Sending(msgspec.Struct, frozen=True):
@@ -41,23 +57,34 @@ SEND: Final = Call("to_device.send", Sending, type(None))
 
 
 class ToDevice:
-    """Sends messages to devices, from any process; the main process stores them."""
+    """Sends messages to devices, from any process; the main process stores them.
+
+    :param ignorers: those of some users who ignore a sender.
+    """
 
     def __init__(
-        self, store: ToDeviceStore, stream: StreamWriter, main: MainProcess, clock: Clock, server_name: str
+        self,
+        store: ToDeviceStore,
+        stream: StreamWriter,
+        main: MainProcess,
+        ignorers: Callable[[Collection[str], str], Awaitable[Collection[str]]],
+        clock: Clock,
+        server_name: str,
     ) -> None:
         self._store = store
         self._stream = stream
         self._main = main
+        self._ignorers = ignorers
         self._clock = clock
         self._server_name = server_name
+        self._added: LruCache[Device, int] = LruCache("to_device_added", _DEVICES)
         main.expose(SEND, self._store_and_tell)
 
     async def send(self, sender: Txn, event_type: str, body: dict[str, Any]) -> None:
         """Client-server API, `PUT /sendToDevice/{eventType}/{txnId}`. Raises 400, 403, 413."""
         for name, value in (("event type", event_type), ("transaction ID", sender.txn_id)):
-            if len(value.encode("utf-8", "replace")) > MAX_NAME_BYTES:
-                raise invalid_param(f"The {name} has at most {MAX_NAME_BYTES} bytes.")
+            if len(value.encode("utf-8", "replace")) > MAX_NAME_BYTES or "\x00" in value:
+                raise invalid_param(f"The {name} has at most {MAX_NAME_BYTES} bytes and no NUL character.")
         messages = checked_messages(sender.user_id, event_type, body)
         if any(domain_of(message.user_id) != self._server_name for message in messages):
             raise forbidden("Messages to devices of other servers cannot be sent.")
@@ -65,9 +92,26 @@ class ToDevice:
 
     async def _store_and_tell(self, sending: Sending) -> None:
         now = int(self._clock.seconds() * 1000)
-        await self._stream.append(
-            lambda position: self._store.add(sending.sender, sending.messages, position, now), sorted
+        sender = sending.sender.user_id
+        ignorers = await self._ignorers({message.user_id for message in sending.messages} - {sender}, sender)
+        messages = [message for message in sending.messages if message.user_id not in ignorers]
+        reached = await self._stream.append(
+            lambda position: self._store.add(sending.sender, messages, position, now),
+            lambda devices: sorted({device.user_id for device in devices}),
         )
+        await self._bound(reached)
+
+    async def _bound(self, reached: list[Device]) -> None:
+        due = []
+        for device in reached:
+            added = self._added.get(device, 0) + 1
+            if added == LOOK_AFTER:
+                due.append(device)
+                added = 0
+            self._added.set(device, added)
+        if due and (dropped := await self._store.trim(due, MAX_WAITING)):
+            table.TO_DEVICE_DROPPED.inc(dropped)
+            logger.warning("%d messages were dropped that devices have not come for, of %d devices", dropped, len(due))
 
     async def forget_old_txns(self) -> None:
         """Drops the transaction ids of long ago; the main process does it once in a while."""
@@ -95,7 +139,7 @@ def _message(sender: str, event_type: str, user_id: str, device_id: str, content
         raise bad_json("The content of a message to a device must be an object.")
     if "\x00" in device_id:
         raise invalid_param("A device ID cannot contain a NUL character.")
-    text = orjson.dumps({"type": event_type, "sender": sender, "content": content}).decode()
+    text = orjson.dumps({"type": event_type, "sender": sender, "content": content})
     if len(text) > MAX_CONTENT_BYTES:
         raise too_large(f"A message to a device may have {MAX_CONTENT_BYTES} bytes at most.")
-    return Message(user_id, device_id, text)
+    return Message(user_id, device_id, text.decode())

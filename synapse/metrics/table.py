@@ -90,6 +90,11 @@ EVENTS_RESOLUTIONS = Counter(
     "synapse_events_state_resolutions_total", "Times that branches of a room with different states met."
 )
 
+# -- messages between devices --------------------------------------------------------------------------------------
+TO_DEVICE_DROPPED = Counter(
+    "synapse_to_device_dropped_total", "Messages dropped that devices had not come for, to make room for later ones."
+)
+
 # -- replication ---------------------------------------------------------------------------------------------------
 REPLICATION_CONNECTIONS = Gauge("synapse_replication_connections", "Workers connected to this main process.")
 REPLICATION_CONNECTED = Gauge(

@@ -110,6 +110,9 @@ def _insert_device(txn: Transaction, session: NewSession) -> bool:
             INSERT INTO devices (user_id, device_id, display_name, created_ts)
             SELECT %(user)s, %(device)s, %(name)s, %(now)s WHERE NOT EXISTS (SELECT FROM key)
             ON CONFLICT (user_id, device_id) DO NOTHING RETURNING true
+        ), stray AS ( -- of a device of that name that was deleted just when somebody sent it something
+            DELETE FROM to_device_messages
+            WHERE user_id = %(user)s AND device_id = %(device)s AND EXISTS (SELECT FROM made)
         )
         SELECT EXISTS (SELECT FROM key), EXISTS (SELECT FROM made)
         """,

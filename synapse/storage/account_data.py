@@ -39,9 +39,9 @@ class AccountDataStore:
         """The content as JSON text; `room_id` "" for global data."""
         return await self._db.read("account_data.get", _get, user_id, room_id, data_type)
 
-    async def dated(self, user_id: str, data_types: Sequence[str]) -> dict[str, tuple[str, int]]:
-        """Global data of these types, each with the position at which it was set; what never was is missing."""
-        return await self._db.read("account_data.dated", _dated, user_id, data_types)
+    async def dated(self, user_ids: Sequence[str], data_types: Sequence[str]) -> dict[str, dict[str, tuple[str, int]]]:
+        """Users' global data of these types, with the position at which it was set; what never was is missing."""
+        return await self._db.read("account_data.dated", _dated, user_ids, data_types)
 
     async def of_user(self, user_id: str) -> list[AccountDatum]:
         """All that the user has, global and of rooms."""
@@ -80,12 +80,20 @@ def _get(txn: Transaction, user_id: str, room_id: str, data_type: str) -> str | 
     return None if row is None else row[0]
 
 
-def _dated(txn: Transaction, user_id: str, data_types: Sequence[str]) -> dict[str, tuple[str, int]]:
+def _dated(
+    txn: Transaction, user_ids: Sequence[str], data_types: Sequence[str]
+) -> dict[str, dict[str, tuple[str, int]]]:
     txn.execute(
-        "SELECT type, content, stream_id FROM account_data WHERE user_id = %s AND room_id = '' AND type = ANY(%s)",
-        (user_id, list(data_types)),
+        """
+        SELECT user_id, type, content, stream_id FROM account_data
+        WHERE user_id = ANY(%s) AND room_id = '' AND type = ANY(%s)
+        """,
+        (list(user_ids), list(data_types)),
     )
-    return {data_type: (content, stream_id) for data_type, content, stream_id in txn.rows()}
+    found: dict[str, dict[str, tuple[str, int]]] = {}
+    for user_id, data_type, content, stream_id in txn.rows():
+        found.setdefault(user_id, {})[data_type] = (content, stream_id)
+    return found
 
 
 def blocks_invites(content: str) -> bool:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from synapse.storage.database import Database, Transaction
 
 
@@ -28,18 +30,30 @@ class Txn(NamedTuple):
     txn_id: str
 
 
+class Device(NamedTuple):
+    """A device that messages wait for."""
+
+    user_id: str
+    device_id: str
+
+
 class ToDeviceStore:
     """Reads messages anywhere; writes them in the main process. Devices delete what they have wherever they sync."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    async def add(self, sender: Txn, messages: list[Message], stream_id: int, now: int) -> set[str]:
-        """Stores the messages for devices that exist, at one position, and returns whose devices they are.
+    async def add(self, sender: Txn, messages: list[Message], stream_id: int, now: int) -> list[Device]:
+        """Stores the messages for devices that exist, at one position, and returns the devices.
 
-        Nothing happens, and the answer is empty, if the transaction was seen before.
+        What is for one device goes before what is for all of its user's. Nothing happens, and the answer is empty, if
+        the transaction was seen before. Two statements, however many devices there are.
         """
         return await self._db.write("to_device.add", _add, sender, messages, stream_id, now)
+
+    async def trim(self, devices: Collection[Device], limit: int) -> int:
+        """Deletes the oldest messages of these devices so that each has `limit` at most. Returns how many."""
+        return await self._db.write("to_device.trim", _trim, list(devices), limit)
 
     async def waiting(self, user_id: str, device_id: str, after: int, until: int, limit: int) -> list[tuple[int, str]]:
         """At most `limit` messages at positions `after` < p ≤ `until`, oldest first, as (position, JSON text)."""
@@ -57,7 +71,7 @@ class ToDeviceStore:
         return await self._db.read("to_device.max_stream_id", _max_stream_id)
 
 
-def _add(txn: Transaction, sender: Txn, messages: list[Message], stream_id: int, now: int) -> set[str]:
+def _add(txn: Transaction, sender: Txn, messages: list[Message], stream_id: int, now: int) -> list[Device]:
     txn.execute(
         """
         INSERT INTO to_device_txns (user_id, device_id, txn_id, received_ts) VALUES (%s, %s, %s, %s)
@@ -66,18 +80,35 @@ def _add(txn: Transaction, sender: Txn, messages: list[Message], stream_id: int,
         (*sender, now),
     )
     if txn.one_or_none() is None or not messages:
-        return set()
+        return []
     txn.values(
         """
         INSERT INTO to_device_messages (stream_id, user_id, device_id, message)
-        SELECT v.stream_id, d.user_id, d.device_id, v.message
+        SELECT DISTINCT ON (d.user_id, d.device_id) v.stream_id, d.user_id, d.device_id, v.message
         FROM (VALUES %s) AS v (stream_id, user_id, device_id, message)
         JOIN devices d ON d.user_id = v.user_id AND (v.device_id = '*' OR d.device_id = v.device_id)
-        ON CONFLICT DO NOTHING RETURNING user_id
+        ORDER BY d.user_id, d.device_id, v.device_id = '*'
+        RETURNING user_id, device_id
         """,
         [(stream_id, *message) for message in messages],
     )
-    return {user_id for (user_id,) in txn.rows()}
+    return [Device(*row) for row in txn.rows()]
+
+
+def _trim(txn: Transaction, devices: list[Device], limit: int) -> int:
+    txn.execute(
+        """
+        DELETE FROM to_device_messages m USING (
+            SELECT d.user_id, d.device_id, (
+                SELECT stream_id FROM to_device_messages w WHERE w.user_id = d.user_id AND w.device_id = d.device_id
+                ORDER BY stream_id DESC OFFSET %s LIMIT 1
+            ) AS last FROM unnest(%s, %s) AS d (user_id, device_id)
+        ) AS cut
+        WHERE m.user_id = cut.user_id AND m.device_id = cut.device_id AND m.stream_id <= cut.last
+        """,
+        [limit, *(list(column) for column in zip(*devices, strict=True))],
+    )
+    return txn.affected
 
 
 def _waiting(
@@ -95,14 +126,10 @@ def _waiting(
 
 def _delete(txn: Transaction, user_id: str, device_id: str, until: int) -> int:
     txn.execute(
-        """
-        WITH gone AS (
-            DELETE FROM to_device_messages WHERE user_id = %s AND device_id = %s AND stream_id <= %s RETURNING 1
-        ) SELECT COUNT(*) FROM gone
-        """,
+        "DELETE FROM to_device_messages WHERE user_id = %s AND device_id = %s AND stream_id <= %s",
         (user_id, device_id, until),
     )
-    return int(txn.one()[0])
+    return txn.affected
 
 
 def _forget_txns(txn: Transaction, before: int) -> None:

@@ -4,6 +4,7 @@ m.invite_permission_config, from memory. Client-server API, "Ignoring Users", "I
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Final, NamedTuple
 
 from synapse.api.constants import AccountDataTypes
@@ -36,13 +37,24 @@ class IgnoredUsers:
     async def of(self, user_id: str) -> frozenset[str]:
         return (await self.dated(user_id)).users
 
+    async def ignorers(self, user_ids: Collection[str], sender: str) -> set[str]:
+        """Those of the users who ignore the sender; one statement, if not all lists are known."""
+        lists = await self.cache.fetch_many(user_ids, self._load_many)
+        return {user_id for user_id, ignored in lists.items() if sender in ignored.users}
+
     async def dated(self, user_id: str) -> Ignored:
         """The list with its position."""
         known = self.cache.get(user_id)
         return known if known is not None else await self.cache.fetch(user_id, self._load)
 
     async def _load(self, user_id: str) -> Ignored:
-        found = await self._store.dated(user_id, _TYPES)
+        return (await self._load_many([user_id]))[user_id]
+
+    async def _load_many(self, user_ids: list[str]) -> dict[str, Ignored]:
+        found = await self._store.dated(user_ids, _TYPES)
+        return {user_id: self._read(user_id, found.get(user_id, {})) for user_id in user_ids}
+
+    def _read(self, user_id: str, found: dict[str, tuple[str, int]]) -> Ignored:
         content, since = found.get(AccountDataTypes.IGNORED_USER_LIST, (None, 0))
         config, set_at = found.get(AccountDataTypes.INVITE_PERMISSION_CONFIG, (None, 0))
         users = NOBODY if content is None else ignored_users(content, user_id)

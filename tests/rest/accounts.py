@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,7 +23,8 @@ from synapse.replication.notifier import Notifier
 from synapse.rest.registry import ROWS
 from synapse.storage.database import Database
 from synapse.storage.user_ips import Seen
-from synapse.util.caches import Caches
+from synapse.sync.ignored import IgnoredUsers
+from synapse.util.caches import Cache, Caches
 from tests.rest.driver import Driver, Reply
 
 T = TypeVar("T")
@@ -139,6 +140,9 @@ class Server:
 
     async def user_registered(self, user_id: str) -> None:
         raise AssertionError("there are no rooms")
+
+    async def ignorers(self, user_ids: Collection[str], sender: str) -> Collection[str]:
+        return await IgnoredUsers(self.accounts.account_data_store, Cache("ignored", 10)).ignorers(user_ids, sender)
 
     async def user_deactivated(self, user_id: str) -> None:
         self.gone.append(user_id)

@@ -1,10 +1,9 @@
-"""Encryption keys and to-device messages through their endpoints."""
+"""Encryption keys of devices through their endpoints."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import orjson
 import pytest
 import pytest_twisted
 from twisted.internet.defer import Deferred, gatherResults
@@ -229,55 +228,3 @@ async def test_changes_are_asked_for_by_tokens(server: Server) -> None:
     assert error(await server.call("GET", "/keys/changes", user=token)) == (400, "M_MISSING_PARAM")
     for query in ({"from": "x"}, {"from": "s1", "to": "x"}, {"from": ""}):
         assert error(await server.call("GET", "/keys/changes", user=token, query=query)) == (400, "M_INVALID_PARAM")
-
-
-# -- to-device messages ------------------------------------------------------------------------------------------------
-
-
-async def waiting(server: Server, user: str, device: str) -> list[Any]:
-    messages = await server.accounts.to_device_store.waiting(user, device, 0, 100, 100)
-    return [orjson.loads(message) for _, message in messages]
-
-
-@pytest_twisted.ensureDeferred
-async def test_a_message_is_stored_once_for_each_device(server: Server) -> None:
-    alice, bob = await server.register("alice"), await server.register("bob", device="B1")
-    await server.login("bob", device_id="B2")
-    body = {"messages": {BOB: {"*": {"n": 1}}, ALICE: {"NONE": {}}}}
-    for _ in range(2):
-        assert (await server.call("PUT", "/sendToDevice/m.x/1", body, alice)).json == {}
-    expected = [{"type": "m.x", "sender": ALICE, "content": {"n": 1}}]
-    assert await waiting(server, BOB, "B1") == await waiting(server, BOB, "B2") == expected
-    assert await waiting(server, ALICE, "NONE") == []
-    assert server.streams["to_device"].told == [BOB]
-    await server.call("PUT", "/sendToDevice/m.x/1", {"messages": {BOB: {"B1": {}}}}, bob)
-    assert len(await waiting(server, BOB, "B1")) == 2, "another sender's transaction"
-
-
-@pytest.mark.parametrize(
-    ("body", "expected"),
-    [
-        ({}, (400, "M_MISSING_PARAM")),
-        ({"messages": 5}, (400, "M_BAD_JSON")),
-        ({"messages": {"bob": {}}}, (400, "M_INVALID_PARAM")),
-        ({"messages": {BOB: 5}}, (400, "M_BAD_JSON")),
-        ({"messages": {BOB: {"D": 5}}}, (400, "M_BAD_JSON")),
-        ({"messages": {BOB: {"D\x00": {}}}}, (400, "M_INVALID_PARAM")),
-        ({"messages": {BOB: {"D": {"x": "y" * 70_000}}}}, (413, "M_TOO_LARGE")),
-        ({"messages": {BOB: {str(n): {} for n in range(10_001)}}}, (413, "M_TOO_LARGE")),
-        ({"messages": {"@b:far": {"D": {}}}}, (403, "M_FORBIDDEN")),
-        ([], (400, "M_BAD_JSON")),
-    ],
-)
-@pytest_twisted.ensureDeferred
-async def test_messages_that_are_refused(server: Server, body: Any, expected: tuple[int, str]) -> None:
-    token = await server.register("alice")
-    assert error(await server.call("PUT", "/sendToDevice/m.x/1", body, token)) == expected
-
-
-@pytest_twisted.ensureDeferred
-async def test_names_of_messages_are_bounded(server: Server) -> None:
-    token = await server.register("alice")
-    for path in (f"/sendToDevice/{'x' * 256}/1", f"/sendToDevice/m.x/{'1' * 256}"):
-        assert error(await server.call("PUT", path, {"messages": {}}, token)) == (400, "M_INVALID_PARAM")
-    assert (await server.call("PUT", "/sendToDevice/m.x/1", {"messages": {}}, token)).json == {}

@@ -11,6 +11,7 @@ import pytest_twisted
 from twisted.internet.defer import CancelledError, Deferred
 
 from synapse.api.errors import MatrixError
+from synapse.storage.account_data import AccountDataStore, AccountDatum
 from synapse.storage.database import Database
 from synapse.storage.presence import PresenceState, PresenceStore
 from synapse.storage.receipts import Receipt, ReceiptStore
@@ -209,6 +210,23 @@ async def put_messages(h: Harness, count: int, device: str = "DEV") -> None:
         position = advance(h, "to_device", ALICE)
         sql = "INSERT INTO to_device_messages VALUES (%s, %s, %s, %s)"
         await h.world.sql(sql, position, ALICE, device, orjson.dumps({"type": "t", "content": number}).decode())
+
+
+@pytest_twisted.ensureDeferred
+async def test_messages_from_before_their_sender_was_ignored_are_not_told(h: Harness) -> None:
+    since = (await h.sync(ALICE))["next_batch"]
+    for number in range(120):
+        position = advance(h, "to_device", ALICE)
+        message = orjson.dumps({"type": "t", "sender": BOB if number < 110 else CAROL, "content": number}).decode()
+        await h.world.sql("INSERT INTO to_device_messages VALUES (%s, %s, 'DEV', %s)", position, ALICE, message)
+    ignoring = orjson.dumps({"ignored_users": {BOB: {}}}).decode()
+    position = advance(h, "account_data", ALICE)
+    await AccountDataStore(h.db).put(ALICE, AccountDatum("", "m.ignored_user_list", ignoring), position)
+    h.ignored_lists.clear()
+    answer = await h.sync(ALICE, since)
+    assert [message["content"] for message in answer["to_device"]["events"]] == list(range(110, 120))
+    assert "to_device" not in await h.sync(ALICE, answer["next_batch"])
+    assert await kept(h) == 0, "they are not kept either"
 
 
 async def kept(h: Harness) -> int:

@@ -33,7 +33,7 @@ def _admin_cross_signing(hs: Homeserver) -> object:
 def _to_device(hs: Homeserver) -> object:
     from synapse.rest.client.keys import ToDeviceEndpoints
 
-    return ToDeviceEndpoints(hs.accounts.to_device)
+    return ToDeviceEndpoints(hs.encryption.to_device)
 
 
 ROWS: tuple[Row, ...] = (

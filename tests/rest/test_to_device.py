@@ -1,0 +1,143 @@
+"""Messages from device to device, from the request to where syncs find them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+import pytest_twisted
+
+from synapse.handlers import to_device
+from synapse.metrics import table
+from synapse.storage.database import Transaction
+from tests.rest.accounts import Server, error
+
+ALICE, BOB = "@alice:test", "@bob:test"
+
+
+async def waiting(server: Server, user: str, device: str) -> list[Any]:
+    messages = await server.accounts.to_device_store.waiting(user, device, 0, 10_000, 100)
+    return [orjson.loads(message) for _, message in messages]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_message_is_stored_once_for_each_device(server: Server) -> None:
+    alice, bob = await server.register("alice"), await server.register("bob", device="B1")
+    await server.login("bob", device_id="B2")
+    body = {"messages": {BOB: {"*": {"n": 1}}, ALICE: {"NONE": {}}}}
+    for _ in range(2):
+        assert (await server.call("PUT", "/sendToDevice/m.x/1", body, alice)).json == {}
+    expected = [{"type": "m.x", "sender": ALICE, "content": {"n": 1}}]
+    assert await waiting(server, BOB, "B1") == await waiting(server, BOB, "B2") == expected
+    assert await waiting(server, ALICE, "NONE") == []
+    assert server.streams["to_device"].told == [BOB]
+    await server.call("PUT", "/sendToDevice/m.x/1", {"messages": {BOB: {"B1": {}}}}, bob)
+    assert len(await waiting(server, BOB, "B1")) == 2, "another sender's transaction"
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ({}, (400, "M_MISSING_PARAM")),
+        ({"messages": 5}, (400, "M_BAD_JSON")),
+        ({"messages": {"bob": {}}}, (400, "M_INVALID_PARAM")),
+        ({"messages": {BOB: 5}}, (400, "M_BAD_JSON")),
+        ({"messages": {BOB: {"D": 5}}}, (400, "M_BAD_JSON")),
+        ({"messages": {BOB: {"D\x00": {}}}}, (400, "M_INVALID_PARAM")),
+        ({"messages": {BOB: {"D": {"x": "y" * 70_000}}}}, (413, "M_TOO_LARGE")),
+        ({"messages": {BOB: {str(n): {} for n in range(10_001)}}}, (413, "M_TOO_LARGE")),
+        ({"messages": {"@b:far": {"D": {}}}}, (403, "M_FORBIDDEN")),
+        ([], (400, "M_BAD_JSON")),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_messages_that_are_refused(server: Server, body: Any, expected: tuple[int, str]) -> None:
+    token = await server.register("alice")
+    assert error(await server.call("PUT", "/sendToDevice/m.x/1", body, token)) == expected
+
+
+@pytest_twisted.ensureDeferred
+async def test_names_of_messages_are_bounded(server: Server) -> None:
+    token = await server.register("alice")
+    for path in (f"/sendToDevice/{'x' * 256}/1", f"/sendToDevice/m.x/{'1' * 256}"):
+        assert error(await server.call("PUT", path, {"messages": {}}, token)) == (400, "M_INVALID_PARAM")
+    assert (await server.call("PUT", "/sendToDevice/m.x/1", {"messages": {}}, token)).json == {}
+
+
+@pytest_twisted.ensureDeferred
+async def test_names_hold_no_nul_characters(server: Server) -> None:
+    token = await server.register("alice")
+    for path in ("/sendToDevice/m.x%00/1", "/sendToDevice/m.x/%00"):
+        assert error(await server.call("PUT", path, {"messages": {}}, token)) == (400, "M_INVALID_PARAM")
+
+
+@pytest_twisted.ensureDeferred
+async def test_who_ignores_the_sender_is_sent_nothing(server: Server) -> None:
+    alice, bob = await server.register("alice"), await server.register("bob", device="B")
+    ignoring = {"ignored_users": {ALICE: {}, BOB: {}}}
+    for user, name in ((bob, BOB), (alice, ALICE)):
+        assert (await server.call("PUT", f"/user/{name}/account_data/m.ignored_user_list", ignoring, user)).code == 200
+    body = {"messages": {BOB: {"*": {"n": 1}}, ALICE: {"DEVICE": {"n": 2}}}}
+    assert (await server.call("PUT", "/sendToDevice/m.x/1", body, alice)).json == {}
+    assert await waiting(server, BOB, "B") == []
+    assert [message["content"] for message in await waiting(server, ALICE, "DEVICE")] == [{"n": 2}], "oneself never is"
+    await server.call("PUT", f"/user/{BOB}/account_data/m.ignored_user_list", {"ignored_users": {}}, bob)
+    assert (await server.call("PUT", "/sendToDevice/m.x/1", body, alice)).json == {}
+    assert await waiting(server, BOB, "B") == [], "the transaction is over"
+    assert (await server.call("PUT", "/sendToDevice/m.x/2", body, alice)).json == {}
+    assert len(await waiting(server, BOB, "B")) == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_thousand_devices_cost_what_one_does(server: Server) -> None:
+    alice = await server.register("alice")
+
+    def make_devices(txn: Transaction) -> None:
+        txn.execute(
+            "INSERT INTO devices (user_id, device_id, created_ts)"
+            " SELECT '@u' || (n / 2) || ':test', 'D' || n, 1 FROM generate_series(1, 1000) n"
+        )
+
+    await server.database.write("test", make_devices)
+    costs = []
+    for txn_id, count in enumerate((1, 1000)):
+        messages: dict[str, Any] = {}
+        for number in range(1, count + 1):
+            messages.setdefault(f"@u{number // 2}:test", {})[f"D{number}"] = {"n": number}
+        with server.database.counted() as counts:
+            reply = await server.call("PUT", f"/sendToDevice/m.x/{txn_id}", {"messages": messages}, alice)
+        assert reply.json == {}
+        costs.append({name: n for name, n in (counts.written + counts.read).items() if name != "access_tokens.lookup"})
+    assert costs[0] == costs[1] == {"to_device.add": 2, "account_data.dated": 1}
+    assert len(await waiting(server, "@u250:test", "D500")) == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_device_that_does_not_come_keeps_the_latest_messages(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(to_device, "MAX_WAITING", 5)
+    monkeypatch.setattr(to_device, "LOOK_AFTER", 3)
+    alice = await server.register("alice")
+    await server.register("bob", device="B")
+    before = table.TO_DEVICE_DROPPED.child().value
+    for number in range(9):
+        body = {"messages": {BOB: {"B": {"n": number}}}}
+        await server.call("PUT", f"/sendToDevice/m.x/{number}", body, alice)
+        kept = [message["content"]["n"] for message in await waiting(server, BOB, "B")]
+        assert len(kept) <= 5 + 3
+    assert kept == [4, 5, 6, 7, 8]
+    assert table.TO_DEVICE_DROPPED.child().value == before + 4
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_device_has_nothing_of_an_earlier_one_of_its_name(server: Server) -> None:
+    alice = await server.register("alice")
+    stray = "INSERT INTO to_device_messages VALUES (1, '@alice:test', 'NEW', '{}')"  # sent as the device was deleted
+    await server.database.write("test", lambda txn: txn.execute(stray))
+    assert (await server.login("alice", device_id="NEW")).code == 200
+    assert await waiting(server, ALICE, "NEW") == []
+    await server.call("PUT", "/sendToDevice/m.x/1", {"messages": {ALICE: {"NEW": {}}}}, alice)
+    assert (await server.login("alice", device_id="NEW")).code == 200
+    assert len(await waiting(server, ALICE, "NEW")) == 1, "it is the same device"
