@@ -107,7 +107,8 @@ class SignOnServices:
             self._details,
             self.proof,
             self.login_tokens,
-            trusted=self._config.sso.client_whitelist,
+            # Our own page for logging in gives the token to nobody but the client that has opened it.
+            trusted=(*self._config.sso.client_whitelist, f"{self._config.client_baseurl}/_matrix/static/client/login/"),
             update_profiles=self._config.sso.update_profile_information,
         )
 

@@ -38,6 +38,7 @@ MOUNTED = (
         "register",
         "registration_token_validity",
         "ui_fallback",
+        "login_page",
         "admin_registration_tokens",
         "login",
         "devices",

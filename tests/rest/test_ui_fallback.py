@@ -225,3 +225,12 @@ async def test_nobody_is_confirmed_who_is_not_logged_in(server: Server) -> None:
     await browser.open()
     assert "nobody is logged in" in browser.page
     assert (await browser.send(password="x")).code == 400
+
+
+@pytest.mark.parametrize("end", ["", "/"])
+@pytest_twisted.ensureDeferred
+async def test_the_page_for_logging_in(server: Server, end: str) -> None:
+    reply = await server.call("GET", f"/_matrix/static/client/login{end}", query={"device_id": "<script>"})
+    assert (reply.code, reply.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert b"Log in to test" in reply.body
+    assert reply.body.count(b"<script") == 1

@@ -58,6 +58,7 @@ ENDPOINTS = (
         auth=Auth.OPTIONAL,
         ratelimit="rc_login.address",
     ),
+    Endpoint("login_page", "/_matrix/static/client/login[/]", ("GET",), auth=Auth.NONE),
     Endpoint("ui_fallback", f"{_C}/auth/{{stage}}/fallback/web", ("GET",), CLIENT, auth=Auth.NONE),
     Endpoint(
         "ui_fallback_submitted",

@@ -36,6 +36,12 @@ def _fallback_pages(hs: Homeserver) -> object:
     return FallbackPages(hs.accounts.proving.fallbacks, hs.accounts.templates)
 
 
+def _login_page(hs: Homeserver) -> object:
+    from synapse.rest.client.login_page import LoginPage
+
+    return LoginPage(hs.accounts.templates, hs.config.server.server_name)
+
+
 def _admin_registration_tokens(hs: Homeserver) -> object:
     from synapse.rest.admin.registration_tokens import AdminRegistrationTokens
 
@@ -153,6 +159,7 @@ ROWS: tuple[Row, ...] = (
     Row(("register", "register_available"), _register),
     Row(("registration_token_validity",), _registration_token_validity),
     Row(("ui_fallback", "ui_fallback_submitted"), _fallback_pages),
+    Row(("login_page",), _login_page),
     Row(
         (
             *("admin_registration_tokens", "admin_registration_token_new", "admin_registration_token_get"),
