@@ -1,4 +1,4 @@
-"""Striking secrets out of what is logged: access tokens in URLs and headers, and passwords in query strings.
+"""Striking secrets out of what is logged: tokens in URLs and headers, and passwords in query strings.
 
 Our own lines are written so that they hold none; this is for the lines of libraries, tracebacks, and mistakes.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import re
 
-_QUERY = re.compile(r"((?:access_token|refresh_token|password|secret|mac|login_token|loginToken)=)[^&\s\"'<>]+")
+_QUERY = re.compile(r"((?:access_token|refresh_token|password|secret|mac|login_token|loginToken|\btoken)=)[^&\s\"'<>]+")
 _HEADER = re.compile(r"(Bearer\s+)[^\s\"',)]+", re.IGNORECASE)
 _TOKEN = re.compile(r"\bsy[tr]_[A-Za-z0-9_-]{8,}")
 # What a line must hold one of to be worth the search.
@@ -18,7 +18,7 @@ REDACTED = "<redacted>"
 
 
 def redact(text: str) -> str:
-    """The text without access tokens and passwords."""
+    """The text without tokens and passwords."""
     if not any(hint in text for hint in _HINTS):
         return text
     text = _QUERY.sub(rf"\1{REDACTED}", text)

@@ -106,6 +106,8 @@ def test_handlers_strike_out_secrets_whatever_the_configuration_says(tmp_path: P
         ("token syt_YWxpY2U_abcdefghijklmnopqrst_0a1b2c was revoked", "abcdefghijklmnopqrst"),
         ("/login/sso?loginToken=xyzzyx", "xyzzyx"),
         ("/register?password=xyzzyx", "xyzzyx"),
+        ("/registration/email/submit_token?token=xyzzyx&sid=1", "xyzzyx"),
+        ("/registration/email/submit_token?sid=1&client_secret=xyzzyx", "xyzzyx"),
     ],
 )
 def test_secrets_are_redacted(text: str, secret: str) -> None:

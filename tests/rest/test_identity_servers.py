@@ -231,6 +231,24 @@ async def test_a_number_is_proved_by_a_text_message(database: Database, tmp_path
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_password_is_reset_by_a_text_message(database: Database, tmp_path: Path) -> None:
+    async with world(database, tmp_path, sms={"url": "https://THERE/send", "secret": "shared"}) as it:
+        token = await it.server.register("alice")
+        it.instead["/send"] = Told(202)
+        body = {"client_secret": SECRET, "country": "GB", "phone_number": "07700900001", "send_attempt": 1}
+        path = "/account/password/msisdn/requestToken"
+        assert error(await it.server.call("POST", path, body)) == (400, "M_THREEPID_NOT_FOUND")
+        await it.server.accounts.contacts.store.add(ALICE, "msisdn", "447700900001", 1, 1)
+        reply = await it.server.call("POST", path, body)
+        assert (await submit(it, reply, it.there.asked[-1].json["text"][:6])).code == 200
+        creds = {"sid": reply.json["sid"], "client_secret": SECRET}
+        reset = {"new_password": "better", "auth": {"type": "m.login.msisdn", "threepid_creds": creds}}
+        assert (await it.server.call("POST", "/account/password", {**reset, "logout_devices": False})).json == {}
+        assert await it.server.is_logged_in(token)
+        assert (await it.server.login("alice", "better")).code == 200
+
+
+@pytest_twisted.ensureDeferred
 async def test_text_messages_that_are_not_sent(database: Database, tmp_path: Path) -> None:
     async with world(database, tmp_path, sms={"url": "https://THERE/send", "secret": "shared"}) as it:
         for told, expected in [

@@ -190,6 +190,33 @@ async def test_a_new_password_asks_for_a_click(database: Database, box: Mailbox)
 
 
 @pytest_twisted.ensureDeferred
+async def test_who_has_forgotten_the_password_sets_another(database: Database, box: Mailbox) -> None:
+    server = mail_server(database, box)
+    token = await server.register("alice")
+    await add(server, token, await prove(server, box), auth=auth())
+    first = await server.call("POST", "/account/password", {"new_password": "better"})
+    assert (first.code, first.json["flows"]) == (401, [{"stages": ["m.login.email.identity"]}])
+    sid = (await request(server, RESET)).json["sid"]
+    creds = {"sid": sid, "client_secret": SECRET}
+    proof = {"type": "m.login.email.identity", "threepid_creds": creds, "session": first.json["session"]}
+    body = {"new_password": "better", "auth": proof}
+    early = await server.call("POST", "/account/password", body)
+    assert (early.code, early.errcode) == (401, "M_UNAUTHORIZED")
+    query = {name: values[0] for name, values in parse_qs(urlsplit(link_of(box.next())).query).items()}
+    await server.call("POST", SUBMIT, urlencode(query).encode(), headers=FORM)
+    assert (await server.call("POST", "/account/password", body)).json == {}
+    assert not await server.is_logged_in(token)
+    assert (await server.login("alice", "better")).code == 200
+    once = {"new_password": "best", "auth": {"type": "m.login.email.identity", "threepid_creds": creds}}
+    again = await server.call("POST", "/account/password", once)
+    assert (again.code, again.errcode) == (401, "M_UNAUTHORIZED")
+    sid = await prove(server, box, email="other@example.org")
+    added = {"type": "m.login.email.identity", "threepid_creds": {"sid": sid, "client_secret": SECRET}}
+    other = await server.call("POST", "/account/password", {"new_password": "best", "auth": added})
+    assert (other.code, other.errcode) == (401, "M_UNAUTHORIZED"), "what was proved for another purpose"
+
+
+@pytest_twisted.ensureDeferred
 async def test_who_has_which_address_is_told(database: Database, box: Mailbox) -> None:
     server = mail_server(database, box)
     token = await server.register("alice")
