@@ -29,13 +29,13 @@ SUBJECTS = frozenset(
         *("read_markers", "tags", "account-data", "presence", "old_sync", "peeking_events", "room_initial_sync"),
         *("sync", "filter", "capabilities", "versions", "users", "profile"),
         *("account_deactivation", "device_management", "login", "login_token", "logout"),
-        *("keys", "cross_signing", "refresh", "registration_tokens"),
+        *("sso_login_redirect", "keys", "cross_signing", "refresh", "registration_tokens"),
         *("to_device", "voip", "whoami", "admin", "password_management", "administrative_contact"),
         *("key_backup", "openid", "wellknown", "support"),
     )
 )
 # Those of which some operations are still to come.
-PENDING = frozenset((*("oauth_server_metadata", "registration", "sso_login_redirect"),))
+PENDING = frozenset((*("oauth_server_metadata", "registration"),))
 
 EXAMPLES = (*ROOMS, *ACCOUNTS, *CONTACTS, *extras.EXAMPLES)
 

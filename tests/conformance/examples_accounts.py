@@ -43,6 +43,10 @@ SESSIONS = (
     ),
     Example("generateLoginToken", body={"auth": auth("alice")}),
     Example("refresh", body={"refresh_token": "{refresh_token}"}),
+    Example("redirectToSSO", query={"redirectUrl": "https://client.test/?a=b", "action": "login"}, code=302),
+    Example(
+        "redirectToIdP", {"idpId": "cas"}, {"redirectUrl": "https://client.test/?a=b", "action": "login"}, code=302
+    ),
     Example("logout", user="{leaver}"),
     Example("logout_all", user="{leaver}"),
     Example("getTokenOwner"),
@@ -73,7 +77,7 @@ ACCOUNT = (
         "changePassword",
         body={"auth": auth("{leaver}"), "new_password": "another password", "logout_devices": True},
         user="{leaver}",
-        anonymously=401,
+        anonymously=400,
     ),
     Example("getAccount3PIDs"),
     Example("getTurnServer"),

@@ -18,6 +18,7 @@ OPTIONS: dict[str, Any] = {
     "turn_uris": ["turn:turn.test"],
     "turn_shared_secret": "a secret",
     "login_via_existing_session": {"enabled": True},
+    "cas_config": {"enabled": True, "server_url": "https://cas.test/"},
     "email": {"notif_from": "Matrix <noreply@example.org>"},
     "sms": {"url": SMS_URL, "secret": "a secret"},
 }
@@ -73,7 +74,7 @@ async def _proved_sid(town: Town) -> str:
         sent.append(token)
 
     validations = town.hs.accounts.contacts.validations
-    address = await town.filled("{new_user}@example.org")
+    address = await town.filled("{new_user}.proved@example.org")
     session = await validations.begin("add_threepid", "email", address, CLIENT_SECRET)
     await validations.send(session, 1, deliver)
     await validations.submit(session.session_id, CLIENT_SECRET, sent[0])

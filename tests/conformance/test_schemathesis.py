@@ -72,7 +72,8 @@ async def _place(town: Town, operation: Operation) -> tuple[str, dict[str, str]]
     """Who asks, and parameters of the path that lead somewhere."""
     example = _BY_OPERATION.get(operation.id)
     if example is not None:
-        return example.user, (await town.asked(example)).path
+        asked = await town.asked(example)
+        return asked.user, asked.path
     # What is not about rooms may end the session of whoever asks.
     user = await town.newcomer()
     known = {"userId": f"@{user}:test", "roomId": await town.supply("room")}

@@ -66,6 +66,8 @@ def _problem(errors: frozenset[str] | None, answer: Answer) -> str | None:
         return None
     if answer.code < 400:
         return f"answered {answer.code}, and not with one of {sorted(errors)}"
+    if answer.content_type is not None and answer.content_type.startswith("text/html"):
+        return None  # a page, which tells people
     refusal = orjson.loads(answer.body)
     if answer.code == 401 and "flows" in refusal:
         return None  # who asks is to prove who they are first

@@ -48,6 +48,7 @@ class SsoRedirect:
 
     async def _redirect(self, request: Request, idp_id: str) -> Answer:
         url = check_redirect_url(request.required_arg("redirectUrl"))
+        request.choice_arg("action", ("login", "register"), "login")  # the providers know nothing of it
         providers = self._sign_on.providers
         if not providers:
             raise SsoRefused("This server has no single sign-on.", title="No single sign-on", code=404)
