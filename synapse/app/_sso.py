@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from synapse.handlers.sso.cas import CasProvider
     from synapse.handlers.sso.details import Details
     from synapse.handlers.sso.proof import Proof, SsoStage
+    from synapse.handlers.sso.saml import SamlProvider
     from synapse.handlers.sso.sessions import SsoSessions
     from synapse.handlers.sso.sign_on import SignOn
     from synapse.handlers.sso.types import IdentityProvider
@@ -86,7 +87,7 @@ class SignOnServices:
     @cached_property
     def providers(self) -> tuple[IdentityProvider, ...]:
         """Every identity provider, in the order in which people are shown them."""
-        return tuple(provider for provider in (self.cas,) if provider is not None)
+        return tuple(provider for provider in (self.cas, self.saml) if provider is not None)
 
     @cached_property
     def cas(self) -> CasProvider | None:
@@ -95,6 +96,26 @@ class SignOnServices:
         from synapse.handlers.sso.cas import CasProvider
 
         return CasProvider(self._config.cas_config, self.provider_client, self._config.client_baseurl)
+
+    @cached_property
+    def saml(self) -> SamlProvider | None:
+        options, base_url = self._config.saml2_config, self._config.client_baseurl
+        if not options.is_on:
+            return None
+        from synapse.app._accounts import in_thread
+        from synapse.handlers.sso.saml import SamlProvider
+        from synapse.handlers.sso.saml_service import SamlService
+        from synapse.storage.saml_assertions import SamlAssertionStore
+
+        settings = options.pysaml2_settings(base_url)
+        return SamlProvider(
+            options,
+            SamlService(settings, options.idp_entityid),
+            SamlAssertionStore(self._hs.database),
+            self._clock,
+            in_thread,
+            allow_unsolicited=settings["service"]["sp"].get("allow_unsolicited") is True,
+        )
 
     @cached_property
     def sign_on(self) -> SignOn:

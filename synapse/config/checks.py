@@ -20,6 +20,7 @@ from synapse.config.jwt import check_jwt
 from synapse.config.listeners import Listener, bracketed, is_loopback
 from synapse.config.options import nearest
 from synapse.config.proving import check_signing_up
+from synapse.config.saml import check_saml
 from synapse.config.sso import check_sso
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ def check(config: Config, place: Place) -> Iterator[str]:
     _outgoing(config, place)
     yield from _discovery(config, place)
     yield from check_jwt(config, place)
+    yield from check_saml(config, place)
     yield from check_contacts(config, place)
     check_sso(config, place)
     yield from _duties(config, place)

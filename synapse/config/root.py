@@ -25,6 +25,7 @@ from synapse.config import (
     limits,
     profiles,
     proving,
+    saml,
     sections,
     sessions,
     sso,
@@ -58,6 +59,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     sms: contacts.SmsConfig
     threepids: contacts.ThreepidsConfig
     jwt_config: jwt.JwtConfig
+    saml2_config: saml.SamlConfig
     login_via_existing_session: sso.ExistingSessionConfig
     cas_config: sso.CasConfig
     sso: sso.SsoConfig
@@ -154,6 +156,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 # Sections whose options stand in a block of the section's own name; the others' stand at the top level.
 NESTED: Final = (
     "jwt_config",
+    "saml2_config",
     "database",
     "caches",
     "user_directory",

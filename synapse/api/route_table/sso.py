@@ -1,6 +1,6 @@
 """Logging in by tokens and by identity providers: what clients ask, and what browsers go through."""
 
-from synapse.api.route_table.types import CLIENT, Auth, Endpoint
+from synapse.api.route_table.types import CLIENT, MIB, Auth, Endpoint
 
 _GET = ("GET",)
 _POST = ("POST",)
@@ -32,4 +32,14 @@ ENDPOINTS = (
     _page("sso_account_details", "pick_username/account_details"),
     _page("sso_account_details_chosen", "pick_username/account_details", _POST, _BEGUN),
     _page("sso_check_username", "pick_username/check", ratelimit="rc_registration"),
+    # Providers have the browser post what may be encrypted twice over.
+    Endpoint(
+        "saml2_authn_response",
+        f"{_PAGES}/saml2/authn_response",
+        _POST,
+        auth=Auth.NONE,
+        ratelimit=_BEGUN,
+        max_body=2 * MIB,
+    ),
+    _page("saml2_metadata", "saml2/metadata.xml"),
 )

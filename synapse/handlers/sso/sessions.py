@@ -68,11 +68,14 @@ class SsoSessions:
         self._store = store
         self._clock = clock
 
-    async def put(self, content: Content, browser: str, session_id: str | None = None) -> str:
+    async def put(
+        self, content: Content, browser: str, session_id: str | None = None, lifetime_ms: int | None = None
+    ) -> str:
         """Stores a session and returns its id: a new one, unless one is given."""
         session_id = new_secret() if session_id is None else session_id
         now = self._now()
-        await self._store.put(_hash(session_id), _hash(browser), _encode(content).decode(), now + LIFETIME_MS, now)
+        end = now + (LIFETIME_MS if lifetime_ms is None else lifetime_ms)
+        await self._store.put(_hash(session_id), _hash(browser), _encode(content).decode(), end, now)
         return session_id
 
     async def look(self, kind: type[C], session_id: str | None, browser: str | None) -> C:

@@ -105,7 +105,8 @@ class SignOn:
         provider = self.provider(provider_id)
         state = new_secret()
         departure = await provider.begin(state, purpose)
-        await self._sessions.put(Away(provider_id, purpose, departure.remembered), browser, departure.state or state)
+        away = Away(provider_id, purpose, departure.remembered)
+        await self._sessions.put(away, browser, departure.state or state, departure.lifetime_ms)
         return departure.location
 
     async def arrive(self, identity: RemoteIdentity, purpose: Purpose, browser: str, *, asked: bool = True) -> Step:

@@ -35,6 +35,7 @@ class RemoteIdentity(msgspec.Struct, frozen=True, kw_only=True):
     subject: str
     localpart: str | None = None  # what the user's name is to be; None: the user chooses one
     confirm_localpart: bool = False  # whether the user may change it
+    grandfathered_localpart: str | None = None  # of the account that is theirs, if there is one of that name
     display_name: str | None = None
     emails: tuple[str, ...] = ()
     picture: str | None = None  # its URL
@@ -44,12 +45,14 @@ class RemoteIdentity(msgspec.Struct, frozen=True, kw_only=True):
 class Departure(NamedTuple):
     """Where a browser is sent, and what has to be known when it comes back (JSON).
 
-    `state` is by what the session is known instead, for a provider that has no way of handing ours back.
+    `state` is by what the session is known instead, for a provider that has no way of handing ours back. `lifetime_ms`:
+    for how long the browser may be away, where that is the provider's to say.
     """
 
     location: str
     remembered: dict[str, Any]
     state: str | None = None
+    lifetime_ms: int | None = None
 
 
 class IdentityProvider(Protocol):

@@ -64,9 +64,10 @@ class SsoUsers:
 
     async def _existing(self, identity: RemoteIdentity, provider: IdentityProvider) -> str | None:
         """The account that has the identity's localpart, which becomes that identity's for good."""
-        if not provider.allow_existing_users or not identity.localpart:
+        localpart = identity.localpart if provider.allow_existing_users else identity.grandfathered_localpart
+        if not localpart:
             return None
-        user_id = f"@{identity.localpart}:{self._server_name}"
+        user_id = f"@{localpart}:{self._server_name}"
         user = await self._users.get(user_id) if "\x00" not in user_id else None
         if user is None or user.is_guest or user.app_service_id is not None:
             return None

@@ -44,6 +44,13 @@ def _cas_ticket(hs: Homeserver) -> object:
     return CasTicket(sso.cas, sso.sign_on, sso.sessions, sso.proof, _browsers(hs), _pages(hs))
 
 
+def _saml(hs: Homeserver) -> object:
+    from synapse.rest.client.sso.saml import SamlEndpoints
+
+    sso = hs.sso
+    return SamlEndpoints(sso.saml, sso.sign_on, sso.sessions, _browsers(hs), _pages(hs))
+
+
 def _browsers(hs: Homeserver) -> Browsers:
     from synapse.rest.client.sso.browser import Browsers
 
@@ -63,4 +70,5 @@ ROWS: tuple[Row, ...] = (
     Row(("sso_account_details", "sso_account_details_chosen", "sso_check_username"), _sso_joining),
     Row(("sso_fallback", "sso_fallback_confirmed"), _sso_proof),
     Row(("login_cas_ticket",), _cas_ticket),
+    Row(("saml2_authn_response", "saml2_metadata"), _saml),
 )

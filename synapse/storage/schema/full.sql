@@ -351,6 +351,14 @@ CREATE TABLE to_device_txns (
     PRIMARY KEY (user_id, device_id, txn_id)
 );
 
+---------------------------------------------------------------- SAML
+
+CREATE TABLE saml_assertions (           -- those that have been used
+    assertion_hash bytea PRIMARY KEY,    -- SHA-256 of the id
+    expires_ts bigint NOT NULL
+);
+CREATE INDEX saml_assertions_expiry ON saml_assertions (expires_ts);
+
 ---------------------------------------------------------------- dehydrated devices
 
 CREATE TABLE dehydrated_devices (        -- what devices that nobody is logged in with are made of

@@ -1,6 +1,14 @@
 -- What accounts, devices and keys need: one section a subject. full.sql has the same tables.
 -- Everything here only adds, so that processes of version 1 may run on it (COMPAT_VERSION stays 1, and a test holds it).
 
+---------------------------------------------------------------- SAML
+
+CREATE TABLE saml_assertions (
+    assertion_hash bytea PRIMARY KEY,
+    expires_ts bigint NOT NULL
+);
+CREATE INDEX saml_assertions_expiry ON saml_assertions (expires_ts);
+
 ---------------------------------------------------------------- dehydrated devices
 
 CREATE TABLE dehydrated_devices (
