@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from synapse.handlers.user_admin import UserAdmin
     from synapse.handlers.user_admin_changes import AccountChanges
     from synapse.http.ratelimit import RateLimits
+    from synapse.storage.external_ids import ExternalIdStore
     from synapse.storage.refresh_tokens import RefreshTokenStore
     from synapse.storage.user_admin import UserAdminStore
 
@@ -154,6 +155,12 @@ class Sessions:
         return UserAdminStore(self._hs.database)
 
     @cached_property
+    def _external_ids(self) -> ExternalIdStore:
+        from synapse.storage.external_ids import ExternalIdStore
+
+        return ExternalIdStore(self._hs.database)
+
+    @cached_property
     def user_admin(self) -> UserAdmin:
         from synapse.handlers.user_admin import UserAdmin
 
@@ -162,6 +169,7 @@ class Sessions:
             self.user_admin_store,
             accounts.users,
             accounts.contacts.store,
+            self._external_ids,
             accounts.passwords,
             accounts.devices,
             self.new_sessions,
@@ -179,6 +187,7 @@ class Sessions:
             self.user_admin,
             self.user_admin_store,
             accounts.contacts.store,
+            self._external_ids,
             accounts.registration,
             accounts.profiles,
             accounts.deactivation,

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from synapse.handlers.new_sessions import LoggedIn, NewSessions
     from synapse.handlers.passwords import Passwords
     from synapse.http.request import Requester
+    from synapse.storage.external_ids import ExternalIdStore
     from synapse.storage.threepids import ThreepidStore
     from synapse.storage.user_admin import Described, Selection, UserAdminStore
     from synapse.storage.users import UserStore
@@ -31,6 +32,7 @@ class UserAdmin:
         store: UserAdminStore,
         users: UserStore,
         threepids: ThreepidStore,
+        external_ids: ExternalIdStore,
         passwords: Passwords,
         devices: Devices,
         sessions: NewSessions,
@@ -41,6 +43,7 @@ class UserAdmin:
         self._store = store
         self._users = users
         self._threepids = threepids
+        self._external_ids = external_ids
         self._passwords = passwords
         self._devices = devices
         self._sessions = sessions
@@ -70,7 +73,8 @@ class UserAdmin:
             }
             for one in await self._threepids.of_user(user_id)
         ]
-        return _alone(described) | {"threepids": addresses}
+        identities = [one._asdict() for one in await self._external_ids.of_user(user_id)]
+        return _alone(described) | {"threepids": addresses, "external_ids": identities}
 
     async def existing(self, user_id: str) -> Described:
         """The account, which may be deactivated. Raises 400 M_INVALID_PARAM, 404 M_NOT_FOUND."""

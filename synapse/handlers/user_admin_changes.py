@@ -17,6 +17,7 @@ from synapse.api.threepids import canonical
 from synapse.handlers.passwords import check_acceptable
 from synapse.handlers.profile import checked_value
 from synapse.handlers.registration import USER_TYPES
+from synapse.storage.external_ids import ExternalId
 from synapse.sync.erased import CACHE as ERASED_USERS
 
 if TYPE_CHECKING:
@@ -28,11 +29,14 @@ if TYPE_CHECKING:
     from synapse.handlers.registration import Registration
     from synapse.handlers.user_admin import UserAdmin
     from synapse.http.request import Requester
+    from synapse.storage.external_ids import ExternalIdStore
     from synapse.storage.threepids import ThreepidStore
     from synapse.storage.user_admin import Described, UserAdminStore
     from synapse.util.clock import Clock
 
 MAX_ADDRESSES: Final = 100
+MAX_IDENTITIES: Final = 100
+MAX_IDENTITY: Final = 1000  # characters of each part
 
 
 class Address(msgspec.Struct, frozen=True):
@@ -40,6 +44,13 @@ class Address(msgspec.Struct, frozen=True):
 
     medium: str
     address: str
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """As whom an identity provider knows the user."""
+
+    auth_provider: str
+    external_id: str
 
 
 class AccountChange(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,6 +61,7 @@ class AccountChange(msgspec.Struct, frozen=True, kw_only=True):
     displayname: str | UnsetType | None = UNSET
     avatar_url: str | UnsetType | None = UNSET
     threepids: list[Address] | None = None
+    external_ids: list[Identity] | None = None
     admin: bool | None = None
     deactivated: bool | None = None
     locked: bool | None = None
@@ -67,6 +79,7 @@ class AccountChanges:
         admin: UserAdmin,
         store: UserAdminStore,
         threepids: ThreepidStore,
+        external_ids: ExternalIdStore,
         registration: Registration,
         profiles: Profiles,
         deactivation: Deactivation,
@@ -77,6 +90,7 @@ class AccountChanges:
         self._admin = admin
         self._store = store
         self._threepids = threepids
+        self._external_ids = external_ids
         self._registration = registration
         self._profiles = profiles
         self._deactivation = deactivation
@@ -88,7 +102,7 @@ class AccountChanges:
         """Makes or changes an account; whether it is new. Raises 400, 403."""
         described = await self._admin.described(user_id)
         self._check(admin, user_id, described, change)
-        addresses = await self._addresses(user_id, change)
+        addresses, identities = await self._addresses(user_id, change), await self._identities(user_id, change)
         password_hash = None if change.password is None else await self._admin.password_hash(change.password)
         if described is None:
             await self._make(admin, user_id, password_hash, change)
@@ -98,6 +112,8 @@ class AccountChanges:
             await self._set_profile(user_id, change)
             if addresses is not None:
                 await self._set_addresses(user_id, addresses)
+            if identities is not None:
+                await self._set_identities(user_id, identities)
         return described is None
 
     def _check(self, admin: Requester, user_id: str, described: Described | None, change: AccountChange) -> None:
@@ -128,6 +144,20 @@ class AccountChanges:
         for medium, address in wanted:
             if await self._threepids.owner(medium, address) not in (None, user_id):
                 raise MatrixError(400, Codes.THREEPID_IN_USE, f"Another account has the address {address}.")
+        return wanted
+
+    async def _identities(self, user_id: str, change: AccountChange) -> set[ExternalId] | None:
+        """The identities that the account is to have. Raises 400 where one is somebody else's."""
+        if change.external_ids is None:
+            return None
+        if len(change.external_ids) > MAX_IDENTITIES:
+            raise invalid_param(f"An account has at most {MAX_IDENTITIES} external identities.")
+        wanted = {ExternalId(one.auth_provider, one.external_id) for one in change.external_ids}
+        for identity in wanted:
+            if not all(0 < len(part) <= MAX_IDENTITY for part in identity):
+                raise invalid_param(f"'auth_provider' and 'external_id' have 1 to {MAX_IDENTITY} characters.")
+            if await self._external_ids.owner(identity) not in (None, user_id):
+                raise MatrixError(400, Codes.UNKNOWN, "Another account has one of the external identities.")
         return wanted
 
     async def _make(self, admin: Requester, user_id: str, password_hash: str | None, change: AccountChange) -> None:
@@ -169,3 +199,10 @@ class AccountChanges:
             await self._threepids.remove(user_id, medium, address)
         for medium, address in sorted(wanted - had):
             await self._threepids.add(user_id, medium, address, now, now)
+
+    async def _set_identities(self, user_id: str, wanted: set[ExternalId]) -> None:
+        had = set(await self._external_ids.of_user(user_id))
+        for identity in sorted(had - wanted):
+            await self._external_ids.remove(identity, user_id)
+        for identity in sorted(wanted - had):
+            await self._external_ids.add(identity, user_id)

@@ -75,6 +75,7 @@ async def test_an_account_is_made_and_looked_at(server: Server, database: Databa
     assert {one["address"] for one in told["threepids"]} == {"alice@example.org", "447700900123"}
     assert set(told["threepids"][0]) == {"medium", "address", "validated_at", "added_at"}
     del told["threepids"]
+    del told["external_ids"]
     assert told == {
         "name": ALICE,
         "displayname": "Alice",
@@ -146,6 +147,18 @@ async def test_addresses_are_those_that_are_named(server: Server, database: Data
     other = {"medium": "email", "address": "b@example.org"}
     assert [one["address"] for one in (await office.put(threepids=[other])).json["threepids"]] == ["b@example.org"]
     assert (await office.put(threepids=[])).json["threepids"] == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_external_identities_are_those_that_are_named(server: Server, database: Database) -> None:
+    office = await office_of(server, database)
+    await server.register("bob")
+    at_work, elsewhere = ({"auth_provider": name, "external_id": "a"} for name in ("oidc-work", "cas"))
+    assert (await office.put(password="x", external_ids=[at_work])).json["external_ids"] == [at_work]
+    assert error(await office.put("@bob:test", external_ids=[at_work])) == (400, "M_UNKNOWN")
+    assert (await office.put(external_ids=[elsewhere, elsewhere])).json["external_ids"] == [elsewhere]
+    assert (await office.put("@bob:test", external_ids=[at_work])).json["external_ids"] == [at_work]
+    assert (await office.put(external_ids=[])).json["external_ids"] == []
 
 
 @pytest_twisted.ensureDeferred
@@ -284,6 +297,8 @@ async def test_devices_of_a_user(server: Server, database: Database) -> None:
         (ALICE, {"threepids": [{"medium": "email"}]}, (400, "M_MISSING_PARAM")),
         (ALICE, {"threepids": [{"medium": "email", "address": "x"}]}, (400, "M_INVALID_PARAM")),
         (ALICE, {"threepids": [{"medium": "email", "address": "x@y"}] * 101}, (400, "M_INVALID_PARAM")),
+        (ALICE, {"external_ids": [{"auth_provider": "", "external_id": "x"}]}, (400, "M_INVALID_PARAM")),
+        (ALICE, {"external_ids": [{"auth_provider": "x"}]}, (400, "M_MISSING_PARAM")),
         (ALICE, {"deactivated": True}, (400, "M_INVALID_PARAM")),
         (ROOT, {"admin": False}, (403, "M_FORBIDDEN")),
         (ROOT, {"deactivated": True}, (403, "M_FORBIDDEN")),
