@@ -457,3 +457,4 @@ class Accounts:
     async def _forget_old(self) -> None:
         await self.user_ip_store.forget(int(self._clock.seconds() * 1000) - self._config.sightings.user_ips_max_age)
         await self.contacts.validations.forget_old()
+        await self.tokens.forget_expired(int(self._clock.seconds() * 1000))

@@ -84,6 +84,11 @@ class AccessTokenStore:
         """Revokes one token that has no device; those that have one go with it (`DeviceStore.delete`)."""
         return await self._db.write("access_tokens.revoke", _revoke, token_id)
 
+    async def forget_expired(self, before: int) -> None:
+        """Drops tokens without a device that expired before that time (milliseconds). Those of devices stay, so that
+        their clients hear that the device is still there."""
+        await self._db.write("access_tokens.forget_expired", _forget_expired, before)
+
     async def hashes_of(self, user_id: str) -> list[bytes]:
         """All tokens of a user, so that what is cached of them can be forgotten."""
         return await self._db.read("access_tokens.hashes_of", _hashes_of, user_id)
@@ -208,3 +213,7 @@ def _hashes_of(txn: Transaction, user_id: str) -> list[bytes]:
 def hashes(txn: Transaction) -> list[bytes]:
     """The token hashes that the statement returned; psycopg2 hands bytea out as memoryview."""
     return [bytes(token_hash) for (token_hash,) in txn.rows()]
+
+
+def _forget_expired(txn: Transaction, before: int) -> None:
+    txn.execute("DELETE FROM access_tokens WHERE device_id IS NULL AND expires_ts < %s", (before,))

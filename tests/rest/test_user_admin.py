@@ -246,6 +246,24 @@ async def test_administrators_log_in_as_users(server: Server, database: Database
 
 
 @pytest_twisted.ensureDeferred
+async def test_tokens_that_nobody_sees_are_forgotten_when_they_have_expired(server: Server, database: Database) -> None:
+    office = await office_of(server, database)
+    await server.register("alice")
+    until = int(server.clock.seconds() * 1000) + 60_000
+    for body in ({"valid_until_ms": until}, {}):
+        await office.ask("POST", f"{V1}/users/{ALICE}/login", body)
+
+    def count(txn: Transaction) -> Any:
+        txn.execute("SELECT count(*) FROM access_tokens WHERE user_id = %s", (ALICE,))
+        return txn.one()[0]
+
+    for seconds, left in ((59, 3), (2, 2)):
+        server.clock.advance(seconds)
+        await server.accounts.tokens.forget_expired(int(server.clock.seconds() * 1000))
+        assert await database.read("test", count) == left
+
+
+@pytest_twisted.ensureDeferred
 async def test_ranks(server: Server, database: Database) -> None:
     office = await office_of(server, database)
     await server.register("alice")

@@ -95,6 +95,7 @@ CREATE TABLE access_tokens (
     app_service_id text                  -- that acts for the user; the hash is no token's then
 );
 CREATE INDEX access_tokens_user ON access_tokens (user_id, device_id);
+CREATE INDEX access_tokens_expiry ON access_tokens (expires_ts) WHERE device_id IS NULL AND expires_ts IS NOT NULL;
 CREATE INDEX access_tokens_refresh ON access_tokens (refresh_token_id) WHERE refresh_token_id IS NOT NULL;
 
 CREATE TABLE refresh_tokens (            -- at most three of a session: see synapse.storage.refresh_tokens

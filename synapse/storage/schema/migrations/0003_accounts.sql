@@ -185,6 +185,7 @@ CREATE TABLE refresh_tokens (
 );
 CREATE INDEX refresh_tokens_user ON refresh_tokens (user_id, device_id);
 CREATE INDEX refresh_tokens_next ON refresh_tokens (next_token_id) WHERE next_token_id IS NOT NULL;
+CREATE INDEX access_tokens_expiry ON access_tokens (expires_ts) WHERE device_id IS NULL AND expires_ts IS NOT NULL;
 CREATE INDEX access_tokens_refresh ON access_tokens (refresh_token_id) WHERE refresh_token_id IS NOT NULL;
 
 ---------------------------------------------------------------- keys and devices' messages
