@@ -28,6 +28,7 @@ class Client:
         self._session = session
         self._base = base_url.rstrip("/")
         self.user_id = user_id
+        self.token = token
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
 
     async def request(self, method: str, path: str, body: Any = None, params: dict[str, str] | None = None) -> Any:

@@ -14,16 +14,19 @@ from synapse.handlers.device_changes import DeviceChanges
 from synapse.handlers.frontend_proxy import FrontendProxy
 from synapse.handlers.keys import Keys
 from synapse.http.client import AnswerLate, AnswerLost, ClientAnswer, NotSent
+from synapse.http.request import RawRequest
 from synapse.rest.client.frontend_proxy import PresenceStub
 from synapse.rest.client.keys import KeyEndpoints
 from synapse.storage.database import Database, Transaction
 from synapse.storage.device_keys import DeviceKeyStore
 from synapse.storage.one_time_keys import OneTimeKeyStore
+from synapse.storage.pool import PoolSettings
 from synapse.sync.keys_left import CACHE, KeysLeftCache
 from synapse.util.caches import Cache
 from tests.rest.accounts import C
 from tests.rest.driver import Driver
 from tests.rest.test_keys import identity
+from tests.support.homeserver import cluster
 
 ALICE = "@alice:test"
 FROM_MAIN = {"errcode": "M_UNKNOWN", "error": "from main"}
@@ -157,3 +160,41 @@ async def test_presence_is_read_through_and_not_set(worker: Worker) -> None:
     assert (await worker.driver.call("PUT", path, {"presence": "busy"}, user=ALICE)).errcode == "M_INVALID_PARAM"
     assert (await worker.driver.call("PUT", path, {}, user=ALICE)).errcode == "M_MISSING_PARAM"
     assert len(worker.main.requests) == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_uploads_in_a_cluster(database_settings: PoolSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A main process and a frontend_proxy that is connected to it: who is asked what."""
+    path = f"{C}/keys/upload"
+    async with cluster(database_settings, "frontend_proxy") as hs:
+        token = await hs.main.client.register("alice")
+        code, me = await hs.main.client.get(f"{C}/account/whoami", token)
+        assert code == 200
+        worker = hs["frontend_proxy"].client
+        asked: list[str] = []
+        handle = hs.main.hs.router.handle
+
+        async def counted(request: RawRequest, *match: Any) -> Any:
+            asked.append(request.target)
+            return await handle(request, *match)
+
+        monkeypatch.setattr(hs.main.hs.router, "handle", counted)
+        device = {"device_keys": identity(device=me["device_id"])}
+        assert await worker.post(path, device, token) == (200, {"one_time_key_counts": {}})
+        assert asked == [path], "new identity keys are the main process's"
+        await hs.caught_up()
+        keys = {"one_time_keys": {"x:1": "key"}}
+        assert await worker.post(path, {**device, **keys}, token) == (200, {"one_time_key_counts": {"x": 1}})
+        await hs.caught_up()
+        asked.clear()
+        with hs.main.hs.database.counted() as of_main, hs["frontend_proxy"].hs.database.counted() as own:
+            for body in ({}, device, device):
+                assert await worker.post(path, body, token) == (200, {"one_time_key_counts": {"x": 1}})
+        assert asked == []
+        assert not of_main.sql
+        assert not own.sql
+        claim = {"one_time_keys": {ALICE: {me["device_id"]: "x"}}}
+        code, answer = await hs.main.client.post(f"{C}/keys/claim", claim, token)
+        assert (code, answer["one_time_keys"]) == (200, {ALICE: {me["device_id"]: {"x:1": "key"}}})
+        await hs.caught_up()
+        assert await worker.post(path, {}, token) == (200, {"one_time_key_counts": {}}), "it has heard of the claim"

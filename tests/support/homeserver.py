@@ -153,7 +153,7 @@ class Cluster:
         await self.main.start()
         hs = self.main.hs
         self.replication_port = self.main.listen(hs.replication.factory(), self.replication_port)
-        site = Site(hs.router, self._reactor, frozenset({"replication"}))
+        site = Site(hs.router, self._reactor, frozenset({"replication", "client"}))
         self.http_port = self.main.listen(site, self.http_port)
 
     async def stop_main(self) -> None:
