@@ -133,6 +133,9 @@ class ThreepidsConfig(Section, frozen=True, kw_only=True):
     enable_3pid_changes: Annotated[bool, Doc("Whether users can add addresses to their accounts, and remove them.")] = (
         True
     )
+    enable_3pid_lookup: Annotated[
+        bool, Doc("Whether identity servers are asked who has the address of somebody who is invited by it.")
+    ] = True
     allowed_local_3pids: Annotated[
         tuple[AllowedThreepid, ...],
         Doc(

@@ -95,6 +95,7 @@ class IdentityServers:
 
     async def lookup(self, wanted: Invite3pid) -> str | None:
         """The user to whom the address is bound. Raises 400 and 403 where the server cannot be asked."""
+        self._rules.check_lookup()
         self.check(wanted)
         for attempt in (1, 2):
             details = await self._ask(wanted, "GET", "/hash_details")

@@ -28,7 +28,7 @@ from synapse.storage.registration_proofs import (
     SessionGone,
     TokenUsedUp,
 )
-from synapse.storage.users import NewUser
+from synapse.storage.users import Made, NewUser
 
 if TYPE_CHECKING:
     from synapse.api.app_services import AppServices
@@ -72,13 +72,13 @@ class RegistrationOptions(NamedTuple):
     welcomes_guests: bool = False
 
 
-class Made(msgspec.Struct, frozen=True):
-    """Whose account it is, which the same session may have made before; None where the name is taken."""
+class Outcome(msgspec.Struct, frozen=True):
+    """What became of it; None where the name is taken."""
 
-    user_id: str | None
+    made: Made | None
 
 
-CREATE_ACCOUNT: Final = Call("accounts.create", NewAccount, Made)
+CREATE_ACCOUNT: Final = Call("accounts.create", NewAccount, Outcome)
 
 
 class Registration:
@@ -176,11 +176,11 @@ class Registration:
                 proofs=proofs,
                 app_service_id=app_service_id,
             )
-            made = (await self._main(CREATE_ACCOUNT, account)).user_id
-            if made == account_id:
+            made = (await self._main(CREATE_ACCOUNT, account)).made
+            if made is not None and made.now:
                 return answer
             if made is not None:
-                return await self.log_in_again(made, device, refresh=refresh)
+                return await self.log_in_again(made.user_id, device, refresh=refresh)
             if user_id is not None:
                 raise in_use()
 
@@ -197,7 +197,8 @@ class Registration:
         taken.
         """
         account = NewAccount(user_id=user_id, password_hash=None, display_name=display_name, identity=identity)
-        return (await self._main(CREATE_ACCOUNT, account)).user_id
+        made = (await self._main(CREATE_ACCOUNT, account)).made
+        return None if made is None else made.user_id
 
     async def register_guest(self, device_name: str | None) -> LoggedIn:
         """An account without a password, with the rights of a guest. Raises 403 M_GUEST_ACCESS_FORBIDDEN."""
@@ -208,13 +209,13 @@ class Registration:
             user_id = self._made_up()
             session, answer = self._sessions.draft_of_guest(user_id, device)
             account = NewAccount(user_id=user_id, password_hash=None, session=session, is_guest=True)
-            if (await self._main(CREATE_ACCOUNT, account)).user_id is not None:
+            if (await self._main(CREATE_ACCOUNT, account)).made is not None:
                 return answer
 
     def _made_up(self) -> str:
         return f"@{random_letters(10, _ALPHABET)}:{self._server_name}"
 
-    async def _create(self, account: NewAccount) -> Made:
+    async def _create(self, account: NewAccount) -> Outcome:
         now = int(self._clock.seconds() * 1000)
         user = NewUser(
             account.user_id,
@@ -231,9 +232,9 @@ class Registration:
             arrives=self._welcomes(account),
         )
         made = await honoured(self._users.create(user))
-        if user.arrives and made == account.user_id:
+        if user.arrives and made is not None and made.now:
             await self._welcome(account.user_id)
-        return Made(made)
+        return Outcome(made)
 
     def _welcomes(self, account: NewAccount) -> bool:
         """Whether there are rooms for the new user to join; users of application services are led by those."""

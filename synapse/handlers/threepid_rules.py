@@ -37,6 +37,11 @@ class ThreepidRules:
         if not self.can_change:
             raise forbidden("Addresses cannot be changed on this server; ask its administrator.")
 
+    def check_lookup(self) -> None:
+        """Raises 403 M_FORBIDDEN where this server asks nobody who has an address."""
+        if not self._options.enable_3pid_lookup:
+            raise forbidden("This server looks up no addresses; invite people by their user IDs.")
+
     def check_allowed(self, medium: str, address: str) -> None:
         """Raises 403 M_THREEPID_DENIED for an address that nobody may have here."""
         if self._allowed and not any(one == medium and pattern.match(address) for one, pattern in self._allowed):

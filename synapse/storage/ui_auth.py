@@ -6,12 +6,16 @@ What the steps are and when they are passed is `synapse.handlers.ui_auth`'s matt
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
 if TYPE_CHECKING:
     from synapse.storage.database import Database, Transaction
+
+
+MAX_SESSIONS: Final = 20
+"""Of a user who is logged in: with more, the oldest are forgotten. Others are held off by rate limits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,15 @@ class UiAuthStore:
 
 def _create(txn: Transaction, session: UiAuthSession, description: str, expired_before: int) -> None:
     txn.later("DELETE FROM ui_auth_sessions WHERE created_ts < %s", (expired_before,))
+    if session.user_id is not None:
+        txn.later(
+            """
+            DELETE FROM ui_auth_sessions WHERE session_id IN (
+                SELECT session_id FROM ui_auth_sessions WHERE user_id = %s ORDER BY created_ts DESC OFFSET %s
+            )
+            """,
+            (session.user_id, MAX_SESSIONS - 1),
+        )
     client_dict, server_dict = orjson.dumps(session.client_dict).decode(), orjson.dumps(session.server_dict).decode()
     txn.execute(
         """

@@ -58,6 +58,16 @@ class NewUser(NamedTuple):
     arrives: bool = False  # whether there are rooms that the user is to join
 
 
+class Made(NamedTuple):
+    """What became of a new account: whose it is, and whether it was made now, with the session that it was to have.
+
+    Otherwise the same session of interactive authentication has made it before, or the identity has it.
+    """
+
+    user_id: str
+    now: bool
+
+
 class GuestToUpgrade(NamedTuple):
     """A guest who is to be a user like others, with the given session and no other. `now` in milliseconds."""
 
@@ -95,10 +105,8 @@ class UserStore:
         """Those of these users who are guests."""
         return await self._db.read("users.guests_among", _guests_among, user_ids) if user_ids else set()
 
-    async def create(self, user: NewUser) -> str | None:
-        """Makes the account, its profile and its first session; whose account it is, which can be another that the same
-        session of interactive authentication made before, or that the identity has. None, and nothing done, if the name
-        is taken.
+    async def create(self, user: NewUser) -> Made | None:
+        """Makes the account, its profile and its first session. None, and nothing done, if the name is taken.
 
         Raises what `registration_proofs` raises.
         """
@@ -140,12 +148,13 @@ def _guests_among(txn: Transaction, user_ids: list[str]) -> set[str]:
     return {user_id for (user_id,) in txn.rows()}
 
 
-def _create(txn: Transaction, user: NewUser) -> str | None:
+def _create(txn: Transaction, user: NewUser) -> Made | None:
     earlier = registration_proofs.earlier_account(txn, user.proofs)
     if earlier is None and user.identity is not None:
         earlier = external_ids.owner(txn, user.identity)
     if earlier is not None:
-        return earlier
+        ours = earlier == user.user_id and user.session is not None and _is_ours(txn, user.session)
+        return Made(earlier, ours)
     txn.execute(
         """
         WITH made AS (
@@ -169,7 +178,7 @@ def _create(txn: Transaction, user: NewUser) -> str | None:
         ),
     )
     if txn.one_or_none() is None:
-        return user.user_id if user.session is not None and _is_ours(txn, user.session) else None
+        return Made(user.user_id, True) if user.session is not None and _is_ours(txn, user.session) else None
     if user.identity is not None:
         external_ids.insert(txn, user.identity, user.user_id)
     registration_proofs.apply(txn, user.user_id, user.proofs, user.created_ts)
@@ -178,7 +187,7 @@ def _create(txn: Transaction, user: NewUser) -> str | None:
     user_directory.put(txn, [user_directory.DirectoryUser(user.user_id, user.display_name, None)])
     if user.session is not None:
         insert_session(txn, user.session)
-    return user.user_id
+    return Made(user.user_id, True)
 
 
 def _upgrade_guest(txn: Transaction, guest: GuestToUpgrade) -> devices.Deleted | None:

@@ -16,8 +16,11 @@ from signedjson.sign import sign_json
 from unpaddedbase64 import encode_base64
 
 from synapse.api.errors import MatrixError
+from synapse.config.contacts import ThreepidsConfig
+from synapse.handlers.identity_server import IdentityServers
 from synapse.handlers.room_plan import CreateRoom, Invite3pid
 from synapse.handlers.third_party_invites import Bound, Pending
+from synapse.handlers.threepid_rules import ThreepidRules
 from synapse.http.addresses import AddressFilter
 from synapse.http.outside import OutsideClient, Trust
 from synapse.storage.database import Database, Transaction
@@ -287,3 +290,15 @@ def _third_party_invites(txn: Transaction) -> int:
     txn.execute("SELECT count(*) FROM events WHERE type = 'm.room.third_party_invite'")
     count: int = txn.one()[0]
     return count
+
+
+@pytest_twisted.ensureDeferred
+async def test_nobody_is_looked_up_where_that_is_switched_off() -> None:
+    def client() -> OutsideClient:
+        raise AssertionError("nobody is to be asked")
+
+    servers = IdentityServers(client, ThreepidRules(ThreepidsConfig(enable_3pid_lookup=False)))
+    wanted = Invite3pid(id_server="id.test", id_access_token="t", medium="email", address="a@example.org")
+    with pytest.raises(MatrixError) as caught:
+        await servers.lookup(wanted)
+    assert (caught.value.code, caught.value.errcode) == (403, "M_FORBIDDEN")

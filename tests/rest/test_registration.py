@@ -91,6 +91,8 @@ async def test_last_steps_at_once_make_one_account(server: Server, database: Dat
     replies = await gatherResults(calls)
     assert [reply.code for reply in replies] == [200] * 5
     assert len({reply.json["user_id"] for reply in replies}) == 1
+    for reply in replies:
+        assert await server.is_logged_in(reply.json["access_token"])
 
     def count(txn: Transaction) -> int:
         txn.execute("SELECT count(*) FROM users")

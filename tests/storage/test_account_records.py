@@ -10,7 +10,7 @@ from synapse.storage.database import Database
 from synapse.storage.filters import FilterStore
 from synapse.storage.media import MediaStore, Thumbnail, Upload
 from synapse.storage.to_device import Message, ToDeviceStore, Txn
-from synapse.storage.ui_auth import UiAuthSession, UiAuthStore
+from synapse.storage.ui_auth import MAX_SESSIONS, UiAuthSession, UiAuthStore
 from synapse.storage.user_ips import Seen, UserIpStore
 from synapse.storage.users import NewUser, UserStore
 
@@ -62,6 +62,18 @@ async def test_sessions_collect_stages_and_serve_once(database: Database) -> Non
     assert session.user_id == ALICE
     assert await store.delete("new")
     assert not await store.delete("new")
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_user_has_so_many_sessions_at_most(database: Database) -> None:
+    store = UiAuthStore(database)
+    for number in range(MAX_SESSIONS + 3):
+        for user in (ALICE, None):
+            session = UiAuthSession(f"{user}{number}", number, {}, "register", "POST", {}, {}, user)
+            await store.create(session, "a test", 0)
+    kept = [number for number in range(MAX_SESSIONS + 3) if await store.get(f"{ALICE}{number}") is not None]
+    assert kept == list(range(3, MAX_SESSIONS + 3))
+    assert await store.get("None0") is not None
 
 
 @pytest_twisted.ensureDeferred
