@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from synapse.handlers.login_tokens import LoginTokens
     from synapse.handlers.sso.cas import CasProvider
     from synapse.handlers.sso.details import Details
+    from synapse.handlers.sso.oidc.provider import OidcProvider
     from synapse.handlers.sso.proof import Proof, SsoStage
     from synapse.handlers.sso.saml import SamlProvider
     from synapse.handlers.sso.sessions import SsoSessions
@@ -87,7 +88,19 @@ class SignOnServices:
     @cached_property
     def providers(self) -> tuple[IdentityProvider, ...]:
         """Every identity provider, in the order in which people are shown them."""
-        return tuple(provider for provider in (self.cas, self.saml) if provider is not None)
+        return (*self.oidc, *(provider for provider in (self.cas, self.saml) if provider is not None))
+
+    @cached_property
+    def oidc(self) -> tuple[OidcProvider, ...]:
+        if not any(True for _ in self._config.oidc.providers()):
+            return ()
+        from synapse.handlers.sso.oidc.provider import OidcProvider
+
+        base_url = self._config.client_baseurl
+        return tuple(
+            OidcProvider(name, options, self.provider_client, self._clock, base_url)
+            for _, name, options in self._config.oidc.providers()
+        )
 
     @cached_property
     def cas(self) -> CasProvider | None:

@@ -23,6 +23,7 @@ from synapse.config import (
     discovery,
     jwt,
     limits,
+    oidc,
     profiles,
     proving,
     saml,
@@ -62,6 +63,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     saml2_config: saml.SamlConfig
     login_via_existing_session: sso.ExistingSessionConfig
     cas_config: sso.CasConfig
+    oidc: oidc.OidcConfig
     sso: sso.SsoConfig
     sightings: conduct.SightingsConfig
     telling: conduct.TellingConfig

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NoReturn
 
 from synapse.config.errors import ConfigError
+from synapse.config.oidc import check_oidc
 from synapse.config.options import Doc, Duration, Section
 
 if TYPE_CHECKING:
@@ -77,6 +78,9 @@ def check_sso(config: Config, place: Place) -> None:
         _needs_public_url(config, place, "cas_config")
         if cas.server_url is None or not cas.server_url.startswith(("http://", "https://")):
             _fail(place, "cas_config.server_url", "is no URL", "write the URL of the CAS server")
+    for option, _, _ in config.oidc.providers():
+        _needs_public_url(config, place, option)
+    check_oidc(config, place)
 
 
 def _needs_public_url(config: Config, place: Place, option: str) -> None:

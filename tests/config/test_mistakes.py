@@ -32,6 +32,13 @@ def mistake(*paths: str) -> Error:
     return caught.value
 
 
+def _oidc(public_baseurl: str | None = "https://x/", **options: Any) -> dict[str, Any]:
+    """One provider of OpenID Connect, with these options."""
+    good = {"idp_id": "a", "idp_name": "A", "issuer": "https://a/", "client_id": "m", "client_secret": "s"}
+    provider = {name: value for name, value in {**good, **options}.items() if value is not None}
+    return {"public_baseurl": public_baseurl, "oidc_providers": [provider]}
+
+
 # what is spoiled → the option that is named, a part of the problem, a part of the remedy
 MAIN: list[tuple[dict[str, Any], str, str, str]] = [
     ({"server_name": None}, "server_name", "is missing", "add it"),
@@ -204,6 +211,31 @@ MAIN: list[tuple[dict[str, Any], str, str, str]] = [
         "listeners[0].mode",
         "access mode",
         "0660",
+    ),
+    ({"cas_config": {"enabled": True}, "public_baseurl": "https://x/"}, "cas_config.server_url", "is no URL", "CAS"),
+    ({"cas_config": {"enabled": True, "server_url": "https://x"}}, "public_baseurl", "`cas_config`", "browsers reach"),
+    (_oidc(public_baseurl=None), "public_baseurl", "`oidc_providers[0]`", "browsers reach"),
+    (_oidc(issuer="http://x"), "oidc_providers[0].issuer", "no https URL", "https://"),
+    (_oidc(client_secret=None), "oidc_providers[0].client_secret", "is missing", "client_secret_path"),
+    (_oidc(discover=False), "oidc_providers[0].authorization_endpoint", "not looked up", "discover: true"),
+    (_oidc(idp_id="a b"), "oidc_providers[0].idp_id", "no identifier", "at most 250"),
+    (
+        _oidc(id_token_signing_alg_values_supported=["none"]),
+        "oidc_providers[0].id_token_signing_alg_values_supported",
+        "has 'none'",
+        "RS256",
+    ),
+    (
+        _oidc(user_mapping_provider={"config": {"localpart_template": "{{ user"}}),
+        "oidc_providers[0].user_mapping_provider.config.localpart_template",
+        "no template",
+        "docs/sso.md",
+    ),
+    (
+        _oidc(user_mapping_provider={"module": "my.Mapper"}),
+        "oidc_providers[0].user_mapping_provider.module",
+        "only mapping by templates",
+        "config",
     ),
 ]
 

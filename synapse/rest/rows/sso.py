@@ -51,6 +51,13 @@ def _saml(hs: Homeserver) -> object:
     return SamlEndpoints(sso.saml, sso.sign_on, sso.sessions, _browsers(hs), _pages(hs))
 
 
+def _oidc_callback(hs: Homeserver) -> object:
+    from synapse.rest.client.sso.oidc import OidcCallback
+
+    sso = hs.sso
+    return OidcCallback(sso.oidc, sso.sign_on, sso.sessions, _browsers(hs), _pages(hs))
+
+
 def _browsers(hs: Homeserver) -> Browsers:
     from synapse.rest.client.sso.browser import Browsers
 
@@ -71,4 +78,5 @@ ROWS: tuple[Row, ...] = (
     Row(("sso_fallback", "sso_fallback_confirmed"), _sso_proof),
     Row(("login_cas_ticket",), _cas_ticket),
     Row(("saml2_authn_response", "saml2_metadata"), _saml),
+    Row(("oidc_callback",), _oidc_callback),
 )
