@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import html
 import re
+import subprocess
+import sys
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -202,6 +204,11 @@ async def test_requests_may_be_signed(database: Database, idp: Provider, tmp_pat
         {"before": [[r'InResponseTo="[^"]*"', 'InResponseTo="id-something"']]},
         {"before": [[r'InResponseTo="[^"]*"', ""]]},
         {"before": [[r"(<[\w:]*Issuer[^>]*>)[^<]*", r"\1https://somebody.else"]]},
+        {"before": [[r'(SubjectConfirmationData[^>]*) NotOnOrAfter="[^"]*"', r"\1"]]},
+        {"before": [[r"<([\w:]*)SubjectConfirmation .*</\1SubjectConfirmation>", ""]]},
+        {"before": [[r"<([\w:]*)Subject>.*</\1Subject>", ""]]},
+        {"before": [[r"<([\w:]*)AuthnStatement .*</\1AuthnStatement>", ""]]},
+        {"before": [[r"<([\w:]*)Conditions .*</\1Conditions>", ""]]},
         {"before": [[r"(status:)Success", r"\1Responder"]]},
         {"attributes": {"displayName": "Nobody"}},
         {"attributes": {"uid": ""}},
@@ -436,6 +443,13 @@ def test_it_needs_a_public_url_and_packages(monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(ConfigError, match=r"pip install .*saml2"):
         from_options({**OPTIONS, "public_baseurl": BASE, "saml2_config": config})
     from_options({**OPTIONS, "public_baseurl": BASE, "saml2_config": {**config, "enabled": False}})
+
+
+def test_pysaml2_is_loaded_only_where_it_is_needed() -> None:
+    """Most servers have not installed it."""
+    modules = "synapse.rest.client.sso.saml, synapse.app._sso, synapse.config.checks, synapse.rest.registry"
+    program = f"import sys, {modules}; sys.exit(bool({{'saml2', 'xmlsec', 'lxml'}} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
 def keys(directory: Path) -> tuple[str, str]:

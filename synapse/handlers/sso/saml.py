@@ -14,7 +14,7 @@ import logging
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from synapse.handlers.sso.saml_service import Expected, Unacceptable
+from synapse.handlers.sso.saml_types import Expected, Unacceptable
 from synapse.handlers.sso.types import Departure, Purpose, RemoteIdentity, SsoRefused
 from synapse.handlers.sso.users import MAX_LOCALPART, localpart_from
 
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from synapse.config.saml import SamlConfig, SamlRequirement
-    from synapse.handlers.sso.saml_service import Assertion, SamlService
+    from synapse.handlers.sso.saml_service import SamlService
+    from synapse.handlers.sso.saml_types import Assertion
     from synapse.storage.saml_assertions import SamlAssertionStore
     from synapse.util.clock import Clock
 

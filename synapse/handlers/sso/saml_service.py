@@ -11,19 +11,21 @@ from __future__ import annotations
 
 import base64
 import binascii
+import calendar
 import logging
 import threading
 import time
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-import msgspec
 from saml2 import BINDING_HTTP_POST, BINDING_HTTP_REDIRECT, SAMLError
 from saml2.client import Saml2Client
 from saml2.config import SPConfig
 from saml2.metadata import create_metadata_string
 from saml2.sigver import RSACrypto, import_rsa_key_from_file
+from saml2.time_util import str_to_time
 
 from synapse.handlers.sso.saml_signatures import InProcess, NotSigned, parsed
+from synapse.handlers.sso.saml_types import Assertion, Expected, SamlRequest, Unacceptable
 
 METADATA_SECONDS: Final = 24 * 3600.0
 MAX_RESPONSE: Final = 1024 * 1024  # characters of base64
@@ -31,33 +33,6 @@ MAX_RESPONSE: Final = 1024 * 1024  # characters of base64
 # What pysaml2 logs are whole messages, which say a lot about people; who needs that names the logger in `log_config`.
 if logging.getLogger("saml2").level == logging.NOTSET:
     logging.getLogger("saml2").setLevel(logging.CRITICAL)
-
-
-class Request(NamedTuple):
-    """A request to log in: its id, the provider that it is for, and the URL that takes it there."""
-
-    request_id: str
-    idp: str
-    location: str
-
-
-class Expected(msgspec.Struct, frozen=True):
-    """What a response must answer; for one that nobody asked for, there is none."""
-
-    request_id: str
-    idp: str
-
-
-class Assertion(NamedTuple):
-    """What a provider says of somebody. `expires_ts` (milliseconds): how long it might be shown again."""
-
-    assertion_id: str
-    expires_ts: int
-    attributes: dict[str, list[str]]
-
-
-class Unacceptable(Exception):
-    """A response that proves nothing; the message is for the log, and says nothing about people."""
 
 
 class SamlService:
@@ -74,7 +49,7 @@ class SamlService:
         self._config: Any = None
         self._read_at = 0.0
 
-    def request(self, relay_state: str) -> Request:
+    def request(self, relay_state: str) -> SamlRequest:
         """Raises `SAMLError` and whatever reading metadata raises."""
         client = self._client()
         idps = list(client.metadata.with_descriptor("idpsso"))
@@ -84,7 +59,7 @@ class SamlService:
         request_id, info = client.prepare_for_authenticate(
             entityid=idp, relay_state=relay_state, binding=BINDING_HTTP_REDIRECT, response_binding=BINDING_HTTP_POST
         )
-        return Request(request_id, idp, dict(info["headers"])["Location"])
+        return SamlRequest(request_id, idp, dict(info["headers"])["Location"])
 
     def metadata(self) -> bytes:
         """What identity providers are to know of this server."""
@@ -101,12 +76,14 @@ class SamlService:
             found = client.parse_authn_request_response(
                 xml, None, outstanding=outstanding, conv_info={"entity_id": client.config.entityid}
             )
+            return _checked(found, expected, client.config.entityid, client.want_response_signed)
+        except Unacceptable:
+            raise
         except NotSigned as error:
             raise Unacceptable(str(error)) from None
         except Exception as error:
             # Of all kinds; their messages may hold the response.
             raise Unacceptable(f"pysaml2 refuses it ({type(error).__name__})") from None
-        return _checked(found, expected, client.config.entityid, client.want_response_signed)
 
     def _client(self) -> Any:
         client = Saml2Client(config=self._loaded())
@@ -160,8 +137,7 @@ def _checked(found: Any, expected: Expected | None, entity_id: str, response_sig
 
 
 def _end_of(confirmations: list[Any]) -> int:
-    import calendar
-
-    from saml2.time_util import str_to_time
-
+    """Milliseconds. "4.1.4.2 <Response> Usage": each confirmation says how long it holds."""
+    if not confirmations or any(data.not_on_or_after is None for data in confirmations):
+        raise Unacceptable("it does not say how long it holds")
     return max(calendar.timegm(str_to_time(data.not_on_or_after)) for data in confirmations) * 1000
