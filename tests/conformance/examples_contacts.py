@@ -7,7 +7,7 @@ from typing import Any
 from tests.conformance.example import Example
 from tests.conformance.examples_accounts import auth
 from tests.conformance.outside import IDENTITY_SERVER
-from tests.conformance.supplies import CLIENT_SECRET
+from tests.conformance.supplies import CLIENT_SECRET, PROVED_SECRET
 
 _SERVER = {"id_server": IDENTITY_SERVER, "id_access_token": "swordfish"}
 _ASKED: dict[str, Any] = {
@@ -34,8 +34,8 @@ CONTACTS = (
     _text("requestTokenToRegisterMSISDN", "07700900002"),
     _text("requestTokenToResetPasswordMSISDN", "+{number}"),
     _text("requestTokenTo3PIDMSISDN", "07700900002"),
-    Example("post3PIDs", body={"three_pid_creds": {"sid": "{proved_sid}", "client_secret": CLIENT_SECRET, **_SERVER}}),
-    Example("add3PID", body={"sid": "{proved_sid}", "client_secret": CLIENT_SECRET, "auth": auth("alice")}),
+    Example("post3PIDs", body={"three_pid_creds": {"sid": "{proved_sid}", "client_secret": PROVED_SECRET, **_SERVER}}),
+    Example("add3PID", body={"sid": "{proved_sid}", "client_secret": PROVED_SECRET, "auth": auth("alice")}),
     Example("bind3PID", body={"sid": "sid", "client_secret": CLIENT_SECRET, **_SERVER}),
     Example("unbind3pidFromAccount", body=_NAMED),
     Example("delete3pidFromAccount", body={**_NAMED, "address": "nobody@example.org"}),

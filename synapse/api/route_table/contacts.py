@@ -7,6 +7,7 @@ _C = "/_matrix/client/{version}"
 _POST = ("POST",)
 _VERSIONS = (*CLIENT, "unstable")  # clients have used all three
 _SUBMIT = ("unstable", "v3")
+_ASKS_OTHERS = "rc_third_party_invite"
 
 
 def _request(name: str, path: str) -> Endpoint:
@@ -23,9 +24,10 @@ ENDPOINTS = (
     Endpoint("threepids", f"{_C}/account/3pid", ("GET",), CLASSIC, (workers.THREEPIDS,)),
     Endpoint("threepids_add_old", f"{_C}/account/3pid", _POST, CLASSIC, (workers.THREEPIDS,)),
     Endpoint("threepids_add", f"{_C}/account/3pid/add", _POST, _VERSIONS),
-    Endpoint("threepids_bind", f"{_C}/account/3pid/bind", _POST, _VERSIONS),
-    Endpoint("threepids_delete", f"{_C}/account/3pid/delete", _POST, _VERSIONS),
-    Endpoint("threepids_unbind", f"{_C}/account/3pid/unbind", _POST, _VERSIONS),
+    # What has this server talk to others of the user's choice is limited as invitations by address are.
+    Endpoint("threepids_bind", f"{_C}/account/3pid/bind", _POST, _VERSIONS, ratelimit=_ASKS_OTHERS),
+    Endpoint("threepids_delete", f"{_C}/account/3pid/delete", _POST, _VERSIONS, ratelimit=_ASKS_OTHERS),
+    Endpoint("threepids_unbind", f"{_C}/account/3pid/unbind", _POST, _VERSIONS, ratelimit=_ASKS_OTHERS),
     _request("threepids_email_token", "account/3pid/email"),
     _request("threepids_msisdn_token", "account/3pid/msisdn"),
     _request("password_email_token", "account/password/email"),
