@@ -106,7 +106,9 @@ class Sessions:
     def login(self) -> Login:
         from synapse.handlers.login import Login
 
-        return Login(self._login_kinds(), self.new_sessions)
+        url = self._config.server.public_baseurl
+        well_known = None if url is None else self._config.discovery.for_clients(self._config.client_baseurl)
+        return Login(self._login_kinds(), self.new_sessions, well_known)
 
     def _login_kinds(self) -> Iterator[LoginKind]:
         """Every kind of login that this server takes, in the order in which clients are told of them."""
@@ -117,8 +119,7 @@ class Sessions:
         yield from self._hs.sso.login_kinds()
         if self._config.jwt_config.enabled:
             yield self._jwt_login()
-        if self.app_services:
-            yield AppServiceLogin(self.app_services, self._login_names)
+        yield AppServiceLogin(self.app_services, self._login_names)
 
     def _jwt_login(self) -> JwtLogin:
         from synapse.handlers.login_kinds.jwt import JwtLogin

@@ -45,3 +45,10 @@ class DiscoveryConfig(Section, frozen=True, kw_only=True):
     support_page: Annotated[
         str | None, Doc("A page with help, likewise.", example="https://example.org/support.html")
     ] = None
+
+    def for_clients(self, client_baseurl: str) -> dict[str, Any]:
+        """What clients are told of this server, which they reach under that URL: /.well-known/matrix/client."""
+        told = {**self.extra_well_known_client_content, "m.homeserver": {"base_url": client_baseurl}}
+        if self.default_identity_server is not None:
+            told["m.identity_server"] = {"base_url": self.default_identity_server}
+        return told

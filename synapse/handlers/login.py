@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from synapse.api.errors import bad_json, missing_param, unknown
 from synapse.handlers.new_sessions import DeviceRequest
 from synapse.http.body import convert
@@ -29,9 +31,12 @@ class Login:
     """Takes a login to the kind that it is of.
 
     :param kinds: in the order in which `GET /login` tells them.
+    :param well_known: what clients are told of this server once they have logged in, as in /.well-known/matrix/client;
+        None where it is not known under which URL they reach it.
     """
 
-    def __init__(self, kinds: Iterable[LoginKind], sessions: NewSessions) -> None:
+    def __init__(self, kinds: Iterable[LoginKind], sessions: NewSessions, well_known: dict[str, Any] | None) -> None:
+        self._well_known = well_known
         self._kinds = {kind.kind: kind for kind in kinds}
         self._sessions = sessions
 
@@ -48,4 +53,5 @@ class Login:
         if kind is None:
             raise unknown(f"The login type '{name[:80]}' is not offered here; ask GET /login for those that are.")
         wanted = convert(body, LoginBody)
-        return await self._sessions.begin(await kind.user_of(body, request), wanted, refresh=wanted.refresh_token)
+        session = await self._sessions.begin(await kind.user_of(body, request), wanted, refresh=wanted.refresh_token)
+        return msgspec.structs.replace(session, well_known=self._well_known)

@@ -8,7 +8,7 @@ devices".
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
@@ -50,6 +50,7 @@ class LoggedIn(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     device_id: str | None = None
     refresh_token: str | None = None
     expires_in_ms: int | None = None
+    well_known: dict[str, Any] | None = None  # of logins alone
 
     @classmethod
     def without_session(cls, user_id: str) -> LoggedIn:

@@ -150,6 +150,15 @@ async def test_who_is_no_service_cannot_say_to_be_one(make: Make, kind: str) -> 
 
 
 @pytest_twisted.ensureDeferred
+async def test_where_there_are_no_services_nobody_is_one(server: Server) -> None:
+    kinds = [flow["type"] for flow in (await server.call("GET", "/login")).json["flows"]]
+    assert "m.login.application_service" not in kinds
+    for ask in (log_in, register):
+        assert error(await ask(server, "_irc_ghost", TOKEN)) == (401, "M_UNKNOWN_TOKEN")
+        assert error(await ask(server, "_irc_ghost", None)) == (401, "M_MISSING_TOKEN")
+
+
+@pytest_twisted.ensureDeferred
 async def test_registrations_that_are_not_understood(make: Make) -> None:
     server = make(enable_registration=False)
     assert error(await server.call("POST", "/register", SERVICE, TOKEN)) == (400, "M_MISSING_PARAM")

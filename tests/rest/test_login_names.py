@@ -58,6 +58,17 @@ async def test_every_name_of_an_account_logs_in(server: Server) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_login_tells_where_the_server_is(server: Server, database: Database) -> None:
+    await server.register("alice")
+    assert "well_known" not in (await log_in(server, {"user": "alice"})).json
+    there = Server(database, public_baseurl="https://matrix.example.org/", default_identity_server="https://id.test")
+    assert (await log_in(there, {"user": "alice"})).json["well_known"] == {
+        "m.homeserver": {"base_url": "https://matrix.example.org"},
+        "m.identity_server": {"base_url": "https://id.test"},
+    }
+
+
+@pytest_twisted.ensureDeferred
 async def test_who_is_nobody_is_told_the_same_after_the_same_work(
     server: Server, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -27,8 +27,8 @@ class AppServiceLogin:
         self._services = services
         self._names = names
 
-    def flow(self) -> dict[str, Any]:
-        return {"type": self.kind}
+    def flow(self) -> dict[str, Any] | None:
+        return {"type": self.kind} if self._services else None
 
     async def user_of(self, body: dict[str, Any], request: Request) -> str:
         """Raises 401 M_MISSING_TOKEN or M_UNKNOWN_TOKEN, 400 M_EXCLUSIVE and what is wrong with the identifier."""

@@ -47,10 +47,7 @@ class WellKnown:
     """
 
     def __init__(self, server_name: str, client_baseurl: str, config: DiscoveryConfig) -> None:
-        client = {**config.extra_well_known_client_content, "m.homeserver": {"base_url": client_baseurl}}
-        if config.default_identity_server is not None:
-            client["m.identity_server"] = {"base_url": config.default_identity_server}
-        self._client = encode_json(client)
+        self._client = encode_json(config.for_clients(client_baseurl))
         # Who has a port in the server's name asks for no file.
         _, port = split_server_name(server_name)
         self._server = {"m.server": server_name if port is not None else f"{server_name}:443"}
