@@ -104,11 +104,12 @@ class SignOnServices:
 
     @cached_property
     def cas(self) -> CasProvider | None:
-        if not self._config.cas_config.enabled:
+        options = self._config.cas_config
+        if not options.enabled or options.server_url is None:
             return None
         from synapse.handlers.sso.cas import CasProvider
 
-        return CasProvider(self._config.cas_config, self.provider_client, self._config.client_baseurl)
+        return CasProvider(options, self.provider_client, self._config.client_baseurl)
 
     @cached_property
     def saml(self) -> SamlProvider | None:

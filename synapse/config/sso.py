@@ -45,7 +45,7 @@ class SsoConfig(Section, frozen=True, kw_only=True):
 class CasConfig(Section, frozen=True, kw_only=True):
     """Single sign-on by a CAS server (`cas_config:`)."""
 
-    enabled: Annotated[bool, Doc("Whether people can log in by it.")] = False
+    enabled: Annotated[bool, Doc("Whether people can log in by it, where `server_url` is set.")] = True
     server_url: Annotated[str | None, Doc("The URL of the server.", example="https://cas.example.org/cas")] = None
     protocol_version: Annotated[
         Literal[1, 2, 3],
@@ -74,9 +74,9 @@ class CasConfig(Section, frozen=True, kw_only=True):
 def check_sso(config: Config, place: Place) -> None:
     """Raises `ConfigError` for what nobody could log in by."""
     cas = config.cas_config
-    if cas.enabled:
+    if cas.enabled and cas.server_url is not None:
         _needs_public_url(config, place, "cas_config")
-        if cas.server_url is None or not cas.server_url.startswith(("http://", "https://")):
+        if not cas.server_url.startswith(("http://", "https://")):
             _fail(place, "cas_config.server_url", "is no URL", "write the URL of the CAS server")
     for option, _, _ in config.oidc.providers():
         _needs_public_url(config, place, option)

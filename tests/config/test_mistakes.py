@@ -212,7 +212,12 @@ MAIN: list[tuple[dict[str, Any], str, str, str]] = [
         "access mode",
         "0660",
     ),
-    ({"cas_config": {"enabled": True}, "public_baseurl": "https://x/"}, "cas_config.server_url", "is no URL", "CAS"),
+    (
+        {"cas_config": {"server_url": "cas"}, "public_baseurl": "https://x/"},
+        "cas_config.server_url",
+        "is no URL",
+        "CAS",
+    ),
     ({"cas_config": {"enabled": True, "server_url": "https://x"}}, "public_baseurl", "`cas_config`", "browsers reach"),
     (_oidc(public_baseurl=None), "public_baseurl", "`oidc_providers[0]`", "browsers reach"),
     (_oidc(issuer="http://x"), "oidc_providers[0].issuer", "no https URL", "https://"),

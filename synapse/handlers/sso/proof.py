@@ -85,7 +85,6 @@ class Proof:
         if LoginTypes.SSO not in session.completed:
             await self._ui_auth.complete(session_id, LoginTypes.SSO, user_id or "")
         if user_id is None or user_id != session.user_id:
-            raise SsoRefused(
-                session.user_id, title="That is another account", code=403, template="sso_auth_bad_user.html"
-            )
+            title, template = "That is another account", "sso_auth_bad_user.html"
+            raise SsoRefused(session.user_id, title=title, code=200, template=template)
         return user_id
