@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from tests.browser.services import CAPTCHA_SECRET, SMS_SECRET, Services, running_services
 from tests.support.cluster import Cluster, running_cluster
 from tests.support.mailbox import Mailbox, link_of, mailbox
 
@@ -24,6 +26,7 @@ class Site:
 
     cluster: Cluster
     mails: Mailbox
+    services: Services
 
     @property
     def url(self) -> str:
@@ -31,10 +34,12 @@ class Site:
         return self.cluster.url.replace("127.0.0.1", "localhost")
 
     def ask(self, method: str, path: str, body: Any = None, token: str | None = None) -> tuple[int, Any]:
-        """A client's request; `path` begins after `/_matrix/client`."""
+        """A client's request; `path` may begin after `/_matrix/client`."""
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         sent = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(f"{self.url}/_matrix/client{path}", sent, headers, method=method)
+        request = urllib.request.Request(
+            f"{self.url}{'' if path.startswith('/_') else '/_matrix/client'}{path}", sent, headers, method=method
+        )
         try:
             with urllib.request.urlopen(request, timeout=30) as answer:
                 return answer.status, json.load(answer)
@@ -55,6 +60,14 @@ class Site:
         identifier = {"type": "m.id.user", "user": name}
         body = {"type": "m.login.password", "identifier": identifier, "password": password}
         return self.ask("POST", "/v3/login", body)[0] == 200
+
+    def registration_token(self) -> str:
+        """A new token, for one registration."""
+        admin = self.account(f"admin{secrets.token_hex(4)}")
+        path = "/_synapse/admin/v1/registration_tokens/new"
+        code, made = self.ask("POST", path, {"uses_allowed": 1}, admin)
+        assert code == 200, made
+        return str(made["token"])
 
     def link(self) -> str:
         """The link in the next mail."""
@@ -78,19 +91,34 @@ _POLICY = """{% extends "_page.html" %}
 """
 
 
+def _options(policies: Path, mails: Mailbox, services: Services) -> dict[str, Any]:
+    return {
+        "ip_range_whitelist": ["127.0.0.1/32"],  # where the services are
+        "form_secret": "a secret",
+        "user_consent": {
+            "template_dir": str(policies),
+            "version": "1.0",
+            "block_events_error": "Agree: %(consent_uri)s",
+            "require_at_registration": True,
+        },
+        "email": {"smtp_host": "127.0.0.1", "smtp_port": mails.port, "notif_from": "Matrix <noreply@test>"},
+        "sms": {"url": f"{services.url}/sms", "secret": SMS_SECRET},
+        "enable_registration": True,
+        "registration_requires_token": True,
+        "registrations_require_3pid": ["email", "msisdn"],
+        "enable_registration_captcha": True,
+        "recaptcha_public_key": "a site key",
+        "recaptcha_private_key": CAPTCHA_SECRET,
+        "recaptcha_siteverify_api": f"{services.url}/recaptcha/api/siteverify",
+        "cas_config": {"enabled": True, "server_url": f"{services.url}/cas", "idp_name": "The university"},
+    }
+
+
 @contextmanager
 def running_site() -> Iterator[Site]:
-    with mailbox() as mails, TemporaryDirectory(prefix="synapse-policy-") as policies:
+    """The server, with everything that it needs, until it is no longer needed."""
+    with mailbox() as mails, running_services() as services, TemporaryDirectory(prefix="synapse-policy-") as policies:
         (Path(policies) / "en").mkdir()
         (Path(policies) / "en/1.0.html").write_text(_POLICY)
-        options = {
-            "form_secret": "a secret",
-            "user_consent": {
-                "template_dir": policies,
-                "version": "1.0",
-                "block_events_error": "Agree: %(consent_uri)s",
-            },
-            "email": {"smtp_host": "127.0.0.1", "smtp_port": mails.port, "notif_from": "Matrix <noreply@test>"},
-        }
-        with running_cluster(options=options) as cluster:
-            yield Site(cluster, mails)
+        with running_cluster(options=_options(Path(policies), mails, services)) as cluster:
+            yield Site(cluster, mails, services)
