@@ -252,6 +252,18 @@ async def test_rooms_that_begin_with_such_invitations(database: Database, tmp_pa
 
 
 @pytest_twisted.ensureDeferred
+async def test_identity_servers_link_to_the_client_of_the_administrators_choice(tmp_path: Path) -> None:
+    identity = Identity()
+    async with elsewhere(Certificates(tmp_path), identity.answer) as server:
+        identity.name = server.name
+        client = OutsideClient(real_reactor(), AddressFilter(()), Trust(verify=False))
+        servers = IdentityServers(lambda: client, ThreepidRules(ThreepidsConfig()), "https://app.example.org")
+        await servers.store_invite(Invite3pid(**wanted(identity)), {"room_id": "!r:test"})
+        await client.close()
+    assert identity.stored[0]["org.matrix.web_client_location"] == "https://app.example.org"
+
+
+@pytest_twisted.ensureDeferred
 async def test_nobody_is_written_to_in_vain(database: Database, tmp_path: Path) -> None:
     async with world(database, tmp_path) as (process, identity):
         room_id = await process.room(joined=[BOB])  # in a public room, moderators invite

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
 import pytest_twisted
+from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 
 from synapse.storage.database import Database
+from synapse.util.concurrency import gather
 from tests.rest.accounts import Server, error
 from tests.rest.driver import Reply
 from tests.support.mailbox import Mailbox, link_of, mailbox, text_of
@@ -245,6 +248,45 @@ async def test_or_nobody_learns_of_it(database: Database, box: Mailbox) -> None:
     assert mail["Subject"] == "[test] Email already in use"
     assert "http" not in text_of(mail)
     assert box.waiting == 0
+
+
+class Heard(logging.Handler):
+    """Waits for something to be logged."""
+
+    def __init__(self, beginning: str) -> None:
+        super().__init__()
+        self._beginning = beginning
+        self.heard: Deferred[str] = Deferred()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.getMessage().startswith(self._beginning):
+            self.heard.callback(record.getMessage())
+
+
+@pytest_twisted.ensureDeferred
+async def test_nor_whether_the_mail_was_taken(database: Database, box: Mailbox) -> None:
+    server = mail_server(database, box, request_token_inhibit_3pid_errors=True)
+    box.refusals = ["550 no such user"]
+    log = Heard("A message that proves an address was not sent")
+    logging.getLogger("synapse").addHandler(log)
+    try:
+        first = await request(server)
+        assert first.code == 200
+        assert ALICE not in await log.heard
+    finally:
+        logging.getLogger("synapse").removeHandler(log)
+    assert (await request(server)).json == first.json
+    await deferToThread(box.next)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_proof_is_used_once(database: Database, box: Mailbox) -> None:
+    server = mail_server(database, box)
+    tokens = [await server.register(name) for name in ("alice", "bob")]
+    session = {"sid": await prove(server, box), "client_secret": SECRET, "id_server": "x", "id_access_token": "y"}
+    replies = await gather([server.call("POST", ADD, {"three_pid_creds": session}, token) for token in tokens])
+    assert sorted(reply.code for reply in replies) == [200, 403]
+    assert sorted([len(await threepids(server, token)) for token in tokens]) == [0, 1]
 
 
 @pytest_twisted.ensureDeferred
