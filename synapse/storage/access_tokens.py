@@ -194,6 +194,8 @@ def _assert_identity(
 
 def _revoke_of_device(txn: Transaction, user_id: str, device_id: str) -> list[bytes]:
     refresh_tokens.delete_of_devices(txn, user_id, [device_id])
+    # Who proved to be the user in the session before has not done so in this one.
+    txn.later("DELETE FROM fresh_authentications WHERE user_id = %s AND device_id = %s", (user_id, device_id))
     txn.execute(
         "DELETE FROM access_tokens WHERE user_id = %s AND device_id = %s RETURNING token_hash", (user_id, device_id)
     )

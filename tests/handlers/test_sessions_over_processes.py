@@ -8,7 +8,7 @@ import pytest_twisted
 from twisted.internet.task import deferLater
 
 from synapse.storage.pool import PoolSettings
-from tests.support.homeserver import TestServer, cluster
+from tests.support.homeserver import TestServer, cluster, homeserver
 from tests.support.reactor import real_reactor
 
 V3 = "/_matrix/client/v3"
@@ -72,3 +72,15 @@ async def test_devices_tell_where_they_were_seen_last_by_whichever_process(datab
             phone = next(device for device in told["devices"] if device["device_id"] == "PHONE")
             assert phone["last_seen_ip"] == "127.0.0.1"
             assert 0 <= before - phone["last_seen_ts"] < 60_000
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_address_has_so_many_attempts_whichever_accounts_it_tries(database_settings: PoolSettings) -> None:
+    few = {"address": {"per_second": 0.1, "burst_count": 3}}
+    async with homeserver(database_settings, rc_login=few) as server:
+        await server.client.register("alice")
+        tried = [{**LOGIN, "user": name, "password": "x"} for name in ("alice", "bob", "carol")]
+        assert [(await server.client.post(f"{V3}/login", body))[0] for body in tried] == [403] * 3
+        code, refused = await server.client.post(f"{V3}/login", LOGIN)
+        assert (code, refused["errcode"]) == (429, "M_LIMIT_EXCEEDED")
+        assert refused["retry_after_ms"] > 0

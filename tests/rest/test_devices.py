@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import pytest_twisted
 
+from synapse.storage.database import Database
 from tests.rest.accounts import Server, error
 
 ALICE, BOB = "@alice:test", "@bob:test"
@@ -110,3 +111,17 @@ async def test_who_takes_the_id_of_a_deleted_device_has_nothing_of_it(server: Se
     assert ("keys_left", f"{ALICE} PHONE") in server.forgotten
     again = (await server.login("alice", device_id="PHONE")).json["access_token"]
     assert (await server.call("POST", "/keys/upload", {}, again)).json == {"one_time_key_counts": {}}
+
+
+@pytest.mark.parametrize("ends_by", ["login", "logout"])
+@pytest_twisted.ensureDeferred
+async def test_what_was_proven_in_a_session_ends_with_it(database: Database, ends_by: str) -> None:
+    server = Server(database, ui_auth={"session_timeout": "1h"})
+    token = await server.register("alice", device="PHONE")
+    auth = {"type": "m.login.password", "user": "alice", "password": "password"}
+    assert (await server.call("POST", "/delete_devices", {"devices": [], "auth": auth}, token)).code == 200
+    assert (await server.call("POST", "/delete_devices", {"devices": []}, token)).code == 200
+    if ends_by == "logout":
+        assert (await server.call("POST", "/logout", {}, token)).code == 200
+    token = (await server.login("alice", device_id="PHONE")).json["access_token"]
+    assert (await server.call("POST", "/delete_devices", {"devices": []}, token)).code == 401
