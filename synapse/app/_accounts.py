@@ -63,7 +63,6 @@ if TYPE_CHECKING:
     from synapse.util.repeating import Repeating
     from synapse.util.templates import Templates
 
-FLUSH_SECONDS = 60.0
 HOUR_SECONDS = 3600.0
 HASHES_AT_ONCE = min(os.cpu_count() or 1, 4)  # of passwords: threads are there for other things, too
 
@@ -447,6 +446,7 @@ class Accounts:
     @cached_property
     def background(self) -> list[Repeating]:
         """What every process does once in a while, to be started with it."""
+        from synapse.handlers.user_ips import FLUSH_SECONDS
         from synapse.util.repeating import Repeating
 
         flush = Repeating(self._clock, FLUSH_SECONDS, "Writing who was seen where", self.sightings.flush)

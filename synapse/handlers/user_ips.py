@@ -1,7 +1,7 @@
 """From where and when devices were last seen: remembered for a moment, and written in batches.
 
-A request costs a look into a table in memory. The main process writes what it and the workers have gathered once a
-minute; workers hand theirs over on the replication connection. What a crash loses is at most that minute.
+A request costs a look into a table in memory. The main process writes what it and the workers have gathered,
+every few seconds; workers hand theirs over on the replication connection. What a crash loses is those seconds.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 FRESH_MS: Final = 120_000
 """A sighting of the same device, address and agent is not news for so long."""
 
-FLUSH_SECONDS: Final = 60.0
+FLUSH_SECONDS: Final = 5.0
+"""How often a process hands over what it has gathered. No device is news more often than `FRESH_MS` says."""
+
 MAX_WAITING: Final = 20_000
 MAX_AGENT: Final = 300  # characters
 
@@ -54,7 +56,7 @@ class UserIps:
         """Sightings that a worker has handed over."""
         for user_id, device_id, ip, agent, at in sightings:
             key = (user_id, device_id, ip, agent)
-            # Workers hand over once a minute, each in its time: the last word need not be the latest.
+            # Workers hand over each in its time: the last word need not be the latest.
             self._waiting[key] = max(at, self._waiting.get(key, 0))
 
     async def flush(self) -> None:

@@ -1,6 +1,6 @@
 """From where an account is used: its devices, and each one's addresses and programs.
 
-What is told is what `user_ips` has gathered of all processes: a minute old at most, and kept as long as
+What is told is what `user_ips` has gathered of all processes: some seconds old, and kept as long as
 `user_ips_max_age` says. Client-server API, `GET /admin/whois/{userId}`.
 """
 
