@@ -67,16 +67,18 @@ class Deactivation:
         Raises 404 M_NOT_FOUND where there is no such account, 400 for an identity server that cannot be asked.
         """
         bound = await self._bindings.of_user(user_id, id_server)
-        deleted = await self._store.deactivate(user_id, erase)
+        deleted = await self._changes.write(
+            user_id,
+            lambda position: self._store.deactivate(user_id, erase, position),
+            lambda gone: gone is not None and bool(gone.device_ids or gone.had_cross_signing),
+        )
         if deleted is None:
             raise not_found("There is no such user on this server.")
         await self._authenticator.forget(deleted.tokens)
         await self._invalidate(NOTICES_ROOMS, [user_id])
         if erase:
             await self._invalidate(ERASED_USERS, [user_id])
-        await self._changes.devices_gone(user_id, deleted.device_ids)
-        if deleted.had_cross_signing and not deleted.device_ids:
-            await self._changes.devices_changed(user_id, [])
+        await self._changes.counts_changed([(user_id, device_id) for device_id in deleted.device_ids])
         await self._gone(user_id)
         return await self._bindings.unbind_each(user_id, bound)
 

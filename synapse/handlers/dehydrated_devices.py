@@ -18,10 +18,11 @@ from synapse.api.constants import MAX_ID_BYTES
 from synapse.api.errors import forbidden, invalid_param, missing_param, not_found, too_large
 from synapse.api.identifiers import fits
 from synapse.handlers.keys import too_many_keys
-from synapse.handlers.new_sessions import checked_device_name
+from synapse.handlers.new_sessions import checked_device_name, device_id_taken
 from synapse.handlers.uploaded_keys import checked_upload
 from synapse.http.body import convert
 from synapse.storage.dehydrated_devices import InUse, NewDehydrated
+from synapse.storage.new_devices import DeviceIdTaken
 from synapse.storage.one_time_keys import TooManyKeys
 from synapse.util.concurrency import Linearizer
 from synapse.util.storable import problem_of
@@ -81,7 +82,9 @@ class DehydratedDevices:
                     lambda position: self._store.replace(new, now, position), lambda _: [user_id]
                 )
             except InUse:
-                raise forbidden("You have a device of that ID which is no dehydrated one, or a key.") from None
+                raise forbidden("You have a device of that ID which is no dehydrated one.") from None
+            except DeviceIdTaken:
+                raise device_id_taken() from None
             except TooManyKeys:
                 raise too_many_keys() from None
             await self._authenticator.forget(gone.tokens)

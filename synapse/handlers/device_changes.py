@@ -6,7 +6,7 @@ for the keys again.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
 
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from synapse.replication.calls import MainProcess
     from synapse.storage.device_keys import DeviceKeyStore
     from synapse.util.clock import Clock
+
+
+T = TypeVar("T")
 
 
 def news_of(user_id: str, *, public: bool, private: bool) -> list[DeviceListRow]:
@@ -85,6 +88,12 @@ class DeviceChanges:
     async def devices_changed(self, user_id: str, device_ids: list[str]) -> None:
         """Devices are new or got another name; also of those without keys, which is what clients are used to."""
         await self._main(CHANGE, Changed(user_id, device_ids))
+
+    async def write(self, user_id: str, write: Callable[[int], Awaitable[T]], is_change: Callable[[T], bool]) -> T:
+        """In the main process: `write(position)` changes a user's devices and records it, in one transaction, so that
+        no process that is killed has others miss it. Told if what it returned is a change.
+        """
+        return await self._stream.append(write, lambda result: [user_id] if is_change(result) else [])
 
     async def counts_changed(self, devices: Iterable[tuple[str, str]]) -> None:
         """What these devices have of keys has changed."""

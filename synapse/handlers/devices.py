@@ -11,17 +11,26 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from synapse.api.errors import not_found
-from synapse.handlers.new_sessions import MAX_DEVICE_ID, DeviceRequest, checked_device, checked_device_name
+from synapse.handlers.new_sessions import (
+    MAX_DEVICE_ID,
+    DeviceRequest,
+    checked_device,
+    checked_device_name,
+    device_id_taken,
+)
+from synapse.storage.new_devices import DeviceIdTaken
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from synapse.handlers.auth import Authenticator
     from synapse.handlers.device_changes import DeviceChanges
-    from synapse.storage.devices import Device, DeviceStore
+    from synapse.storage.devices import Deleted, Device, DeviceStore
     from synapse.util.clock import Clock
 
 
 class Devices:
-    """The devices of a user."""
+    """The devices of a user; what changes them works in the main process."""
 
     def __init__(self, store: DeviceStore, authenticator: Authenticator, changes: DeviceChanges, clock: Clock) -> None:
         self._store = store
@@ -56,30 +65,39 @@ class Devices:
         name = checked_device_name(name)
         if name is None or name == device.get("display_name"):
             return
-        if not await self._store.rename(user_id, device_id, name):
+        new_name = name
+        if not await self._changes.write(
+            user_id, lambda position: self._store.rename(user_id, device_id, new_name, position), bool
+        ):
             raise no_such_device()
-        await self._changes.devices_changed(user_id, [device_id])
 
     async def create(self, user_id: str, device_id: str, name: str | None) -> bool:
         """Makes a device that nobody is logged in as; False, and nothing done, if it exists.
 
-        Raises 400 M_INVALID_PARAM.
+        Raises 400 M_INVALID_PARAM, 403 M_FORBIDDEN.
         """
         device_id, name = checked_device(DeviceRequest(device_id=device_id, initial_device_display_name=name))
-        return await self._store.create(user_id, device_id, name, int(self._clock.seconds() * 1000))
+        now = int(self._clock.seconds() * 1000)
+        try:
+            return await self._changes.write(
+                user_id, lambda position: self._store.create(user_id, device_id, name, now, position), bool
+            )
+        except DeviceIdTaken:
+            raise device_id_taken() from None
 
     async def delete(self, user_id: str, device_ids: list[str] | None) -> None:
         """Deletes devices and all their sessions; None: all of the user's. Those that do not exist are passed over."""
         wanted = None if device_ids is None else [device_id for device_id in device_ids if _can_exist(device_id)]
-        gone = await self._store.delete(user_id, wanted)
-        await self._authenticator.forget(gone.tokens)
-        await self._changes.devices_gone(user_id, gone.device_ids)
+        await self._delete(user_id, lambda position: self._store.delete(user_id, wanted, position))
 
     async def delete_others(self, user_id: str, device_id: str | None, token_id: int | None) -> None:
         """Deletes all devices and sessions of the user but this one."""
-        gone = await self._store.delete_others(user_id, device_id, token_id)
+        await self._delete(user_id, lambda position: self._store.delete_others(user_id, device_id, token_id, position))
+
+    async def _delete(self, user_id: str, delete: Callable[[int], Awaitable[Deleted]]) -> None:
+        gone = await self._changes.write(user_id, delete, lambda gone: bool(gone.device_ids))
         await self._authenticator.forget(gone.tokens)
-        await self._changes.devices_gone(user_id, gone.device_ids)
+        await self._changes.counts_changed([(user_id, device_id) for device_id in gone.device_ids])
 
 
 def no_such_device() -> Exception:

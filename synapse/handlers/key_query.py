@@ -36,7 +36,7 @@ class KeyQuery:
         ours = [user_id for user_id in wanted if domain_of(user_id) == self._server_name]
         published = await self._store.of_users(ours, viewer)
         signatures = _Signatures(published, viewer)
-        devices: dict[str, dict[str, Any]] = {user_id: {} for user_id in ours}
+        devices: dict[str, dict[str, Any]] = {user_id: {} for user_id in ours if user_id in published.users}
         for keys in published.devices:
             if not wanted[keys.user_id] or keys.device_id in wanted[keys.user_id]:
                 shown = signatures.added_to(orjson.loads(keys.json), keys.user_id, keys.device_id)

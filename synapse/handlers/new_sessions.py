@@ -15,7 +15,8 @@ import msgspec
 from synapse.api.errors import Codes, MatrixError, forbidden, invalid_param
 from synapse.api.identifiers import new_device_id
 from synapse.handlers.tokens import REFRESH, hash_token, make_token
-from synapse.storage.access_tokens import DeviceIdTaken, NewSession
+from synapse.storage.access_tokens import NewSession
+from synapse.storage.new_devices import DeviceIdTaken
 from synapse.storage.refresh_tokens import NewRefreshToken
 from synapse.util.problems import log_failure
 
@@ -96,9 +97,7 @@ class NewSessions:
         try:
             done = await self._tokens.login(draft.session)
         except DeviceIdTaken:
-            raise forbidden(
-                "A device cannot have the ID of one of your cross-signing keys; log in with another."
-            ) from None
+            raise device_id_taken() from None
         await self._authenticator.forget(done.revoked)
         if done.new_device and draft.session.device_id is not None:
             await self._tell(user_id, draft.session.device_id)
@@ -153,6 +152,10 @@ class NewSessions:
         if user.deactivated:
             raise MatrixError(403, Codes.USER_DEACTIVATED, "This account has been deactivated.")
         await self._rules.check_login(user)
+
+
+def device_id_taken() -> MatrixError:
+    return forbidden("A device cannot have the ID of one of its user's cross-signing keys; choose another.")
 
 
 def checked_device(device: DeviceRequest) -> tuple[str, str | None]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from synapse.api.standing import Standing
 from synapse.storage import refresh_tokens
+from synapse.storage.new_devices import insert_device
 from synapse.storage.refresh_tokens import NewRefreshToken
 
 if TYPE_CHECKING:
@@ -50,10 +51,6 @@ class Login(NamedTuple):
 
     new_device: bool
     revoked: list[bytes]
-
-
-class DeviceIdTaken(Exception):
-    """A device cannot have the name of one of its user's cross-signing keys; the argument is the name."""
 
 
 class AccessTokenStore:
@@ -98,40 +95,12 @@ def insert_session(txn: Transaction, session: NewSession) -> Login:
     """Writes device and token; for stores that do it within a transaction of their own."""
     new_device, revoked = False, []
     if session.device_id is not None:
-        new_device = _insert_device(txn, session)
+        name, now = session.device_name, session.created_ts
+        new_device = insert_device(txn, session.user_id, session.device_id, name, now)
         if not new_device:
             revoked = _revoke_of_device(txn, session.user_id, session.device_id)
     _insert_tokens(txn, session)
     return Login(new_device, revoked)
-
-
-def _insert_device(txn: Transaction, session: NewSession) -> bool:
-    """False if there is such a device already. Raises `DeviceIdTaken`."""
-    txn.execute(
-        """
-        WITH key AS (
-            SELECT FROM cross_signing_keys WHERE user_id = %(user)s AND public_key = %(device)s
-        ), made AS (
-            INSERT INTO devices (user_id, device_id, display_name, created_ts)
-            SELECT %(user)s, %(device)s, %(name)s, %(now)s WHERE NOT EXISTS (SELECT FROM key)
-            ON CONFLICT (user_id, device_id) DO NOTHING RETURNING true
-        ), stray AS ( -- of a device of that name that was deleted just when somebody sent it something
-            DELETE FROM to_device_messages
-            WHERE user_id = %(user)s AND device_id = %(device)s AND EXISTS (SELECT FROM made)
-        )
-        SELECT EXISTS (SELECT FROM key), EXISTS (SELECT FROM made)
-        """,
-        {
-            "user": session.user_id,
-            "device": session.device_id,
-            "name": session.device_name,
-            "now": session.created_ts,
-        },
-    )
-    is_key, is_made = txn.one()
-    if is_key:
-        raise DeviceIdTaken(session.device_id)
-    return bool(is_made)
 
 
 def _insert_tokens(txn: Transaction, session: NewSession) -> None:

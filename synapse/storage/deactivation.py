@@ -32,12 +32,13 @@ class DeactivationStore:
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    async def deactivate(self, user_id: str, erase: bool) -> Deleted | None:
+    async def deactivate(self, user_id: str, erase: bool, stream_id: int) -> Deleted | None:
         """Nobody can log in any more, and the user is listed among the departing; what went of devices and tokens.
 
         None, and nothing done, if there is no such account. Who is deactivated already may still be erased.
+        What others could see of devices and keys is gone at a position of the stream `device_lists`.
         """
-        return await self._db.write("deactivation.deactivate", _deactivate, user_id, erase)
+        return await self._db.write("deactivation.deactivate", _deactivate, user_id, erase, stream_id)
 
     async def departing(self) -> list[str]:
         """Those who have yet to leave their rooms."""
@@ -48,7 +49,7 @@ class DeactivationStore:
         await self._db.write_idempotent("deactivation.departed", _departed, user_id)
 
 
-def _deactivate(txn: Transaction, user_id: str, erase: bool) -> Deleted | None:
+def _deactivate(txn: Transaction, user_id: str, erase: bool, stream_id: int) -> Deleted | None:
     txn.execute(
         """
         UPDATE users SET deactivated = true, erased = erased OR %s, password_hash = NULL
@@ -62,7 +63,10 @@ def _deactivate(txn: Transaction, user_id: str, erase: bool) -> Deleted | None:
         txn.later(f"DELETE FROM {table} WHERE user_id = %s", (user_id,))
     had_keys = cross_signing.delete(txn, user_id)
     txn.later("INSERT INTO departing_users (user_id) VALUES (%s) ON CONFLICT DO NOTHING", (user_id,))
-    return devices.delete(txn, user_id, None)._replace(had_cross_signing=had_keys)
+    gone = devices.delete(txn, user_id, None)._replace(had_cross_signing=had_keys)
+    if gone.device_ids or had_keys:
+        devices.record_change(txn, user_id, None, stream_id)
+    return gone
 
 
 def _departing(txn: Transaction) -> list[str]:

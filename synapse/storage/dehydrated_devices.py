@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from synapse.storage import device_keys, devices, one_time_keys
+from synapse.storage.new_devices import insert_device
 
 if TYPE_CHECKING:
     from synapse.storage.database import Database, Transaction
@@ -34,7 +35,7 @@ class NewDehydrated(NamedTuple):
 
 
 class InUse(Exception):
-    """The user has another device of that id, or a cross-signing key."""
+    """The user has another device of that id."""
 
 
 class DehydratedDeviceStore:
@@ -47,7 +48,10 @@ class DehydratedDeviceStore:
         return await self._db.read("dehydrated_devices.get", _get, user_id)
 
     async def replace(self, new: NewDehydrated, now: int, stream_id: int) -> devices.Deleted:
-        """Stores a device in place of the one that there was; what went. Raises `InUse`, `TooManyKeys`."""
+        """Stores a device in place of the one that there was; what went with that one.
+
+        Raises `InUse`, `DeviceIdTaken`, `TooManyKeys`.
+        """
         return await self._db.write("dehydrated_devices.replace", _replace, new, now, stream_id)
 
 
@@ -61,15 +65,7 @@ def _replace(txn: Transaction, new: NewDehydrated, now: int, stream_id: int) -> 
     user_id, device_id = new.user_id, new.device_id
     old = _get(txn, user_id)
     gone = devices.delete(txn, user_id, [] if old is None else [old.device_id])
-    txn.execute(
-        """
-        INSERT INTO devices (user_id, device_id, display_name, created_ts) SELECT %(u)s, %(d)s, %(name)s, %(now)s
-        WHERE NOT EXISTS (SELECT FROM cross_signing_keys WHERE user_id = %(u)s AND public_key = %(d)s)
-        ON CONFLICT DO NOTHING RETURNING true
-        """,
-        {"u": user_id, "d": device_id, "name": new.display_name, "now": now},
-    )
-    if txn.one_or_none() is None:
+    if not insert_device(txn, user_id, device_id, new.display_name, now):
         raise InUse
     txn.execute(
         "INSERT INTO dehydrated_devices (user_id, device_id, device_data) VALUES (%s, %s, %s)",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from synapse.storage.devices import record_change
 from synapse.storage.one_time_keys import lock_device, sha256
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class DeviceKeyStore:
 
     async def record_change(self, user_id: str, device_id: str | None, stream_id: int) -> None:
         """Writes that this device (None: several) is new, got another name, or went away with its keys."""
-        await self._db.write("device_keys.record_change", _record_change, user_id, device_id, stream_id)
+        await self._db.write("device_keys.record_change", record_change, user_id, device_id, stream_id)
 
 
 def put(txn: Transaction, user_id: str, device_id: str, json: str, now: int, stream_id: int) -> bool:
@@ -62,10 +63,3 @@ def put(txn: Transaction, user_id: str, device_id: str, json: str, now: int, str
         {"u": user_id, "d": device_id, "json": json, "now": now, "stream": stream_id},
     )
     return txn.one_or_none() is not None
-
-
-def _record_change(txn: Transaction, user_id: str, device_id: str | None, stream_id: int) -> None:
-    txn.execute(
-        "INSERT INTO device_lists_stream (stream_id, user_id, device_id) VALUES (%s, %s, %s)",
-        (stream_id, user_id, device_id),
-    )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from synapse.storage import refresh_tokens
 from synapse.storage.access_tokens import hashes
+from synapse.storage.new_devices import insert_device
 
 if TYPE_CHECKING:
     from synapse.storage.database import Database, Transaction
@@ -46,7 +47,9 @@ _BELONGINGS = (
 
 
 class DeviceStore:
-    """Reads and writes devices."""
+    """Reads devices in any process; writes them in the main process, at positions of the stream `device_lists`, where
+    a change that did not happen leaves nothing.
+    """
 
     def __init__(self, db: Database) -> None:
         self._db = db
@@ -57,21 +60,21 @@ class DeviceStore:
     async def get(self, user_id: str, device_id: str) -> Device | None:
         return await self._db.read("devices.get", _get, user_id, device_id)
 
-    async def create(self, user_id: str, device_id: str, display_name: str | None, now: int) -> bool:
-        """False if there is such a device already."""
-        return await self._db.write("devices.create", _create, user_id, device_id, display_name, now)
+    async def create(self, user_id: str, device_id: str, display_name: str | None, now: int, stream_id: int) -> bool:
+        """False if there is such a device already. Raises `DeviceIdTaken`."""
+        return await self._db.write("devices.create", _create, user_id, device_id, display_name, now, stream_id)
 
-    async def rename(self, user_id: str, device_id: str, display_name: str | None) -> bool:
+    async def rename(self, user_id: str, device_id: str, display_name: str | None, stream_id: int) -> bool:
         """False if there is no such device."""
-        return await self._db.write("devices.rename", _rename, user_id, device_id, display_name)
+        return await self._db.write("devices.rename", _rename, user_id, device_id, display_name, stream_id)
 
-    async def delete(self, user_id: str, device_ids: list[str] | None) -> Deleted:
+    async def delete(self, user_id: str, device_ids: list[str] | None, stream_id: int) -> Deleted:
         """Deletes devices with their tokens, keys and undelivered messages; None: all, and tokens without a device."""
-        return await self._db.write("devices.delete", delete, user_id, device_ids)
+        return await self._db.write("devices.delete", _delete, user_id, device_ids, stream_id)
 
-    async def delete_others(self, user_id: str, device_id: str | None, token_id: int | None) -> Deleted:
+    async def delete_others(self, user_id: str, device_id: str | None, token_id: int | None, stream_id: int) -> Deleted:
         """Like `delete`, of all devices but one, and of all tokens without a device but one."""
-        return await self._db.write("devices.delete_others", delete_others, user_id, device_id, token_id)
+        return await self._db.write("devices.delete_others", _delete_others, user_id, device_id, token_id, stream_id)
 
 
 def _of_user(txn: Transaction, user_id: str) -> list[Device]:
@@ -85,21 +88,46 @@ def _get(txn: Transaction, user_id: str, device_id: str) -> Device | None:
     return None if row is None else Device(*row)
 
 
-def _create(txn: Transaction, user_id: str, device_id: str, display_name: str | None, now: int) -> bool:
-    txn.execute(
-        "INSERT INTO devices (user_id, device_id, display_name, created_ts) VALUES (%s, %s, %s, %s)"
-        " ON CONFLICT (user_id, device_id) DO NOTHING RETURNING true",
-        (user_id, device_id, display_name, now),
-    )
-    return txn.one_or_none() is not None
+def _create(txn: Transaction, user_id: str, device_id: str, display_name: str | None, now: int, stream_id: int) -> bool:
+    made = insert_device(txn, user_id, device_id, display_name, now)
+    if made:
+        record_change(txn, user_id, device_id, stream_id)
+    return made
 
 
-def _rename(txn: Transaction, user_id: str, device_id: str, display_name: str | None) -> bool:
+def _rename(txn: Transaction, user_id: str, device_id: str, display_name: str | None, stream_id: int) -> bool:
     txn.execute(
         "UPDATE devices SET display_name = %s WHERE user_id = %s AND device_id = %s RETURNING true",
         (display_name, user_id, device_id),
     )
-    return txn.one_or_none() is not None
+    found = txn.one_or_none() is not None
+    if found:
+        record_change(txn, user_id, device_id, stream_id)
+    return found
+
+
+def _delete(txn: Transaction, user_id: str, device_ids: list[str] | None, stream_id: int) -> Deleted:
+    return _recorded(txn, user_id, delete(txn, user_id, device_ids), stream_id)
+
+
+def _delete_others(
+    txn: Transaction, user_id: str, device_id: str | None, token_id: int | None, stream_id: int
+) -> Deleted:
+    return _recorded(txn, user_id, delete_others(txn, user_id, device_id, token_id), stream_id)
+
+
+def _recorded(txn: Transaction, user_id: str, gone: Deleted, stream_id: int) -> Deleted:
+    if gone.device_ids:
+        record_change(txn, user_id, gone.device_ids[0] if len(gone.device_ids) == 1 else None, stream_id)
+    return gone
+
+
+def record_change(txn: Transaction, user_id: str, device_id: str | None, stream_id: int) -> None:
+    """Within somebody else's transaction: this device (None: several) is new, has another name, or is gone."""
+    txn.later(
+        "INSERT INTO device_lists_stream (stream_id, user_id, device_id) VALUES (%s, %s, %s)",
+        (stream_id, user_id, device_id),
+    )
 
 
 def delete(txn: Transaction, user_id: str, device_ids: list[str] | None) -> Deleted:

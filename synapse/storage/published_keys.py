@@ -23,8 +23,9 @@ class DeviceKeys(NamedTuple):
 
 
 class PublishedKeys(NamedTuple):
-    """Keys of several users, and the signatures of them that one user may see."""
+    """Keys of several users, those of them that there are, and the signatures of keys that one user may see."""
 
+    users: set[str]
     devices: list[DeviceKeys]
     cross_signing: list[CrossSigningKey]
     signatures: list[Signature]
@@ -41,25 +42,27 @@ class PublishedKeyStore:
         which signatures are secret; they are shown to their owner alone.
         """
         if not user_ids:
-            return PublishedKeys([], [], [])
+            return PublishedKeys(set(), [], [], [])
         return await self._db.snapshot("published_keys.of_users", _of_users, user_ids, viewer)
 
 
 def _of_users(txn: Transaction, user_ids: list[str], viewer: str) -> PublishedKeys:
     txn.execute(
         """
-        SELECT k.user_id, k.device_id, k.key_json, d.display_name
-        FROM device_keys k JOIN devices d USING (user_id, device_id) WHERE k.user_id = ANY(%s)
+        SELECT u.user_id, k.device_id, k.key_json, k.display_name FROM users u LEFT JOIN (
+            SELECT user_id, device_id, key_json, display_name FROM device_keys JOIN devices USING (user_id, device_id)
+        ) AS k USING (user_id) WHERE u.user_id = ANY(%s)
         """,
         (user_ids,),
     )
-    devices = [DeviceKeys(*row) for row in txn.rows()]
+    found = txn.rows()
+    users, devices = {row[0] for row in found}, [DeviceKeys(*row) for row in found if row[1] is not None]
     txn.execute(
         "SELECT user_id, usage, public_key, key_json FROM cross_signing_keys WHERE user_id = ANY(%s)", (user_ids,)
     )
     keys = [CrossSigningKey(*row) for row in txn.rows()]
     if not devices and not keys:
-        return PublishedKeys([], [], [])
+        return PublishedKeys(users, [], [], [])
     txn.execute(
         """
         SELECT target_user_id, target_id, signer_user_id, key_id, signature FROM key_signatures
@@ -67,7 +70,7 @@ def _of_users(txn: Transaction, user_ids: list[str], viewer: str) -> PublishedKe
         """,
         (user_ids, viewer),
     )
-    return PublishedKeys(devices, keys, [Signature(*row) for row in txn.rows()])
+    return PublishedKeys(users, devices, keys, [Signature(*row) for row in txn.rows()])
 
 
 def secret_key_ids(keys: list[CrossSigningKey], viewer: str) -> set[tuple[str, str]]:

@@ -131,7 +131,7 @@ async def test_a_restart_goes_on_with_those_who_have_yet_to_leave(server: TestSe
     room = await bob.room()
     await alice.join(room)
     store = DeactivationStore(server.hs.database)
-    await store.deactivate(alice.id, erase=False)  # and then the process died
+    await store.deactivate(alice.id, False, 1_000)  # and then the process died
     assert await store.departing() == [alice.id]
     await server.hs.rooms.departures.run()
     assert (await bob.get(f"/rooms/{room}/joined_members"))["joined"].keys() == {bob.id}

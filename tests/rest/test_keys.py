@@ -51,6 +51,8 @@ async def test_keys_are_uploaded_counted_and_queried(server: Server) -> None:
         assert found["failures"] == {}
     empty = (await server.call("POST", "/keys/query", {"device_keys": {ALICE: ["X"], BOB: []}}, bob)).json
     assert empty["device_keys"] == {ALICE: {}, BOB: {}}
+    nobody = (await server.call("POST", "/keys/query", {"device_keys": {"@nobody:test": []}}, bob)).json
+    assert nobody["device_keys"] == nobody["failures"] == {}
 
 
 @pytest_twisted.ensureDeferred
@@ -205,8 +207,8 @@ async def test_whose_keys_changed_between_two_syncs(server: Server, database: Da
     await server.register("stranger")
     await database.write("test", encrypted_room)
 
-    async def changes(since: str, until: str | None = None, user: str = alice) -> Any:
-        query = {"from": since} | ({} if until is None else {"to": until})
+    async def changes(since: str, until: str = "s100_0_0_0_0_0_100", user: str = alice) -> Any:
+        query = {"from": since, "to": until}
         return (await server.call("GET", "/keys/changes", user=user, query=query)).json
 
     await server.call("POST", "/keys/upload", {"device_keys": identity(BOB)}, bob)
@@ -226,5 +228,9 @@ async def test_whose_keys_changed_between_two_syncs(server: Server, database: Da
 async def test_changes_are_asked_for_by_tokens(server: Server) -> None:
     token = await server.register("alice")
     assert error(await server.call("GET", "/keys/changes", user=token)) == (400, "M_MISSING_PARAM")
-    for query in ({"from": "x"}, {"from": "s1", "to": "x"}, {"from": ""}):
+    assert error(await server.call("GET", "/keys/changes", user=token, query={"from": "s1"})) == (
+        400,
+        "M_MISSING_PARAM",
+    )
+    for query in ({"from": "x", "to": "s1"}, {"from": "s1", "to": "x"}, {"from": "", "to": "s1"}):
         assert error(await server.call("GET", "/keys/changes", user=token, query=query)) == (400, "M_INVALID_PARAM")

@@ -11,7 +11,9 @@ import pytest_twisted
 from synapse.handlers import to_device
 from synapse.metrics import table
 from synapse.storage.database import Transaction
-from tests.rest.accounts import Server, error
+from synapse.storage.pool import PoolSettings
+from tests.rest.accounts import C, Server, error
+from tests.support.homeserver import TestServer, cluster, homeserver
 
 ALICE, BOB = "@alice:test", "@bob:test"
 
@@ -141,3 +143,52 @@ async def test_a_device_has_nothing_of_an_earlier_one_of_its_name(server: Server
     await server.call("PUT", "/sendToDevice/m.x/1", {"messages": {ALICE: {"NEW": {}}}}, alice)
     assert (await server.login("alice", device_id="NEW")).code == 200
     assert len(await waiting(server, ALICE, "NEW")) == 1, "it is the same device"
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_restart_neither_loses_nor_repeats_a_message(database_settings: PoolSettings) -> None:
+    """Processes end at the worst moments: before anybody is told, before the sender is answered, before the answer."""
+    body = {"messages": {"@bob:test": {"*": {"n": 1}}}}
+
+    async def sync(server: TestServer, token: str, since: str) -> Any:
+        code, answer = await server.client.get(f"{C}/sync?timeout=0&since={since}", token)
+        assert code == 200
+        return answer
+
+    async with homeserver(database_settings) as server:
+        alice, bob = await server.client.register("alice"), await server.client.register("bob")
+        code, answer = await server.client.get(f"{C}/sync?timeout=0", bob)
+        first = answer["next_batch"]
+        stream: Any = server.hs.encryption.to_device._stream
+        stream._advance = lambda *_: None  # it ends before it tells
+        code, _ = await server.client.put(f"{C}/sendToDevice/m.x/1", body, alice)
+        assert code == 200
+    async with homeserver(database_settings) as server:
+        code, _ = await server.client.put(f"{C}/sendToDevice/m.x/1", body, alice)  # the sender has heard nothing
+        assert code == 200
+        told = await sync(server, bob, first)
+        assert [event["content"] for event in told["to_device"]["events"]] == [{"n": 1}]
+    async with homeserver(database_settings) as server:
+        told = await sync(server, bob, first)  # the device has heard nothing
+        assert [event["content"] for event in told["to_device"]["events"]] == [{"n": 1}]
+        assert "to_device" not in await sync(server, bob, told["next_batch"])
+    async with homeserver(database_settings) as server:
+        assert "to_device" not in await sync(server, bob, first)
+
+
+@pytest_twisted.ensureDeferred
+async def test_any_synchrotron_delivers_and_takes_acknowledgements(database_settings: PoolSettings) -> None:
+    async with cluster(database_settings, "synchrotron") as hs:
+        alice, bob = await hs.main.client.register("alice"), await hs.main.client.register("bob")
+        processes = (hs.main, hs["synchrotron"])
+        code, answer = await hs.main.client.get(f"{C}/sync?timeout=0", bob)
+        seen = []
+        for number in range(6):
+            body = {"messages": {"@bob:test": {"*": {"n": number}}}}
+            code, _ = await hs.main.client.put(f"{C}/sendToDevice/m.x/{number}", body, alice)
+            assert code == 200
+            await hs.caught_up()
+            path = f"{C}/sync?timeout=0&since={answer['next_batch']}"
+            code, answer = await processes[number % 2].client.get(path, bob)
+            seen += [event["content"]["n"] for event in answer["to_device"]["events"]]
+        assert seen == list(range(6))

@@ -69,8 +69,8 @@ async def test_a_deleted_device_takes_all_that_hangs_on_it(database: Database) -
     await DeviceKeyStore(database).put(ALICE, "PHONE", "{}", 5, 1)
     await keys.add(ALICE, "PHONE", [Key("a", "1", '"x"')], [Key("a", "f", '"y"')], 5)
 
-    assert await devices.delete(ALICE, ["PHONE", "GONE"]) == Deleted(["PHONE"], [SESSION.token_hash])
-    assert await devices.delete(ALICE, ["PHONE"]) == Deleted([], [])
+    assert await devices.delete(ALICE, ["PHONE", "GONE"], 2) == Deleted(["PHONE"], [SESSION.token_hash])
+    assert await devices.delete(ALICE, ["PHONE"], 3) == Deleted([], [])
     assert await keys.left(ALICE, "PHONE") == KeysLeft({}, [], None)
     assert [device.device_id for device in await devices.of_user(ALICE)] == ["LAPTOP"]
 
@@ -79,7 +79,7 @@ async def test_a_deleted_device_takes_all_that_hangs_on_it(database: Database) -
 async def test_all_devices_take_the_deviceless_tokens_along(database: Database) -> None:
     await UserStore(database).create(NEW_ALICE)
     await AccessTokenStore(database).login(NewSession(ALICE, b"A" * 32, None, None, 6))
-    gone = await DeviceStore(database).delete(ALICE, None)
+    gone = await DeviceStore(database).delete(ALICE, None, 1)
     assert gone.device_ids == ["PHONE"]
     assert sorted(gone.tokens) == [b"\x01" * 32, b"A" * 32]
     assert await AccessTokenStore(database).hashes_of(ALICE) == []
@@ -100,8 +100,8 @@ async def test_only_tokens_without_device_are_revoked_alone(database: Database) 
 async def test_devices_are_renamed(database: Database) -> None:
     await UserStore(database).create(NEW_ALICE)
     devices = DeviceStore(database)
-    assert await devices.rename(ALICE, "PHONE", "new")
-    assert not await devices.rename(ALICE, "NONE", "new")
+    assert await devices.rename(ALICE, "PHONE", "new", 1)
+    assert not await devices.rename(ALICE, "NONE", "new", 2)
     phone = await devices.get(ALICE, "PHONE")
     assert phone is not None
     assert phone.display_name == "new"

@@ -162,7 +162,7 @@ async def test_keys_do_not_outlive_their_device(keys: Keys, database: Database) 
     uploads = [keys.add(Key("alg", str(n), '"x"'), fallback=[Key("alg", "F", f'"{n}"')]) for n in range(5)]
     uploads += [identities.put(ALICE, "D", f'{{"v":{n}}}', 1, n) for n in range(20, 25)]
     racing = [Deferred.fromCoroutine(upload) for upload in uploads]
-    racing.insert(4, Deferred.fromCoroutine(devices.delete(ALICE, ["D"])))  # type: ignore[arg-type]
+    racing.insert(4, Deferred.fromCoroutine(devices.delete(ALICE, ["D"], 30)))  # type: ignore[arg-type]
     for deferred in racing:
         deferred.addErrback(lambda failure: failure.trap(NoSuchDevice))
         await deferred

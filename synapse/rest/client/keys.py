@@ -5,7 +5,7 @@ Client-server API, "End-to-end encryption", "Send-to-Device messaging".
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from synapse.api.errors import invalid_param, unknown
 from synapse.handlers.keys import Keys
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from synapse.handlers.frontend_proxy import FrontendProxy
     from synapse.handlers.key_changes import KeyChanges
     from synapse.handlers.key_query import KeyQuery
-
-_ALWAYS: Final = StreamToken(*(2**62,) * len(StreamToken._fields))  # later than anything
 
 
 class KeyEndpoints:
@@ -53,8 +51,7 @@ class KeyEndpoints:
     @serves("keys_changes")
     async def changes(self, request: Request) -> dict[str, list[str]]:
         since = StreamToken.parse(request.required_arg("from"), "from")
-        to = request.arg("to")
-        until = _ALWAYS if to is None else StreamToken.parse(to, "to")
+        until = StreamToken.parse(request.required_arg("to"), "to")
         return await self._changes.between(request.user.user_id, since, until)
 
     @serves("keys_claim")
