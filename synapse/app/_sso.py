@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from synapse.handlers.get_token import GetToken
     from synapse.handlers.login_kinds import LoginKind
     from synapse.handlers.login_tokens import LoginTokens
+    from synapse.handlers.oauth_metadata import OAuthMetadata
     from synapse.handlers.sso.cas import CasProvider
     from synapse.handlers.sso.details import Details
     from synapse.handlers.sso.oidc.provider import OidcProvider
@@ -191,6 +192,12 @@ class SignOnServices:
             lambda: self._outside_client,
             self._clock,
         )
+
+    @cached_property
+    def oauth_metadata(self) -> OAuthMetadata:
+        from synapse.handlers.oauth_metadata import OAuthMetadata
+
+        return OAuthMetadata(self._config.oauth.issuer, self.provider_client, self._clock)
 
     # -- requests ----------------------------------------------------------------------------------------------------
 

@@ -64,6 +64,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     login_via_existing_session: sso.ExistingSessionConfig
     cas_config: sso.CasConfig
     oidc: oidc.OidcConfig
+    oauth: sso.OAuthConfig
     sso: sso.SsoConfig
     sightings: conduct.SightingsConfig
     telling: conduct.TellingConfig
@@ -168,6 +169,7 @@ NESTED: Final = (
     "login_via_existing_session",
     "ui_auth",
     "sso",
+    "oauth",
     "cas_config",
 )
 

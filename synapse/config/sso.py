@@ -42,6 +42,15 @@ class SsoConfig(Section, frozen=True, kw_only=True):
     ] = False
 
 
+class OAuthConfig(Section, frozen=True, kw_only=True):
+    """OAuth 2.0: an authorization server that clients are told of (`oauth:`); docs/sso.md says what for."""
+
+    issuer: Annotated[
+        str | None,
+        Doc("Its issuer identifier; its metadata is told to clients.", example="https://account.example.org/"),
+    ] = None
+
+
 class CasConfig(Section, frozen=True, kw_only=True):
     """Single sign-on by a CAS server (`cas_config:`)."""
 
@@ -81,6 +90,9 @@ def check_sso(config: Config, place: Place) -> None:
     for option, _, _ in config.oidc.providers():
         _needs_public_url(config, place, option)
     check_oidc(config, place)
+    issuer = config.oauth.issuer
+    if issuer is not None and (not issuer.startswith("https://") or "?" in issuer or "#" in issuer):
+        _fail(place, "oauth.issuer", f"is {issuer!r}, which is no issuer", "write an https URL without query")
 
 
 def _needs_public_url(config: Config, place: Place, option: str) -> None:

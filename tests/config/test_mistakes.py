@@ -219,6 +219,7 @@ MAIN: list[tuple[dict[str, Any], str, str, str]] = [
         "CAS",
     ),
     ({"cas_config": {"enabled": True, "server_url": "https://x"}}, "public_baseurl", "`cas_config`", "browsers reach"),
+    ({"oauth": {"issuer": "http://x"}}, "oauth.issuer", "no issuer", "https"),
     (_oidc(public_baseurl=None), "public_baseurl", "`oidc_providers[0]`", "browsers reach"),
     (_oidc(issuer="http://x"), "oidc_providers[0].issuer", "no https URL", "https://"),
     (_oidc(client_secret=None), "oidc_providers[0].client_secret", "is missing", "client_secret_path"),

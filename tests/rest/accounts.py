@@ -44,6 +44,7 @@ MOUNTED = (
         "devices",
         "account_password",
         "login_get_token",
+        "auth_metadata",
         "account_deactivate",
         "capabilities",
         "turn_server",

@@ -15,6 +15,7 @@ def _page(name: str, path: str, methods: tuple[str, ...] = _GET, ratelimit: str 
 
 
 ENDPOINTS = (
+    Endpoint("auth_metadata", f"{_C}/auth_metadata", _GET, ("v1", "unstable/org.matrix.msc2965"), auth=Auth.NONE),
     Endpoint("login_get_token", f"{_C}/login/get_token", _POST, ("v1",)),
     Endpoint(
         "login_sso_redirect",

@@ -18,6 +18,12 @@ def _login_token(hs: Homeserver) -> object:
     return GetLoginToken(hs.sso.get_token, hs.accounts.ui_auth)
 
 
+def _auth_metadata(hs: Homeserver) -> object:
+    from synapse.rest.client.auth_metadata import AuthMetadata
+
+    return AuthMetadata(hs.sso.oauth_metadata)
+
+
 def _sso_redirect(hs: Homeserver) -> object:
     from synapse.rest.client.sso.redirect import SsoRedirect
 
@@ -73,6 +79,7 @@ def _pages(hs: Homeserver) -> SsoPages:
 
 ROWS: tuple[Row, ...] = (
     Row(("login_get_token",), _login_token),
+    Row(("auth_metadata",), _auth_metadata),
     Row(("login_sso_redirect", "login_cas_redirect", "sso_pick_idp"), _sso_redirect),
     Row(("sso_account_details", "sso_account_details_chosen", "sso_check_username"), _sso_joining),
     Row(("sso_fallback", "sso_fallback_confirmed"), _sso_proof),
