@@ -241,7 +241,8 @@ class Accounts:
         from synapse.handlers.guest_upgrade import GuestUpgrade
 
         sessions, changes, main = self._hs.sessions.new_sessions, self.device_changes, self._hs.main
-        return GuestUpgrade(self.users, sessions, self.authenticator, changes, main, self._clock)
+        users, registration = self.users, self.registration
+        return GuestUpgrade(users, sessions, self.authenticator, changes, registration, main, self._clock)
 
     @cached_property
     def proving(self) -> Proving:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from synapse.handlers.auth import Authenticator
     from synapse.handlers.device_changes import DeviceChanges
     from synapse.handlers.new_sessions import NewSessions
+    from synapse.handlers.registration import Registration
     from synapse.http.request import Request
     from synapse.replication.calls import MainProcess
     from synapse.storage.users import UserStore
@@ -36,10 +37,12 @@ class GuestUpgrade:
         sessions: NewSessions,
         authenticator: Authenticator,
         changes: DeviceChanges,
+        registration: Registration,
         main: MainProcess,
         clock: Clock,
     ) -> None:
         self._clock = clock
+        self._registration = registration
         self._users = users
         self._sessions = sessions
         self._authenticator = authenticator
@@ -79,10 +82,13 @@ class GuestUpgrade:
 
     async def _upgrade(self, account: NewAccount) -> bool:
         now = int(self._clock.seconds() * 1000)
-        guest = GuestToUpgrade(account.user_id, account.password_hash, account.session, account.proofs, now)
+        arrives = self._registration.welcomes
+        guest = GuestToUpgrade(account.user_id, account.password_hash, account.session, account.proofs, now, arrives)
         gone = await honoured(self._users.upgrade_guest(guest))
         if gone is None:
             return False
         await self._authenticator.forget(gone.tokens)
         await self._changes.devices_gone(account.user_id, gone.device_ids)
+        if arrives:
+            await self._registration.welcome(account.user_id)
         return True

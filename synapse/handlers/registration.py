@@ -17,6 +17,7 @@ from synapse.api.errors import Codes, MatrixError, forbidden, guest_access_forbi
 from synapse.api.identifiers import check_new_user_id, random_letters
 from synapse.handlers.account_rules import Applicant
 from synapse.handlers.new_sessions import DeviceRequest, LoggedIn
+from synapse.handlers.profile import MAX_DISPLAY_NAME
 from synapse.replication.calls import Call
 from synapse.storage.access_tokens import NewSession
 from synapse.storage.external_ids import ExternalId
@@ -158,6 +159,8 @@ class Registration:
         """
         if user_type is not None and user_type not in USER_TYPES:
             raise invalid_param(f"'user_type' must be one of {', '.join(sorted(USER_TYPES))}.")
+        if display_name is not None and len(display_name) > MAX_DISPLAY_NAME:
+            raise invalid_param(f"A display name has at most {MAX_DISPLAY_NAME} characters.")
         user_id = None if username is None else self._user_id(username, app_service_id)
         threepids = [(one.medium, one.address) for one in proofs.addresses]
         await self._rules.check_registration(user_id, Applicant(threepids, user_type, app_service_id))
@@ -214,6 +217,15 @@ class Registration:
 
     def _made_up(self) -> str:
         return f"@{random_letters(10, _ALPHABET)}:{self._server_name}"
+
+    @property
+    def welcomes(self) -> bool:
+        """Whether there are rooms for new users to join."""
+        return self._options.welcomes
+
+    async def welcome(self, user_id: str) -> None:
+        """Brings a new user into these rooms; in the main process, raises nothing."""
+        await self._welcome(user_id)
 
     async def _create(self, account: NewAccount) -> Outcome:
         now = int(self._clock.seconds() * 1000)

@@ -76,6 +76,7 @@ class GuestToUpgrade(NamedTuple):
     session: NewSession | None
     proofs: Proofs
     now: int
+    arrives: bool = False  # whether there are rooms that the user is to join
 
 
 _COLUMNS = (
@@ -199,6 +200,8 @@ def _upgrade_guest(txn: Transaction, guest: GuestToUpgrade) -> devices.Deleted |
     if txn.one_or_none() is None:
         return devices.Deleted([], []) if session is not None and _is_ours(txn, session) else None
     registration_proofs.apply(txn, user_id, guest.proofs, guest.now)
+    if guest.arrives:
+        arrivals.insert(txn, user_id)
     if session is None:
         return devices.delete(txn, user_id, None)
     gone = devices.delete_others(txn, user_id, session.device_id, None)

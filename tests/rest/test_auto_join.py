@@ -95,6 +95,12 @@ async def test_guests_where_they_may(starting: Starting, joins: bool) -> None:
         guest = Person(server.client, answer["user_id"], answer["access_token"])
         members = (await alice.get(f"/rooms/{await room(alice)}/joined_members"))["joined"]
         assert (guest.id in members) is joins
+        name, token = guest.id[1:].partition(":")[0], guest.token
+        body = {"username": name, "guest_access_token": token, "auth": {"type": "m.login.dummy"}}
+        code, answer = await server.client.post(f"{V3}/register", body)
+        assert (code, answer["user_id"]) == (200, guest.id)
+        upgraded = Person(server.client, guest.id, answer["access_token"])
+        assert await room(upgraded) in await rooms_of(upgraded)
 
 
 @pytest_twisted.ensureDeferred

@@ -162,6 +162,8 @@ async def test_proofs_that_do_not_hold(server: Server) -> None:
         body = {key: value for key, value in signed("x").items() if key != name}
         assert error(await server.call("POST", REGISTER, body)) == (400, "M_MISSING_PARAM")
         assert error(await server.call("POST", REGISTER, {**body, name: 5})) == (400, "M_BAD_JSON")
+    long = signed(await nonce(server), displayname="x" * 257)
+    assert error(await server.call("POST", REGISTER, long)) == (400, "M_INVALID_PARAM")
     odd = signed(await nonce(server), "emperor")
     assert error(await server.call("POST", REGISTER, odd)) == (400, "M_INVALID_PARAM")
 

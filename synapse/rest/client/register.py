@@ -131,6 +131,7 @@ class Register:
         """Whatever is wrong is said before the client is sent through the stages."""
         if body.guest_access_token is not None:
             await self._guests.check(body.username, body.guest_access_token, request)
+            await self._registration.check_available(None)
         else:
             await self._registration.check_available(body.username)
         if body.password is not None:
