@@ -96,7 +96,7 @@ class Proving:
         if options.registration_requires_token:
             from synapse.handlers.ui_stages.registration_token import RegistrationTokenStage
 
-            yield RegistrationTokenStage(self.registration_tokens)
+            yield RegistrationTokenStage(self.registration_tokens, self._hs.ratelimits)
         if options.recaptcha_public_key and options.recaptcha_private_key:
             from synapse.handlers.ui_stages.recaptcha import RecaptchaStage
 
@@ -104,7 +104,8 @@ class Proving:
                 *(options.recaptcha_public_key, options.recaptcha_private_key),
                 options.recaptcha_siteverify_api,
             )
-            yield RecaptchaStage(lambda: self._accounts.contacts.service_client, public, private, api)
+            client, limits = (lambda: self._accounts.contacts.service_client), self._hs.ratelimits
+            yield RecaptchaStage(client, limits, public, private, api)
         if (consent := self._hs.conduct.consent) is not None:
             from synapse.handlers.ui_stages.terms import TermsStage
 

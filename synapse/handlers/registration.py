@@ -18,6 +18,7 @@ from synapse.api.identifiers import check_new_user_id, random_letters
 from synapse.handlers.account_rules import Applicant
 from synapse.handlers.new_sessions import DeviceRequest, LoggedIn
 from synapse.handlers.profile import MAX_DISPLAY_NAME
+from synapse.handlers.ui_auth import used_already
 from synapse.replication.calls import Call
 from synapse.storage.access_tokens import NewSession
 from synapse.storage.external_ids import ExternalId
@@ -186,6 +187,12 @@ class Registration:
                 return await self.log_in_again(made.user_id, device, refresh=refresh)
             if user_id is not None:
                 raise in_use()
+
+    async def check_unchanged(self, user_id: str, password_hash: str | None) -> None:
+        """Raises 400 M_UNKNOWN where an account has got another password since it was made."""
+        user = await self._users.get(user_id)
+        if user is None or user.password_hash != password_hash:
+            raise used_already()
 
     async def log_in_again(self, user_id: str, device: DeviceRequest | None, *, refresh: bool) -> LoggedIn:
         """The answer to who has registered an account just now and did not hear of it."""

@@ -266,6 +266,12 @@ class UiAuth:
         return int(self._clock.seconds() * 1000)
 
 
+def continues(body: dict[str, Any]) -> bool:
+    """Whether a request goes on with a session. What is limited is how many are begun."""
+    auth = body.get("auth")
+    return isinstance(auth, dict) and isinstance(auth.get("session"), str)
+
+
 def used_already() -> MatrixError:
     return unknown("The session has been used already; begin again without 'auth'.")
 

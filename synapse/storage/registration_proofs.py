@@ -65,7 +65,7 @@ def earlier_account(txn: Transaction, proofs: Proofs) -> str | None:
     return found
 
 
-def apply(txn: Transaction, user_id: str, proofs: Proofs, now: int) -> None:
+def apply(txn: Transaction, user_id: str, password_hash: str | None, proofs: Proofs, now: int) -> None:
     """Lets the proofs take effect for an account that was just made. What it raises undoes the account."""
     if proofs.registration_token is not None and not registration_tokens.use(txn, proofs.registration_token):
         raise TokenUsedUp
@@ -79,8 +79,9 @@ def apply(txn: Transaction, user_id: str, proofs: Proofs, now: int) -> None:
             (proofs.consent_version, now, user_id),
         )
     if proofs.session_id is not None:
-        made = orjson.dumps({"registered": user_id, "registered_ts": now}).decode()
+        # The hash may be that of a password which came with the last step only.
+        made = {"registered": user_id, "registered_ts": now, "password_hash": password_hash}
         txn.execute(
             "UPDATE ui_auth_sessions SET server_dict = server_dict || %s::jsonb WHERE session_id = %s",
-            (made, proofs.session_id),
+            (orjson.dumps(made).decode(), proofs.session_id),
         )

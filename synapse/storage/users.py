@@ -182,7 +182,7 @@ def _create(txn: Transaction, user: NewUser) -> Made | None:
         return Made(user.user_id, True) if user.session is not None and _is_ours(txn, user.session) else None
     if user.identity is not None:
         external_ids.insert(txn, user.identity, user.user_id)
-    registration_proofs.apply(txn, user.user_id, user.proofs, user.created_ts)
+    registration_proofs.apply(txn, user.user_id, user.password_hash, user.proofs, user.created_ts)
     if user.arrives:
         arrivals.insert(txn, user.user_id)
     user_directory.put(txn, [user_directory.DirectoryUser(user.user_id, user.display_name, None)])
@@ -199,7 +199,7 @@ def _upgrade_guest(txn: Transaction, guest: GuestToUpgrade) -> devices.Deleted |
     )
     if txn.one_or_none() is None:
         return devices.Deleted([], []) if session is not None and _is_ours(txn, session) else None
-    registration_proofs.apply(txn, user_id, guest.proofs, guest.now)
+    registration_proofs.apply(txn, user_id, guest.password_hash, guest.proofs, guest.now)
     if guest.arrives:
         arrivals.insert(txn, user_id)
     if session is None:

@@ -9,12 +9,14 @@ import orjson
 import pytest
 import pytest_twisted
 from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.task import Clock
 
 from synapse.api.errors import MatrixError
 from synapse.handlers.registration_flows import Asked, registration_flows
 from synapse.handlers.ui_stages.recaptcha import RecaptchaStage
 from synapse.handlers.ui_stages.types import Attempt, Operation
 from synapse.http.client import AnswerLate, ClientAnswer
+from synapse.http.ratelimit import RateLimits
 from synapse.rest.client.register import ANSWERED_AGAIN_MS
 from synapse.storage.database import Database, Transaction
 from tests.rest.accounts import SECRET, Server, admin_of, error
@@ -69,10 +71,43 @@ async def test_who_repeats_the_last_step_gets_the_same_account(server: Server, n
     assert again.json["device_id"] == "PHONE"
     assert await server.is_logged_in(again.json["access_token"])
     assert not await server.is_logged_in(first.json["access_token"]), "the device has one token"
+    with_it = await server.call("POST", "/register", {**body, "auth": auth})
+    assert (with_it.code, with_it.json["user_id"]) == (200, first.json["user_id"])
     wrong = await server.call("POST", "/register", {**body, "password": "other", "auth": auth})
     assert error(wrong) == (403, "M_FORBIDDEN")
     server.clock.advance(ANSWERED_AGAIN_MS / 1000 + 1)
     assert error(await server.call("POST", "/register", {"auth": auth})) == (400, "M_UNKNOWN")
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_password_that_came_with_the_last_step_may_be_repeated(server: Server) -> None:
+    auth = await begun(server, {"username": "alice"})
+    for _ in range(2):
+        assert (await server.call("POST", "/register", {"password": "secret", "auth": auth})).code == 200
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_session_gives_no_way_into_an_account_with_another_password(server: Server) -> None:
+    auth = await begun(server, {"username": "alice", "password": "secret"})
+    token = (await server.call("POST", "/register", {"auth": auth})).json["access_token"]
+    proof = {"type": "m.login.password", "identifier": {"type": "m.id.user", "user": "alice"}, "password": "secret"}
+    body = {"new_password": "better", "auth": proof}
+    assert (await server.call("POST", "/account/password", body, token)).code == 200
+    assert error(await server.call("POST", "/register", {"auth": auth})) == (400, "M_UNKNOWN")
+
+
+@pytest_twisted.ensureDeferred
+async def test_how_many_registrations_are_begun_is_limited_not_their_steps(database: Database) -> None:
+    server = Server(database, limited=True)
+    auth = await begun(server, {"username": "alice"})
+    for _ in range(20):
+        reply = await server.call("POST", "/register", {"auth": {"session": auth["session"]}})
+        assert reply.code == 401
+    for number in range(4):
+        await begun(server, {"username": f"user{number}"})
+    assert error(await server.call("POST", "/register", {"username": "bob"})) == (429, "M_LIMIT_EXCEEDED")
+    assert error(await server.call("POST", "/register", {}, query={"kind": "guest"})) == (429, "M_LIMIT_EXCEEDED")
+    assert (await server.call("POST", "/register", {"auth": auth})).code == 200
 
 
 @pytest_twisted.ensureDeferred
@@ -168,6 +203,18 @@ async def test_a_token_lets_people_register_as_often_as_it_says(guarded: Server)
     shown = (await guarded.call("GET", f"{ADMIN}/{token}", user=await admin_of(guarded))).json
     assert (shown["pending"], shown["completed"]) == (0, 1)
     assert not await is_valid(guarded, token)
+
+
+@pytest_twisted.ensureDeferred
+async def test_nobody_guesses_tokens(database: Database) -> None:
+    server = Server(database, limited=True, registration_requires_token=True)
+    first = await server.call("POST", "/register", {"username": "alice"})
+    auth = {"type": TOKEN, "session": first.json["session"]}
+    for _ in range(5):
+        assert (await server.call("POST", "/register", {"auth": {**auth, "token": "guess"}})).code == 401
+    assert error(await server.call("POST", "/register", {"auth": {**auth, "token": "guess"}})) == (
+        *(429, "M_LIMIT_EXCEEDED"),
+    )
 
 
 @pytest_twisted.ensureDeferred
@@ -290,7 +337,12 @@ class Service:
 
 
 async def tried(service: Service, response: Any) -> Any:
-    stage = RecaptchaStage(lambda: service, "public", "private", "http://captcha/verify")  # type: ignore[arg-type]
+    limits = RateLimits(lambda _: None, Clock())
+
+    def client() -> Any:
+        return service
+
+    stage = RecaptchaStage(client, limits, "public", "private", "http://captcha/verify")
     assert stage.params() == {"public_key": "public"}
     attempt = Attempt(Operation("POST", "register", "", None), None, "10.1.2.3", "tests")
     return await stage.check({"response": response}, attempt)

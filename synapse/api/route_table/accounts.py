@@ -20,15 +20,8 @@ ENDPOINTS = (
     Endpoint("capabilities", f"{_C}/capabilities", ("GET",), CLIENT, guests=True),
     Endpoint("turn_server", f"{_C}/voip/turnServer", ("GET",), CLASSIC, (workers.TURN_SERVER,), guests=True),
     # --- sessions
-    Endpoint(
-        "register",
-        f"{_C}/register",
-        ("POST",),
-        REGISTER,
-        (workers.REGISTER,),
-        auth=Auth.SERVICE,
-        ratelimit="rc_registration",
-    ),
+    # Limited where a registration begins, not with each of its steps; so is the password that is forgotten.
+    Endpoint("register", f"{_C}/register", ("POST",), REGISTER, (workers.REGISTER,), auth=Auth.SERVICE),
     Endpoint(
         "register_available", f"{_C}/register/available", ("GET",), CLIENT, auth=Auth.NONE, ratelimit="rc_registration"
     ),
@@ -50,14 +43,7 @@ ENDPOINTS = (
     Endpoint("logout_all", f"{_C}/logout/all", ("POST",), CLIENT, guests=True),
     Endpoint("whoami", f"{_C}/account/whoami", ("GET",), CLIENT, guests=True),
     # Who has forgotten the password proves to have an address of the account.
-    Endpoint(
-        "account_password",
-        f"{_C}/account/password",
-        ("POST",),
-        CLIENT,
-        auth=Auth.OPTIONAL,
-        ratelimit="rc_login.address",
-    ),
+    Endpoint("account_password", f"{_C}/account/password", ("POST",), CLIENT, auth=Auth.OPTIONAL),
     Endpoint("login_page", "/_matrix/static/client/login[/]", ("GET",), auth=Auth.NONE),
     Endpoint("ui_fallback", f"{_C}/auth/{{stage}}/fallback/web", ("GET",), CLIENT, auth=Auth.NONE),
     Endpoint(

@@ -15,9 +15,11 @@ if TYPE_CHECKING:
 
     from synapse.handlers.ui_stages.types import Attempt
     from synapse.http.outside import OutsideClient
+    from synapse.http.ratelimit import RateLimits
 
 logger = logging.getLogger(__name__)
 
+LIMIT: Final = "rc_registration"
 MAX_RESPONSE: Final = 16_384  # characters; the service's are a few thousand
 _WITHIN: Final = 10.0  # seconds
 _MAX_ANSWER: Final = 65_536  # bytes
@@ -26,14 +28,23 @@ _MAX_ANSWER: Final = 65_536  # bytes
 class RecaptchaStage:
     """Client-server API, "Google ReCaptcha".
 
+    :param limits: hold off who has the service asked about nonsense.
     :param client: makes what asks the service, when it is first needed.
     :param api: the URL that the service is asked under.
     """
 
     kind: str = LoginTypes.RECAPTCHA
 
-    def __init__(self, client: Callable[[], OutsideClient], public_key: str, private_key: str, api: str) -> None:
+    def __init__(
+        self,
+        client: Callable[[], OutsideClient],
+        limits: RateLimits,
+        public_key: str,
+        private_key: str,
+        api: str,
+    ) -> None:
         self._client = client
+        self._limits = limits
         self._public_key = public_key
         self._private_key = private_key
         self._api = api
@@ -47,7 +58,9 @@ class RecaptchaStage:
             raise MatrixError(401, Codes.CAPTCHA_NEEDED, "The captcha's response is needed (`response`).")
         if not isinstance(response, str) or len(response) > MAX_RESPONSE:
             raise bad_json("The captcha's response must be a string, as the captcha gives it.")
+        self._limits.require(LIMIT, attempt.client_ip)
         if not await self._is_solved(response, attempt.client_ip):
+            self._limits.count(LIMIT, attempt.client_ip)
             raise MatrixError(401, Codes.CAPTCHA_INVALID, "The captcha was not solved; please try again.")
         return True
 

@@ -13,8 +13,9 @@ from synapse.api.constants import LoginTypes
 from synapse.api.errors import missing_param, missing_token
 from synapse.handlers.password_change import PasswordChange
 from synapse.handlers.password_policy import PasswordPolicy
-from synapse.handlers.ui_auth import Flows, Operation, UiAuth
+from synapse.handlers.ui_auth import Flows, Operation, UiAuth, continues
 from synapse.http.body import convert
+from synapse.http.ratelimit import RateLimits
 from synapse.http.server import Request, serves
 
 
@@ -31,11 +32,14 @@ class ChangePassword:
     :param reset_flows: by what those prove who they are who have forgotten the password.
     """
 
-    def __init__(self, change: PasswordChange, policy: PasswordPolicy, ui_auth: UiAuth, reset_flows: Flows) -> None:
+    def __init__(
+        self, change: PasswordChange, policy: PasswordPolicy, ui_auth: UiAuth, reset_flows: Flows, limits: RateLimits
+    ) -> None:
         self._change = change
         self._policy = policy
         self._ui_auth = ui_auth
         self._reset_flows = reset_flows
+        self._limits = limits
 
     @serves("password_policy")
     async def policy(self, request: Request) -> dict[str, Any]:
@@ -48,11 +52,13 @@ class ChangePassword:
             raise missing_token()
         self._change.check_enabled()
         body = request.json_object()
+        if not continues(body):
+            self._limits.check("rc_login.address", request.client_ip)
         # Whatever is wrong is said before the client is sent through the stages.
         wanted = convert(body, NewPassword)
         if wanted.new_password is not None:
             self._policy.check(wanted.new_password)
-        elif not isinstance(body.get("auth"), dict) or "session" not in body["auth"]:
+        elif not continues(body):
             raise missing_param("new_password")
         user_id = None if user is None else user.user_id
         operation = Operation("POST", "account_password", "change the password", user_id, password="new_password")

@@ -18,8 +18,9 @@ from synapse.handlers.new_sessions import DeviceRequest, LoggedIn
 from synapse.handlers.password_policy import PasswordPolicy
 from synapse.handlers.registration import Registration, proofs_of
 from synapse.handlers.registration_tokens import RegistrationTokens
-from synapse.handlers.ui_auth import Flows, Operation, UiAuth, used_already
+from synapse.handlers.ui_auth import Flows, Operation, UiAuth, continues, used_already
 from synapse.http.body import convert
+from synapse.http.ratelimit import RateLimits
 from synapse.http.server import Request, serves
 from synapse.util.clock import Clock
 
@@ -62,6 +63,7 @@ class Register:
         ui_auth: UiAuth,
         flows: Flows,
         policy: PasswordPolicy,
+        limits: RateLimits,
         clock: Clock,
     ) -> None:
         self._registration = registration
@@ -70,11 +72,15 @@ class Register:
         self._ui_auth = ui_auth
         self._flows = flows
         self._policy = policy
+        self._limits = limits
         self._clock = clock
 
     @serves("register")
     async def register(self, request: Request) -> LoggedIn:
         body = request.json_object(allow_empty=True)
+        if not continues(body):
+            asker = request.requester
+            self._limits.check("rc_registration", request.client_ip if asker is None else asker.user_id)
         if request.choice_arg("kind", ("user", "guest"), "user") == "guest":
             name = body.get("initial_device_display_name")
             if name is not None and not isinstance(name, str):
@@ -96,6 +102,7 @@ class Register:
         wanted = convert(proven.body, RegisterBody)
         device, refresh = wanted.device(), wanted.refresh_token
         if earlier is not None:
+            await self._registration.check_unchanged(earlier, proven.password_hash)
             return await self._registration.log_in_again(earlier, device, refresh=refresh)
         proofs = proofs_of(proven.session_id, proven.proofs)
         if wanted.guest_access_token is not None:

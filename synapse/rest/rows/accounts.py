@@ -17,10 +17,10 @@ def _register(hs: Homeserver) -> object:
     from synapse.rest.client.register import Register
 
     accounts, services = hs.accounts, hs.sessions.app_services
-    flows = accounts.proving.registration_flows
-    policy = accounts.proving.password_policy
+    flows, policy = accounts.proving.registration_flows, accounts.proving.password_policy
     return Register(
-        accounts.registration, accounts.guest_upgrade, services, accounts.ui_auth, flows, policy, hs.reactor
+        *(accounts.registration, accounts.guest_upgrade, services, accounts.ui_auth, flows, policy),
+        *(hs.ratelimits, hs.reactor),
     )
 
 
@@ -71,7 +71,8 @@ def _change_password(hs: Homeserver) -> object:
     from synapse.rest.client.password import ChangePassword
 
     accounts, proving = hs.accounts, hs.accounts.proving
-    return ChangePassword(accounts.password_change, proving.password_policy, accounts.ui_auth, proving.reset_flows)
+    policy, flows = proving.password_policy, proving.reset_flows
+    return ChangePassword(accounts.password_change, policy, accounts.ui_auth, flows, hs.ratelimits)
 
 
 def _deactivate_account(hs: Homeserver) -> object:
