@@ -15,6 +15,7 @@ from twisted.internet.defer import Deferred, DeferredSemaphore
 
 from synapse.api.errors import invalid_param, unknown
 from synapse.handlers.smtp import MailProblem
+from synapse.metrics import table
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -80,17 +81,23 @@ class Mailer:
         if len(self._slots.waiting) >= MAX_WAITING:
             raise unknown("This server has too many mails to send; please try again in a few minutes.", 503)
         message = self._message(to, subject, template_name, values)
-        await self._slots.acquire()
+        slot = self._slots.acquire()
+        table.MAILS_WAITING.set(len(self._slots.waiting))
+        await slot
         try:
             await self._deliver(to, message)
+            _count("sent")
         except MailProblem as problem:
             server = f"{self._options.smtp_host}:{self._options.port}"
             logger.warning("A mail (%s) was not sent by the mail server %s: %s", template_name, server, problem)
             if problem.of_recipient and not problem.temporary:
+                _count("refused")
                 raise invalid_param("Mail to this address is refused; there may be a mistake in it.") from None
+            _count("failed")
             raise unknown("The mail could not be sent; please try again later.", 503) from None
         finally:
             self._slots.release()
+            table.MAILS_WAITING.set(len(self._slots.waiting))
 
     async def _deliver(self, to: str, message: EmailMessage) -> None:
         sender = self._options.sender.addr_spec
@@ -136,3 +143,7 @@ class Mailer:
         message.set_content(self._templates.render(f"{template_name}.txt", **given))
         message.add_alternative(self._templates.render(f"{template_name}.html", **given), subtype="html")
         return message
+
+
+def _count(outcome: str) -> None:
+    table.MESSAGES.child("email", outcome).inc()

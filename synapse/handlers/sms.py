@@ -9,6 +9,7 @@ import orjson
 
 from synapse.api.errors import invalid_param, unknown
 from synapse.http.client import ClientError
+from synapse.metrics import table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,12 +48,20 @@ class SmsService:
             )
         except ClientError as error:
             logger.warning("A text message was not sent, the service at sms.url failed: %s", error)
+            _count("failed")
             raise _unsent() from None
         if answer.code in _REFUSES_NUMBER:
+            _count("refused")
             raise invalid_param("Text messages cannot be sent to this number; there may be a mistake in it.")
         if not 200 <= answer.code < 300:
             logger.warning("A text message was not sent, the service at sms.url answered %d", answer.code)
+            _count("failed")
             raise _unsent()
+        _count("sent")
+
+
+def _count(outcome: str) -> None:
+    table.MESSAGES.child("msisdn", outcome).inc()
 
 
 def _unsent() -> Exception:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from synapse.api.errors import Codes, MatrixError
 from synapse.handlers.validations import ADD_THREEPID
+from synapse.storage.threepids import Adding, Threepid
 
 if TYPE_CHECKING:
     from synapse.handlers.identity_bindings import IdentityBindings
@@ -63,10 +64,11 @@ class Threepids:
     async def add(self, user_id: str, session_id: str, client_secret: str) -> None:
         """Adds what the session has proved; the session is used up. Raises as `check`, and 400 M_THREEPID_IN_USE."""
         proven = await self.check(session_id, client_secret)
-        if not await self._validations.use(session_id):
+        threepid = Threepid(*proven, added_ts=int(self._clock.seconds() * 1000))
+        added = await self._store.add_proved(user_id, threepid, session_id)
+        if added is Adding.USED_UP:
             raise _not_proved()
-        now = int(self._clock.seconds() * 1000)
-        if not await self._store.add(user_id, proven.medium, proven.address, proven.validated_ts, now):
+        if added is Adding.TAKEN:
             raise MatrixError(400, Codes.THREEPID_IN_USE, "Another account on this server has that address.")
 
     async def remove(self, user_id: str, medium: str, address: str, id_server: str | None) -> bool:

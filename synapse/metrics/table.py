@@ -49,6 +49,14 @@ HTTP_RATE_LIMITED = Counter(
     "synapse_http_server_rate_limited_total", "Requests refused with 429, by the setting that says so.", ("limit",)
 )
 
+# -- messages to people --------------------------------------------------------------------------------------------
+MESSAGES = Counter(
+    "synapse_messages_total",
+    "Mails and text messages, by medium (email, msisdn) and outcome (sent, refused for the address, failed).",
+    ("medium", "outcome"),
+)
+MAILS_WAITING = Gauge("synapse_mails_waiting", "Mails that wait for others to be sent.")
+
 # -- calling our own processes -------------------------------------------------------------------------------------
 CALLS = Counter(
     "synapse_http_client_requests_total",

@@ -6,7 +6,10 @@ Addresses come in the form of `synapse.api.threepids.canonical`; nothing here ch
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
+
+from synapse.storage import threepid_sessions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -31,6 +34,14 @@ class Binding(NamedTuple):
     id_server: str
 
 
+class Adding(Enum):
+    """What came of adding an address: `TAKEN` where it is another user's, `USED_UP` where the proof counts no more."""
+
+    ADDED = "added"
+    TAKEN = "taken"
+    USED_UP = "used up"
+
+
 class ThreepidStore:
     """Reads and writes addresses, in any process."""
 
@@ -53,6 +64,10 @@ class ThreepidStore:
         return await self._db.write_idempotent(
             "threepids.add", _add, user_id, Threepid(medium, address, validated_ts, added_ts)
         )
+
+    async def add_proved(self, user_id: str, threepid: Threepid, session_id: str) -> Adding:
+        """Adds an address that a session of validation has proved, which is used up by that."""
+        return await self._db.write_idempotent("threepids.add_proved", _add_proved, user_id, threepid, session_id)
 
     async def remove(self, user_id: str, medium: str, address: str) -> bool:
         """Takes an address away from the user; False where it is not theirs."""
@@ -102,6 +117,13 @@ def _add(txn: Transaction, user_id: str, threepid: Threepid) -> bool:
     # The lock keeps the account from being deactivated at the same time, which would leave the address to nobody.
     txn.execute("SELECT 1 FROM users WHERE user_id = %s AND NOT deactivated FOR SHARE", (user_id,))
     return txn.one_or_none() is not None and _put(txn, user_id, threepid)
+
+
+def _add_proved(txn: Transaction, user_id: str, threepid: Threepid, session_id: str) -> Adding:
+    if not threepid_sessions.use(txn, [session_id]):
+        # By this very request, perhaps, whose COMMIT got no answer.
+        return Adding.ADDED if threepid in _of_user(txn, user_id) else Adding.USED_UP
+    return Adding.ADDED if _add(txn, user_id, threepid) else Adding.TAKEN
 
 
 def _put(txn: Transaction, user_id: str, threepid: Threepid) -> bool:

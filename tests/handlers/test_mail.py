@@ -17,6 +17,7 @@ from synapse.config.contacts import EmailConfig
 from synapse.config.options import Secret
 from synapse.handlers.mail import MAX_WAITING, PAUSES, Mailer
 from synapse.handlers.smtp import MailProblem, MailServer
+from synapse.metrics import table
 from synapse.util.concurrency import spawn
 from synapse.util.templates import Templates
 from tests.support.elsewhere import Certificates
@@ -70,8 +71,11 @@ def trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Certificates:
 
 @pytest_twisted.ensureDeferred
 async def test_a_mail_says_who_it_is_from_and_what_it_is_about() -> None:
+    sent = table.MESSAGES.child("email", "sent")
+    before = sent.value
     with mailbox() as box:
         await send(mailer(box.port, app_name="Märchen"))
+        assert sent.value == before + 1
         mail = box.next()
     assert mail["From"] == "Your Märchen server <noreply@example.org>"
     assert (mail["To"], mail["Subject"]) == (ALICE, "[test] Validate")

@@ -6,7 +6,7 @@ import pytest_twisted
 
 from synapse.storage.database import Database
 from synapse.storage.threepid_sessions import MAX_TOKENS, ThreepidSessionStore, Wish
-from synapse.storage.threepids import Binding, Threepid, ThreepidStore
+from synapse.storage.threepids import Adding, Binding, Threepid, ThreepidStore
 from synapse.storage.users import NewUser, UserStore
 
 ALICE, BOB = "@alice:test", "@bob:test"
@@ -32,6 +32,23 @@ async def test_an_address_has_one_owner(database: Database) -> None:
     assert await store.remove(ALICE, "email", "a@b.c")
     assert await store.add(BOB, "email", "a@b.c", 7, 8)
     assert not await store.add("@nobody:test", "email", "x@b.c", 7, 8)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_proof_goes_with_the_address(database: Database) -> None:
+    store, users, sessions = ThreepidStore(database), UserStore(database), ThreepidSessionStore(database)
+    for user_id in (ALICE, BOB):
+        await users.create(NewUser(user_id, None, 1, None))
+    threepid = Threepid("email", "alice@example.org", 5, 6)
+    await sessions.begin("one", WISH, 0, 100)
+    assert await store.add_proved(ALICE, threepid, "one") is Adding.ADDED
+    assert await sessions.get("one") is None
+    assert await store.add_proved(ALICE, threepid, "one") is Adding.ADDED, "the same request, made again"
+    assert await store.add_proved(ALICE, threepid._replace(added_ts=7), "one") is Adding.USED_UP
+    assert await store.add_proved(BOB, threepid, "one") is Adding.USED_UP
+    await sessions.begin("two", WISH, 0, 100)
+    assert await store.add_proved(BOB, threepid, "two") is Adding.TAKEN
+    assert await store.of_user(ALICE) == [threepid]
 
 
 @pytest_twisted.ensureDeferred
