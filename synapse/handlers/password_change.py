@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from synapse.api.errors import Codes, MatrixError, forbidden
+from synapse.handlers.account_rules import locked
 
 if TYPE_CHECKING:
     from synapse.handlers.devices import Devices
@@ -52,11 +53,15 @@ class PasswordChange:
     async def reset(self, proof: dict[str, Any], password_hash: str, logout_devices: bool) -> None:
         """Sets the password of the user who has the address that was proven; with `logout_devices`, no session is left.
 
-        :param proof: what `ThreepidStage` gives; it is good once. Raises 400 M_THREEPID_NOT_FOUND, M_SESSION_EXPIRED.
+        :param proof: what `ThreepidStage` gives; it is good once. Raises 400 M_THREEPID_NOT_FOUND, M_SESSION_EXPIRED,
+            401 M_USER_LOCKED.
         """
         user_id = await self._threepids.owner(proof["medium"], proof["address"])
         if user_id is None:
             raise MatrixError(400, Codes.THREEPID_NOT_FOUND, "Nobody has this address here (any more).")
+        user = await self._users.get(user_id)
+        if user is not None and user.locked:
+            raise locked()
         if not await self._validations.use(proof["sid"]):
             raise MatrixError(400, Codes.SESSION_EXPIRED, "This validation was used already; ask for another message.")
         await self._users.set_password_hash(user_id, password_hash)

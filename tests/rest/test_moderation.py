@@ -8,12 +8,14 @@ from typing import NamedTuple
 import pytest
 import pytest_twisted
 
+from synapse.handlers.validations import PASSWORD_RESET
 from synapse.http.request import Requester
 from synapse.storage.database import Database
 from synapse.storage.pool import PoolSettings
 from synapse.storage.user_ips import Seen
 from tests.rest.accounts import Server, error
 from tests.rest.people import V3, Person, person
+from tests.rest.test_threepid_proofs import proof, validated
 from tests.support.homeserver import Cluster, TestServer, cluster
 
 ADMIN = "/_matrix/client/v1/admin"
@@ -282,3 +284,25 @@ async def test_what_application_services_do_is_noted_where_that_is_wanted(databa
     server.accounts.sightings.note(ghost, "192.0.2.1", "bridge/1.0")
     await server.accounts.sightings.flush()
     assert len(await server.accounts.user_ip_store.of_user("@ghost:test")) == tracked
+
+
+@pytest_twisted.ensureDeferred
+async def test_who_is_locked_can_neither_end_the_account_nor_get_a_new_password(database: Database) -> None:
+    server = Server(database, email={"notif_from": "Synapse <noreply@test>"}, public_baseurl="https://test.example/")
+    token = await server.register("alice")
+    await server.accounts.contacts.store.add("@alice:test", "email", "alice@example.org", 1, 1)
+    await server.conduct.moderation.mark(Requester("@admin:test", is_admin=True), "@alice:test", "locked", True)
+    password = {"type": "m.login.password", "identifier": {"type": "m.id.user", "user": "alice"}}
+    for auth, expected in (
+        (password | {"password": "wrong"}, "M_FORBIDDEN"),
+        (password | {"password": "password"}, "M_USER_LOCKED"),
+    ):
+        reply = await server.call("POST", "/account/deactivate", {"auth": auth})
+        assert (reply.code, reply.errcode) == (401, expected)
+    sid = await validated(server, PASSWORD_RESET)
+    body = {"new_password": "better", "auth": proof(sid)}
+    reply = await server.call("POST", "/account/password", body)
+    assert (reply.code, reply.errcode, reply.json["soft_logout"]) == (401, "M_USER_LOCKED", True)
+    await server.conduct.moderation.mark(Requester("@admin:test", is_admin=True), "@alice:test", "locked", False)
+    assert await server.is_logged_in(token)
+    assert (await server.login("alice")).code == 200

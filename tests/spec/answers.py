@@ -21,7 +21,7 @@ _ERROR = f"{ROOT}api/client-server/definitions/errors/error.yaml"
 _VERSIONS = "(?:api/v1|v2_alpha|r0|unstable|v1|v3)"
 _SHOWN = 600  # bytes of an answer that are quoted
 _OF_HTTP = (206, 304)  # answers to conditions and ranges, which the description leaves to HTTP
-_NO_SESSION = re.compile(rb'"errcode":"M_(?:MISSING|UNKNOWN)_TOKEN"')
+_NO_SESSION = re.compile(rb'"errcode":"M_(?:(?:MISSING|UNKNOWN)_TOKEN|USER_LOCKED)"')
 # Answers that differ from the description, and why.
 _DIFFERENT = {
     ("getTurnServer", b"{}"): "no TURN server is configured: the description has no word for it, clients know this one",
@@ -81,7 +81,7 @@ class Answers:
             return  # who asks for some fields of events gets no others
         if operation.id in _STREAMS and code == 200:
             body = _room_events_only(body)
-        # Where 401 is described as the ways to prove who one is, it still says so if nobody is logged in.
+        # Where 401 is described as the ways to prove who one is, it still says so if nobody is logged in, or may be.
         place = None if code == 401 and _NO_SESSION.search(body) else operation.answers.get(code)
         if place is not None or code >= 400:
             otherwise = _NEEDS_PROOF if operation.id in _PROVING and code == 401 and b'"flows"' in body else _ERROR

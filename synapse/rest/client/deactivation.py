@@ -8,12 +8,14 @@ import msgspec
 
 from synapse.api.constants import LoginTypes
 from synapse.api.errors import forbidden
+from synapse.handlers.account_rules import locked
 from synapse.handlers.deactivation import Deactivation
 from synapse.handlers.login_kinds.password import PasswordLogin
 from synapse.handlers.ui_auth import Operation, UiAuth
 from synapse.http.body import convert
 from synapse.http.server import Request, serves
 from synapse.rest.client.threepids import unbind_result
+from synapse.storage.users import UserStore
 
 
 class Wish(msgspec.Struct, frozen=True):
@@ -26,7 +28,8 @@ class Wish(msgspec.Struct, frozen=True):
 class DeactivateAccount:
     """`/account/deactivate`."""
 
-    def __init__(self, deactivation: Deactivation, passwords: PasswordLogin, ui_auth: UiAuth) -> None:
+    def __init__(self, deactivation: Deactivation, passwords: PasswordLogin, ui_auth: UiAuth, users: UserStore) -> None:
+        self._users = users
         self._deactivation = deactivation
         self._passwords = passwords
         self._ui_auth = ui_auth
@@ -41,6 +44,9 @@ class DeactivateAccount:
         wish = convert((await self._ui_auth.check(operation, body, flows, request)).body, Wish)
         if user_id is None:
             raise forbidden("It does not become clear whose account is to be deactivated.")
+        user = None if request.requester is not None else await self._users.get(user_id)
+        if user is not None and user.locked:  # who comes with a token was told so before
+            raise locked()
         return unbind_result(await self._deactivation.deactivate(user_id, wish.erase, wish.id_server))
 
     async def _whose(self, request: Request, body: dict[str, Any]) -> str | None:

@@ -79,7 +79,7 @@ def _deactivate_account(hs: Homeserver) -> object:
     from synapse.rest.client.deactivation import DeactivateAccount
 
     accounts = hs.accounts
-    return DeactivateAccount(accounts.deactivation, hs.sessions.password_login, accounts.ui_auth)
+    return DeactivateAccount(accounts.deactivation, hs.sessions.password_login, accounts.ui_auth, hs.accounts.users)
 
 
 def _admin_deactivate(hs: Homeserver) -> object:
