@@ -136,17 +136,18 @@ class SignOn:
         joining = Joining(identity=identity, redirect_url=redirect_url)
         if identity.localpart is None or identity.confirm_localpart:
             return NewUser(await self._sessions.put(joining, browser))
-        return await self._register(
-            Joining(
+        while True:  # somebody of the same name may have been quicker
+            chosen = Joining(
                 identity=identity,
                 redirect_url=redirect_url,
                 localpart=await self._users.free_name(identity.localpart),
                 display_name=identity.display_name,
                 picture=identity.picture,
                 emails=identity.emails,
-            ),
-            asked=asked,
-        )
+            )
+            done = await self._register(chosen, asked=asked)
+            if done is not None:
+                return done
 
     # -- what a new user chooses -------------------------------------------------------------------------------------
 
@@ -161,13 +162,21 @@ class SignOn:
 
     async def finish_joining(self, chosen: Joining, session_id: str | None, browser: str | None) -> LoggedIn:
         """Makes the account that was asked for, once. Raises `SsoRefused`."""
-        await self._sessions.take(Joining, session_id, browser)
-        return await self._register(chosen, asked=True)
+        joining = await self._sessions.take(Joining, session_id, browser)
+        done = await self._register(chosen, asked=True)
+        if done is None:
+            assert browser is not None, "or there was no session"
+            await self._sessions.put(joining, browser, session_id)
+            raise SsoRefused(f"The user name '{chosen.localpart}' is taken; please go back and choose another.")
+        return done
 
-    async def _register(self, chosen: Joining, *, asked: bool) -> LoggedIn:
+    async def _register(self, chosen: Joining, *, asked: bool) -> LoggedIn | None:
+        """None if the name is taken."""
         assert chosen.localpart is not None, "chosen before"
         identity = chosen.identity
         user_id = await self._users.create(identity, chosen.localpart, chosen.display_name)
+        if user_id is None:
+            return None
         logger.info("%s was made for %s, who came by %s", user_id, identity.subject, identity.provider)
         await self._details.add(user_id, chosen.picture, chosen.emails)
         return await self._logged_in(user_id, identity, chosen.redirect_url, asked=asked, new_user=True)

@@ -96,24 +96,20 @@ class SsoUsers:
         """Why a name that a user has chosen cannot be had; None if it can."""
         return await self._available(name)
 
-    async def create(self, identity: RemoteIdentity, localpart: str, display_name: str | None) -> str:
+    async def create(self, identity: RemoteIdentity, localpart: str, display_name: str | None) -> str | None:
         """The user id of a new account; of the identity's own where one came about meanwhile.
 
-        Raises `SsoRefused` if the name cannot be had (any more).
+        None if somebody else has got the name meanwhile. Raises `SsoRefused` if nobody can have it.
         """
-        problem = await self._available(localpart)
+        owner = await self.owner(identity)
+        problem = await self._available(localpart) if owner is None else None
+        if owner is not None or (problem is not None and problem.errcode == Codes.USER_IN_USE):
+            return owner
         if problem is not None:
-            return await self._owner_or(identity, problem.message)
+            raise SsoRefused(problem.message)
         user_id = f"@{localpart}:{self._server_name}"
         shown = None if display_name is None else display_name[:MAX_DISPLAY_NAME]
-        made = await self._registration.register_identity(user_id, external_id(identity), shown)
-        return made or await self._owner_or(identity, in_use().message)
-
-    async def _owner_or(self, identity: RemoteIdentity, problem: str) -> str:
-        owner = await self._identities.owner(external_id(identity))
-        if owner is None:
-            raise SsoRefused(problem)
-        return owner
+        return await self._registration.register_identity(user_id, external_id(identity), shown)
 
     async def _available(self, name: str) -> MatrixError | None:
         try:
