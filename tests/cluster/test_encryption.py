@@ -211,6 +211,20 @@ async def _history_comes_back(cast: Cast, first: Person, other: Person, recovery
     return both
 
 
+async def _a_dehydrated_device_receives(cast: Cast, sleeper: Person, other: Person, recovery_key: str) -> Person:
+    """What is said while nobody is logged in is read on a device that comes later (MSC3814)."""
+    dehydrated = await sleeper.js.do("dehydrate")
+    await other.until_trust(sleeper, {sleeper.device_id, dehydrated["device_id"]})
+    await sleeper.js.stop()
+    await other.js.do("rotate", room=cast.room)
+    await _say(cast, other, "while nobody is there")
+    awake = await cast.js(sleeper.user_id.removeprefix("@").partition(":")[0], "login")
+    await awake.js.do("recover", recoveryKey=recovery_key)
+    assert (await awake.js.do("rehydrate"))["keys"] > 0
+    await _everybody_reads(cast, ["while nobody is there"], [awake], [])
+    return awake
+
+
 async def _identity_is_replaced(person: Person, other: Person, devices: set[str]) -> None:
     """Who proves who they are may have another identity, which others have yet to trust."""
     reset = await person.js.do("reset", password=PASSWORD)
@@ -223,7 +237,7 @@ async def _story(cast: Cast) -> None:
     julia, jonas, nils, nora = await asyncio.gather(
         cast.js("e2e-julia"), cast.js("e2e-jonas"), cast.nio("e2e-nils"), cast.nio("e2e-nora")
     )
-    recovery_key, _ = await asyncio.gather(_set_up(julia), _set_up(jonas))
+    recovery_key, jonas_key = await asyncio.gather(_set_up(julia), _set_up(jonas))
     await _meet(cast, julia, jonas, [nils, nora])
 
     # They verify each other, each by the way they know.
@@ -240,6 +254,7 @@ async def _story(cast: Cast) -> None:
 
     await _newcomers_keys_are_claimed_while_processes_die(cast, julia, [jonas])
     devices = await _history_comes_back(cast, julia, jonas, recovery_key, said)
+    jonas = await _a_dehydrated_device_receives(cast, jonas, julia, jonas_key)
     await _identity_is_replaced(julia, jonas, devices)
 
 

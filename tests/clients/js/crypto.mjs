@@ -112,11 +112,32 @@ export function cryptoCommands({ sdk, api, current, vault, say }) {
         // On another device: everything that the recovery key opens.
         async recover({ recoveryKey }) {
             vault.key = api.decodeRecoveryKey(recoveryKey);
+            await crypto().userHasCrossSigningKeys(current().getUserId(), true); // their private parts are imported to these
             await crypto().bootstrapCrossSigning({});
             await crypto().loadSessionBackupPrivateKeyFromSecretStorage();
             await crypto().checkKeyBackupAndEnable();
             const { total, imported } = await crypto().restoreKeyBackup();
             return { total, imported, ready: await crypto().isCrossSigningReady(), backup: await crypto().getActiveSessionBackupVersion() };
+        },
+
+        // A device that waits while nobody is logged in; answers its id.
+        async dehydrate() {
+            if (!(await crypto().isDehydrationSupported())) throw new Error("no dehydrated devices here");
+            await crypto().startDehydration({ createNewKey: true });
+            return current().http.authedRequest(sdk.Method.Get, "/dehydrated_device", undefined, undefined, {
+                prefix: "/_matrix/client/unstable/org.matrix.msc3814.v1",
+            });
+        },
+        // What that device has received; then there is a new one.
+        async rehydrate() {
+            const heard = new Promise((resolve, reject) => {
+                let keys = 0;
+                current().on(api.CryptoEvent.RehydrationProgress, (roomKeys) => { keys = roomKeys; });
+                current().on(api.CryptoEvent.RehydrationCompleted, () => resolve({ keys }));
+                current().on(api.CryptoEvent.RehydrationError, (message) => reject(new Error(message)));
+            });
+            await crypto().startDehydration();
+            return heard;
         },
 
         async requestVerification({ user, device }) {
