@@ -98,7 +98,7 @@ class UiAuth:
         """What to act on. Raises `AuthenticationNeeded`, or 400, 403 for what cannot succeed."""
         body = dict(body)
         auth = body.pop("auth", None)
-        if auth is None:
+        if auth is None or auth == {}:  # some clients' way of asking what is needed
             if operation.reusable and await self._is_fresh(operation, request):
                 return Proven(body, {}, await self._hash_of(operation, body))
             begun = await self._begin(operation, body, request)

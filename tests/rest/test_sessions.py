@@ -54,7 +54,7 @@ async def test_the_last_step_may_bring_the_authentication_alone(server: Server) 
     [
         ("dummy", (400, "M_BAD_JSON")),
         ([], (400, "M_BAD_JSON")),
-        ({}, (400, "M_MISSING_PARAM")),
+        ({"response": "x"}, (400, "M_MISSING_PARAM")),
         ({"type": 5}, (400, "M_BAD_JSON")),
         ({"type": "m.login.password"}, (400, "M_UNKNOWN")),
         ({"type": "m.login.dummy", "session": 5}, (400, "M_BAD_JSON")),

@@ -124,6 +124,13 @@ async def test_stages_are_passed_one_after_another_on_different_processes(server
     assert await stages.refused({"auth": {**DUMMY, "session": session}}) == (400, "M_UNKNOWN")
 
 
+@pytest.mark.parametrize("auth", [None, {}])
+@pytest_twisted.ensureDeferred
+async def test_who_brings_no_proof_is_told_what_is_needed(server: Server, auth: Any) -> None:
+    asked = await Stages(server).asked({"a": 1, "auth": auth})
+    assert (asked["completed"], "errcode" in asked) == ([], False)
+
+
 @pytest_twisted.ensureDeferred
 async def test_a_proof_may_come_with_the_first_request(server: Server) -> None:
     stages = Stages(server)
