@@ -7,6 +7,9 @@ is decided in `synapse.handlers.account_rules`.
 from dataclasses import dataclass
 from typing import Final
 
+SYSTEM: Final = "system"
+"""The `user_type` of the user in whose name the server tells others something."""
+
 
 @dataclass(frozen=True, slots=True)
 class Standing:
@@ -15,7 +18,7 @@ class Standing:
     locked: bool = False
     suspended: bool = False
     created_ts: int = 0
-    user_type: str | None = None  # `support` and `bot`; None for people
+    user_type: str | None = None  # `support`, `bot`, `system`; None for people
     consent_version: str | None = None  # the version of the policy that the user agreed to the last time
     valid_until_ts: int | None = None  # when the account expires; None: never
 

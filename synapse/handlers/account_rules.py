@@ -18,7 +18,8 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from synapse.api.constants import EventTypes
-from synapse.api.errors import Codes, MatrixError
+from synapse.api.errors import Codes, MatrixError, forbidden
+from synapse.api.standing import SYSTEM
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
@@ -33,6 +34,7 @@ class Applicant(NamedTuple):
     threepids: Collection[tuple[str, str]] | None = None  # addresses (medium, address) that are proved; None: not yet
     user_type: str | None = None
     app_service_id: str | None = None
+    is_guest: bool = False
 
 
 LOGGING_OUT: Final = frozenset({"logout", "logout_all"})
@@ -107,7 +109,9 @@ class AccountRules:
             await rule.check(requester, operation, params)
 
     async def check_login(self, user: User) -> None:
-        """Raises 401 M_USER_LOCKED, and what the other rules raise. Suspended users may log in."""
+        """Raises 401 M_USER_LOCKED, 403 M_FORBIDDEN, and what the other rules raise. Suspended users may log in."""
+        if user.user_type == SYSTEM:
+            raise forbidden("This user is the server's own: nobody can log in as it.")
         if user.locked:
             raise locked()
         for rule in self._rules:

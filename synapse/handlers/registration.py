@@ -211,9 +211,13 @@ class Registration:
         return None if made is None else made.user_id
 
     async def register_guest(self, device_name: str | None) -> LoggedIn:
-        """An account without a password, with the rights of a guest. Raises 403 M_GUEST_ACCESS_FORBIDDEN."""
+        """An account without a password, with the rights of a guest.
+
+        Raises 403 M_GUEST_ACCESS_FORBIDDEN, and what `AccountRules.check_registration` raises.
+        """
         if not self._options.guests:
             raise guest_access_forbidden("This server has no guest accounts.")
+        await self._rules.check_registration(None, Applicant(is_guest=True))
         device = DeviceRequest(initial_device_display_name=device_name)
         while True:
             user_id = self._made_up()

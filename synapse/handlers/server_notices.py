@@ -21,6 +21,7 @@ from synapse.api.constants import EventTypes, Membership
 from synapse.api.errors import MatrixError, not_found, unknown
 from synapse.api.identifiers import domain_of
 from synapse.api.room_versions import room_version
+from synapse.api.standing import SYSTEM
 from synapse.handlers.notices_room import CACHE
 from synapse.handlers.profile import MAX_PROFILE_BYTES
 from synapse.handlers.room_plan import PRIVATE, CreateRoom, InitialState
@@ -46,9 +47,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 TAG: Final = "m.server_notice"
-SYSTEM: Final = "system"
-"""The `user_type` of the user who sends."""
-
 _LISTENER: Final = -10
 """The power level of the user who is told: nobody reads what is written there."""
 

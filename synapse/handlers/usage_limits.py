@@ -105,7 +105,11 @@ class UsageRule:
             return
         if self._options.hs_disabled:
             raise self._disabled()
-        if self._limit.users is None or (applicant.app_service_id is not None and not self._app_services):
+        if (
+            self._limit.users is None
+            or applicant.is_guest
+            or (applicant.app_service_id is not None and not self._app_services)
+        ):
             return
         if not self._may_be_reserved(applicant) and await self._store.count(self._now()) >= self._limit.users:
             raise self._exceeded()

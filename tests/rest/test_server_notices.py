@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 import pytest
 import pytest_twisted
+from joserfc import jwt
+from joserfc.jwk import OctKey
 from twisted.internet.defer import gatherResults
 
 from synapse.api.errors import MatrixError
@@ -177,6 +179,19 @@ async def test_nobody_else_can_have_the_name(house: House) -> None:
     await house.tell()
     register = {"username": "notices", "password": "p", "auth": {"type": "m.login.dummy"}}
     assert await house.alice.refused("POST", "/register", register) == (400, "M_USER_IN_USE")
+
+
+@pytest_twisted.ensureDeferred
+async def test_whoever_vouches_for_it_nobody_logs_in_as_the_server(database_settings: PoolSettings) -> None:
+    secret = "a secret of at least thirty-two bytes"
+    jwt_config = {"enabled": True, "secret": secret, "algorithm": "HS256"}
+    async with cluster(database_settings, server_notices=OPTIONS, jwt_config=jwt_config) as made:
+        house = await _house(made)
+        for _ in range(2):
+            token = jwt.encode({"alg": "HS256"}, {"sub": "notices"}, OctKey.import_key(secret))
+            body = {"type": "org.matrix.login.jwt", "token": token}
+            assert (await house.alice.refused("POST", "/login", body))[0] in (400, 403)
+            await house.tell()  # whereupon there is such a user
 
 
 @pytest_twisted.ensureDeferred

@@ -139,6 +139,7 @@ async def test_there_is_always_room_for_some(database: Database) -> None:
         Applicant(),  # who may prove to have the address
         Applicant([], "support"),
         Applicant([], None, "bridge"),
+        Applicant(is_guest=True),
     ):
         await rules.check_registration(None, applicant)
     with pytest.raises(MatrixError):
@@ -200,8 +201,10 @@ async def test_the_full_server_takes_nobody_else(database: Database) -> None:
 async def test_a_disabled_server_serves_nobody(database: Database) -> None:
     before = Server(database)
     token = await before.register("alice")
-    server = Server(database, hs_disabled=True, hs_disabled_message="Closed for today.", admin_contact=CONTACT)
+    closed_with = {"hs_disabled_message": "Closed for today.", "admin_contact": CONTACT}
+    server = Server(database, hs_disabled=True, allow_guest_access=True, **closed_with)
     for refused in (
+        await server.call("POST", "/register?kind=guest", {}),
         await server.login("alice"),
         await server.call("POST", "/register", {"username": "bob", "auth": {"type": "m.login.dummy"}}),
     ):
