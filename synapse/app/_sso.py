@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from synapse.app._accounts import Accounts
+    from synapse.app._conduct import Conduct
     from synapse.handlers.get_token import GetToken
     from synapse.handlers.login_kinds import LoginKind
     from synapse.handlers.login_tokens import LoginTokens
@@ -37,6 +38,9 @@ class Foundation(Base, Protocol):
 
     @property
     def accounts(self) -> Accounts: ...
+
+    @property
+    def conduct(self) -> Conduct: ...
 
     @property
     def ratelimits(self) -> RateLimits: ...
@@ -136,6 +140,7 @@ class SignOnServices:
     def sign_on(self) -> SignOn:
         from synapse.handlers.sso.sign_on import SignOn
 
+        consent = self._hs.conduct.consent
         return SignOn(
             self.providers,
             self.sessions,
@@ -145,6 +150,7 @@ class SignOnServices:
             self.login_tokens,
             # Our own page for logging in gives the token to nobody but the client that has opened it.
             trusted=(*self._config.sso.client_whitelist, f"{self._config.client_baseurl}/_matrix/static/client/login/"),
+            terms=consent if consent is not None and consent.is_asked_at_registration else None,
             update_profiles=self._config.sso.update_profile_information,
         )
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import html
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
 import pytest_twisted
 
-from synapse.storage.database import Database
+from synapse.storage.database import Database, Transaction
 from tests.rest.accounts import START, Server
 from tests.rest.driver import Reply
 from tests.rest.sso import BASE, CLIENT, LOGIN, Browser, Impatient, fields, login_token, server_with, text, user_of
@@ -424,3 +427,39 @@ async def test_login_tokens_say_where_they_come_from(database: Database, idp: Id
         "oidc-example",
         "session-at-provider",
     )
+
+
+@pytest_twisted.ensureDeferred
+async def test_terms_that_new_users_agree_to(database: Database, idp: Idp, tmp_path: Path) -> None:
+    (tmp_path / "en").mkdir()
+    (tmp_path / "en" / "1.0.html").write_text("<h1>The terms</h1>")
+    consent = {"template_dir": str(tmp_path), "version": "1.0", "require_at_registration": True}
+    server = server_with(
+        database,
+        oidc_providers=[provider_of(idp)],
+        user_consent=consent,
+        form_secret="secret",
+        enable_registration=None,
+    )
+    browser = Browser(server)
+    page = await browser.log_in()
+    assert (page.code, text(page, "user")) == (200, "@alice:test")
+    link = re.search(r'href="([^"]*)" id="terms"', page.body.decode())
+    assert link is not None
+    assert b"The terms" in (await browser.get(html.unescape(link[1]))).body
+    form = fields(page)
+    assert form["accepted_version"] == ["1.0"]
+    path = "/_synapse/client/new_user_consent"
+    for wrong in ({}, {"accepted_version": "0.9"}):
+        again = await browser.post(path, {"session": form["session"], **wrong})
+        assert (again.code, "Without agreeing" in text(again, "problem")) == (400, True)
+    assert (await Browser(server).post(path, form)).code == 400
+    assert await user_of(server, await browser.post(path, form)) == "@alice:test"
+    (version,) = await database.read("test", _agreed)
+    assert version == "1.0"
+    assert await user_of(server, await Browser(server).log_in()) == "@alice:test"  # once is enough
+
+
+def _agreed(txn: Transaction) -> list[str]:
+    txn.execute("SELECT consent_version FROM users WHERE user_id = '@alice:test'")
+    return [value for (value,) in txn.rows()]

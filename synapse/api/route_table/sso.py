@@ -33,6 +33,8 @@ ENDPOINTS = (
     _page("sso_pick_idp", "pick_idp"),
     _page("sso_account_details", "pick_username/account_details"),
     _page("sso_account_details_chosen", "pick_username/account_details", _POST, _BEGUN),
+    _page("sso_consent", "new_user_consent"),
+    _page("sso_consent_given", "new_user_consent", _POST, _BEGUN),
     _page("sso_check_username", "pick_username/check", ratelimit="rc_registration"),
     # Providers have the browser post what may be encrypted twice over.
     Endpoint(

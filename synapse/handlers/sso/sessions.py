@@ -37,6 +37,7 @@ class Joining(msgspec.Struct, frozen=True, kw_only=True, tag="joining"):
     """Somebody is to get an account, and makes out how it will be.
 
     :param localpart: the name that was chosen; None until then.
+    :param agreed: the version of the terms that the user has agreed to.
     :param emails: those of the identity's that the user wants to have with the account.
     """
 
@@ -46,6 +47,7 @@ class Joining(msgspec.Struct, frozen=True, kw_only=True, tag="joining"):
     display_name: str | None = None
     picture: str | None = None
     emails: tuple[str, ...] = ()
+    agreed: str | None = None
 
 
 class Asking(msgspec.Struct, frozen=True, tag="asking"):

@@ -22,6 +22,7 @@ from synapse.handlers.sso.sessions import Away, Joining, new_secret
 from synapse.handlers.sso.types import SsoRefused, ToLogIn
 
 if TYPE_CHECKING:
+    from synapse.handlers.consent import Consent
     from synapse.handlers.login_tokens import LoginTokens
     from synapse.handlers.sso.details import Details
     from synapse.handlers.sso.proof import Proof
@@ -46,9 +47,13 @@ class LoggedIn(NamedTuple):
 
 
 class NewUser(NamedTuple):
-    """Somebody without an account, who is to choose a name for it: the id of a session that holds `Joining`."""
+    """Somebody without an account, who is to choose a name for it: the id of a session that holds `Joining`.
+
+    :param named: the name is chosen, and it is the terms of the server that the user is to agree to.
+    """
 
     session_id: str
+    named: bool = False
 
 
 class Proven(NamedTuple):
@@ -65,6 +70,7 @@ class SignOn:
 
     :param providers: in the order in which they are offered.
     :param trusted: URLs that may be gone back to without asking (`sso.client_whitelist`, and our own).
+    :param terms: what new users have to agree to; None for nothing.
     :param update_profiles: whether names and pictures follow the provider's at each log-in.
     """
 
@@ -78,6 +84,7 @@ class SignOn:
         login_tokens: LoginTokens,
         *,
         trusted: tuple[str, ...],
+        terms: Consent | None,
         update_profiles: bool,
     ) -> None:
         self.providers = {provider.id: provider for provider in providers}
@@ -87,6 +94,7 @@ class SignOn:
         self._proof = proof
         self._login_tokens = login_tokens
         self._trusted = trusted
+        self.terms = terms
         self._update_profiles = update_profiles
 
     def provider(self, provider_id: str) -> IdentityProvider:
@@ -145,6 +153,8 @@ class SignOn:
                 picture=identity.picture,
                 emails=identity.emails,
             )
+            if self.terms is not None:
+                return NewUser(await self._sessions.put(chosen, browser), named=True)
             done = await self._register(chosen, asked=asked)
             if done is not None:
                 return done
@@ -160,12 +170,14 @@ class SignOn:
         """Raises `SsoRefused`."""
         return await self._sessions.look(Joining, session_id, browser)
 
-    async def finish_joining(self, chosen: Joining, session_id: str | None, browser: str | None) -> LoggedIn:
-        """Makes the account that was asked for, once. Raises `SsoRefused`."""
+    async def finish_joining(self, chosen: Joining, session_id: str, browser: str | None) -> Step:
+        """Makes the account that was asked for, once; asks for what is still missing. Raises `SsoRefused`."""
         joining = await self._sessions.take(Joining, session_id, browser)
+        assert browser is not None, "or there was no session"
+        if self.terms is not None and chosen.agreed != self.terms.version:
+            return NewUser(await self._sessions.put(chosen, browser, session_id), named=True)
         done = await self._register(chosen, asked=True)
         if done is None:
-            assert browser is not None, "or there was no session"
             await self._sessions.put(joining, browser, session_id)
             raise SsoRefused(f"The user name '{chosen.localpart}' is taken; please go back and choose another.")
         return done
@@ -178,6 +190,8 @@ class SignOn:
         if user_id is None:
             return None
         logger.info("%s was made for %s, who came by %s", user_id, identity.subject, identity.provider)
+        if self.terms is not None and chosen.agreed is not None:
+            await self.terms.record(user_id, chosen.agreed)
         await self._details.add(user_id, chosen.picture, chosen.emails)
         return await self._logged_in(user_id, identity, chosen.redirect_url, asked=asked, new_user=True)
 

@@ -77,11 +77,13 @@ def _pages(hs: Homeserver) -> SsoPages:
     return SsoPages(accounts.templates, accounts.profile_store, config.server.server_name, config.client_baseurl)
 
 
+_TERMS = ("sso_consent", "sso_consent_given")
+
 ROWS: tuple[Row, ...] = (
     Row(("login_get_token",), _login_token),
     Row(("auth_metadata",), _auth_metadata),
     Row(("login_sso_redirect", "login_cas_redirect", "sso_pick_idp"), _sso_redirect),
-    Row(("sso_account_details", "sso_account_details_chosen", "sso_check_username"), _sso_joining),
+    Row(("sso_account_details", "sso_account_details_chosen", "sso_check_username", *_TERMS), _sso_joining),
     Row(("sso_fallback", "sso_fallback_confirmed"), _sso_proof),
     Row(("login_cas_ticket",), _cas_ticket),
     Row(("saml2_authn_response", "saml2_metadata"), _saml),

@@ -7,19 +7,21 @@ from urllib.parse import urlencode
 
 import msgspec
 
+from synapse.handlers.consent import PATH
 from synapse.handlers.sso.sessions import Joining
 from synapse.handlers.sso.sign_on import SignOn
+from synapse.handlers.sso.types import session_gone
 from synapse.http.answers import Answer
 from synapse.http.forms import field_of, form_of
 from synapse.http.server import Request, serves
-from synapse.rest.client.sso.pages import DETAILS_PATH, SsoPages, shown_provider
+from synapse.rest.client.sso.pages import CONSENT_PATH, DETAILS_PATH, SsoPages, shown_provider
 
 if TYPE_CHECKING:
     from synapse.rest.client.sso.browser import Browsers
 
 
 class SsoJoining:
-    """`/_synapse/client/pick_username/…`."""
+    """`/_synapse/client/pick_username/…` and `/_synapse/client/new_user_consent`."""
 
     def __init__(self, sign_on: SignOn, browsers: Browsers, pages: SsoPages) -> None:
         self._sign_on = sign_on
@@ -33,6 +35,14 @@ class SsoJoining:
     @serves("sso_account_details_chosen")
     async def choose(self, request: Request) -> Answer:
         return await self._pages.shown(self._choose(request))
+
+    @serves("sso_consent")
+    async def show_terms(self, request: Request) -> Answer:
+        return await self._pages.shown(self._show_terms(request))
+
+    @serves("sso_consent_given")
+    async def agree(self, request: Request) -> Answer:
+        return await self._pages.shown(self._agree(request))
 
     @serves("sso_check_username")
     async def check(self, request: Request) -> dict[str, Any]:
@@ -86,3 +96,41 @@ class SsoJoining:
         )
         secret = self._browsers.secret(request)
         return await self._pages.step(await self._sign_on.finish_joining(chosen, session_id, secret))
+
+    # -- the terms ---------------------------------------------------------------------------------------------------
+
+    async def _show_terms(self, request: Request) -> Answer:
+        session_id = request.arg("session", "")
+        return self._terms(await self._named(request, session_id), session_id)
+
+    async def _named(self, request: Request, session_id: str) -> Joining:
+        joining = await self._pages_session(request, session_id)
+        if joining.localpart is None or self._sign_on.terms is None:
+            raise session_gone()
+        return joining
+
+    def _terms(self, joining: Joining, session_id: str, problem: str | None = None) -> Answer:
+        assert self._sign_on.terms is not None, "checked before"
+        version = self._sign_on.terms.version
+        return self._pages.render(
+            "sso_new_user_consent.html",
+            code=200 if problem is None else 400,
+            session=session_id,
+            action=f"{self._pages.base_url}{CONSENT_PATH}?{urlencode({'session': session_id})}",
+            user_id=f"@{joining.localpart}:{self._pages.server_name}",
+            user_profile={"display_name": joining.display_name, "avatar_url": joining.picture},
+            consent_version=version,
+            terms_url=f"{self._pages.base_url}{PATH}?{urlencode({'v': version})}",
+            problem=problem,
+        )
+
+    async def _agree(self, request: Request) -> Answer:
+        form = form_of(request)
+        session_id = field_of(form, "session") or ""
+        joining = await self._named(request, session_id)
+        assert self._sign_on.terms is not None, "checked before"
+        if field_of(form, "accepted_version") != self._sign_on.terms.version:
+            return self._terms(joining, session_id, "Without agreeing to the terms you cannot have an account here.")
+        agreed = msgspec.structs.replace(joining, agreed=self._sign_on.terms.version)
+        secret = self._browsers.secret(request)
+        return await self._pages.step(await self._sign_on.finish_joining(agreed, session_id, secret))

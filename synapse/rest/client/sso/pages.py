@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from synapse.storage.profiles import ProfileStore
     from synapse.util.templates import Templates
 
+CONSENT_PATH = "/_synapse/client/new_user_consent"
 DETAILS_PATH = "/_synapse/client/pick_username/account_details"
 
 
@@ -29,7 +30,7 @@ class SsoPages:
     def __init__(self, templates: Templates, profiles: ProfileStore, server_name: str, base_url: str) -> None:
         self._templates = templates
         self._profiles = profiles
-        self._server_name = server_name
+        self.server_name = server_name
         self.base_url = base_url
 
     async def shown(self, work: Awaitable[Answer]) -> Answer:
@@ -44,7 +45,7 @@ class SsoPages:
     def render(self, template: str, *, code: int = 200, headers: Headers = (), **values: Any) -> Answer:
         """A page. Every template is given the server's name and a nonce."""
         nonce = new_nonce()
-        html = self._templates.render(template, nonce=nonce, server_name=self._server_name, **values)
+        html = self._templates.render(template, nonce=nonce, server_name=self.server_name, **values)
         return page(html, nonce, code=code, headers=headers)
 
     def refusal(self, refused: SsoRefused) -> Answer:
@@ -59,7 +60,9 @@ class SsoPages:
     async def step(self, step: Step) -> Answer:
         """Where somebody goes on who came back from a provider, or has got an account."""
         if isinstance(step, NewUser):
-            return redirect(f"{self.base_url}{DETAILS_PATH}?{urlencode({'session': step.session_id})}", headers=_KEPT)
+            path = CONSENT_PATH if step.named else DETAILS_PATH
+            query = urlencode({"session": step.session_id})
+            return redirect(f"{self.base_url}{path}?{query}", 303, headers=_KEPT)
         if isinstance(step, LoggedIn):
             return redirect(step.url, headers=_KEPT) if step.trusted else await self._confirmation(step)
         return self.render("sso_auth_success.html", user_id=step.user_id)
