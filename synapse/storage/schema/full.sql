@@ -134,6 +134,7 @@ CREATE TABLE ui_auth_sessions (
     user_id text                         -- whose it is; NULL as long as nobody is logged in or has proven who they are
 );
 CREATE INDEX ui_auth_sessions_user ON ui_auth_sessions (user_id);
+CREATE INDEX ui_auth_sessions_created ON ui_auth_sessions (created_ts);
 
 -- When the user of a device last proved to be so (`ui_auth.session_timeout`).
 CREATE TABLE fresh_authentications (

@@ -149,6 +149,7 @@ CREATE INDEX monthly_active_users_last_active ON monthly_active_users (last_acti
 
 ALTER TABLE ui_auth_sessions ADD COLUMN user_id text;
 CREATE INDEX ui_auth_sessions_user ON ui_auth_sessions (user_id);
+CREATE INDEX ui_auth_sessions_created ON ui_auth_sessions (created_ts);
 CREATE TABLE fresh_authentications (
     user_id text NOT NULL,
     device_id text NOT NULL,
