@@ -6,6 +6,7 @@ every few seconds; workers hand theirs over on the replication connection. What 
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from synapse.storage.user_ips import Seen
@@ -23,6 +24,9 @@ FLUSH_SECONDS: Final = 5.0
 """How often a process hands over what it has gathered. No device is news more often than `FRESH_MS` says."""
 
 MAX_WAITING: Final = 20_000
+MAX_FRESH: Final = 20
+"""With how many addresses and agents a device is news within `FRESH_MS`; clients choose their agents themselves."""
+
 MAX_AGENT: Final = 300  # characters
 
 
@@ -40,6 +44,7 @@ class UserIps:
         self._app_services = app_services
         self._clock = clock
         self._told: dict[tuple[str, str, str, str], int] = {}
+        self._fresh: Counter[tuple[str, str]] = Counter()  # of each device, how many of those
         self._waiting: dict[tuple[str, str, str, str], int] = {}
 
     def note(self, requester: Requester, ip: str, user_agent: str) -> None:
@@ -47,10 +52,14 @@ class UserIps:
         if requester.app_service is not None and not self._app_services:
             return
         now = int(self._clock.seconds() * 1000)
-        key = (requester.user_id, requester.device_id or "", ip, user_agent)
-        if self._told.get(key, 0) + FRESH_MS > now or len(self._waiting) >= MAX_WAITING:
+        key = (requester.user_id, requester.device_id or "", ip, _storable(user_agent))
+        told = self._told.get(key)
+        if told is not None and told + FRESH_MS > now:
+            return
+        if len(self._waiting) >= MAX_WAITING or self._fresh[key[:2]] >= MAX_FRESH:
             return
         self._told[key] = self._waiting[key] = now
+        self._fresh[key[:2]] += told is None
 
     def add(self, sightings: list[Seen]) -> None:
         """Sightings that a worker has handed over."""
@@ -61,7 +70,7 @@ class UserIps:
 
     async def flush(self) -> None:
         """Delivers what waits. If that fails, it waits for the next time."""
-        batch = [Seen(*key[:3], _storable(key[3]), at) for key, at in self._waiting.items()]
+        batch = [Seen(*key, at) for key, at in self._waiting.items()]
         self._waiting = {}
         self._forget_old()
         if not batch:
@@ -75,6 +84,7 @@ class UserIps:
     def _forget_old(self) -> None:
         oldest = int(self._clock.seconds() * 1000) - FRESH_MS
         self._told = {key: at for key, at in self._told.items() if at > oldest}
+        self._fresh = Counter(key[:2] for key in self._told)
 
 
 def _storable(agent: str) -> str:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import pytest
 import pytest_twisted
 
+from synapse.handlers.user_ips import MAX_FRESH
 from synapse.handlers.validations import PASSWORD_RESET
 from synapse.http.request import Requester
 from synapse.storage.database import Database
@@ -306,3 +307,21 @@ async def test_who_is_locked_can_neither_end_the_account_nor_get_a_new_password(
     await server.conduct.moderation.mark(Requester("@admin:test", is_admin=True), "@alice:test", "locked", False)
     assert await server.is_logged_in(token)
     assert (await server.login("alice")).code == 200
+
+
+@pytest_twisted.ensureDeferred
+async def test_clients_that_call_themselves_anything_fill_no_tables(server: Server) -> None:
+    sightings, alice = server.accounts.sightings, Requester("@alice:test", "D")
+    for number in range(1000):
+        sightings.note(alice, "192.0.2.1", f"agent {number}")
+    for number in range(5):
+        sightings.note(Requester("@bob:test", "D"), "192.0.2.1", "\x00" + "b" * 300 + str(number))
+    await sightings.flush()
+    store = server.accounts.user_ip_store
+    assert len(await store.of_user("@alice:test")) == MAX_FRESH
+    assert [seen.user_agent for seen in await store.of_user("@bob:test")] == ["b" * 300]
+    server.clock.advance(121)
+    await sightings.flush()
+    sightings.note(alice, "192.0.2.1", "another")
+    await sightings.flush()
+    assert (await store.of_user("@alice:test"))[0].user_agent == "another"
