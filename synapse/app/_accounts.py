@@ -85,8 +85,8 @@ class Foundation(Base, Protocol):
     def stream_writer(self, name: str) -> StreamWriter:
         """The writing end of a stream; in a worker, one that refuses."""
 
-    async def invalidate(self, cache: str, keys: Iterable[str]) -> None:
-        """Has every process forget keys of a cache, this one before it returns."""
+    async def invalidate(self, cache: str, keys: Iterable[str | None]) -> None:
+        """Has every process forget keys of a cache (None: all of it), this one before it returns."""
 
     async def report_sightings(self, batch: list[Seen]) -> None:
         """Hands sightings over to the main process; for workers."""

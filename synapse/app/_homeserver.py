@@ -124,8 +124,8 @@ class Homeserver:
         """The writing end of a stream; in a worker, one that refuses."""
         return self.streams.writer(name)
 
-    async def invalidate(self, cache: str, keys: Iterable[str]) -> None:
-        """Has every process forget keys of a cache, this one before it returns."""
+    async def invalidate(self, cache: str, keys: Iterable[str | None]) -> None:
+        """Has every process forget keys of a cache (None: all of it), this one before it returns."""
         await self.replication.invalidate(cache, keys)
 
     async def report_sightings(self, batch: list[Seen]) -> None:

@@ -9,12 +9,13 @@ Client-server API, "Client Authentication".
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeVar
 
 from synapse.api.errors import unknown_token
 from synapse.handlers.tokens import hash_token, is_plausible
 from synapse.handlers.waiting import WaitingRequests
 from synapse.http.server import Requester
+from synapse.storage.errors import OutcomeUnknown
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterable
@@ -29,6 +30,17 @@ if TYPE_CHECKING:
     from synapse.util.clock import Clock
 
 T = TypeVar("T")
+
+
+class Revoking(Protocol):
+    """What a transaction returns that revokes tokens."""
+
+    @property
+    def tokens(self) -> list[bytes]:
+        """Their hashes."""
+
+
+R = TypeVar("R", bound=Revoking | None)
 
 CACHE: Final = "access_token"
 CACHE_SIZE: Final = 10_000
@@ -57,7 +69,7 @@ class Authenticator:
         identities: AppServiceIdentities,
         refresh_tokens: RefreshTokenStore,
         cache: Cache[str, Known],
-        invalidate: Callable[[str, Iterable[str]], Awaitable[None]],
+        invalidate: Callable[[str, Iterable[str | None]], Awaitable[None]],
         sightings: UserIps,
         rules: AccountRules,
         clock: Clock,
@@ -122,6 +134,21 @@ class Authenticator:
         keys = [token_hash.hex() for token_hash in token_hashes]
         if keys:
             await self._invalidate(CACHE, keys)
+
+    async def revoking(self, ending: Awaitable[R]) -> R:
+        """What `ending` returns, a transaction that revokes tokens, once every process has been told of them.
+
+        To be awaited before any other news of the transaction: whoever is logged out shall not hear even that. Where it
+        does not become known whether it was committed, all tokens are looked up anew.
+        """
+        try:
+            gone = await ending
+        except OutcomeUnknown:
+            await self._invalidate(CACHE, [None])
+            raise
+        if gone is not None:
+            await self.forget(gone.tokens)
+        return gone
 
     async def _load(self, key: str) -> Known:
         owner = await self._tokens.lookup(bytes.fromhex(key))

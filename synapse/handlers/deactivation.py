@@ -69,12 +69,11 @@ class Deactivation:
         bound = await self._bindings.of_user(user_id, id_server)
         deleted = await self._changes.write(
             user_id,
-            lambda position: self._store.deactivate(user_id, erase, position),
+            lambda position: self._authenticator.revoking(self._store.deactivate(user_id, erase, position)),
             lambda gone: gone is not None and bool(gone.device_ids or gone.had_cross_signing),
         )
         if deleted is None:
             raise not_found("There is no such user on this server.")
-        await self._authenticator.forget(deleted.tokens)
         await self._invalidate(NOTICES_ROOMS, [user_id])
         if erase:
             await self._invalidate(ERASED_USERS, [user_id])

@@ -78,8 +78,9 @@ class DehydratedDevices:
         now = int(self._clock.seconds() * 1000)
         async with self._queue.queue(user_id):
             try:
-                gone = await self._stream.append(
-                    lambda position: self._store.replace(new, now, position), lambda _: [user_id]
+                await self._stream.append(
+                    lambda position: self._authenticator.revoking(self._store.replace(new, now, position)),
+                    lambda _: [user_id],
                 )
             except InUse:
                 raise forbidden("You have a device of that ID which is no dehydrated one.") from None
@@ -87,7 +88,6 @@ class DehydratedDevices:
                 raise device_id_taken() from None
             except TooManyKeys:
                 raise too_many_keys() from None
-            await self._authenticator.forget(gone.tokens)
             await self._changes.counts_changed([(user_id, new.device_id)])
         return {"device_id": new.device_id}
 

@@ -95,8 +95,11 @@ class Devices:
         await self._delete(user_id, lambda position: self._store.delete_others(user_id, device_id, token_id, position))
 
     async def _delete(self, user_id: str, delete: Callable[[int], Awaitable[Deleted]]) -> None:
-        gone = await self._changes.write(user_id, delete, lambda gone: bool(gone.device_ids))
-        await self._authenticator.forget(gone.tokens)
+        gone = await self._changes.write(
+            user_id,
+            lambda position: self._authenticator.revoking(delete(position)),
+            lambda gone: bool(gone.device_ids),
+        )
         await self._changes.counts_changed([(user_id, device_id) for device_id in gone.device_ids])
 
 

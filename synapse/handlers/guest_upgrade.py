@@ -84,10 +84,9 @@ class GuestUpgrade:
         now = int(self._clock.seconds() * 1000)
         arrives = self._registration.welcomes
         guest = GuestToUpgrade(account.user_id, account.password_hash, account.session, account.proofs, now, arrives)
-        gone = await honoured(self._users.upgrade_guest(guest))
+        gone = await self._authenticator.revoking(honoured(self._users.upgrade_guest(guest)))
         if gone is None:
             return False
-        await self._authenticator.forget(gone.tokens)
         await self._changes.devices_gone(account.user_id, gone.device_ids)
         if arrives:
             await self._registration.welcome(account.user_id)

@@ -39,6 +39,7 @@ class WaitingRequests:
         self._recheck = recheck
         self._clock = clock
         self._by_key: dict[str, dict[Interruptible[Any], Request]] = {}
+        self._doubted: set[Interruptible[Any]] = set()  # of which it is being found out whether they may go on
 
     async def run(self, key: str, request: Request, expires_ts: int | None, work: Coroutine[Any, Any, T]) -> T:
         """The result of `work`. Raises 401 M_UNKNOWN_TOKEN or what `recheck` raises, as soon as it would."""
@@ -50,8 +51,12 @@ class WaitingRequests:
         here = self._by_key.setdefault(key, {})
         here[waiting] = request
         try:
-            return await waiting.run()
+            result = await waiting.run()
+            if waiting in self._doubted:  # nothing is told before it is clear to whom
+                await self._recheck(key, request)
+            return result
         finally:
+            self._doubted.discard(waiting)
             del here[waiting]
             if not here and self._by_key.get(key) is here:
                 del self._by_key[key]
@@ -61,6 +66,8 @@ class WaitingRequests:
     def doubt(self, key: str | None) -> None:
         """Something has changed about this token; None: perhaps about any. Returns at once."""
         keys = list(self._by_key) if key is None else [key] if key in self._by_key else []
+        for each in keys:
+            self._doubted.update(self._by_key[each])
         if keys:
             Deferred.fromCoroutine(self._look_again(keys))
 
@@ -74,3 +81,5 @@ class WaitingRequests:
                     waiting.interrupt(error)
                 except Exception as error:
                     log_failure(logger, error, "It could not be checked whether a waiting client is still logged in")
+                else:
+                    self._doubted.discard(waiting)

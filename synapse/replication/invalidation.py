@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from synapse.util.clock import Clock
 
 Key = str | tuple[str, ...]
-Invalidate = Callable[[str, Iterable[Key]], Awaitable[None]]
+Invalidate = Callable[[str, Iterable[Key | None]], Awaitable[None]]
 
 CONFIRM_SECONDS: Final = 2.0
 """How long a worker waits for the main process to confirm; after that it goes on, and the command is repeated."""
@@ -47,8 +47,8 @@ class MainInvalidator:
     def __init__(self, stream: MemoryWriter) -> None:
         self._stream = stream
 
-    async def __call__(self, cache: str, keys: Iterable[Key]) -> None:
-        """Has every process forget these keys of the cache; this one has when it returns."""
+    async def __call__(self, cache: str, keys: Iterable[Key | None]) -> None:
+        """Has every process forget these keys of the cache (None: all of it); this one has when it returns."""
         self.tell(cache, *keys)
 
     def tell(self, cache: str, *keys: Key | None) -> None:
@@ -65,8 +65,8 @@ class WorkerInvalidator:
         self._caches = caches
         self._clock = clock
 
-    async def __call__(self, cache: str, keys: Iterable[Key]) -> None:
-        """Has every process forget these keys of the cache;
+    async def __call__(self, cache: str, keys: Iterable[Key | None]) -> None:
+        """Has every process forget these keys of the cache (None: all of it);
 
         This one at once, the others when the main process is there.
         """

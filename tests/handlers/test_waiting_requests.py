@@ -12,6 +12,7 @@ from twisted.internet.task import deferLater
 
 from synapse.handlers.tokens import hash_token
 from synapse.storage.database import Transaction
+from synapse.storage.errors import OutcomeUnknown
 from synapse.storage.pool import PoolSettings
 from tests.support.homeserver import TestServer, cluster, homeserver
 from tests.support.reactor import real_reactor
@@ -64,16 +65,13 @@ async def waiting_sync(people: People, token: str) -> Deferred[Any]:
 @pytest_twisted.ensureDeferred
 async def test_who_logs_out_hears_no_more(people: People, path: str) -> None:
     other = (await another_session(people, "bob"))["access_token"]
-    path = path.format(since=await people.settled("bob"))
-    waiting, staying = (request(people.server, path, token) for token in (other, people.tokens["bob"]))
-    while people.server.hs.notifier.waiting < 2:
-        await deferLater(real_reactor(), 0.0)
-    assert (await people.server.client.post(V3 + "/logout", {}, other))[0] == 200
-    assert await refused(waiting) == GONE
-    assert not staying.called
-    await people.ask("bob", "POST", "/logout/all", {})
-    assert await refused(staying) == GONE
-    assert people.server.hs.notifier.waiting == 0
+    for token, logout in ((other, "/logout"), (people.tokens["bob"], "/logout/all")):
+        waiting = request(people.server, path.format(since=await people.settled("bob")), token)
+        while not people.server.hs.notifier.waiting:
+            await deferLater(real_reactor(), 0.0)
+        assert (await people.server.client.post(V3 + logout, {}, token))[0] == 200
+        assert await refused(waiting) == GONE, "and nothing of the news that a device is gone"
+        assert people.server.hs.notifier.waiting == 0
 
 
 @pytest_twisted.ensureDeferred
@@ -158,3 +156,21 @@ async def test_who_logs_out_hears_no_more_in_other_processes(database_settings: 
             await deferLater(real_reactor(), 0.0)
         await servers.main.client.post(f"{V3}/logout", {}, token)
         assert await refused(waiting) == GONE
+
+
+@pytest_twisted.ensureDeferred
+async def test_tokens_are_looked_up_anew_when_nobody_knows_whether_they_were_revoked(people: People) -> None:
+    hs = people.server.hs
+    waiting = await waiting_sync(people, people.tokens["bob"])
+
+    async def lost() -> None:
+        def revoke(txn: Transaction) -> None:
+            txn.execute("DELETE FROM access_tokens WHERE user_id = '@bob:test'")
+
+        await hs.database.write("test", revoke)
+        raise OutcomeUnknown("the connection broke during COMMIT")
+
+    with pytest.raises(OutcomeUnknown):
+        await hs.accounts.authenticator.revoking(lost())
+    assert await refused(waiting) == GONE
+    await people.ask("alice", "GET", "/account/whoami")

@@ -114,3 +114,30 @@ async def test_a_wait_ends_with_its_token() -> None:
         wait.cancel()
         assert isinstance(outcome(wait), CancelledError)
     assert not requests._by_key
+
+
+def test_news_is_not_told_before_it_is_clear_to_whom() -> None:
+    looked: Deferred[None] = Deferred()
+
+    async def recheck(key: str, request: Request) -> None:
+        await looked
+        raise STOP
+
+    async def once(news: Deferred[str]) -> str:
+        return await news
+
+    requests = WaitingRequests(recheck, Clock())
+    news: list[Deferred[str]] = [Deferred(), Deferred()]
+    request = Request(RawRequest("GET", "/sync"))
+    doubted, other = (
+        Deferred.fromCoroutine(requests.run(key, request, None, once(each)))
+        for key, each in zip(("key", "other"), news, strict=True)
+    )
+    requests.doubt("key")
+    for each in news:
+        each.callback("something private")
+    assert outcome(other) == "something private"
+    assert not doubted.called
+    looked.callback(None)
+    assert outcome(doubted) is STOP
+    assert not requests._doubted
