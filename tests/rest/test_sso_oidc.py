@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -463,3 +464,21 @@ async def test_terms_that_new_users_agree_to(database: Database, idp: Idp, tmp_p
 def _agreed(txn: Transaction) -> list[str]:
     txn.execute("SELECT consent_version FROM users WHERE user_id = '@alice:test'")
     return [value for (value,) in txn.rows()]
+
+
+# -- another provider ------------------------------------------------------------------------------------------------
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_provider_that_others_wrote(database: Database) -> None:
+    with running("mock_server") as provider:
+        mapping = {"config": {"localpart_template": "{{ user.email | localpart_from_email }}"}}
+        scopes = ["openid", "profile", "email"]
+        options = {"scopes": scopes, "user_mapping_provider": mapping, "user_profile_method": "userinfo_endpoint"}
+        server = server_of(database, provider, pkce_method="always", **options)
+        server.clock.advance(time.time() - server.clock.seconds())  # the provider lives in our time
+        browser = Browser(server)
+        page = await browser.log_in()
+        assert page.code == 200, page
+        back = await browser.post(browser.url, {"sub": "alice@example.org"})
+        assert await user_of(server, await browser.follow(back)) == "@alice:test"
