@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from synapse.handlers.key_signatures import KeySignatures
     from synapse.handlers.positions import StreamWriter
     from synapse.handlers.to_device import ToDevice
+    from synapse.http.ratelimit import RateLimits
     from synapse.storage.cross_signing import CrossSigningStore
     from synapse.util.repeating import Repeating
 
@@ -31,6 +32,9 @@ class Foundation(Base, Protocol):
 
     @property
     def accounts(self) -> Accounts: ...
+
+    @property
+    def ratelimits(self) -> RateLimits: ...
 
     def stream_writer(self, name: str) -> StreamWriter: ...
 
@@ -77,8 +81,15 @@ class Encryption:
         from synapse.handlers.to_device import ToDevice
 
         hs = self._hs
-        stream, server_name = hs.stream_writer("to_device"), hs.config.server.server_name
-        return ToDevice(hs.accounts.to_device_store, stream, hs.main, hs.ignorers, self._clock, server_name)
+        return ToDevice(
+            hs.accounts.to_device_store,
+            hs.stream_writer("to_device"),
+            hs.main,
+            hs.ignorers,
+            hs.ratelimits,
+            self._clock,
+            hs.config.server.server_name,
+        )
 
     @cached_property
     def background(self) -> list[Repeating]:

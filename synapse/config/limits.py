@@ -64,6 +64,9 @@ class RatelimitConfig(Section, frozen=True, kw_only=True):
     rc_login_token: Annotated[RateLimit, Doc("Login tokens that a user gets for other devices.")] = _rate(1 / 60, 5)
     rc_joins: Annotated[JoinLimits, Doc("Joins.")] = JoinLimits()
     rc_invites: Annotated[InviteLimits, Doc("Invites.")] = InviteLimits()
+    rc_key_requests: Annotated[
+        RateLimit, Doc("Requests for room keys (m.room_key_request) that a user sends to devices.")
+    ] = _rate(20.0, 100)
     rc_presence: Annotated[PresenceLimits, Doc("What users say of their presence.")] = PresenceLimits()
     rc_reports: Annotated[RateLimit, Doc("Events, rooms and users that a user reports.")] = _rate(1.0, 5)
     rc_third_party_invite: Annotated[

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection
 
     from synapse.handlers.positions import StreamWriter
+    from synapse.http.ratelimit import RateLimits
     from synapse.replication.calls import MainProcess
     from synapse.storage.to_device import ToDeviceStore
     from synapse.util.clock import Clock
@@ -43,6 +44,7 @@ MAX_WAITING: Final = 10_000
 """Messages that a device may have waiting, and up to `LOOK_AFTER` more."""
 
 LOOK_AFTER: Final = 100
+_KEY_REQUEST: Final = "m.room_key_request"
 _DEVICES: Final = 50_000  # whose additions are counted; who falls out begins anew
 
 
@@ -68,6 +70,7 @@ class ToDevice:
         stream: StreamWriter,
         main: MainProcess,
         ignorers: Callable[[Collection[str], str], Awaitable[Collection[str]]],
+        limits: RateLimits,
         clock: Clock,
         server_name: str,
     ) -> None:
@@ -75,17 +78,20 @@ class ToDevice:
         self._stream = stream
         self._main = main
         self._ignorers = ignorers
+        self._limits = limits
         self._clock = clock
         self._server_name = server_name
         self._added: LruCache[Device, int] = LruCache("to_device_added", _DEVICES)
         main.expose(SEND, self._store_and_tell)
 
     async def send(self, sender: Txn, event_type: str, body: dict[str, Any]) -> None:
-        """Client-server API, `PUT /sendToDevice/{eventType}/{txnId}`. Raises 400, 403, 413."""
+        """Client-server API, `PUT /sendToDevice/{eventType}/{txnId}`. Raises 400, 403, 413, 429."""
         for name, value in (("event type", event_type), ("transaction ID", sender.txn_id)):
             if len(value.encode("utf-8", "replace")) > MAX_NAME_BYTES or "\x00" in value:
                 raise invalid_param(f"The {name} has at most {MAX_NAME_BYTES} bytes and no NUL character.")
         messages = checked_messages(sender.user_id, event_type, body)
+        if event_type == _KEY_REQUEST:
+            self._limits.check("rc_key_requests", sender.user_id)
         if any(domain_of(message.user_id) != self._server_name for message in messages):
             raise forbidden("Messages to devices of other servers cannot be sent.")
         await self._main(SEND, Sending(sender, messages))

@@ -155,7 +155,7 @@ class Run:
         world = self.cluster.world
         while world.seconds() < end:
             await world.pause(self._rng.expovariate(1 / 3.0))
-            if self._rng.random() < 0.5:
+            if world.pipes and self._rng.random() < 0.5:
                 self._rng.choice(world.pipes).abortConnection()
                 continue
             name = self._rng.choice(["main", "main", *CREATORS[:1], *SYNCHROTRONS])

@@ -10,7 +10,7 @@ import pytest_twisted
 
 from synapse.handlers import to_device
 from synapse.metrics import table
-from synapse.storage.database import Transaction
+from synapse.storage.database import Database, Transaction
 from synapse.storage.pool import PoolSettings
 from tests.rest.accounts import C, Server, error
 from tests.support.homeserver import TestServer, cluster, homeserver
@@ -192,3 +192,35 @@ async def test_any_synchrotron_delivers_and_takes_acknowledgements(database_sett
             code, answer = await processes[number % 2].client.get(path, bob)
             seen += [event["content"]["n"] for event in answer["to_device"]["events"]]
         assert seen == list(range(6))
+
+
+@pytest_twisted.ensureDeferred
+async def test_ignoring_holds_as_long_as_it_lasts(database_settings: PoolSettings) -> None:
+    async with cluster(database_settings, "synchrotron") as hs:
+        alice, bob = await hs.main.client.register("alice"), await hs.main.client.register("bob")
+        _, answer = await hs["synchrotron"].client.get(f"{C}/sync?timeout=0", bob)
+        for number, ignored in enumerate(({}, {ALICE: {}}, {})):
+            path = f"{C}/user/{BOB}/account_data/m.ignored_user_list"
+            code, _ = await hs.main.client.put(path, {"ignored_users": ignored}, bob)
+            assert code == 200
+            body = {"messages": {BOB: {"*": {"n": number}}}}
+            code, _ = await hs.main.client.put(f"{C}/sendToDevice/m.x/{number}", body, alice)
+            assert code == 200
+            await hs.caught_up()
+        path = f"{C}/sync?timeout=0&since={answer['next_batch']}"
+        _, answer = await hs["synchrotron"].client.get(path, bob)
+        assert [event["content"] for event in answer["to_device"]["events"]] == [{"n": 0}, {"n": 2}]
+
+
+@pytest_twisted.ensureDeferred
+async def test_requests_for_keys_are_limited_and_other_messages_are_not(database: Database) -> None:
+    server = Server(database, limited=True, rc_key_requests={"per_second": 1, "burst_count": 2})
+    alice = await server.register("alice")
+    codes = []
+    for number in range(4):
+        path = f"/sendToDevice/m.room_key_request/{number}"
+        codes.append((await server.call("PUT", path, {"messages": {}}, alice)).code)
+        assert (await server.call("PUT", f"/sendToDevice/m.room_key/{number}", {"messages": {}}, alice)).code == 200
+    assert codes == [200, 200, 429, 429]
+    server.clock.advance(1)
+    assert (await server.call("PUT", "/sendToDevice/m.room_key_request/3", {"messages": {}}, alice)).code == 200
