@@ -101,6 +101,7 @@ def _options(policies: Path, mails: Mailbox, services: Services) -> dict[str, An
             "block_events_error": "Agree: %(consent_uri)s",
             "require_at_registration": True,
         },
+        "account_validity": {"enabled": True, "period": "365d"},  # mails about it are sent at their users' wish
         "email": {"smtp_host": "127.0.0.1", "smtp_port": mails.port, "notif_from": "Matrix <noreply@test>"},
         "sms": {"url": f"{services.url}/sms", "secret": SMS_SECRET},
         "enable_registration": True,

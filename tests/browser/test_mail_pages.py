@@ -74,3 +74,19 @@ def test_a_link_that_was_tampered_with_says_so(chromium: Chromium, site: Site) -
         assert "<script>alert" not in page.content()
 
     chromium.visit(look)
+
+
+def test_an_account_is_renewed(chromium: Chromium, site: Site) -> None:
+    token = _with_address(site, "petra")
+    path = "/unstable/account_validity/send_mail"
+    assert site.ask("POST", path, {}, token) == (200, {})
+    link = site.link()
+
+    def renew(page: Page) -> None:
+        page.goto(link)
+        expect(page.get_by_role("heading")).to_have_text("Your account is renewed")
+        page.goto(link.replace("token=", "token=%3Cb%3E"))
+        expect(page.get_by_role("heading")).to_have_text("This link is not valid")
+        expect(page.locator("b")).to_have_count(0)
+
+    chromium.visit(renew, scripts=False)
