@@ -31,11 +31,11 @@ SUBJECTS = frozenset(
         *("account_deactivation", "device_management", "login", "login_token", "logout"),
         *("sso_login_redirect", "keys", "cross_signing", "refresh", "registration_tokens"),
         *("to_device", "voip", "whoami", "admin", "password_management", "administrative_contact"),
-        *("key_backup", "openid", "wellknown", "support"),
+        *("key_backup", "openid", "wellknown", "support", "oauth_server_metadata"),
     )
 )
 # Those of which some operations are still to come.
-PENDING = frozenset((*("oauth_server_metadata", "registration"),))
+PENDING = frozenset(("registration",))
 
 EXAMPLES = (*ROOMS, *ACCOUNTS, *CONTACTS, *extras.EXAMPLES)
 

@@ -41,6 +41,7 @@ SESSIONS = (
             "refresh_token": True,
         },
     ),
+    Example("getAuthMetadata"),
     Example("generateLoginToken", body={"auth": auth("alice")}),
     Example("refresh", body={"refresh_token": "{refresh_token}"}),
     Example("redirectToSSO", query={"redirectUrl": "https://client.test/?a=b", "action": "login"}, code=302),

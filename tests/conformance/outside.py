@@ -13,6 +13,7 @@ from synapse.http.client import ClientAnswer, NotSent
 from tests.support.homeserver import TestServer
 
 IDENTITY_SERVER = "id.test"
+AUTHORIZATION_SERVER = "account.test"
 SMS_URL = "https://sms.test/send"
 _KEY = "Mzg0NmMxNGRmNTQ2NDQxMTg1YTEzNGMxNGRmNTQ2NDQ"
 _ANSWERS: dict[str, dict[str, Any]] = {
@@ -20,6 +21,15 @@ _ANSWERS: dict[str, dict[str, Any]] = {
     "lookup": {"mappings": {}},  # it knows nobody
     "bind": {"medium": "email", "address": "alice@example.org", "mxid": "@alice:test", "signatures": {}},
     "unbind": {},
+    "oauth-authorization-server": {
+        "issuer": "https://account.test/",
+        **{name: f"https://account.test/{name}" for name in ("authorization_endpoint", "token_endpoint")},
+        **{name: f"https://account.test/{name}" for name in ("revocation_endpoint", "registration_endpoint")},
+        "response_types_supported": ["code"],
+        "grant_types_supported": ["authorization_code", "refresh_token"],
+        "response_modes_supported": ["query", "fragment"],
+        "code_challenge_methods_supported": ["S256"],
+    },
     "store-invite": {"token": "token", "display_name": "a...@b...", "public_keys": [{"public_key": _KEY}]},
 }
 
@@ -33,7 +43,7 @@ class Outside:
         answer = _ANSWERS.get(parts.path.rpartition("/")[2])
         if url == SMS_URL:
             return ClientAnswer(202, {}, b"")
-        if parts.netloc != IDENTITY_SERVER or answer is None:
+        if parts.netloc not in (IDENTITY_SERVER, AUTHORIZATION_SERVER) or answer is None:
             raise NotSent(f"{parts.netloc} is not there.")
         return ClientAnswer(200, {"content-type": "application/json"}, orjson.dumps(answer))
 
@@ -53,4 +63,6 @@ def alone(server: TestServer) -> None:
     rooms: Any = server.hs.rooms
     contacts: Any = server.hs.accounts.contacts
     rooms.servers_client = contacts.identity_client = contacts.service_client = Outside()
+    sso: Any = server.hs.sso
+    sso._provider_client = Outside()
     contacts.mailer._post = Letterbox()

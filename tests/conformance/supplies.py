@@ -20,6 +20,7 @@ OPTIONS: dict[str, Any] = {
     "turn_shared_secret": "a secret",
     "login_via_existing_session": {"enabled": True},
     "cas_config": {"enabled": True, "server_url": "https://cas.test/"},
+    "oauth": {"issuer": "https://account.test/"},
     "email": {"notif_from": "Matrix <noreply@example.org>"},
     "sms": {"url": SMS_URL, "secret": "a secret"},
 }
