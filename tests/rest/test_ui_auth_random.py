@@ -16,7 +16,7 @@ from tests.rest.accounts import Server
 from tests.rest.test_ui_auth import ALICE, BOB, OTHER, RIDDLE, Stages
 
 DUMMY: Final = "m.login.dummy"
-FLOWS: Final = [[RIDDLE, DUMMY], [DUMMY, OTHER], [OTHER, RIDDLE, DUMMY]]
+FLOWS: Final = [[RIDDLE, OTHER, DUMMY], [RIDDLE, OTHER, "org.example.never"]]
 USERS: Final = (ALICE, BOB, None)
 BODIES: Final = ({}, {"a": 1}, {"a": 2}, {"a": 1, "b": 2})
 WALKS: Final = 20
