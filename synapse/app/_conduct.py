@@ -195,7 +195,8 @@ class Conduct:
         from synapse.util.templates import Templates
 
         options = self._config.telling.user_consent
-        return None if options is None else Templates(options.template_dir)
+        custom = self._config.templates.custom_template_directory
+        return None if options is None else Templates(options.template_dir, custom)
 
     @cached_property
     def consent_notices(self) -> ConsentNotices | None:

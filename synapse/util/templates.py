@@ -19,11 +19,11 @@ OURS: Final = Path(__file__).resolve().parent.parent / "res" / "templates"
 class Templates:
     """Renders templates. Jinja2 is loaded with the first.
 
-    :param custom_directory: where files stand that go before ours.
+    :param custom_directories: where files stand that go before ours, the first ones before the others.
     """
 
-    def __init__(self, custom_directory: str | None) -> None:
-        self._directories = [OURS] if custom_directory is None else [Path(custom_directory), OURS]
+    def __init__(self, *custom_directories: str | None) -> None:
+        self._directories = [*(Path(one) for one in custom_directories if one is not None), OURS]
         self._environment: Environment | None = None
 
     def render(self, name: str, /, **values: Any) -> str:

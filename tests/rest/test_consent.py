@@ -13,6 +13,7 @@ import pytest_twisted
 from synapse.config.errors import ConfigError
 from synapse.config.root import from_options
 from synapse.http.request import RawRequest
+from synapse.storage.database import Database
 from synapse.storage.pool import PoolSettings
 from tests.rest.accounts import OPTIONS, Server
 from tests.rest.people import Person, person
@@ -118,6 +119,18 @@ async def test_the_page_shows_what_to_agree_to_and_who_has(house: House) -> None
     code, text = await house.page("GET", urlencode(query))
     assert "Thanks." in text
     assert "<form" not in text
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_policy_looks_like_the_other_pages(database: Database, tmp_path: Path) -> None:
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own/_page.html").write_text("<p>Ours.</p>{% block body %}{% endblock %}")
+    (tmp_path / "policy").mkdir()
+    own = {"templates": {"custom_template_directory": str(tmp_path / "own")}}
+    server = Server(database, **policy(tmp_path / "policy"), **own)
+    answer = await server.driver.router.handle(RawRequest("GET", "/_matrix/consent"))
+    assert "<p>Ours.</p>" in answer.body.decode()
+    assert "Policy 2.0 EN." in answer.body.decode()
 
 
 @pytest_twisted.ensureDeferred
