@@ -99,6 +99,14 @@ MAIN: list[tuple[dict[str, Any], str, str, str]] = [
         "longer than `session_lifetime`",
         "shorter",
     ),
+    (
+        {"password_config": {"algorithm": "argon2", "argon2": {"memory_cost": "4K"}}},
+        "password_config.argon2.memory_cost",
+        "4096 bytes",
+        "64M",
+    ),
+    ({"password_config": {"algorithm": "md5"}}, "password_config.algorithm", "bcrypt, argon2, not 'md5'", "one of"),
+    ({"password_config": {"enabled": "reauth"}}, "password_config.enabled", "true, false, only_for_reauth", "one of"),
     ({"refreshable_access_token_lifetime": 0}, "refreshable_access_token_lifetime", "is zero", "1h"),
     ({"session_lifetime": "0s"}, "session_lifetime", "is zero", "90d"),
     ({"max_upload_size": "50 Megs"}, "max_upload_size", "must be a size, not '50 Megs'", "50M"),
@@ -434,3 +442,11 @@ def test_args_of_an_embedded_database_are_pointed_out(options: dict[str, Any]) -
 )
 def test_odd_ways_to_send_mail_are_pointed_out(options: dict[str, Any], email: dict[str, Any], sentence: str) -> None:
     assert [warning for warning in from_options(options | email).warnings if sentence in warning]
+
+
+def test_refresh_tokens_that_expire_too_early_are_odd(options: dict[str, Any]) -> None:
+    lifetimes = {"refreshable_access_token_lifetime": "1h", "refresh_token_lifetime": "30m"}
+    (warning,) = from_options(options | lifetimes).warnings
+    assert "`refresh_token_lifetime` is shorter than `refreshable_access_token_lifetime`" in warning
+    assert from_options(options | lifetimes | {"refresh_token_lifetime": "1h"}).warnings == ()
+    assert from_options(options | {"session_lifetime": "1m"}).warnings == (), "what nobody set is cut"
