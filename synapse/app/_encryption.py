@@ -103,3 +103,4 @@ class Encryption:
     async def _forget_old(self) -> None:
         await self.to_device.forget_old_txns()
         await self._hs.accounts.keys.forget_claimed()
+        await self._hs.accounts.device_changes.forget_old()

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from synapse.util.clock import Clock
 
 
+KEEP_CHANGES: Final = 10_000
+"""The last so many positions of the stream are kept whole, for who asks for what was between two of them."""
+
 T = TypeVar("T")
 
 
@@ -100,6 +103,10 @@ class DeviceChanges:
         keys = {f"{user_id} {device_id}" for user_id, device_id in devices}
         if keys:
             await self._invalidate(KEYS_LEFT, keys)
+
+    async def forget_old(self) -> None:
+        """Drops changes that later ones make superfluous; the main process does it once in a while."""
+        await self._store.forget_changes(KEEP_CHANGES)
 
     async def _publish(self, new: NewKeys) -> bool:
         """False if there is no such device."""

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
 
+from synapse.api.constants import MAX_ID_BYTES
 from synapse.api.errors import Codes, MatrixError, bad_json, invalid_param
+from synapse.api.identifiers import fits
 from synapse.events import canonical
 from synapse.storage.cross_signing import USAGES
 from synapse.util.storable import problem_of
@@ -90,6 +92,8 @@ def cross_signing_key(user_id: str, usage: str, key: object) -> UploadedKey:
     public_key = _public_key(name, key.get("keys"))
     json = signed_part(key)
     signatures = signatures_by(key, user_id)
+    if not all(map(fits, signatures)):
+        raise invalid_param(f"The key IDs in the signatures of '{name}' may have {MAX_ID_BYTES} bytes at most.")
     if sum(map(len, signatures)) + sum(map(len, signatures.values())) > MAX_KEY_BYTES:
         raise invalid_param(f"The signatures of '{name}' may have {MAX_KEY_BYTES} bytes at most.")
     return UploadedKey(usage, public_key, json.decode(), signatures)

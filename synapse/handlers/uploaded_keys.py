@@ -11,6 +11,7 @@ from typing import Any, Final
 import msgspec
 import orjson
 
+from synapse.api.constants import MAX_ID_BYTES
 from synapse.api.errors import bad_json, invalid_param, missing_param, unknown
 from synapse.api.identifiers import parse_user_id
 from synapse.events import canonical
@@ -18,7 +19,6 @@ from synapse.handlers.signed_keys import MAX_KEY_BYTES, check_signatures
 from synapse.storage.one_time_keys import Key
 from synapse.util.storable import problem_of
 
-MAX_ID_BYTES: Final = 255
 MAX_USERS: Final = 10_000
 
 

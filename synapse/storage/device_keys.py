@@ -33,6 +33,13 @@ class DeviceKeyStore:
         """
         return await self._db.write("device_keys.put", put, user_id, device_id, json, now, stream_id)
 
+    async def forget_changes(self, keep: int) -> int:
+        """Drops changes of a user that a later one makes superfluous, but for those of the last `keep` positions.
+
+        Whoever asks for what came after the dropped one is told of the later one. Returns how many.
+        """
+        return await self._db.write("device_keys.forget_changes", _forget_changes, keep)
+
     async def record_change(self, user_id: str, device_id: str | None, stream_id: int) -> None:
         """Writes that this device (None: several) is new, got another name, or went away with its keys."""
         await self._db.write("device_keys.record_change", record_change, user_id, device_id, stream_id)
@@ -63,3 +70,16 @@ def put(txn: Transaction, user_id: str, device_id: str, json: str, now: int, str
         {"u": user_id, "d": device_id, "json": json, "now": now, "stream": stream_id},
     )
     return txn.one_or_none() is not None
+
+
+def _forget_changes(txn: Transaction, keep: int) -> int:
+    txn.execute(
+        """
+        DELETE FROM device_lists_stream s
+        WHERE stream_id <= (SELECT MAX(stream_id) FROM device_lists_stream) - %s AND EXISTS (
+            SELECT FROM device_lists_stream later WHERE later.user_id = s.user_id AND later.stream_id > s.stream_id
+        )
+        """,
+        (keep,),
+    )
+    return txn.affected

@@ -198,6 +198,8 @@ def _signed_by_another(identity: Identity, body: dict[str, Any]) -> None:
         (_changed("master_key", extra="\x00"), "M_INVALID_PARAM"),
         (_changed("master_key", extra="x" * 70_000), "M_INVALID_PARAM"),
         (_changed("master_key", signatures={ALICE: {"ed25519:x": "y" * 70_000}}), "M_INVALID_PARAM"),
+        (_changed("master_key", signatures={ALICE: {"ed25519:" + "x" * 5_000: "y"}}), "M_INVALID_PARAM"),
+        (_changed("master_key", signatures={ALICE: {"ed25519:x": "\x00"}}), "M_INVALID_PARAM"),
         (_changed("master_key", signatures=[]), "M_BAD_JSON"),
         (_changed("master_key", signatures={ALICE: {"ed25519:x": 5}}), "M_BAD_JSON"),
         (_changed("self_signing_key", signatures={}), "M_INVALID_SIGNATURE"),

@@ -224,3 +224,19 @@ async def test_requests_for_keys_are_limited_and_other_messages_are_not(database
     assert codes == [200, 200, 429, 429]
     server.clock.advance(1)
     assert (await server.call("PUT", "/sendToDevice/m.room_key_request/3", {"messages": {}}, alice)).code == 200
+
+
+@pytest_twisted.ensureDeferred
+async def test_deactivation_takes_messages_and_keys(server: Server) -> None:
+    alice = await server.register("alice")
+    keys = {"one_time_keys": {"x:1": "key"}, "fallback_keys": {"x:f": "key"}}
+    assert (await server.call("POST", "/keys/upload", keys, alice)).code == 200
+    await server.call("PUT", "/sendToDevice/m.x/1", {"messages": {ALICE: {"*": {}}}}, alice)
+    await server.accounts.deactivation.deactivate(ALICE, erase=False)
+
+    def left(txn: Transaction) -> list[int]:
+        tables = ("to_device_messages", "to_device_txns", "one_time_keys", "fallback_keys", "device_keys", "devices")
+        txn.execute("SELECT " + ", ".join(f"(SELECT COUNT(*) FROM {table})" for table in tables))
+        return list(txn.one())
+
+    assert await server.database.read("test", left) == [0, 0, 0, 0, 0, 0]

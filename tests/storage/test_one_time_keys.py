@@ -169,3 +169,25 @@ async def test_keys_do_not_outlive_their_device(keys: Keys, database: Database) 
     assert await keys.store.left(ALICE, "D") == KeysLeft({}, [], None)
     with pytest.raises(NoSuchDevice):
         await keys.add(A1)
+
+
+@pytest_twisted.ensureDeferred
+async def test_changes_are_forgotten_that_others_came_after(database: Database) -> None:
+    store = DeviceKeyStore(database)
+    for position, user in enumerate("abacab", start=1):
+        await store.record_change(f"@{user}:test", None, position)
+
+    async def kept() -> list[int]:
+        def read(txn: Transaction) -> list[int]:
+            txn.execute("SELECT stream_id FROM device_lists_stream ORDER BY stream_id")
+            return [position for (position,) in txn.rows()]
+
+        return await database.read("test", read)
+
+    assert await store.forget_changes(6) == 0
+    assert await store.forget_changes(3) == 3
+    assert await kept() == [4, 5, 6]
+    assert await store.forget_changes(0) == 0, "the last of each user stays"
+    await store.record_change("@c:test", None, 7)
+    assert await store.forget_changes(3) == 1
+    assert await kept() == [5, 6, 7]
