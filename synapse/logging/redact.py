@@ -9,10 +9,17 @@ import logging
 import re
 
 _QUERY = re.compile(r"((?:access_token|refresh_token|password|secret|mac|login_token|loginToken|\btoken)=)[^&\s\"'<>]+")
+# What proves something once, or for a while: sessions of pages and of interactive authentication, what identity
+# providers hand back, the MAC in the address of a user's own page.
+_PROOFS = ("session", "ticket", "code", "state", "h", "SAMLRequest", "SAMLResponse", "RelayState")
+_PROOF = re.compile(rf"([?&](?:{'|'.join(_PROOFS)})=)[^&\s\"'<>]+")
 _HEADER = re.compile(r"(Bearer\s+)[^\s\"',)]+", re.IGNORECASE)
 _TOKEN = re.compile(r"\bsy[tr]_[A-Za-z0-9_-]{8,}")
 # What a line must hold one of to be worth the search.
-_HINTS = ("token", "oken=", "password=", "secret=", "mac=", "earer", "syt_", "syr_")
+_HINTS = (
+    *("token", "oken=", "password=", "secret=", "mac=", "earer", "syt_", "syr_"),
+    *(f"{mark}{name}=" for name in _PROOFS for mark in "?&"),
+)
 
 REDACTED = "<redacted>"
 
@@ -22,6 +29,7 @@ def redact(text: str) -> str:
     if not any(hint in text for hint in _HINTS):
         return text
     text = _QUERY.sub(rf"\1{REDACTED}", text)
+    text = _PROOF.sub(rf"\1{REDACTED}", text)
     text = _HEADER.sub(rf"\1{REDACTED}", text)
     return _TOKEN.sub(REDACTED, text)
 

@@ -27,6 +27,8 @@ NAMES = (
     "kind",
     "width",
 )
+# And those of what anybody may ask for: pages, mostly.
+PUBLIC_NAMES = ("session", "username", "ticket", "redirectUrl", "idp", "code", "state", "token", "sid", "u", "h", "v")
 BODIES = (
     *(text for text, _ in RAW),
     b"",
@@ -44,7 +46,8 @@ def _targets(endpoint: Endpoint, room: str, user: str) -> list[str]:
     path = endpoint.example(**good)
     values = {name: good.get(name, name) for name in _names(endpoint)}
     wrong = [endpoint.example(**{**values, name: text}) for name in values for text in TEXTS if text]
-    return [path, *wrong, *(f"{path}?{name}={text}" for name in NAMES for text in (*TEXTS[:20], *TOKENS[:4]))]
+    names = (*NAMES, *PUBLIC_NAMES) if endpoint.auth is Auth.NONE else NAMES
+    return [path, *wrong, *(f"{path}?{name}={text}" for name in names for text in (*TEXTS[:20], *TOKENS[:4]))]
 
 
 def _names(endpoint: Endpoint) -> list[str]:

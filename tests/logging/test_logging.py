@@ -108,6 +108,11 @@ def test_handlers_strike_out_secrets_whatever_the_configuration_says(tmp_path: P
         ("/register?password=xyzzyx", "xyzzyx"),
         ("/registration/email/submit_token?token=xyzzyx&sid=1", "xyzzyx"),
         ("/registration/email/submit_token?sid=1&client_secret=xyzzyx", "xyzzyx"),
+        ("GET /auth/m.login.terms/fallback/web?session=xyzzyx HTTP/1.1", "xyzzyx"),
+        ("/login/cas/ticket?redirectUrl=https%3A%2F%2Fa.example&ticket=ST-xyzzyx", "xyzzyx"),
+        ("/oidc/callback?code=xyzzyx&state=x", "xyzzyx"),
+        ("/oidc/callback?code=x&state=xyzzyx", "xyzzyx"),
+        ("/_matrix/consent?u=alice&h=xyzzyx&v=1", "xyzzyx"),
     ],
 )
 def test_secrets_are_redacted(text: str, secret: str) -> None:
@@ -115,7 +120,7 @@ def test_secrets_are_redacted(text: str, secret: str) -> None:
     assert REDACTED in redact(text)
 
 
-@pytest.mark.parametrize("text", ["nothing to hide", "the token of a sync", "M_UNKNOWN_TOKEN"])
+@pytest.mark.parametrize("text", ["nothing to hide", "the token of a sync", "M_UNKNOWN_TOKEN", "?full_state=true"])
 def test_other_text_stays(text: str) -> None:
     assert redact(text) == text
 

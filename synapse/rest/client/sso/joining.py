@@ -7,10 +7,11 @@ from urllib.parse import urlencode
 
 import msgspec
 
+from synapse.api.errors import unknown
 from synapse.handlers.consent import PATH
 from synapse.handlers.sso.sessions import Joining
 from synapse.handlers.sso.sign_on import SignOn
-from synapse.handlers.sso.types import session_gone
+from synapse.handlers.sso.types import SsoRefused, session_gone
 from synapse.http.answers import Answer
 from synapse.http.forms import field_of, form_of
 from synapse.http.server import Request, serves
@@ -48,7 +49,10 @@ class SsoJoining:
     async def check(self, request: Request) -> dict[str, Any]:
         """For the page's script: whether a name can be had, and why not."""
         name = request.required_arg("username")
-        await self._pages_session(request, request.arg("session"))
+        try:
+            await self._pages_session(request, request.arg("session"))
+        except SsoRefused as refused:
+            raise unknown(refused.text, refused.code) from None
         problem = await self._sign_on.name_problem(name)
         return {"available": True} if problem is None else {"available": False, "error": problem}
 
