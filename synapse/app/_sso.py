@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from synapse.handlers.sso.oidc.provider import OidcProvider
     from synapse.handlers.sso.proof import Proof, SsoStage
     from synapse.handlers.sso.saml import SamlProvider
+    from synapse.handlers.sso.saml_service import SamlService
     from synapse.handlers.sso.sessions import SsoSessions
     from synapse.handlers.sso.sign_on import SignOn
     from synapse.handlers.sso.types import IdentityProvider
@@ -123,18 +124,23 @@ class SignOnServices:
             return None
         from synapse.app._accounts import in_thread
         from synapse.handlers.sso.saml import SamlProvider
-        from synapse.handlers.sso.saml_service import SamlService
         from synapse.storage.saml_assertions import SamlAssertionStore
 
-        settings = options.pysaml2_settings(base_url)
         return SamlProvider(
             options,
-            SamlService(settings, options.idp_entityid),
+            lambda: self._saml_service,
             SamlAssertionStore(self._hs.database),
             self._clock,
             in_thread,
-            allow_unsolicited=settings["service"]["sp"].get("allow_unsolicited") is True,
+            allow_unsolicited=options.pysaml2_settings(base_url)["service"]["sp"].get("allow_unsolicited") is True,
         )
+
+    @cached_property
+    def _saml_service(self) -> SamlService:
+        from synapse.handlers.sso.saml_service import SamlService
+
+        options = self._config.saml2_config
+        return SamlService(options.pysaml2_settings(self._config.client_baseurl), options.idp_entityid)
 
     @cached_property
     def sign_on(self) -> SignOn:

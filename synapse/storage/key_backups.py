@@ -1,8 +1,9 @@
 """Key backups: the encrypted room keys that a user's devices leave with the server, by version, room and session.
 
 A backup's etag counts its changes; count and size are kept beside it, so that nobody has to count rows. Every change
-first locks the row of its backup, and is one transaction of a constant number of statements. The row of a deleted
-backup stays, so that its version is never given out again. Formats and limits are the handler's matter.
+first locks the row of its backup, and is one transaction of a constant number of statements. Versions count up from 1.
+The row of a deleted backup stays until there is a later one, so that its version is never given out again. Formats and
+limits are the handler's matter.
 """
 
 from __future__ import annotations
@@ -130,6 +131,7 @@ def _create(txn: Transaction, user_id: str, algorithm: str, auth_data: str, limi
     row = txn.one_or_none()
     if row is None:
         raise TooMuch
+    txn.later("DELETE FROM key_backups WHERE user_id = %s AND deleted", (user_id,))
     return int(row[0])
 
 
@@ -161,7 +163,9 @@ def _delete(txn: Transaction, user_id: str, version: int) -> bool:
         (user_id, version),
     )
     if txn.one_or_none() is None:
-        return False
+        # Up to the latest, there has been one of each version.
+        txn.execute("SELECT %s BETWEEN 1 AND MAX(version) FROM key_backups WHERE user_id = %s", (version, user_id))
+        return bool(txn.one()[0])
     txn.later("DELETE FROM key_backup_sessions WHERE user_id = %s AND version = %s", (user_id, version))
     return True
 

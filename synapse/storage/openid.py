@@ -19,7 +19,7 @@ class OpenIdStore:
         await self._db.write("openid.add", _add, user_id, token_hash, expires_ts, now, keep)
 
     async def owner(self, token_hash: bytes, now: int) -> str | None:
-        """Whose token it is, if it has not expired."""
+        """Whose token it is, if it has not expired, and neither is its owner locked out."""
         return await self._db.read("openid.owner", _owner, token_hash, now)
 
     async def forget(self, now: int) -> None:
@@ -43,7 +43,13 @@ def _add(txn: Transaction, user_id: str, token_hash: bytes, expires_ts: int, now
 
 
 def _owner(txn: Transaction, token_hash: bytes, now: int) -> str | None:
-    txn.execute("SELECT user_id FROM openid_tokens WHERE token_hash = %s AND expires_ts > %s", (token_hash, now))
+    txn.execute(
+        """
+        SELECT o.user_id FROM openid_tokens o JOIN users u USING (user_id)
+        WHERE o.token_hash = %s AND o.expires_ts > %s AND NOT u.deactivated AND NOT u.locked
+        """,
+        (token_hash, now),
+    )
     row = txn.one_or_none()
     return None if row is None else str(row[0])
 

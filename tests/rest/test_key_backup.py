@@ -88,6 +88,14 @@ async def test_backups_are_made_changed_and_deleted(server: Server) -> None:
     assert (await alice.info()).json["version"] == first
     third = await alice.create()
     assert third not in (first, second), "versions are given out once"
+    for gone in (second, third, third):
+        assert (await server.call("DELETE", f"/room_keys/version/{gone}", user=alice.token)).code == 200
+    assert error(await server.call("DELETE", "/room_keys/version/99", user=alice.token)) == (404, "M_NOT_FOUND")
+    for _ in range(5):
+        last = await alice.create()
+        await server.call("DELETE", f"/room_keys/version/{last}", user=alice.token)
+    assert await rows(server, "key_backups") == 2, "nobody fills the database with what is deleted"
+    assert (await alice.info()).json["version"] == first
 
 
 @pytest_twisted.ensureDeferred
@@ -403,9 +411,9 @@ async def test_old_clients_have_strings(server: Server) -> None:
     assert (await alice.keys("GET", version, ROOM, "s")).json["session_data"] == "opaque"
 
 
-async def rows(server: Server) -> int:
+async def rows(server: Server, table: str = "key_backup_sessions") -> int:
     def count(txn: Any) -> int:
-        txn.execute("SELECT count(*) FROM key_backup_sessions")
+        txn.execute(f"SELECT count(*) FROM {table}")
         return int(txn.one()[0])
 
     return await server.database.read("test.count", count)

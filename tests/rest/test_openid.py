@@ -80,6 +80,16 @@ async def test_deactivation_takes_tokens_away(server: Server) -> None:
     assert error(await ask(server, token)) == (401, "M_UNKNOWN_TOKEN")
 
 
+@pytest_twisted.ensureDeferred
+async def test_a_locked_user_proves_nothing(server: Server) -> None:
+    alice = await server.register("alice")
+    token = (await server.call("POST", REQUEST, {}, alice)).json["access_token"]
+    for locked, code in ((True, 401), (False, 200)):
+        sql = f"UPDATE users SET locked = {locked} WHERE user_id = '@alice:test'"
+        await server.database.write("test.lock", lambda txn, sql=sql: txn.execute(sql))
+        assert (await ask(server, token)).code == code
+
+
 async def stored(server: Server) -> list[bytes]:
     def read(txn: Any) -> list[bytes]:
         txn.execute("SELECT token_hash FROM openid_tokens")

@@ -39,6 +39,7 @@ _NOT_IN_NAMES: Final = re.compile(r"[^a-z0-9._=/+-]", re.ASCII)
 class SamlProvider:
     """An identity provider.
 
+    :param service: pysaml2's side, made when it is needed: most processes only tell that there is this provider.
     :param in_thread: runs a blocking function in a thread.
     :param allow_unsolicited: whether the provider may speak unasked.
     """
@@ -51,7 +52,7 @@ class SamlProvider:
     def __init__(
         self,
         options: SamlConfig,
-        service: SamlService,
+        service: Callable[[], SamlService],
         used: SamlAssertionStore,
         clock: Clock,
         in_thread: Callable[..., Awaitable[Any]],
@@ -70,7 +71,7 @@ class SamlProvider:
 
     async def begin(self, state: str, purpose: Purpose) -> Departure:
         try:
-            request = await self._in_thread(self._service.request, state)
+            request = await self._in_thread(lambda: self._service().request(state))
         except Exception as error:  # of pysaml2 and all that reads metadata for it
             logger.error("No SAML request can be made: %s: %s", type(error).__name__, error)
             raise SsoRefused(
@@ -81,7 +82,7 @@ class SamlProvider:
 
     async def metadata(self) -> bytes:
         """What the administrator of the identity provider is to be given."""
-        found: bytes = await self._in_thread(self._service.metadata)
+        found: bytes = await self._in_thread(lambda: self._service().metadata())
         return found
 
     async def identity_of(self, response: str, remembered: dict[str, Any] | None) -> RemoteIdentity:
@@ -91,7 +92,7 @@ class SamlProvider:
         """
         expected = None if remembered is None else Expected(remembered["request"], remembered["idp"])
         try:
-            assertion: Assertion = await self._in_thread(self._service.assertion, response, expected)
+            assertion: Assertion = await self._in_thread(lambda: self._service().assertion(response, expected))
         except Unacceptable as problem:
             logger.warning("A SAML response was refused: %s", problem)
             raise _refused() from None

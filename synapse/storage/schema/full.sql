@@ -389,7 +389,7 @@ CREATE TABLE key_backups (
     etag bigint NOT NULL DEFAULT 0,      -- grows with every change of its keys
     key_count bigint NOT NULL DEFAULT 0,
     key_bytes bigint NOT NULL DEFAULT 0, -- of session data
-    deleted boolean NOT NULL DEFAULT false, -- the row stays, so that the version is not given out again
+    deleted boolean NOT NULL DEFAULT false, -- the row stays while it is the latest, so that its version is not given out again
     PRIMARY KEY (user_id, version)
 );
 CREATE TABLE key_backup_sessions (
