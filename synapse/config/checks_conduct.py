@@ -55,7 +55,9 @@ def _consent(config: Config, consent: UserConsent, place: Place) -> None:
             "write letters, digits, dots and dashes, in quotes",
         )
     template = os.path.join(consent.template_dir, "en", f"{consent.version}.html")
-    if not os.path.isfile(template):
+    # The main process shows it; workers name its languages to those who register.
+    is_needed = config.is_main or consent.require_at_registration
+    if is_needed and not os.path.isfile(template):
         raise ConfigError(
             where,
             "user_consent.template_dir",

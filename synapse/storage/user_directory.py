@@ -13,6 +13,7 @@ import re
 import unicodedata
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from synapse.api.standing import SYSTEM
 from synapse.storage.stream_followers import follower_position, keep_follower_position
 from synapse.util.words import UNSPACED, WORD, fold
 
@@ -124,7 +125,7 @@ def _search(txn: Transaction, query: Query) -> list[DirectoryUser]:
         f"""
         SELECT d.user_id, d.display_name, d.avatar_url FROM user_directory d LEFT JOIN users u USING (user_id)
         WHERE {condition} AND u.deactivated IS NOT TRUE {"" if query.search_all_users else _VISIBLE}
-            AND (%(show_locked)s OR u.locked IS NOT TRUE)
+            AND (%(show_locked)s OR u.locked IS NOT TRUE) AND u.user_type IS DISTINCT FROM %(system)s
             AND (%(only)s::text IS NULL OR right(d.user_id, length(%(only)s)) = %(only)s)
         ORDER BY
             (lower(d.display_name) = %(exact)s OR split_part(substr(d.user_id, 2), ':', 1) = %(exact)s) IS TRUE DESC,
@@ -140,6 +141,7 @@ def _search(txn: Transaction, query: Query) -> list[DirectoryUser]:
             "domain": _ending(query.prefer_domain),
             "only": _ending(query.only_domain),
             "show_locked": query.show_locked,
+            "system": SYSTEM,
             "limit": query.limit,
         },
     )

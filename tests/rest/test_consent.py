@@ -249,3 +249,15 @@ def test_what_is_missing_is_said_at_the_start(tmp_path: Path, changed: dict[str,
 async def test_without_a_policy_there_is_no_page(server: Server) -> None:
     answer = await server.driver.router.handle(RawRequest("GET", "/_matrix/consent"))
     assert answer.code == 404
+
+
+@pytest.mark.parametrize("required", [False, True])
+def test_workers_need_the_policy_where_they_register_users(tmp_path: Path, required: bool) -> None:
+    options = {**OPTIONS, **policy(tmp_path), "worker_app": "synapse.app.client_reader", "worker_name": "reader"}
+    options |= {"worker_replication_host": "127.0.0.1", "worker_replication_port": 1}
+    options["user_consent"] |= {"template_dir": str(tmp_path / "nowhere"), "require_at_registration": required}
+    if required:
+        with pytest.raises(ConfigError, match=r"has no file en/2.0.html"):
+            from_options(options)
+    else:
+        from_options(options)

@@ -195,6 +195,17 @@ async def test_whoever_vouches_for_it_nobody_logs_in_as_the_server(database_sett
 
 
 @pytest_twisted.ensureDeferred
+async def test_the_servers_own_user_is_in_no_directory(database_settings: PoolSettings) -> None:
+    directory = {"search_all_users": True}
+    async with cluster(database_settings, server_notices=OPTIONS, user_directory=directory) as made:
+        house = await _house(made)
+        await house.tell()
+        for term, expected in (("notices", []), ("the server", []), ("alice", ["@alice:test"])):
+            found = await house.admin.post("/user_directory/search", {"search_term": term})
+            assert [one["user_id"] for one in found["results"]] == expected
+
+
+@pytest_twisted.ensureDeferred
 async def test_the_name_is_reserved_before_it_is_used(house: House) -> None:
     assert await house.alice.refused("GET", "/register/available?username=notices") == (400, "M_USER_IN_USE")
 
