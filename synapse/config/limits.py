@@ -27,7 +27,7 @@ class LoginLimits(Section, frozen=True, kw_only=True):
     address: Annotated[RateLimit, Doc("By address of the client.")] = _rate(0.17, 10)
     account: Annotated[RateLimit, Doc("By account that is logged in to.")] = _rate(0.17, 10)
     failed_attempts: Annotated[RateLimit, Doc("Failed ones, by account.")] = _rate(0.17, 5)
-    sso: Annotated[RateLimit, Doc("Steps of single sign-on, by address of the browser.")] = _rate(1.0, 30)
+    sso: Annotated[RateLimit, Doc("Steps of single sign-on, by address of the browser.")] = _rate(3.0, 100)
 
 
 class JoinLimits(Section, frozen=True, kw_only=True):

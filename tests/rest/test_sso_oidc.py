@@ -298,6 +298,36 @@ async def test_another_codes_of_the_same_user_are_bound_to_the_verifier(database
     refused(await thief.get(f"{CALLBACK}?{urlencode(query)}"), 403, "does not confirm")
 
 
+@pytest.mark.parametrize("subject", ["", " alice", "alice\x00", "x" * 256, True, ["alice"], {"a": 1}, None], ids=repr)
+@pytest_twisted.ensureDeferred
+async def test_subjects_that_are_nobody(database: Database, idp: Idp, subject: Any) -> None:
+    """Whatever would have to be changed to be stored could become another's."""
+    mapping = {"config": {**MAPPING, "subject_claim": "name"}}
+    server = server_of(database, idp, user_mapping_provider=mapping)
+    idp.set(user={**ALICE, "name": subject})
+    refused(await Browser(server).log_in(), 400, "does not say who you are")
+
+
+@pytest_twisted.ensureDeferred
+async def test_keys_that_are_known_do_while_the_provider_is_down(database: Database, idp: Idp) -> None:
+    server = server_of(database, idp)
+    await user_of(server, await Browser(server).log_in())
+    server.clock.advance(3600)
+    idp.set(now=START + 3600, no_keys=True)
+    assert await user_of(server, await Browser(server).log_in()) == "@alice:test"
+
+
+@pytest.mark.parametrize("cookie", ["", "x", "x" * 500, "a b", '"quoted"', "é"])
+@pytest_twisted.ensureDeferred
+async def test_cookies_that_are_not_ours(database: Database, idp: Idp, cookie: str) -> None:
+    server = server_of(database, idp)
+    browser = Browser(server)
+    browser.cookies = {"__Host-synapse_sso": cookie, "other": "1"}
+    page = await browser.log_in()
+    assert await user_of(server, page) == "@alice:test"
+    assert browser.cookies["__Host-synapse_sso"] != cookie
+
+
 @pytest_twisted.ensureDeferred
 async def test_requirements(database: Database, idp: Idp) -> None:
     requirements = [{"attribute": "groups", "one_of": ["staff", "boss"]}, {"attribute": "active", "value": "yes"}]

@@ -13,6 +13,7 @@ It is as strict as the specifications are: client, redirect URI, code (once) and
     iss            the parameter `iss` of answers (RFC 9207); None for none
     userinfo       claims in place of the user's
     metadata       over the discovery document's; None leaves something out
+    no_keys        whether the keys cannot be had
     down           whether everything answers 503
 """
 
@@ -58,6 +59,8 @@ class OidcServer(Handler):
             return 503, {}, b"down"
         if path == "/.well-known/openid-configuration":
             return _json(200, {**_metadata(), **self.behaviour.get("metadata", {})})
+        if path == "/jwks" and self.behaviour.get("no_keys"):
+            return 500, {}, b""
         if path == "/jwks":
             names = ["RS256", "ES256", *(["new"] if self.behaviour.get("key") == "new" else [])]
             return _json(200, {"keys": [KEYS[name].as_dict(private=False) for name in names]})

@@ -60,7 +60,10 @@ class Claims:
         if self._mapping.subject_template is not None:
             subject = self._rendered(self._mapping.subject_template, claims)
         else:
-            subject = _text(claims.get(self._mapping.subject_claim))
+            claim = claims.get(self._mapping.subject_claim)
+            subject = _text(claim)
+            if subject != str(claim):  # what would have to be changed could become somebody else
+                subject = None
         if not subject or len(subject) > MAX_SUBJECT:
             logger.warning("An identity provider names no subject for a user, or one that is too long")
             raise SsoRefused("The identity provider does not say who you are; please tell the server's administrator.")

@@ -102,7 +102,12 @@ class Metadata:
         found = self._matching(key_id)
         is_old = self._keys_at is None or now >= self._keys_at + _KEPT
         if is_old or (not found and self._keys_at is not None and now >= self._keys_at + _BETWEEN_LOOKS):
-            listed = (await self._fetch(self.url(metadata, "jwks_uri"))).get("keys")
+            try:
+                listed = (await self._fetch(self.url(metadata, "jwks_uri"))).get("keys")
+            except SsoRefused:
+                if not found:
+                    raise
+                return found
             keys = listed if isinstance(listed, list) else []
             # A shared secret has no place there; and nobody shall make us take a public key for one.
             self._keys = [key for key in keys[:_MAX_KEYS] if isinstance(key, dict) and key.get("kty") != "oct"]

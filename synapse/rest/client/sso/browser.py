@@ -5,6 +5,7 @@ It holds a random secret and nothing about the user; the log-ins themselves are 
 
 from __future__ import annotations
 
+import re
 from typing import Final, NamedTuple
 
 from synapse.handlers.sso.sessions import new_secret
@@ -12,6 +13,7 @@ from synapse.http.server import Request
 
 _NAME: Final = "synapse_sso"
 _SECONDS: Final = 3600
+_SECRET: Final = re.compile(r"[A-Za-z0-9_-]{16,64}", re.ASCII)
 
 
 class Browser(NamedTuple):
@@ -36,7 +38,7 @@ class Browsers:
         """The secret of the browser that sends the request, if it has one."""
         for cookie in request.headers.get("cookie", "").split(";"):
             name, _, value = cookie.strip().partition("=")
-            if name == self._name and value:
+            if name == self._name and _SECRET.fullmatch(value):
                 return value
         return None
 
