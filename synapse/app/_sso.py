@@ -83,7 +83,7 @@ class SignOnServices:
         if self.providers:
             from synapse.handlers.login_kinds.sso import CasLogin, SsoLogin
 
-            yield SsoLogin(self.providers)
+            yield SsoLogin(self.providers, oauth_aware=self._config.oauth.issuer is not None)
             if self.cas is not None:
                 yield CasLogin()
         if self.providers or get_token:

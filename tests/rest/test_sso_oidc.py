@@ -120,6 +120,27 @@ async def test_what_the_browser_is_sent_with(database: Database, idp: Idp) -> No
     assert "code_challenge" not in (await Browser(never).get(LOGIN, redirectUrl=CLIENT)).headers["location"]
 
 
+@pytest_twisted.ensureDeferred
+async def test_the_provider_is_told_who_wants_to_register(database: Database, idp: Idp) -> None:
+    server = server_with(database, oidc_providers=[provider_of(idp), provider_of(idp, idp_id="second")])
+    browser = Browser(server)
+    asked = {"redirectUrl": CLIENT, "action": "register"}
+    assert "prompt=" not in (await browser.get(LOGIN + "/oidc-second", **asked)).headers["location"]
+    idp.set(metadata={"prompt_values_supported": ["create"]})
+    server.clock.advance(3600)
+    page = await browser.follow(await browser.get(LOGIN, **asked))
+    form = {name: value[0] for name, value in fields(page).items()}
+    chosen = await browser.get("/_synapse/client/pick_idp", **form, idp="oidc-second")
+    assert "prompt=create" in (await browser.get(chosen.headers["location"])).headers["location"]
+    assert "prompt=" not in (await browser.get(LOGIN + "/oidc-second", redirectUrl=CLIENT)).headers["location"]
+    assert (await browser.get(LOGIN, redirectUrl=CLIENT, action="nothing")).code == 400
+    (flow,) = [f for f in (await server.call("GET", "/login")).json["flows"] if f["type"] == "m.login.sso"]
+    assert "oauth_aware_preferred" not in flow
+    aware = server_with(database, oidc_providers=[provider_of(idp)], oauth={"issuer": "https://account.test/"})
+    (flow,) = [f for f in (await aware.call("GET", "/login")).json["flows"] if f["type"] == "m.login.sso"]
+    assert flow["oauth_aware_preferred"] is True
+
+
 @pytest.mark.parametrize("method", ["client_secret_basic", "client_secret_post"])
 @pytest_twisted.ensureDeferred
 async def test_userinfo_and_ways_to_prove_who_asks(database: Database, idp: Idp, method: str) -> None:

@@ -18,15 +18,21 @@ if TYPE_CHECKING:
 
 
 class SsoLogin:
-    """m.login.sso."""
+    """m.login.sso.
+
+    :param oauth_aware: whether clients that know OAuth 2.0 shall offer nothing but this.
+    """
 
     kind: str = LoginTypes.SSO
 
-    def __init__(self, providers: Iterable[IdentityProvider]) -> None:
-        self._providers = [_shown(provider) for provider in providers]
+    def __init__(self, providers: Iterable[IdentityProvider], *, oauth_aware: bool) -> None:
+        self._flow: dict[str, Any] = {"type": self.kind}
+        self._flow["identity_providers"] = [_shown(provider) for provider in providers]
+        if oauth_aware:
+            self._flow["oauth_aware_preferred"] = True
 
     def flow(self) -> dict[str, Any]:
-        return {"type": self.kind, "identity_providers": self._providers}
+        return self._flow
 
     async def user_of(self, body: dict[str, Any], request: Request) -> str:
         """Raises 400."""

@@ -11,9 +11,13 @@ import msgspec
 
 
 class ToLogIn(msgspec.Struct, frozen=True, tag="log_in"):
-    """Somebody wants to log in to a client, which is waiting at `redirect_url`."""
+    """Somebody wants to log in to a client, which is waiting at `redirect_url`.
+
+    :param registers: whether they have no account yet, as far as the client knows.
+    """
 
     redirect_url: str
+    registers: bool = False
 
 
 class ToProve(msgspec.Struct, frozen=True, tag="prove"):

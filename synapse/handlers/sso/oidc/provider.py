@@ -17,7 +17,7 @@ from synapse.handlers.sso.oidc import id_token
 from synapse.handlers.sso.oidc.claims import Claims
 from synapse.handlers.sso.oidc.metadata import Metadata, misconfigured, unreachable
 from synapse.handlers.sso.sessions import new_secret
-from synapse.handlers.sso.types import Departure, Purpose, RemoteIdentity, SsoRefused
+from synapse.handlers.sso.types import Departure, Purpose, RemoteIdentity, SsoRefused, ToLogIn
 
 if TYPE_CHECKING:
     from synapse.config.oidc import OidcProviderConfig
@@ -77,6 +77,12 @@ class OidcProvider:
             "state": state,
             "nonce": remembered["nonce"],
         }
+        if (
+            isinstance(purpose, ToLogIn)
+            and purpose.registers
+            and "create" in _listed(metadata, "prompt_values_supported")
+        ):
+            query["prompt"] = "create"  # "Initiating User Registration via OpenID Connect 1.0"
         if self._uses_pkce(metadata):
             from authlib.common.security import generate_token
             from authlib.oauth2.rfc7636 import create_s256_code_challenge
@@ -90,8 +96,7 @@ class OidcProvider:
     def _uses_pkce(self, metadata: dict[str, Any]) -> bool:
         if self._options.pkce_method != "auto":
             return self._options.pkce_method == "always"
-        known = metadata.get("code_challenge_methods_supported")
-        return isinstance(known, list) and "S256" in known
+        return "S256" in _listed(metadata, "code_challenge_methods_supported")
 
     # -- and back ----------------------------------------------------------------------------------------------------
 
@@ -175,6 +180,11 @@ class OidcProvider:
             logger.warning("%s describes another user than it has vouched for", self.id)
             raise _not_confirmed()
         return {**believed, **found}
+
+
+def _listed(metadata: dict[str, Any], name: str) -> list[Any]:
+    found = metadata.get(name)
+    return found if isinstance(found, list) else []
 
 
 def refused_there(error: str, description: str | None) -> SsoRefused:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _REDIRECT = "/_matrix/client/v3/login/sso/redirect"
 _PICK = "/_synapse/client/pick_idp"
+_ACTIONS = ("login", "register")
 _AGAIN = "org.matrix.synapse.canonical"
 
 
@@ -48,7 +49,7 @@ class SsoRedirect:
 
     async def _redirect(self, request: Request, idp_id: str) -> Answer:
         url = check_redirect_url(request.required_arg("redirectUrl"))
-        request.choice_arg("action", ("login", "register"), "login")  # the providers know nothing of it
+        action = request.choice_arg("action", _ACTIONS, _ACTIONS[0])
         providers = self._sign_on.providers
         if not providers:
             raise SsoRefused("This server has no single sign-on.", title="No single sign-on", code=404)
@@ -57,10 +58,10 @@ class SsoRedirect:
             return redirect(elsewhere)
         if not idp_id:
             if len(providers) > 1:
-                return redirect(f"{self._pages.base_url}{_PICK}?{urlencode({'redirectUrl': url})}")
+                return redirect(f"{self._pages.base_url}{_PICK}?{urlencode({'redirectUrl': url, 'action': action})}")
             (idp_id,) = providers
         browser = self._browsers.of(request, posted_back=self._sign_on.provider(idp_id).posts_back)
-        location = await self._sign_on.depart(idp_id, ToLogIn(url), browser.secret)
+        location = await self._sign_on.depart(idp_id, ToLogIn(url, action == "register"), browser.secret)
         return redirect(location, headers=(*browser.headers, ("Cache-Control", "no-store")))
 
     def _elsewhere(self, request: Request) -> str | None:
@@ -77,10 +78,11 @@ class SsoRedirect:
 
     async def _pick(self, request: Request) -> Answer:
         url = check_redirect_url(request.required_arg("redirectUrl"))
+        action = request.choice_arg("action", _ACTIONS, _ACTIONS[0])
         chosen = request.arg("idp")
         if chosen is not None:
             self._sign_on.provider(chosen)
-            query = urlencode({"redirectUrl": url})
+            query = urlencode({"redirectUrl": url, "action": action})
             return redirect(f"{self._pages.base_url}{_REDIRECT}/{quote(chosen, safe='')}?{query}")
         providers = [shown_provider(provider) for provider in self._sign_on.providers.values()]
-        return self._pages.render("sso_login_idp_picker.html", redirect_url=url, providers=providers)
+        return self._pages.render("sso_login_idp_picker.html", redirect_url=url, action=action, providers=providers)
