@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class AutoJoinConfig(Section, frozen=True, kw_only=True):
-    """Rooms that new users are in from the beginning."""
+    """Joining rooms at once: those that new users are in from the beginning."""
 
     auto_join_rooms: Annotated[
         tuple[str, ...], Doc("Aliases of the rooms that new users join.", example=["#welcome:example.org"])

@@ -7,12 +7,15 @@ finds them.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from synapse.api.errors import Codes, MatrixError
 from synapse.api.identifiers import parse_room_alias
 from synapse.handlers.room_plan import CreateRoom
 from synapse.http.request import Requester
+from synapse.logging.context import RequestContext, current_request, new_request_id
 from synapse.util.problems import log_failure
 
 if TYPE_CHECKING:
@@ -26,6 +29,18 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SUPPORT: Final = "support"
+
+
+@contextmanager
+def _unlimited(user_id: str) -> Iterator[None]:
+    """What is done within is the server's doing, and not limited as what users do is."""
+    context = RequestContext(new_request_id("JOIN"), "auto_join", user_id)
+    context.rate_limited = False
+    outer = current_request.set(context)
+    try:
+        yield
+    finally:
+        current_request.reset(outer)
 
 
 class AutoJoin:
@@ -57,7 +72,11 @@ class AutoJoin:
             await self.welcome(user_id)
 
     async def welcome(self, user_id: str) -> None:
-        """Has a new user join the rooms. Raises nothing."""
+        """Has a new user join the rooms, however many come at once. Raises nothing."""
+        with _unlimited(user_id):
+            await self._join_all(user_id)
+
+    async def _join_all(self, user_id: str) -> None:
         try:
             user = await self._users.get(user_id)
             if user is not None and not user.deactivated:

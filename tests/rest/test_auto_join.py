@@ -83,6 +83,18 @@ async def test_private_rooms_need_somebody_who_invites(starting: Starting) -> No
         assert (await host.get(f"/rooms/{lobby}/state/m.room.join_rules"))["join_rule"] == "invite"
 
 
+@pytest_twisted.ensureDeferred
+async def test_however_many_come_at_once_all_are_let_in(starting: Starting) -> None:
+    few = {"per_second": 0.01, "burst_count": 1}
+    limits = {"rc_invites": {"per_room": few, "per_user": few, "per_issuer": few}, "rc_joins": {"local": few}}
+    private = {"autocreate_auto_join_room_preset": "private_chat", "auto_join_mxid_localpart": "host"}
+    async with starting(**private, **limits, rc_room_creation=few) as server:
+        rooms = await rooms_of(await person(server, "host"))
+        assert len(rooms) == 2
+        for number in range(3):
+            assert await rooms_of(await person(server, f"user{number}")) == rooms
+
+
 @pytest.mark.parametrize("joins", [True, False])
 @pytest_twisted.ensureDeferred
 async def test_guests_where_they_may(starting: Starting, joins: bool) -> None:
