@@ -204,6 +204,31 @@ async def test_catching_up_costs_the_same_for_any_number_of_rooms(world: World) 
 
 
 @pytest_twisted.ensureDeferred
+async def test_news_of_keys_and_devices_cost_the_same_for_any_number_of_rooms(world: World) -> None:
+    me = await world.ask("alice", "GET", "/account/whoami")
+    keys = {"user_id": me["user_id"], "device_id": me["device_id"], "keys": {}, "signatures": {}}
+    costs = []
+    for rooms in (1, 4):
+        while len(world.rooms) < rooms:
+            await world.room()
+        since = await world.settled("bob", "alice")
+        await world.ask("bob", "GET", f"/keys/changes?from={since}&to={since}")  # his token is known there from now on
+        await world.ask("alice", "POST", "/keys/upload", {"device_keys": {**keys, "algorithms": [str(rooms)]}})
+        message = {"messages": {me["user_id"].replace("alice", "bob"): {"*": {}}}}
+        await world.ask("alice", "PUT", f"/sendToDevice/test/{rooms}", message)
+        with world.counted() as told:
+            answer = await world.sync("bob", since)
+        assert answer["device_lists"]["changed"] == [me["user_id"]]
+        assert len(answer["to_device"]["events"]) == 1
+        with world.counted() as compared:
+            changes = await world.ask("bob", "GET", f"/keys/changes?from={since}&to={answer['next_batch']}")
+        assert changes == {"changed": [me["user_id"]], "left": []}
+        costs.append((told.statements_read, told.statements_written, compared.statements_read))
+    # Whose keys changed, and who of them shares a room; the message. For comparing also: in which rooms, when.
+    assert costs == [(3, 0, 4)] * 2
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_page_of_messages_takes_three_statements_at_most(world: World) -> None:
     room = await world.room()
     for number in range(60):
