@@ -57,7 +57,8 @@ class Passwords:
         """Whether this is the password of the hash. Without one the answer is no, after the same time. Raises 429."""
         if len(password) > MAX_PASSWORD:
             return False
-        stored = password_hash or await self._hash_of_nobody()
+        nobodys_hash = await self._hash_of_nobody()  # made by whoever comes first, whether or not that is somebody
+        stored = password_hash or nobodys_hash
         fits: bool = await self._at_its_turn(password_hashes.check, self._digest(password), stored)
         return fits and password_hash is not None
 

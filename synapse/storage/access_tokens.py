@@ -53,6 +53,11 @@ class Login(NamedTuple):
     revoked: list[bytes]
 
 
+# Of what happens to one device at the same time, one begins anew and sees what the other did: a lock alone would not
+# show it the tokens that the other made.
+_TOUCH_DEVICE = "UPDATE devices SET created_ts = created_ts WHERE user_id = %s AND device_id = %s"
+
+
 class AccessTokenStore:
     """Reads and writes access tokens. Every method that revokes returns the hashes of the tokens that are gone."""
 
@@ -148,7 +153,7 @@ def _assert_identity(
     txn: Transaction, token_hash: bytes, user_id: str, device_id: str | None, app_service_id: str, now: int
 ) -> bool:
     if device_id is not None:
-        txn.execute("SELECT 1 FROM devices WHERE user_id = %s AND device_id = %s FOR SHARE", (user_id, device_id))
+        txn.execute(f"{_TOUCH_DEVICE} RETURNING true", (user_id, device_id))
         if txn.one_or_none() is None:
             return False
     txn.execute(
@@ -162,6 +167,7 @@ def _assert_identity(
 
 
 def _revoke_of_device(txn: Transaction, user_id: str, device_id: str) -> list[bytes]:
+    txn.later(_TOUCH_DEVICE, (user_id, device_id))
     refresh_tokens.delete_of_devices(txn, user_id, [device_id])
     # Who proved to be the user in the session before has not done so in this one.
     txn.later("DELETE FROM fresh_authentications WHERE user_id = %s AND device_id = %s", (user_id, device_id))

@@ -77,6 +77,11 @@ async def test_without_a_hash_one_is_checked_all_the_same() -> None:
     assert not await kept.matches("nobody's password", None)
     assert not await kept.matches("nobody's password", None)
     assert calls == ["hash", "check", "check"]
+    kept, stored = Passwords("", BCRYPT, 1, noting), await passwords(pepper="").hash("x")
+    calls.clear()
+    assert await kept.matches("x", stored)
+    assert not await kept.matches("x", None)
+    assert calls == ["hash", "check", "check"], "the first is no slower for being nobody"
 
 
 def test_no_more_are_made_at_once_than_may_be_and_the_queue_has_an_end() -> None:
@@ -87,6 +92,7 @@ def test_no_more_are_made_at_once_than_may_be_and_the_queue_has_an_end() -> None
         return running[-1]
 
     kept = Passwords("", BCRYPT, 2, in_thread)
+    kept._nobodys_hash = "$2b$04$nobody"
     asked = [Deferred.fromCoroutine(kept.matches("x", "$2b$04$x")) for _ in range(2 + MAX_WAITING)]
     assert len(running) == 2
     refused: list[Any] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest_twisted
+from twisted.internet.defer import Deferred, gatherResults
 
 from synapse.api.standing import Standing
 from synapse.storage.access_tokens import AccessTokenStore, NewSession, TokenOwner
@@ -126,3 +127,32 @@ async def test_profile_fields_are_set_compared_and_deleted(database: Database) -
     assert profile is not None
     assert profile.as_json() == {"m.tz": None}
     assert await profiles.get_many([ALICE, "@nobody:test"]) == {ALICE: profile}
+
+
+@pytest_twisted.ensureDeferred
+async def test_of_logins_at_once_on_one_device_one_session_is_left(database: Database) -> None:
+    tokens = AccessTokenStore(database)
+    assert await UserStore(database).create(NEW_ALICE)
+    for round_ in range(5):
+        await DeviceStore(database).create(ALICE, f"DEVICE{round_}", None, 5, round_ + 1)
+        hashes = [bytes([100 + round_, number]) * 16 for number in range(8)]
+        logins = [
+            Deferred.fromCoroutine(tokens.login(NewSession(ALICE, token_hash, f"DEVICE{round_}", None, 6)))
+            for token_hash in hashes
+        ]
+        revoked = {token_hash for login in await gatherResults(logins) for token_hash in login.revoked}
+        left = set(hashes).intersection(await tokens.hashes_of(ALICE))
+        assert len(left) == 1
+        assert set(hashes) - revoked == left
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_service_that_acts_as_a_device_which_goes_away_leaves_nothing(database: Database) -> None:
+    tokens, devices = AccessTokenStore(database), DeviceStore(database)
+    assert await UserStore(database).create(NEW_ALICE)
+    for number in range(20):
+        await devices.create(ALICE, "BRIDGE", None, 1, 2 * number + 1)
+        asserted = Deferred.fromCoroutine(tokens.assert_identity(b"%32d" % number, ALICE, "BRIDGE", "irc", 1))
+        deleted = Deferred.fromCoroutine(devices.delete(ALICE, ["BRIDGE"], 2 * number + 2))
+        await gatherResults([asserted, deleted])
+        assert await tokens.lookup(b"%32d" % number) is None
