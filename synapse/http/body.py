@@ -21,6 +21,14 @@ BODY: Final = "The body of the request"
 T = TypeVar("T")
 
 _STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_WHITE: Final = (b" ", b"\t", b"\n", b"\r")
+_BEFORE_STRINGS: Final = (b":", b",", b"[", b"{")
+# A quote in a string before a colon, a colon that is not behind its key at once, a string that begins with a colon.
+_PUZZLING: Final = (
+    b'\\":',
+    *(white + b":" for white in _WHITE),
+    *(mark + b'":' for mark in (*_WHITE, *_BEFORE_STRINGS)),
+)
 _MISSING: Final = re.compile(r"Object missing required field `([^`]*)`(?: - at `([^`]*)`)?")
 _EXPECTED: Final = re.compile(r"Expected `([^`]*)`, got `([^`]*)`(?: - at `([^`]*)`)?")
 _ENUM: Final = re.compile(r"Invalid enum value '?(.*?)'? - at `([^`]*)`$", re.DOTALL)
@@ -47,9 +55,17 @@ def decode(body: bytes, what: str = BODY) -> Any:
         raise not_json(_not_json_sentence(what, e) if body else f"{what} is empty.") from None
     keys = _count_keys(value, what)
     # Every key has its colon. Colons within strings are not worth a closer look unless the sum is wrong.
-    if body.count(b":") != keys and _STRING.sub(b"", body).count(b":") != keys:
+    if body.count(b":") != keys and _colons_of_keys(body) != keys:
         raise not_json(f"{what} has an object with the same key twice.")
     return value
+
+
+def _colons_of_keys(body: bytes) -> int:
+    """How many colons of valid JSON are outside of strings."""
+    if body.startswith(b'"') or any(mark in body for mark in _PUZZLING):
+        return _STRING.sub(b"", body).count(b":")
+    # Each follows the quote that ends its key, then, and no other quote has a colon behind it.
+    return body.count(b'":')
 
 
 def decode_object(body: bytes) -> dict[str, Any]:

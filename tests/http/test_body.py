@@ -118,3 +118,24 @@ def test_a_body_of_another_shape_is_refused_by_the_field(body: bytes, errcode: s
 def test_a_body_becomes_a_struct() -> None:
     form = decode_as(b'{"name": "n", "inner": [{"count": 2}], "other": {}}', Form)
     assert form == Form("n", None, [Inner(2)])
+
+
+_VALUES = st.recursive(
+    st.one_of(st.text(':\\" a\t', max_size=5), st.integers(), st.none()),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.dictionaries(st.text(':\\" a', max_size=3), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+_SPACES = st.sampled_from(["", " ", "\n", "\t", " \r\n"])
+
+
+@given(_VALUES, _SPACES, _SPACES)
+def test_colons_are_counted_wherever_they_are(value: Any, before: str, behind: str) -> None:
+    """Nothing is taken for a repeated key that is none, and each that is one is found."""
+    text = json.dumps({"k": value, "l": value}, separators=(f"{before},{behind}", f"{before}:{behind}"))
+    assert decode(text.encode()) == {"k": value, "l": value}
+    twice = text.replace('"l"', '"k"', 1) if text.count('"l"') == 1 else '{"k":":","k":1}'
+    assert decode(json.dumps(value).encode()) == value
+    with pytest.raises(MatrixError, match="same key twice"):
+        decode(twice.encode())

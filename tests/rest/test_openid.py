@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest_twisted
 
+from synapse.api.routes import resources_of
 from synapse.handlers import openid
 from tests.rest.accounts import Server, error
 from tests.rest.driver import Reply
@@ -96,3 +97,8 @@ async def stored(server: Server) -> list[bytes]:
         return [bytes(token_hash) for (token_hash,) in txn.rows()]
 
     return await server.database.read("test.stored", read)
+
+
+def test_a_listener_may_serve_that_alone() -> None:
+    assert resources_of(["openid"]) == {"openid", "health"}
+    assert "openid" in resources_of(["federation"])
