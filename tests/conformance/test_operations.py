@@ -12,7 +12,7 @@ import pytest
 import pytest_twisted
 
 from tests.conformance.example import Example
-from tests.conformance.examples import EXAMPLES, endpoint_of, is_served, served, wanted
+from tests.conformance.examples import EXAMPLES, OTHERS, SUBJECTS, endpoint_of, is_served, served, wanted
 from tests.conformance.town import Town
 from tests.spec.answers import answers
 from tests.spec.description import MISSING, Operation, description
@@ -30,8 +30,14 @@ def test_is_served(operation: Operation) -> None:
         assert is_served(operation, operation.prefix.replace("/v3", "/r0"))
 
 
+def test_no_subject_is_forgotten() -> None:
+    assert described is not None
+    assert {operation.subject for operation in described.operations} == SUBJECTS | OTHERS
+    assert not SUBJECTS & OTHERS
+
+
 def test_every_operation_has_an_example() -> None:
-    assert {operation.id for operation in OPERATIONS} <= {example.operation for example in EXAMPLES}
+    assert {operation.id for operation in OPERATIONS} == {example.operation for example in EXAMPLES}
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=str)
