@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urlsplit
 
-from playwright.sync_api import Browser, BrowserContext, Page, Route, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Route, expect, sync_playwright
 
 MISSING = "No Chromium was found (`chromium` on PATH, or where $CHROMIUM says): pages are not seen by a browser."
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
@@ -41,6 +41,7 @@ class Chromium:
 
     def _start(self, executable: str) -> Browser:
         self._playwright = sync_playwright().start()
+        expect.set_options(timeout=_PATIENCE)
         started: Browser = self._playwright.chromium.launch(executable_path=executable, args=list(_FLAGS))
         return started
 

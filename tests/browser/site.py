@@ -16,6 +16,7 @@ from typing import Any
 from tests.browser.services import CAPTCHA_SECRET, SMS_SECRET, Services, running_services
 from tests.support.cluster import Cluster, running_cluster
 from tests.support.mailbox import Mailbox, link_of, mailbox
+from tests.support.providers import Provider, running
 
 PASSWORD = "a long password"
 
@@ -27,6 +28,7 @@ class Site:
     cluster: Cluster
     mails: Mailbox
     services: Services
+    oidc: Provider
 
     @property
     def url(self) -> str:
@@ -91,7 +93,7 @@ _POLICY = """{% extends "_page.html" %}
 """
 
 
-def _options(policies: Path, mails: Mailbox, services: Services) -> dict[str, Any]:
+def _options(policies: Path, mails: Mailbox, services: Services, oidc: Provider) -> dict[str, Any]:
     return {
         "ip_range_whitelist": ["127.0.0.1/32"],  # where the services are
         "form_secret": "a secret",
@@ -112,14 +114,31 @@ def _options(policies: Path, mails: Mailbox, services: Services) -> dict[str, An
         "recaptcha_private_key": CAPTCHA_SECRET,
         "recaptcha_siteverify_api": f"{services.url}/recaptcha/api/siteverify",
         "cas_config": {"enabled": True, "server_url": f"{services.url}/cas", "idp_name": "The university"},
+        "oidc_providers": [
+            {
+                "idp_id": "city",
+                "idp_name": "The city",
+                "issuer": oidc.url,
+                "client_id": "matrix",
+                "client_secret": "the:client/secret of thirty-two letters",
+                "skip_verification": True,
+                "scopes": ["openid", "profile"],
+                "user_mapping_provider": {"config": {"display_name_template": "{{ user.name }}"}},
+            }
+        ],
     }
 
 
 @contextmanager
 def running_site() -> Iterator[Site]:
     """The server, with everything that it needs, until it is no longer needed."""
-    with mailbox() as mails, running_services() as services, TemporaryDirectory(prefix="synapse-policy-") as policies:
+    with (
+        mailbox() as mails,
+        running_services() as services,
+        running("oidc_server") as oidc,
+        TemporaryDirectory(prefix="synapse-policy-") as policies,
+    ):
         (Path(policies) / "en").mkdir()
         (Path(policies) / "en/1.0.html").write_text(_POLICY)
-        with running_cluster(options=_options(Path(policies), mails, services)) as cluster:
-            yield Site(cluster, mails, services)
+        with running_cluster(options=_options(Path(policies), mails, services, oidc)) as cluster:
+            yield Site(cluster, mails, services, oidc)
