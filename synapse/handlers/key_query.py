@@ -55,7 +55,6 @@ class _Signatures:
 
     def __init__(self, published: PublishedKeys, viewer: str) -> None:
         self._secret = secret_key_ids(published.cross_signing, viewer)
-        self._viewer = viewer
         self._of: dict[tuple[str, str], list[tuple[str, str, str]]] = {}
         for user_id, target_id, signer, key_id, signature in published.signatures:
             self._of.setdefault((user_id, target_id), []).append((signer, key_id, signature))
@@ -64,24 +63,25 @@ class _Signatures:
         """The key with its signatures, of those that it came with and of others, as far as they may be seen."""
         shown: dict[str, dict[str, str]] = {}
         came_with = key.pop("signatures", None)
-        # Earlier versions took in whatever stood there.
-        for signer, made in came_with.items() if isinstance(came_with, dict) else ():
-            for key_id, signature in made.items() if isinstance(made, dict) else ():
-                self._add(shown, user_id, signer, key_id, signature)
+        # What its owner says that others have signed is not worth telling. Earlier versions took in whatever it was.
+        own = came_with.get(user_id) if isinstance(came_with, dict) else None
+        for key_id, signature in own.items() if isinstance(own, dict) else ():
+            self._add(shown, user_id, key_id, signature)
         for signer, key_id, signature in self._of.get((user_id, target_id), ()):
-            self._add(shown, user_id, signer, key_id, signature)
+            self._add(shown, signer, key_id, signature)
         if shown or came_with is not None:
             key["signatures"] = shown
         return key
 
-    def _add(self, shown: dict[str, dict[str, str]], owner: str, signer: str, key_id: str, signature: str) -> None:
-        if signer in (owner, self._viewer) and (signer, key_id) not in self._secret:
+    def _add(self, shown: dict[str, dict[str, str]], signer: str, key_id: str, signature: str) -> None:
+        if (signer, key_id) not in self._secret:
             shown.setdefault(signer, {})[key_id] = signature
 
 
-def _wanted_devices(body: dict[str, Any]) -> dict[str, list[str]]:
-    wanted = checked_users(body, "device_keys")
-    for device_ids in wanted.values():
+def _wanted_devices(body: dict[str, Any]) -> dict[str, frozenset[str]]:
+    wanted = {}
+    for user_id, device_ids in checked_users(body, "device_keys").items():
         if not isinstance(device_ids, list) or not all(isinstance(device_id, str) for device_id in device_ids):
             raise bad_json("The values in 'device_keys' must be lists of device IDs.")
+        wanted[user_id] = frozenset(device_ids)
     return wanted
