@@ -126,6 +126,9 @@ class AccountChanges:
                 checked_value(name, value)
         if user_id == admin.user_id and (change.admin is False or change.deactivated or change.locked):
             raise forbidden("Administrators can neither demote, deactivate nor lock themselves.")
+        is_admin = change.admin if described is None or change.admin is not None else described.admin
+        if change.locked and is_admin:
+            raise forbidden("Administrators cannot be locked.")
         if change.deactivated and (change.password is not None or described is None):
             raise invalid_param("An account cannot be made or given a password and be deactivated at once.")
         if described is not None and described.deactivated and not change.deactivated:
@@ -133,6 +136,8 @@ class AccountChanges:
                 raise invalid_param("The account is deactivated; say 'deactivated': false to take it into use again.")
             if change.deactivated is False and change.password is None:
                 raise missing_param("password")
+            if change.deactivated is None and change.locked not in (None, described.locked):
+                raise invalid_param("The account is deactivated, so there is nothing to be locked or unlocked.")
 
     async def _addresses(self, user_id: str, change: AccountChange) -> set[tuple[str, str]] | None:
         """The addresses that the account is to have, as they are kept. Raises 400 where one is somebody else's."""

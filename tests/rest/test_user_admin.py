@@ -183,6 +183,18 @@ async def test_accounts_are_taken_out_of_use_and_brought_back(server: Server, da
 
 
 @pytest_twisted.ensureDeferred
+async def test_an_account_that_is_erased_can_be_looked_at_and_changed(server: Server, database: Database) -> None:
+    office = await office_of(server, database)
+    await server.register("alice")
+    assert (await office.ask("POST", f"{V1}/deactivate/{ALICE}", {"erase": True})).code == 200
+    assert (await office.get())["erased"] is True
+    for change in ({"displayname": "x"}, {"admin": False}, {"deactivated": True}, {"locked": False}):
+        assert (await office.put(**change)).code == 200, change
+    assert error(await office.put(locked=True)) == (400, "M_INVALID_PARAM")
+    assert (await office.put(deactivated=False, password="x", displayname="back")).json["displayname"] == "back"
+
+
+@pytest_twisted.ensureDeferred
 async def test_accounts_are_locked(server: Server, database: Database) -> None:
     office = await office_of(server, database)
     token = await server.register("alice")
@@ -324,6 +336,7 @@ async def test_devices_of_a_user(server: Server, database: Database) -> None:
         (ROOT, {"admin": False}, (403, "M_FORBIDDEN")),
         (ROOT, {"deactivated": True}, (403, "M_FORBIDDEN")),
         (ROOT, {"locked": True}, (403, "M_FORBIDDEN")),
+        (ALICE, {"password": "x", "admin": True, "locked": True}, (403, "M_FORBIDDEN")),
     ],
 )
 @pytest_twisted.ensureDeferred
