@@ -523,6 +523,31 @@ def _agreed(txn: Transaction) -> list[str]:
     return [value for (value,) in txn.rows()]
 
 
+# -- confirming --------------------------------------------------------------------------------------------------------
+
+
+@pytest_twisted.ensureDeferred
+async def test_confirming_by_single_sign_on(database: Database, idp: Idp) -> None:
+    server = server_of(database, idp)
+    body = {"type": "m.login.token", "token": login_token(await Browser(server).log_in()), "device_id": "PHONE"}
+    token = (await server.call("POST", "/login", body)).json["access_token"]
+    asked = await server.call("DELETE", "/devices/PHONE", {}, token)
+    assert asked.json["flows"] == [{"stages": ["m.login.sso"]}]
+    auth = {"session": asked.json["session"]}
+    path = "/_matrix/client/v3/auth/m.login.sso/fallback/web"
+    browser = Browser(server)
+    form = {**fields(await browser.get(path, **auth)), "idp": "oidc-example"}
+    # What one browser has confirmed at the provider does not count when another brings it.
+    back = await browser.get((await browser.post(path, form)).headers["location"])
+    refused(await Browser(server).get(back.headers["location"]), 400, "begun in another browser")
+    assert (await server.call("DELETE", "/devices/PHONE", {"auth": auth}, token)).code == 401
+    done = await browser.get(back.headers["location"])
+    assert (done.code, text(done, "done")) == (200, "Thank you")
+    assert (await server.call("DELETE", "/devices/PHONE", {"auth": auth}, token)).code == 200
+    for gone in (auth["session"], "nonsense", "", "\x00"):
+        assert (await browser.get(path, session=gone)).code == 400
+
+
 # -- another provider ------------------------------------------------------------------------------------------------
 
 
