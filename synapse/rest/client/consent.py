@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from typing import Final
-from urllib.parse import parse_qs
 
-from synapse.api.errors import MatrixError, invalid_param, missing_param, not_found
+from synapse.api.errors import MatrixError, missing_param, not_found
 from synapse.handlers.consent import Consent
+from synapse.http.forms import form_of
 from synapse.http.pages import new_nonce, page
 from synapse.http.server import Answer, Request, serves
 from synapse.util.templates import Templates
 
-_MAX_FORM: Final = 4096  # bytes
 _MAX_LANGUAGES: Final = 10
 
 
@@ -47,7 +46,7 @@ class ConsentPages:
     @serves("consent_given")
     async def agree(self, request: Request) -> Answer:
         try:
-            fields = _form(request.body)
+            fields = form_of(request)
             user = await self._consent.proven(_field(fields, "u"), _field(fields, "h"))
             version = _field(fields, "v")
             self._consent.template(version, [])  # that there is such a version
@@ -99,15 +98,6 @@ def _languages(request: Request) -> list[str]:
     header = request.headers.get("accept-language", "").split(",")[:_MAX_LANGUAGES]
     accepted = [part.partition(";")[0].strip() for part in header]
     return [language for language in (given, *accepted) if language]
-
-
-def _form(body: bytes) -> dict[str, list[str]]:
-    if len(body) > _MAX_FORM:
-        raise invalid_param("The form is too long.")
-    try:
-        return parse_qs(body.decode(), keep_blank_values=True, max_num_fields=10)
-    except ValueError:
-        raise invalid_param("The form cannot be read.") from None
 
 
 def _field(fields: dict[str, list[str]], name: str) -> str:
