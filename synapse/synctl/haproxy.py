@@ -43,7 +43,7 @@ def render(plan: Plan, *, listen: tuple[str, ...] = (), command: str = "synctl h
         "    http-request set-header X-Forwarded-For %[src]\n",
         "    http-request set-header X-Forwarded-Proto http if !{ ssl_fc }\n",
         "    http-request set-header X-Forwarded-Proto https if { ssl_fc }\n",
-        f"    http-request deny deny_status 413 if {{ req.hdr_val(content-length) gt {plan.max_upload_size} }}\n",
+        f"    http-request deny deny_status 413 if {{ req.hdr_val(content-length) gt {plan.max_body} }}\n",
         _USER if Affinity.USER in plan.affinities else "",
         _ROOM if Affinity.ROOM in plan.affinities else "",
         "\n    # Who serves what. The first expression that holds decides; all else is the main process's.\n",

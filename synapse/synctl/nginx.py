@@ -134,7 +134,7 @@ def render(plan: Plan, *, listen: tuple[str, ...] = (), command: str = "synctl n
     parts.append(_backend_map(plan))
     parts.extend(_upstream(backend) for backend in plan.backends)
     refusals = "".join(refusal.render() for refusal in _REFUSALS)
-    body = _PROXY.format(body=f"{-(-plan.max_upload_size // _MIB)}m", refusals=refusals)
+    body = _PROXY.format(body=f"{-(-plan.max_body // _MIB)}m", refusals=refusals)
     parts.append(f"\nserver {{\n{_listen(plan, listen)}{body}}}\n")
     return "".join(parts)
 

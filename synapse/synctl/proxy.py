@@ -64,7 +64,7 @@ class Plan:
     backends: tuple[Backend, ...]
     rules: tuple[Rule, ...]
     main: str  # the backend of every other request
-    max_upload_size: int
+    max_body: int  # bytes; uploads are no larger, but many keys at once may be where uploads are small
     remarks: tuple[str, ...] = ()  # what the administrator should know
 
     @property
@@ -161,7 +161,7 @@ def plan(
         tuple(planner.backends.values()),
         _without_idle_tail(rules, default),
         default,
-        max_upload_size,
+        max(max_upload_size, *(endpoint.max_body for endpoint in ENDPOINTS)),
         tuple(planner.remarks),
     )
 

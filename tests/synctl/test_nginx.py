@@ -171,7 +171,7 @@ def test_other_requests_are_spread(front: Front) -> None:
 def test_large_bodies(front: Front) -> None:
     upload = "/_matrix/media/v3/upload"
     assert front.ask("POST", upload, bytes(9 << 20))[4] == str(9 << 20)
-    status, body = front.ask("POST", upload, bytes(11 << 20))
+    status, body = front.ask("POST", upload, bytes(17 << 20))
     assert status == "413"
     assert '"errcode":"M_TOO_LARGE"' in body
     # Larger than the buffer, so through a temporary file.

@@ -7,7 +7,7 @@ import pytest
 
 from synapse.api.routes import ENDPOINTS, WORKER_ROUTES, Affinity, App, endpoints_for, route_of
 from synapse.config.listeners import Listener, ListenerResource
-from synapse.synctl.proxy import Instance
+from synapse.synctl.proxy import Instance, plan
 from tests.synctl.servers import WITH_ROUTES, instance, listener, plan_of
 
 MAIN = instance(App.HOMESERVER, 8008)
@@ -129,3 +129,10 @@ def test_unix_sockets() -> None:
     socket = Listener(type="http", path="/run/sync.sock", resources=(ListenerResource(names=("client",)),))
     backends = {b.name: b for b in plan_of(MAIN, Instance("sync", App.SYNCHROTRON, (socket,))).backends}
     assert backends["synapse_synchrotron"].servers[0].is_socket
+
+
+@pytest.mark.parametrize("uploads", [1 << 20, 500 << 20])
+def test_no_body_is_refused_that_an_endpoint_takes(uploads: int) -> None:
+    found = plan(MAIN, [], server_name="example.org", use_presence=True, max_upload_size=uploads)
+    assert found.max_body == max(uploads, 16 << 20)
+    assert found.max_body >= max(endpoint.max_body for endpoint in ENDPOINTS)
