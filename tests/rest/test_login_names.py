@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import pytest_twisted
 
+from synapse.api.errors import limit_exceeded
 from synapse.handlers import password_hashes
 from synapse.storage.database import Database, Transaction
 from tests.rest.accounts import Server, error
@@ -113,6 +114,23 @@ async def test_all_names_of_an_account_share_its_limits(database: Database) -> N
     server.clock.advance(120)
     for _ in range(8):
         assert (await log_in(server, NAMES[2])).code == 200, "what succeeds is no failure"
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_was_not_even_tried_is_no_failure(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = Server(database, limited=True, rc_login={"account": {"per_second": 100, "burst_count": 100}})
+    await with_addresses(server)
+    passwords = server.accounts.passwords
+
+    async def busy(*args: Any) -> Any:
+        raise limit_exceeded(1000)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(passwords, "matches", busy)
+        for _ in range(6):
+            assert error(await log_in(server, {"user": "alice"})) == (429, "M_LIMIT_EXCEEDED")
+    monkeypatch.setattr(passwords, "renewed", busy)
+    assert (await log_in(server, {"user": "alice"})).code == 200, "though its hash could not be made anew"
 
 
 @pytest_twisted.ensureDeferred

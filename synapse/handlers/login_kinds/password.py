@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from synapse.api.constants import LoginTypes
-from synapse.api.errors import bad_json, forbidden, missing_param
+from synapse.api.errors import MatrixError, bad_json, forbidden, missing_param
 
 if TYPE_CHECKING:
     from synapse.handlers.login_names import LoginNames
@@ -51,17 +51,28 @@ class PasswordLogin:
         self._limits.check("rc_login.account", user_id)
         # It counts as failed as long as nobody knows better: no more guesses shall pass at once than in turn.
         self._limits.check("rc_login.failed_attempts", user_id)
-        user = await self._users.get(user_id) if "\x00" not in user_id else None
-        kept = None if user is None or user.deactivated else user.password_hash
-        matches = await self._passwords.matches(password, kept)
-        if kept is None or not matches:
+        try:
+            kept = await self._matching_hash(user_id, password)
+        except Exception:  # it was not even tried
+            self._limits.forgive("rc_login.failed_attempts", user_id)
+            raise
+        if kept is None:
             raise forbidden("The user name or the password is wrong.")
         self._limits.forgive("rc_login.failed_attempts", user_id)
         await self._renew(user_id, password, kept)
 
+    async def _matching_hash(self, user_id: str, password: str) -> str | None:
+        """The hash that is kept of the password; None, after the same time, where it is not that user's."""
+        user = await self._users.get(user_id) if "\x00" not in user_id else None
+        kept = None if user is None or user.deactivated else user.password_hash
+        return kept if await self._passwords.matches(password, kept) else None
+
     async def _renew(self, user_id: str, password: str, kept: str) -> None:
         """Hashes are made anew when the algorithm or its cost has changed: only now is the password there to do it."""
-        renewed = await self._passwords.renewed(password, kept)
+        try:
+            renewed = await self._passwords.renewed(password, kept)
+        except MatrixError:  # there is too much to do at this moment: the next login will do
+            return
         if renewed is not None:
             await self._users.replace_password_hash(user_id, kept, renewed)
 
