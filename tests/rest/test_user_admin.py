@@ -232,6 +232,13 @@ async def test_lists_have_pages_orders_and_filters(server: Server, database: Dat
     assert await office.names(deactivated="true", order_by="deactivated", dir="b") == [
         *("@carol", "@alice", "@bob", "@root"),
     ]
+    for query, names in (
+        ({}, ["@alice:test", "@bob:test", "@carol:test", ROOT]),
+        ({"deactivated": "true"}, ["@carol:test"]),
+        ({"deactivated": "false"}, ["@alice:test", "@bob:test", ROOT]),
+    ):
+        told = (await office.ask("GET", "/_synapse/admin/v3/users", **query)).json
+        assert [user["name"] for user in told["users"]] == names
     for query in ({"order_by": "password_hash"}, {"dir": "x"}, {"from": "-1"}, {"limit": "x"}, {"guests": "1"}):
         assert error(await office.ask("GET", f"{V2}/users", **query)) == (400, "M_INVALID_PARAM")
 

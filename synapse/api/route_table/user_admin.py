@@ -13,6 +13,8 @@ def _admin(name: str, path: str, method: str) -> Endpoint:
 
 ENDPOINTS = (
     _admin("admin_users", "/_synapse/admin/v2/users", "GET"),
+    # The same, but deactivated accounts are among the others, or shown alone, or left out.
+    _admin("admin_users_v3", "/_synapse/admin/v3/users", "GET"),
     _admin("admin_user_get", _USER, "GET"),
     _admin("admin_user_put", _USER, "PUT"),
     _admin("admin_user_rank_get", f"{_V1}/users/{{user_id}}/admin", "GET"),

@@ -43,15 +43,17 @@ class AdminUsers:
         self._users = users
         self._changes = changes
 
-    @serves("admin_users")
+    @serves("admin_users", "admin_users_v3")
     async def page(self, request: Request) -> dict[str, Any]:
-        flags = {"is_guest": request.bool_arg("guests", True), "deactivated": request.bool_arg("deactivated")}
         # Guests, deactivated and locked accounts are shown beside the others, administrators alone or not at all.
-        wanted = {name: False for name, shown in flags.items() if not shown}
-        if not request.bool_arg("locked"):
-            wanted["locked"] = False
-        if request.arg("admins") is not None:
-            wanted["admin"] = request.bool_arg("admins")
+        shown = {"is_guest": request.bool_arg("guests", True), "locked": request.bool_arg("locked")}
+        alone = {"admins": "admin"}
+        if request.name == "admin_users_v3":
+            alone["deactivated"] = "deactivated"
+        else:
+            shown["deactivated"] = request.bool_arg("deactivated")
+        wanted = {name: False for name, is_shown in shown.items() if not is_shown}
+        wanted |= {flag: request.bool_arg(name) for name, flag in alone.items() if request.arg(name) is not None}
         return await self._users.page(
             Selection(
                 contains=request.arg("user_id"),

@@ -25,7 +25,14 @@ def _devices(hs: Homeserver) -> object:
 ROWS: tuple[Row, ...] = (
     Row(
         (
-            *("admin_users", "admin_user_get", "admin_user_put", "admin_user_rank_get", "admin_user_rank_set"),
+            *(
+                "admin_users",
+                "admin_users_v3",
+                "admin_user_get",
+                "admin_user_put",
+                "admin_user_rank_get",
+                "admin_user_rank_set",
+            ),
             *("admin_user_login", "admin_reset_password"),
         ),
         _users,
