@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import urllib.request
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -312,8 +313,8 @@ async def test_it_must_not_take_too_long(database: Database, idp: Provider) -> N
 # -- unasked -----------------------------------------------------------------------------------------------------------
 
 
-async def unasked(here: Site, browser: Browser, url: str = CLIENT) -> dict[str, Any]:
-    query = urlencode({"RelayState": url, "destination": BASE + RESPONSE})
+async def unasked(here: Site, browser: Browser, url: str = CLIENT, **more: str) -> dict[str, Any]:
+    query = urlencode({"RelayState": url, "destination": BASE + RESPONSE, **more})
     return fields(await browser.get(f"{here.idp.url}/unsolicited?{query}"))
 
 
@@ -338,6 +339,32 @@ async def test_providers_may_speak_unasked(database: Database, idp: Provider) ->
     assert (await browser.post(RESPONSE, {**asked, "RelayState": CLIENT})).code == 400
     assert (await browser.post(RESPONSE, await unasked(here, browser, "javascript:x"))).code == 400
     assert await user_of(here.server, await here.log_in()) == "@alice:test"
+
+
+@pytest_twisted.ensureDeferred
+async def test_only_the_provider_that_was_asked_answers(database: Database, idp: Provider) -> None:
+    """Each vouches for its own users: of the metadata's providers, the one that `idp_entityid` names."""
+    with running("saml_idp") as other:
+        metadata = {"inline": [of_idp(idp), of_idp(other)]}
+        here = await site(database, idp, {"metadata": metadata}, idp_entityid=f"{idp.url}/metadata")
+        there = Site(here.server, other, here.metadata)
+        there.behave()
+        browser = Browser(here.server)
+        departure = await browser.get(f"{LOGIN}/saml", redirectUrl=CLIENT)
+        query = parse_qs(urlsplit(departure.headers["location"]).query)
+        request = zlib.decompress(base64.b64decode(query["SAMLRequest"][0]), -15).decode()
+        asked = re.search(r' ID="([^"]*)"', request)
+        assert asked is not None
+        form = await unasked(there, browser, query["RelayState"][0], in_response_to=asked[1])
+        assert (await browser.post(RESPONSE, form)).code == 400
+        assert await user_of(here.server, await here.log_in()) == "@alice:test"
+
+
+@pytest_twisted.ensureDeferred
+async def test_which_provider_is_not_guessed(database: Database, idp: Provider) -> None:
+    with running("saml_idp") as other:
+        here = await site(database, idp, {"metadata": {"inline": [of_idp(idp), of_idp(other)]}})
+    assert (await Browser(here.server).log_in("saml")).code == 502
 
 
 # -- users -------------------------------------------------------------------------------------------------------------

@@ -3,7 +3,8 @@
 The answer is a page with the form that a browser would post. Behaviour: `sp_metadata` (what it knows of the service
 provider), `attributes`, `signs` (of "response" and "assertion"), `key` ("other": one that the metadata does not have),
 `method` (of the signature), `before` and `after` (regular expressions and what to put in their place, before and after
-signing), `encrypts` (whether the assertion is encrypted for the service provider). `/unsolicited` answers nothing.
+signing), `encrypts` (whether the assertion is encrypted for the service provider). `/unsolicited` answers
+nothing, or what another provider was asked.
 """
 
 from __future__ import annotations
@@ -125,7 +126,11 @@ class SamlIdp(Handler):
             asked = idp.response_args(request.message)
         else:
             (sp,) = idp.metadata.with_descriptor("spsso")
-            asked = {"in_response_to": None, "sp_entity_id": sp, "destination": query["destination"]}
+            asked = {
+                "in_response_to": query.get("in_response_to"),
+                "sp_entity_id": sp,
+                "destination": query["destination"],
+            }
         xml = self._response(idp, asked)
         fields = {"SAMLResponse": base64.b64encode(xml.encode()).decode(), "RelayState": query["RelayState"]}
         inputs = "".join(f'<input name="{name}" value="{html.escape(value)}">' for name, value in fields.items())
