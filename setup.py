@@ -85,7 +85,12 @@ setup(
     package_data={"synapse": ["py.typed", "storage/schema/**/*.sql", "res/**/*.html", "res/**/*.txt"]},
     install_requires=REQUIREMENTS,
     extras_require={"saml2": SAML2, "demo": DEMO, "test": TEST, "dev": DEV},
-    entry_points={"console_scripts": ["synctl=synapse.synctl.cli:console"]},
+    entry_points={
+        "console_scripts": [
+            "synctl=synapse.synctl.cli:console",
+            "register_new_matrix_user=synapse.synctl.new_user:console",
+        ]
+    },
     classifiers=[
         "Development Status :: 3 - Alpha",
         "Framework :: Twisted",
