@@ -195,6 +195,13 @@ def _listen(plan: Plan, listen: tuple[str, ...]) -> str:
 """
 
 
+# As `combined`, without the query and the referring page, which may hold tokens.
+_LOG_FORMAT = (
+    "    log_format brief '$remote_addr - $remote_user [$time_local] \"$request_method $uri $server_protocol\" '\n"
+    "                     '$status $body_bytes_sent \"$http_user_agent\"';\n"
+)
+
+
 def complete(body: str, *, directory: str, temporary: str, user: str | None = None) -> str:
     """A whole nginx.conf around `render`'s text, for an nginx of its own whose files are all in `directory`.
 
@@ -210,5 +217,6 @@ def complete(body: str, *, directory: str, temporary: str, user: str | None = No
         + "worker_processes auto;\nworker_rlimit_nofile 8192;\npcre_jit on;\n"
         + f"pid {directory}/nginx.pid;\nerror_log {directory}/nginx.error.log;\n"
         + "events {\n    worker_connections 4096;\n}\n"
-        + f"http {{\n    access_log {directory}/nginx.access.log combined buffer=32k flush=5s;\n{paths}\n{inner}}}\n"
+        + f"http {{\n{_LOG_FORMAT}    access_log {directory}/nginx.access.log brief buffer=32k flush=5s;\n"
+        + f"{paths}\n{inner}}}\n"
     )

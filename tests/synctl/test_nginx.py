@@ -6,6 +6,7 @@ import base64
 import itertools
 import json
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -215,6 +216,21 @@ def test_a_dead_instance_is_passed_over(tmp_path: Path) -> None:
         finally:
             process.terminate()
             process.wait()
+
+
+def test_the_access_log_has_no_secrets(tmp_path: Path) -> None:
+    with named_servers(["main"]) as ports:
+        plan = plan_of(instance(App.HOMESERVER, ports["main"]))
+        process = run_nginx(tmp_path, nginx.render(plan, listen=(f"unix:{tmp_path}/front.sock",)))
+        try:
+            front = Front(tmp_path / "front.sock")
+            front.ask("GET", "/_matrix/client/v3/sync?access_token=syt_secret", Referer="https://a.test/?token=secret")
+        finally:
+            process.send_signal(signal.SIGQUIT)  # which writes the log out
+            process.wait(10)
+    log = (tmp_path / "nginx.access.log").read_text()
+    assert '"GET /_matrix/client/v3/sync HTTP/1.1" 200' in log
+    assert "secret" not in log
 
 
 def test_default_listen_lines_pass_nginxs_own_check(tmp_path: Path) -> None:
