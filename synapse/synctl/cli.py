@@ -21,6 +21,7 @@ from synapse.storage.errors import DatabaseProblem
 _DEFAULT_CONFIG = "homeserver.yaml"
 _PROCESS_ACTIONS = ("start", "stop", "restart", "status")
 _PROXY_ACTIONS = ("nginx", "haproxy")
+_PROXY_OPTIONS = ("output", "listen", "logs", "standalone")
 
 _DESCRIPTION = """\
 Starts, stops, restarts and inspects the processes of a Synapse server, and writes proxy configurations for them.
@@ -47,8 +48,9 @@ def main(arguments: Sequence[str]) -> int:
     """Carry out a command line; returns the exit status."""
     parser = _parser()
     options = parser.parse_intermixed_args(arguments)
-    if options.action in _PROCESS_ACTIONS and (options.output or options.listen or options.standalone):
-        parser.error(f"-o, --listen and --standalone are for {' and '.join(_PROXY_ACTIONS)}, not for {options.action}")
+    if options.action in _PROCESS_ACTIONS and any(getattr(options, name) for name in _PROXY_OPTIONS):
+        of_proxies = f"-o, --listen, --logs and --standalone are for {' and '.join(_PROXY_ACTIONS)}"
+        parser.error(f"{of_proxies}, not for {options.action}")
     try:
         _go_to_config(options)
         return _proxy(options) if options.action in _PROXY_ACTIONS else _act(options)
@@ -89,6 +91,11 @@ def _parser() -> argparse.ArgumentParser:
         "--listen", metavar="ADDRESS", action="append", default=[], help="where the proxy listens: 8008, 127.0.0.1:8008"
     )
     proxy.add_argument(
+        "--logs",
+        metavar="PREFIX",
+        help="nginx: what the paths of its logs begin with (default: /var/log/nginx/synapse; --standalone: DIR/nginx)",
+    )
+    proxy.add_argument(
         "--standalone",
         metavar="DIR",
         help="nginx: a complete nginx.conf whose pid file, logs and temporary files are in DIR",
@@ -106,7 +113,7 @@ def _go_to_config(options: argparse.Namespace) -> None:
     place = os.path.dirname(os.path.abspath(given))
     for directory in (os.path.dirname(place), place):
         if _is_shared(os.path.join(directory, _DEFAULT_CONFIG)):
-            for name in ("all_processes", "output", "standalone"):
+            for name in ("all_processes", "output", "logs", "standalone"):
                 value = getattr(options, name)
                 setattr(options, name, value and os.path.abspath(value))
             options.worker = [os.path.abspath(file) for file in options.worker]
@@ -166,6 +173,7 @@ def _proxy(options: argparse.Namespace) -> int:
         directory=options.all_processes,
         workers=options.worker,
         listen=tuple(options.listen),
+        logs=options.logs,
         standalone=options.standalone,
     )
     if options.output is None:

@@ -23,6 +23,21 @@ map $request_uri $synapse_path {
 """
 
 # Characters that a client may or may not percent-encode are left out of the keys, so that both spellings hash alike.
+# What stands in queries is secret: access tokens of old clients, tokens of mails' links and of single sign-on.
+_LOG = """
+# The page that a request came from, without the query.
+map $http_referer $synapse_referrer {
+    default                             -;
+    "~^(?<synapse_raw_referrer>[^?#]+)" $synapse_raw_referrer;
+}
+
+# The format `combined`, but without queries, as they hold access tokens and other secrets; and who was asked, what each
+# answered, and how long it took.
+log_format synapse '$remote_addr - $remote_user [$time_local] "$request_method $synapse_path $server_protocol" '
+                   '$status $body_bytes_sent "$synapse_referrer" "$http_user_agent" '
+                   '"$upstream_addr" "$upstream_status" $request_time';
+"""
+
 _USER = """
 # The access token, from the header or from the query.
 map $http_authorization $synapse_token {
@@ -80,6 +95,15 @@ _PROXY = """
     # What nginx itself has to refuse.
 {refusals}"""
 
+_USUAL_LOGS: Final = "/var/log/nginx/synapse"
+
+# nginx quotes whole requests in its error log, and no directive changes that.
+_LOGS = """
+    access_log {logs}.access.log synapse buffer=32k flush=5s;
+    # Lines below `alert` quote requests with their queries. Instances that do not answer are in the access log.
+    error_log {logs}.error.log alert;
+"""
+
 
 class _Refusal(NamedTuple):
     """What nginx itself has to refuse, in the form that Matrix clients understand.
@@ -121,12 +145,13 @@ _REFUSALS: Final = (
 )
 
 
-def render(plan: Plan, *, listen: tuple[str, ...] = (), command: str = "synctl nginx") -> str:
+def render(plan: Plan, *, listen: tuple[str, ...] = (), logs: str | None = None, command: str = "synctl nginx") -> str:
     """The text of a file to include in nginx's `http` block.
 
     :param listen: addresses (`8008`, `127.0.0.1:8008`, `unix:/path`); port 80 and a commented 443 and 8448 by default.
+    :param logs: what the paths of the logs begin with (`/var/log/nginx/synapse`, the default).
     """
-    parts = [_head(plan, command), _PATH]
+    parts = [_head(plan, command), _PATH, _LOG]
     if Affinity.USER in plan.affinities:
         parts.append(_USER)
     if Affinity.ROOM in plan.affinities:
@@ -135,7 +160,7 @@ def render(plan: Plan, *, listen: tuple[str, ...] = (), command: str = "synctl n
     parts.extend(_upstream(backend) for backend in plan.backends)
     refusals = "".join(refusal.render() for refusal in _REFUSALS)
     body = _PROXY.format(body=f"{-(-plan.max_body // _MIB)}m", refusals=refusals)
-    parts.append(f"\nserver {{\n{_listen(plan, listen)}{body}}}\n")
+    parts.append(f"\nserver {{\n{_listen(plan, listen)}{_LOGS.format(logs=logs or _USUAL_LOGS)}{body}}}\n")
     return "".join(parts)
 
 
@@ -195,13 +220,6 @@ def _listen(plan: Plan, listen: tuple[str, ...]) -> str:
 """
 
 
-# As `combined`, without the query and the referring page, which may hold tokens.
-_LOG_FORMAT = (
-    "    log_format brief '$remote_addr - $remote_user [$time_local] \"$request_method $uri $server_protocol\" '\n"
-    "                     '$status $body_bytes_sent \"$http_user_agent\"';\n"
-)
-
-
 def complete(body: str, *, directory: str, temporary: str, user: str | None = None) -> str:
     """A whole nginx.conf around `render`'s text, for an nginx of its own whose files are all in `directory`.
 
@@ -217,6 +235,5 @@ def complete(body: str, *, directory: str, temporary: str, user: str | None = No
         + "worker_processes auto;\nworker_rlimit_nofile 8192;\npcre_jit on;\n"
         + f"pid {directory}/nginx.pid;\nerror_log {directory}/nginx.error.log;\n"
         + "events {\n    worker_connections 4096;\n}\n"
-        + f"http {{\n{_LOG_FORMAT}    access_log {directory}/nginx.access.log brief buffer=32k flush=5s;\n"
-        + f"{paths}\n{inner}}}\n"
+        + f"http {{\n{paths}\n{inner}}}\n"
     )

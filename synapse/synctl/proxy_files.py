@@ -21,11 +21,13 @@ def render(
     directory: str | None = None,
     workers: Sequence[str] = (),
     listen: tuple[str, ...] = (),
+    logs: str | None = None,
     standalone: str | None = None,
 ) -> str:
     """The text of a configuration.
 
     :param kind: `nginx` or `haproxy`.
+    :param logs: for nginx: what the paths of its logs begin with.
     :param standalone: for nginx: the directory of an nginx that runs for this server alone.
     Raises `ConfigError` or `ValueError` with a sentence.
     """
@@ -34,9 +36,13 @@ def render(
     if kind == "haproxy":
         if standalone is not None:
             raise ValueError("--standalone is for nginx; haproxy's output is a complete file but for your own defaults")
+        if logs is not None:
+            raise ValueError("--logs is for nginx; haproxy logs as its `global` and `defaults` sections say")
         return haproxy.render(found, listen=listen)
-    text = nginx.render(found, listen=listen)
-    return text if standalone is None else _standalone(text, os.path.abspath(standalone))
+    if standalone is None:
+        return nginx.render(found, listen=listen, logs=logs and os.path.abspath(logs))
+    text = nginx.render(found, listen=listen, logs=os.path.abspath(logs or os.path.join(standalone, "nginx")))
+    return _standalone(text, os.path.abspath(standalone))
 
 
 def plan_for(cluster: Cluster) -> Plan:

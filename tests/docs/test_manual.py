@@ -31,10 +31,9 @@ def test_nginx_sample_is_current() -> None:
 
 
 def test_nginx_accepts_the_sample(tmp_path: Path) -> None:
-    """With its ports replaced, as 80 may be forbidden or taken here."""
-    text = (
-        manual.nginx_sample().replace("listen 80;", f"listen unix:{tmp_path}/s;").replace("    listen [::]:80;\n", "")
-    )
+    """With its ports and logs replaced, as 80 may be forbidden or taken here."""
+    text = manual.nginx_sample().replace("/var/log/nginx/", f"{tmp_path}/")
+    text = text.replace("listen 80;", f"listen unix:{tmp_path}/s;").replace("    listen [::]:80;\n", "")
     file = tmp_path / "nginx.conf"
     user = "root" if os.geteuid() == 0 else None
     file.write_text(nginx.complete(text, directory=str(tmp_path), temporary=str(tmp_path), user=user))
