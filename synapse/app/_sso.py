@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from synapse.handlers.oauth_metadata import OAuthMetadata
     from synapse.handlers.sso.cas import CasProvider
     from synapse.handlers.sso.details import Details
+    from synapse.handlers.sso.oidc.logout import BackChannelLogout
     from synapse.handlers.sso.oidc.provider import OidcProvider
     from synapse.handlers.sso.proof import Proof, SsoStage
     from synapse.handlers.sso.saml import SamlProvider
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from synapse.handlers.sso.users import SsoUsers
     from synapse.http.outside import OutsideClient
     from synapse.http.ratelimit import RateLimits
+    from synapse.storage.sso_devices import SsoDeviceStore
 
 
 class Foundation(Base, Protocol):
@@ -87,7 +89,7 @@ class SignOnServices:
             if self.cas is not None:
                 yield CasLogin()
         if self.providers or get_token:
-            yield TokenLogin(self.login_tokens, get_token=get_token)
+            yield TokenLogin(self.login_tokens, self._devices, get_token=get_token)
 
     # -- single sign-on ----------------------------------------------------------------------------------------------
 
@@ -141,6 +143,21 @@ class SignOnServices:
 
         options = self._config.saml2_config
         return SamlService(options.pysaml2_settings(self._config.client_baseurl), options.idp_entityid)
+
+    @cached_property
+    def _devices(self) -> SsoDeviceStore:
+        from synapse.storage.sso_devices import SsoDeviceStore
+
+        return SsoDeviceStore(self._hs.database)
+
+    @cached_property
+    def back_channel_logout(self) -> BackChannelLogout:
+        """In the main process."""
+        from synapse.handlers.sso.oidc.logout import BackChannelLogout
+        from synapse.storage.external_ids import ExternalIdStore
+
+        identities = ExternalIdStore(self._hs.database)
+        return BackChannelLogout(self.oidc, self._devices, identities, self._hs.accounts.devices)
 
     @cached_property
     def sign_on(self) -> SignOn:

@@ -110,6 +110,13 @@ class OidcProviderConfig(Section, frozen=True, kw_only=True):
         bool, Doc("Whether users whose localpart an account has already are its owners.")
     ] = False
     enable_registration: Annotated[bool, Doc("Whether those get an account who have none.")] = True
+    backchannel_logout_enabled: Annotated[
+        bool, Doc("Whether it may log its users' devices out, at /_synapse/client/oidc/backchannel_logout.")
+    ] = False
+    backchannel_logout_ignore_sub: Annotated[
+        bool,
+        Doc("Whether the session alone says which; for where users are not known by the claim `sub`."),
+    ] = False
     additional_authorization_parameters: Annotated[
         dict[str, str], Doc("Parameters with which browsers are sent there.", example={"acr_values": "2fa"})
     ] = {}  # noqa: RUF012  # msgspec copies it

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from synapse.api.errors import bad_json, missing_param, unknown
+from synapse.handlers.login_kinds import FollowedKind
 from synapse.handlers.new_sessions import DeviceRequest
 from synapse.http.body import convert
 
@@ -54,4 +55,6 @@ class Login:
             raise unknown(f"The login type '{name[:80]}' is not offered here; ask GET /login for those that are.")
         wanted = convert(body, LoginBody)
         session = await self._sessions.begin(await kind.user_of(body, request), wanted, refresh=wanted.refresh_token)
+        if isinstance(kind, FollowedKind):
+            await kind.began(body, session)
         return msgspec.structs.replace(session, well_known=self._well_known)

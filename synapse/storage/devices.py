@@ -42,7 +42,7 @@ _COLUMNS = "user_id, device_id, display_name, last_seen_ts, last_seen_ip, last_s
 # Everything that belongs to a device and is worth nothing without it.
 _BELONGINGS = (
     *("device_keys", "one_time_keys", "fallback_keys", "to_device_messages", "to_device_txns"),
-    *("claimed_keys", "dehydrated_devices", "fresh_authentications"),
+    *("claimed_keys", "dehydrated_devices", "fresh_authentications", "sso_devices"),
 )
 
 

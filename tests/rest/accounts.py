@@ -63,6 +63,7 @@ MOUNTED = (
         "login_cas_ticket",
         "saml2_metadata",
         "oidc_callback",
+        "oidc_backchannel_logout",
     ),
     *("key_backup_create", "room_keys_put", "openid_request_token", "openid_userinfo"),
     "dehydrated_device_put",

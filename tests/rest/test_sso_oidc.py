@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 import re
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
@@ -14,66 +13,10 @@ import pytest
 import pytest_twisted
 
 from synapse.storage.database import Database, Transaction
-from tests.rest.accounts import START, Server
-from tests.rest.driver import Reply
+from tests.rest.accounts import START
+from tests.rest.oidc import ALICE, CALLBACK, MAPPING, Idp, provider_of, refused, server_of
 from tests.rest.sso import BASE, CLIENT, LOGIN, Browser, Impatient, fields, login_token, server_with, text, user_of
-from tests.support.providers import Provider, running
-
-SECRET = "the:client/secret of thirty-two letters"
-CALLBACK = "/_synapse/client/oidc/callback"
-MAPPING = {
-    "localpart_template": "{{ user.preferred_username }}",
-    "display_name_template": "{{ user.name }}",
-    "email_template": "{{ user.email }}",
-}
-ALICE = {"preferred_username": "alice", "name": "Alice", "email": "alice@example.org"}
-
-
-@pytest.fixture(scope="module")
-def process() -> Iterator[Provider]:
-    with running("oidc_server") as provider:
-        yield provider
-
-
-class Idp:
-    """The provider, at the time of the test's clock."""
-
-    def __init__(self, process: Provider) -> None:
-        self.process = process
-        self.url = process.url
-
-    def set(self, **behaviour: Any) -> None:
-        self.process.set(**{"now": START, "user": ALICE, **behaviour})
-
-
-@pytest.fixture
-def idp(process: Provider) -> Idp:
-    idp = Idp(process)
-    idp.set()
-    return idp
-
-
-def provider_of(idp: Any, **options: Any) -> dict[str, Any]:
-    return {
-        "idp_id": "example",
-        "idp_name": "Example",
-        "issuer": idp.url,
-        "client_id": "matrix",
-        "client_secret": SECRET,
-        "skip_verification": True,
-        "user_mapping_provider": {"config": MAPPING},
-        **options,
-    }
-
-
-def server_of(database: Database, idp: Any, *, sso: Any = None, reactor: Any = None, **options: Any) -> Server:
-    return server_with(database, oidc_providers=[provider_of(idp, **options)], sso=sso or {}, reactor=reactor)
-
-
-def refused(page: Reply, code: int, words: str) -> None:
-    assert (page.code, words in text(page, "error")) == (code, True), page.body.decode()
-    assert b"loginToken" not in page.body
-
+from tests.support.providers import running
 
 # -- logging in ------------------------------------------------------------------------------------------------------
 
@@ -523,7 +466,7 @@ def _agreed(txn: Transaction) -> list[str]:
     return [value for (value,) in txn.rows()]
 
 
-# -- confirming --------------------------------------------------------------------------------------------------------
+# -- confirming ------------------------------------------------------------------------------------------------------
 
 
 @pytest_twisted.ensureDeferred

@@ -30,6 +30,7 @@ ENDPOINTS = (
     Endpoint("sso_fallback", f"{_C}/auth/m.login.sso/fallback/web", _GET, CLIENT, auth=Auth.NONE, ratelimit=_BEGUN),
     Endpoint("sso_fallback_confirmed", f"{_C}/auth/m.login.sso/fallback/web", _POST, CLIENT, auth=Auth.NONE),
     _page("oidc_callback", "oidc/callback", ratelimit=_BEGUN),
+    _page("oidc_backchannel_logout", "oidc/backchannel_logout", _POST),
     _page("sso_pick_idp", "pick_idp"),
     _page("sso_account_details", "pick_username/account_details"),
     _page("sso_account_details_chosen", "pick_username/account_details", _POST, _BEGUN),

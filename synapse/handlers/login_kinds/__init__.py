@@ -5,9 +5,10 @@ A kind finds out who logs in, and nothing more: `synapse.handlers.new_sessions` 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
+    from synapse.handlers.new_sessions import LoggedIn
     from synapse.http.request import Request
 
 
@@ -23,3 +24,11 @@ class LoginKind(Protocol):
 
     async def user_of(self, body: dict[str, Any], request: Request) -> str:
         """The id of the user of this server who proves to be one by this body. Raises 400, 403 or 429."""
+
+
+@runtime_checkable
+class FollowedKind(LoginKind, Protocol):
+    """A kind that wants to know what came of its logins."""
+
+    async def began(self, body: dict[str, Any], session: LoggedIn) -> None:
+        """The user of this body has been logged in."""

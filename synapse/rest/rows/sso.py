@@ -64,6 +64,12 @@ def _oidc_callback(hs: Homeserver) -> object:
     return OidcCallback(sso.oidc, sso.sign_on, sso.sessions, _browsers(hs), _pages(hs))
 
 
+def _oidc_logout(hs: Homeserver) -> object:
+    from synapse.rest.client.sso.oidc import OidcLogout
+
+    return OidcLogout(hs.sso.back_channel_logout)
+
+
 def _browsers(hs: Homeserver) -> Browsers:
     from synapse.rest.client.sso.browser import Browsers
 
@@ -88,4 +94,5 @@ ROWS: tuple[Row, ...] = (
     Row(("login_cas_ticket",), _cas_ticket),
     Row(("saml2_authn_response", "saml2_metadata"), _saml),
     Row(("oidc_callback",), _oidc_callback),
+    Row(("oidc_backchannel_logout",), _oidc_logout),
 )

@@ -188,6 +188,16 @@ CREATE TABLE sso_sessions (
 );
 CREATE INDEX sso_sessions_expiry ON sso_sessions (expires_ts);
 
+-- Which session at an identity provider a device was logged in by.
+CREATE TABLE sso_devices (
+    user_id text NOT NULL,
+    device_id text NOT NULL,
+    auth_provider text NOT NULL,
+    provider_session text NOT NULL,
+    PRIMARY KEY (user_id, device_id)
+);
+CREATE INDEX sso_devices_session ON sso_devices (auth_provider, provider_session);
+
 CREATE TABLE user_threepids (            -- addresses that users have proved to have
     medium text NOT NULL,                -- email, msisdn
     address text NOT NULL,               -- canonical

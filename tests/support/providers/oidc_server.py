@@ -64,6 +64,8 @@ class OidcServer(Handler):
         if path == "/jwks":
             names = ["RS256", "ES256", *(["new"] if self.behaviour.get("key") == "new" else [])]
             return _json(200, {"keys": [KEYS[name].as_dict(private=False) for name in names]})
+        if path == "/logout_token":
+            return 200, {}, self._logout_token(json.loads(query["claims"])).encode()
         if path == "/authorize":
             return self._authorize(query)
         if path == "/token":
@@ -113,6 +115,20 @@ class OidcServer(Handler):
         if "openid" in asked["scope"].split():
             tokens["id_token"] = self._id_token(asked, access_token)
         return _json(200, tokens)
+
+    def _logout_token(self, changed: dict[str, Any]) -> str:
+        claims = {
+            "iss": URL,
+            "aud": CLIENT,
+            "iat": self.behaviour.get("now", int(time.time())),
+            "jti": secrets.token_hex(8),
+            "events": {"http://schemas.openid.net/event/backchannel-logout": {}},
+            "sub": self._user()["sub"],
+            "sid": "session-at-provider",
+            **changed,
+        }
+        claims = {name: value for name, value in claims.items() if value is not None}
+        return _signed(claims, self.behaviour.get("alg", "RS256"), self.behaviour)
 
     def _id_token(self, asked: dict[str, str], access_token: str) -> str:
         now = self.behaviour.get("now", int(time.time()))

@@ -54,6 +54,11 @@ class Metadata:
         self._keys: list[Key] = []
         self._keys_at: float | None = None
 
+    @property
+    def issuer(self) -> str:
+        """As far as it is known without asking."""
+        return str(self._found.get("issuer", self._options.issuer))
+
     async def load(self) -> dict[str, Any]:
         """Everything by its name in the discovery document; `issuer` and needed endpoints are checked to be there.
 

@@ -21,6 +21,7 @@ from synapse.handlers.sso.types import Departure, Purpose, RemoteIdentity, SsoRe
 
 if TYPE_CHECKING:
     from synapse.config.oidc import OidcProviderConfig
+    from synapse.handlers.sso.oidc.metadata import Key
     from synapse.handlers.sso.sessions import Away
     from synapse.http.outside import OutsideClient
     from synapse.util.clock import Clock
@@ -57,6 +58,7 @@ class OidcProvider:
         self.brand = options.idp_brand
         self.allow_existing_users = options.allow_existing_users
         self.enable_registration = options.enable_registration
+        self.logs_out = options.backchannel_logout_enabled
         self._options = options
         self._clock = clock
         self._callback = base_url + CALLBACK
@@ -153,17 +155,42 @@ class OidcProvider:
             logger.warning("%s sends no ID token", self.id)
             raise misconfigured()
         expected = id_token.Expected(metadata["issuer"], options.client_id, nonce, tokens["access_token"])
-        announced = metadata.get("id_token_signing_alg_values_supported")
-        allowed = id_token.algorithms(options.id_token_signing_alg_values_supported, announced)
         try:
-            header = id_token.header_of(token)
-            wanted = header.algorithm in allowed and header.algorithm in SIGNED
-            keys = await self._metadata.keys(metadata, header.key_id) if wanted else []
+            allowed, keys = await self._signers(metadata, token)
             now = int(self._clock.seconds())
             return id_token.check(token, allowed, keys, options.client_secret, expected, now)
         except id_token.BadToken as bad:
             logger.warning("An ID token of %s is not believed: %s", self.id, bad)
             raise _not_confirmed() from None
+
+    async def _signers(self, metadata: dict[str, Any], token: str) -> tuple[tuple[str, ...], list[Key]]:
+        """The algorithms that a token may be signed by, and the keys that this one may be signed with."""
+        announced = metadata.get("id_token_signing_alg_values_supported")
+        allowed = id_token.algorithms(self._options.id_token_signing_alg_values_supported, announced)
+        header = id_token.header_of(token)
+        wanted = header.algorithm in allowed and header.algorithm in SIGNED
+        return allowed, await self._metadata.keys(metadata, header.key_id) if wanted else []
+
+    # -- logging out there -------------------------------------------------------------------------------------------
+
+    async def logged_out(self, token: str) -> tuple[str, str | None] | None:
+        """The session that a logout token says has ended, and whose it was; None for a token of somebody else.
+
+        Raises `SsoRefused` for one that is not to be believed.
+        """
+        options = self._options
+        try:
+            # Nothing is asked of the provider for what does not even say to be of it.
+            if id_token.unverified_issuer(token) not in (options.issuer, self._metadata.issuer):
+                return None
+            metadata = await self._metadata.load()
+            allowed, keys = await self._signers(metadata, token)
+            secret, issuer, now = options.client_secret, metadata["issuer"], int(self._clock.seconds())
+            claims = id_token.check_logout(token, allowed, keys, secret, issuer, options.client_id, now)
+        except id_token.BadToken as bad:
+            raise SsoRefused(str(bad)) from None
+        subject = claims.get("sub")
+        return claims["sid"], None if options.backchannel_logout_ignore_sub or subject is None else str(subject)
 
     async def _described(
         self, metadata: dict[str, Any], tokens: dict[str, Any], believed: dict[str, Any]

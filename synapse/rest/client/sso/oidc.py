@@ -5,16 +5,34 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from synapse.api.errors import missing_param
+from synapse.handlers.sso.oidc.logout import BackChannelLogout
 from synapse.handlers.sso.oidc.provider import OidcProvider, refused_there
 from synapse.handlers.sso.sessions import Away, SsoSessions
 from synapse.handlers.sso.sign_on import SignOn
 from synapse.handlers.sso.types import SsoRefused, session_gone
 from synapse.http.answers import Answer
+from synapse.http.forms import field_of, form_of
 from synapse.http.server import Request, serves
 from synapse.rest.client.sso.pages import SsoPages
 
 if TYPE_CHECKING:
     from synapse.rest.client.sso.browser import Browsers
+
+
+class OidcLogout:
+    """`/_synapse/client/oidc/backchannel_logout`, which providers ask themselves."""
+
+    def __init__(self, logout: BackChannelLogout) -> None:
+        self._logout = logout
+
+    @serves("oidc_backchannel_logout")
+    async def log_out(self, request: Request) -> Answer:
+        token = field_of(form_of(request), "logout_token")
+        if token is None:
+            raise missing_param("logout_token")
+        await self._logout.log_out(token)
+        return Answer(200, b"", (("Cache-Control", "no-store"),), None)
 
 
 class OidcCallback:

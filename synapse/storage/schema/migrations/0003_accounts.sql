@@ -77,6 +77,14 @@ CREATE TABLE sso_sessions (
     PRIMARY KEY (session_hash, browser_hash)
 );
 CREATE INDEX sso_sessions_expiry ON sso_sessions (expires_ts);
+CREATE TABLE sso_devices (
+    user_id text NOT NULL,
+    device_id text NOT NULL,
+    auth_provider text NOT NULL,
+    provider_session text NOT NULL,
+    PRIMARY KEY (user_id, device_id)
+);
+CREATE INDEX sso_devices_session ON sso_devices (auth_provider, provider_session);
 
 ---------------------------------------------------------------- third-party identifiers
 
