@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -69,9 +70,11 @@ MOUNTED = (
     "dehydrated_device_put",
     *("keys_device_signing_upload", "admin_allow_cross_signing_replacement"),
 )
+_MEDIA = tempfile.TemporaryDirectory(prefix="synapse-media-")  # which goes with the tests' process
 OPTIONS = {
     "server_name": "test",
     "database": {"data_directory": "unused"},
+    "media_store_path": _MEDIA.name,
     "signing_key_path": str(Path(__file__).with_name("test.signing.key")),
     "enable_registration": True,
     "enable_registration_without_verification": True,
