@@ -466,6 +466,20 @@ def _agreed(txn: Transaction) -> list[str]:
     return [value for (value,) in txn.rows()]
 
 
+@pytest_twisted.ensureDeferred
+async def test_pages_of_the_administrators_own(database: Database, idp: Idp, tmp_path: Path) -> None:
+    (tmp_path / "sso_error.html").write_text(
+        "Ours: {{ error }}: <i id='error'>{{ error_description }}</i> {{ server_name }}"
+    )
+    (tmp_path / "_page.html").write_text("<!DOCTYPE html>Ours {% block body %}{% endblock %}")
+    given = {"custom_template_directory": str(tmp_path)}
+    server = server_with(database, oidc_providers=[provider_of(idp)], templates=given)
+    page = await Browser(server).get(LOGIN, redirectUrl="javascript:1")
+    assert page.body.startswith(b"Ours: Logging in has failed: <i id='error'>The &#39;redirectUrl&#39;")
+    assert page.body.endswith(b" test")
+    assert (await Browser(server).log_in()).body.startswith(b"<!DOCTYPE html>Ours <h1>Your account is ready")
+
+
 # -- confirming ------------------------------------------------------------------------------------------------------
 
 
