@@ -57,6 +57,28 @@ def upgrade(visitor: Person, **more: Any) -> dict[str, Any]:
     return {**body, "auth": {"type": "m.login.dummy"}, **more}
 
 
+@pytest_twisted.ensureDeferred
+async def test_a_guest_chooses_nothing_but_how_the_device_is_called(server: TestServer) -> None:
+    """`POST /register`: for guests, all parameters but `initial_device_display_name` "MUST BE ignored"."""
+    wishes = {
+        "username": "zed",
+        "password": "secret",
+        "device_id": "MINE",
+        "inhibit_login": True,
+        "auth": {"type": "x"},
+    }
+    code, made = await server.client.post(
+        f"{V3}/register?kind=guest", {**wishes, "initial_device_display_name": "Phone"}
+    )
+    assert code == 200
+    assert made["user_id"] != "@zed:test"
+    assert made["device_id"] != "MINE"
+    _, devices = await server.client.get(f"{V3}/devices", made["access_token"])
+    assert [(each["device_id"], each["display_name"]) for each in devices["devices"]] == [(made["device_id"], "Phone")]
+    login = {"type": "m.login.password", "identifier": {"type": "m.id.user", "user": made["user_id"]}}
+    assert (await server.client.post(f"{V3}/login", {**login, "password": "secret"}))[0] == 403
+
+
 @pytest.mark.parametrize("how", ["state", "redaction"])
 @pytest_twisted.ensureDeferred
 async def test_guests_go_when_a_room_is_closed_to_them(server: TestServer, how: str) -> None:

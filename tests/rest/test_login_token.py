@@ -47,6 +47,17 @@ async def test_a_token_is_given_to_who_proves_to_be_themselves_and_good_once(dat
 
 
 @pytest_twisted.ensureDeferred
+async def test_who_has_just_proven_something_else_is_asked_again(database: Database) -> None:
+    """Client-server API, `POST /login/get_token`: "servers MUST always re-prompt"."""
+    enabled = {"enabled": True}
+    server = Server(database, login_via_existing_session=enabled, ui_auth={"session_timeout": "1h"})
+    token = await server.register("alice")
+    assert (await server.call("POST", "/delete_devices", {"devices": [], "auth": PROOF}, token)).code == 200
+    assert (await server.call("POST", "/delete_devices", {"devices": []}, token)).code == 200
+    assert (await get(server, token, {})).code == 401
+
+
+@pytest_twisted.ensureDeferred
 async def test_of_many_who_redeem_at_once_one_succeeds(database: Database) -> None:
     """Each with services of its own, as in several processes."""
     servers = [Server(database) for _ in range(4)]
