@@ -167,7 +167,9 @@ class UiAuth:
             await self._note_freshness(operation, request, completed)
             kept = session.session_id if session is not None and operation.keeps_session else None
             return Proven(body, completed, password_hash, kept)
-        if session is None:
+        if session is not None:
+            await self._grow(operation, session, body)
+        else:
             session = await self._begin(operation, body, request)
             for stage, result in completed.items():
                 await self._store.complete(session.session_id, stage, result, operation.user_id)
@@ -206,13 +208,12 @@ class UiAuth:
     # -- sessions ----------------------------------------------------------------------------------------------------
 
     async def _begin(self, operation: Operation, body: dict[str, Any], request: Request) -> UiAuthSession:
-        if (problem := problem_of(body)) is not None:
-            raise invalid_param(f"The request cannot be stored until it is completed: {problem}.")
+        _check_storable(body)
         now = self._now()
         session = UiAuthSession(
             random_letters(24),
             now,
-            {key: value for key, value in body.items() if key not in _SECRETS},
+            _without_secrets(body),
             operation.endpoint,
             operation.method,
             {
@@ -225,6 +226,19 @@ class UiAuth:
         )
         await self._store.create(session, operation.description, now - SESSION_LIFETIME_MS)
         return session
+
+    async def _grow(self, operation: Operation, session: UiAuthSession, body: dict[str, Any]) -> None:
+        """Keeps what a step has brought that was not there before, for the steps that leave it out."""
+        client_dict = _without_secrets(body)
+        server_dict = dict(session.server_dict)
+        server_dict["secrets"] = [key for key in _SECRETS if key in body or key in session.server_dict["secrets"]]
+        if server_dict["password_hash"] is None:
+            server_dict["password_hash"] = await self._hash_of(operation, body)
+        if (client_dict, server_dict) == (session.client_dict, session.server_dict):
+            return
+        _check_storable(body)
+        if not await self._store.grow(session, client_dict, server_dict):
+            raise forbidden("Another step has changed the request meanwhile; ask again what is needed.")
 
     async def _finish(self, operation: Operation, session: UiAuthSession | None, body: dict[str, Any]) -> str | None:
         """Ends the session, which serves once; the hash of the password that the request is for."""
@@ -286,15 +300,30 @@ def _session_id(auth: dict[str, Any]) -> str | None:
 
 
 def _same_request(operation: Operation, session: UiAuthSession, body: dict[str, Any]) -> dict[str, Any]:
-    """The request of the session's beginning: steps may leave parameters out, but not bring others."""
+    """The request of the session's beginning: steps may leave parameters out, but not change them.
+
+    Nor may they bring others, unless nobody is logged in whom what they proved could be turned against: many clients
+    ask with an empty request what is needed to register, before their users have chosen a name.
+    """
     if (session.method, session.uri) != (operation.method, operation.endpoint):
         raise forbidden("The session was begun for another operation.")
     if session.user_id is not None and session.user_id != operation.user_id:
         raise forbidden("The session was begun by another user.")
     for key, value in body.items():
-        if key not in _SECRETS and session.client_dict.get(key, _ABSENT) != value:
+        if key in _SECRETS or (operation.user_id is None and key not in session.client_dict):
+            continue
+        if session.client_dict.get(key, _ABSENT) != value:
             raise forbidden(f"The parameter '{key[:80]}' has changed since the session was begun.")
     return {**session.client_dict, **body}
+
+
+def _without_secrets(body: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in body.items() if key not in _SECRETS}
+
+
+def _check_storable(body: dict[str, Any]) -> None:
+    if (problem := problem_of(body)) is not None:
+        raise invalid_param(f"The request cannot be stored until it is completed: {problem}.")
 
 
 def _password_in(operation: Operation, body: dict[str, Any]) -> str | None:

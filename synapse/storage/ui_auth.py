@@ -22,7 +22,7 @@ MAX_SESSIONS: Final = 20
 class UiAuthSession:
     """A session in progress.
 
-    `client_dict` is the request as it was first made, without `auth`; `server_dict` what we remember on behalf of the
+    `client_dict` is the request, as the steps until now have made it, without `auth`; `server_dict` what we remember on behalf of the
     operation (the password's hash, say, never the password); `completed` maps stages passed to what they proved.
     """
 
@@ -53,6 +53,10 @@ class UiAuthStore:
     async def complete(self, session_id: str, stage: str, result: object, user_id: str | None) -> None:
         """Notes that a stage is passed, and by whom; nothing if the session is gone."""
         await self._db.write("ui_auth.complete", _complete, session_id, {stage: result}, user_id)
+
+    async def grow(self, session: UiAuthSession, client_dict: dict[str, Any], server_dict: dict[str, Any]) -> bool:
+        """Replaces what the request is; False if somebody else has, since `session` was read, or it is gone."""
+        return await self._db.write("ui_auth.grow", _grow, session, client_dict, server_dict)
 
     async def delete(self, session_id: str) -> bool:
         """False if somebody else deleted it first: a session authorises one operation only."""
@@ -131,6 +135,20 @@ def _complete(txn: Transaction, session_id: str, values: dict[str, Any], user_id
         """,
         (orjson.dumps(values).decode(), user_id, session_id),
     )
+
+
+def _grow(txn: Transaction, session: UiAuthSession, client_dict: dict[str, Any], server_dict: dict[str, Any]) -> bool:
+    values = [
+        orjson.dumps(value).decode() for value in (client_dict, server_dict, session.client_dict, session.server_dict)
+    ]
+    txn.execute(
+        """
+        UPDATE ui_auth_sessions SET client_dict = %s, server_dict = %s
+        WHERE client_dict = %s AND server_dict = %s AND session_id = %s RETURNING true
+        """,
+        (*values, session.session_id),
+    )
+    return txn.one_or_none() is not None
 
 
 def _delete(txn: Transaction, session_id: str) -> bool:

@@ -15,7 +15,7 @@ from synapse.handlers.ui_stages.types import Attempt
 from synapse.http.request import RawRequest, Request, Requester
 from synapse.storage.database import Database, Transaction
 from synapse.storage.ui_auth import UiAuthStore
-from tests.rest.accounts import Server, error
+from tests.rest.accounts import Server, admin_of, error
 
 DUMMY = {"type": "m.login.dummy"}
 ALICE, BOB = "@alice:test", "@bob:test"
@@ -256,6 +256,26 @@ async def test_a_password_may_come_with_the_last_step(server: Server) -> None:
     auth = {**DUMMY, "session": first.json["session"]}
     done = await server.call("POST", "/register", {"password": "secret", "auth": auth})
     assert done.code == 200
+    assert (await server.login("alice", "secret")).code == 200
+
+
+@pytest_twisted.ensureDeferred
+async def test_who_registers_may_ask_what_is_needed_before_they_choose_a_name(database: Database) -> None:
+    """As many clients do: an empty request, whose session then goes on with a name and a password."""
+    server = Server(database, registration_requires_token=True, enable_registration_without_verification=None)
+    made = await server.call(
+        "POST", "/_synapse/admin/v1/registration_tokens/new", {"token": "abcd"}, await admin_of(server)
+    )
+    assert made.code == 200
+    session = {"session": (await server.call("POST", "/register", {})).json["session"]}
+    body = {"username": "alice", "password": "secret", "device_id": "PHONE"}
+    wrong = {"type": "m.login.registration_token", "token": "wrong", **session}
+    assert (await server.call("POST", "/register", {**body, "auth": wrong})).code == 401
+    changed = await server.call("POST", "/register", {"username": "bob", "auth": {**wrong, "token": "abcd"}})
+    assert error(changed) == (403, "M_FORBIDDEN")
+    done = await server.call("POST", "/register", {"auth": {**wrong, "token": "abcd"}})
+    assert done.code == 200, done
+    assert (done.json["user_id"], done.json["device_id"]) == ("@alice:test", "PHONE")
     assert (await server.login("alice", "secret")).code == 200
 
 
