@@ -22,8 +22,9 @@ MAX_SESSIONS: Final = 20
 class UiAuthSession:
     """A session in progress.
 
-    `client_dict` is the request, as the steps until now have made it, without `auth`; `server_dict` what we remember on behalf of the
-    operation (the password's hash, say, never the password); `completed` maps stages passed to what they proved.
+    `client_dict` is the request, as the steps until now have made it, without `auth`; `server_dict` what we remember on
+    behalf of the operation (the password's hash, say, never the password); `completed` maps stages passed to what they
+    proved.
     """
 
     session_id: str
