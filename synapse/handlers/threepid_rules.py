@@ -57,8 +57,15 @@ class ThreepidRules:
             host = parts.hostname
         except ValueError:
             host = None
-        good = host and parts.scheme in ("http", "https") and link.isascii() and link.isprintable() and " " not in link
-        if not good or len(link) > MAX_LINK:
+        # Browsers take a backslash for a slash: the host that they go to would be another one.
+        plain = link.isascii() and link.isprintable() and not any(char in ' \\<>"' for char in link)
+        if (
+            not plain
+            or not host
+            or parts.scheme not in ("http", "https")
+            or "@" in parts.netloc
+            or len(link) > MAX_LINK
+        ):
             raise invalid_param("The 'next_link' must be the URL of a page, beginning with https://.")
         domains = self._options.next_link_domain_whitelist
         if domains is not None and host not in {domain.lower() for domain in domains}:

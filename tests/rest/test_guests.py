@@ -149,6 +149,15 @@ async def test_a_guest_becomes_a_full_user(server: TestServer) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_guests_are_limited_whatever_they_send_along(database_settings: PoolSettings) -> None:
+    two = {"per_second": 0.001, "burst_count": 2}
+    bodies: tuple[dict[str, Any], ...] = ({}, {"auth": {"session": "none"}}, {"auth": {"session": "none"}})
+    async with homeserver(database_settings, allow_guest_access=True, rc_registration=two) as server:
+        codes = [(await server.client.post(f"{V3}/register?kind=guest", body))[0] for body in bodies]
+    assert codes == [200, 200, 429]
+
+
+@pytest_twisted.ensureDeferred
 async def test_without_a_login_nobody_is_logged_in(server: TestServer) -> None:
     visitor = await guest(server)
     code, done = await server.client.post(f"{V3}/register", upgrade(visitor, inhibit_login=True))

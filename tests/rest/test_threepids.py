@@ -159,6 +159,8 @@ async def test_people_are_sent_on_where_it_is_allowed(database: Database, box: M
         "javascript:alert(1)",
         "https://app.example.org/\r\nX: y",
         "https://[",
+        "https://evil.example\\@app.example.org/",  # browsers take the backslash for a slash
+        "https://evil.example@app.example.org/",
         5 * "x",
     ):
         assert error(await request(server, next_link=link)) == (400, "M_INVALID_PARAM"), link

@@ -78,10 +78,11 @@ class Register:
     @serves("register")
     async def register(self, request: Request) -> LoggedIn:
         body = request.json_object(allow_empty=True)
-        if not continues(body):
+        is_guest = request.choice_arg("kind", ("user", "guest"), "user") == "guest"
+        if is_guest or not continues(body):
             asker = request.requester
             self._limits.check("rc_registration", request.client_ip if asker is None else asker.user_id)
-        if request.choice_arg("kind", ("user", "guest"), "user") == "guest":
+        if is_guest:
             name = body.get("initial_device_display_name")
             if name is not None and not isinstance(name, str):
                 raise bad_json("The field 'initial_device_display_name' must be a string.")
