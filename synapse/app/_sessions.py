@@ -168,11 +168,10 @@ class Sessions:
         accounts = self._hs.accounts
         return UserAdmin(
             self.user_admin_store,
-            accounts.users,
             accounts.contacts.store,
             self._external_ids,
             accounts.passwords,
-            accounts.devices,
+            accounts.password_change,
             self.new_sessions,
             accounts.authenticator,
             self._hs.reactor,

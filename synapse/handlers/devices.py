@@ -88,13 +88,10 @@ class Devices:
     async def delete(self, user_id: str, device_ids: list[str] | None) -> None:
         """Deletes devices and all their sessions; None: all of the user's. Those that do not exist are passed over."""
         wanted = None if device_ids is None else [device_id for device_id in device_ids if _can_exist(device_id)]
-        await self._delete(user_id, lambda position: self._store.delete(user_id, wanted, position))
+        await self.delete_by(user_id, lambda position: self._store.delete(user_id, wanted, position))
 
-    async def delete_others(self, user_id: str, device_id: str | None, token_id: int | None) -> None:
-        """Deletes all devices and sessions of the user but this one."""
-        await self._delete(user_id, lambda position: self._store.delete_others(user_id, device_id, token_id, position))
-
-    async def _delete(self, user_id: str, delete: Callable[[int], Awaitable[Deleted]]) -> None:
+    async def delete_by(self, user_id: str, delete: Callable[[int], Awaitable[Deleted]]) -> None:
+        """Tells of what the transaction `delete(position)` takes away of the user's devices, and revokes the tokens."""
         gone = await self._changes.write(
             user_id,
             lambda position: self._authenticator.revoking(delete(position)),

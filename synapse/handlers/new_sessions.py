@@ -35,6 +35,13 @@ MAX_DEVICE_ID: Final = 255  # bytes
 MAX_DEVICE_NAME: Final = 100  # characters
 
 
+class AccountChanged(MatrixError):
+    """403: while somebody was logging in, the account was deactivated, or got another password."""
+
+    def __init__(self) -> None:
+        super().__init__(403, Codes.FORBIDDEN, "The account was changed just now; please try again.")
+
+
 class DeviceRequest(msgspec.Struct, frozen=True, kw_only=True):
     """The device that a client asks to be logged in as."""
 
@@ -86,19 +93,23 @@ class NewSessions:
         self._authenticator = authenticator
         self._clock = clock
 
-    async def begin(self, user_id: str, device: DeviceRequest, *, refresh: bool) -> LoggedIn:
+    async def begin(
+        self, user_id: str, device: DeviceRequest, *, refresh: bool, password_hash: str | None = None
+    ) -> LoggedIn:
         """Logs a user in who has proven to be that user. A device that exists loses the tokens that it had.
 
-        `refresh`: whether the client can use a refresh token. Raises 403 M_USER_DEACTIVATED or M_FORBIDDEN,
-        400 M_INVALID_PARAM, and what `AccountRules.check_login` raises.
+        `refresh`: whether the client can use a refresh token; `password_hash`: that of the password that was the proof.
+        Raises 403 M_USER_DEACTIVATED or M_FORBIDDEN, `AccountChanged`, 400 M_INVALID_PARAM, and what
+        `AccountRules.check_login` raises.
         """
         draft = self.draft(user_id, device, refresh=refresh)
         await self._check_standing(user_id)
         try:
-            done = await self._tokens.login(draft.session)
+            done = await self._authenticator.revoking(self._tokens.login(draft.session, password_hash))
         except DeviceIdTaken:
             raise device_id_taken() from None
-        await self._authenticator.forget(done.revoked)
+        if done is None:
+            raise AccountChanged
         if done.new_device and draft.session.device_id is not None:
             await self._tell(user_id, draft.session.device_id)
         return draft.answer
@@ -107,7 +118,8 @@ class NewSessions:
         """A session for an administrator, in the name of a user, who sees no device of it. Raises as `begin` does."""
         await self._check_standing(user_id)
         token, now = make_token(user_id), int(self._clock.seconds() * 1000)
-        await self._tokens.login(NewSession(user_id, hash_token(token), None, None, now, valid_until_ms))
+        if await self._tokens.login(NewSession(user_id, hash_token(token), None, None, now, valid_until_ms)) is None:
+            raise AccountChanged
         return msgspec.structs.replace(LoggedIn.without_session(user_id), access_token=token)
 
     def draft(self, user_id: str, device: DeviceRequest, *, refresh: bool) -> Draft:

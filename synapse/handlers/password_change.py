@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from synapse.api.errors import Codes, MatrixError, forbidden
 from synapse.handlers.account_rules import locked
+from synapse.storage.users import Kept
 
 if TYPE_CHECKING:
     from synapse.handlers.devices import Devices
@@ -46,9 +47,16 @@ class PasswordChange:
 
     async def change(self, user: Requester, password_hash: str, logout_devices: bool) -> None:
         """Sets the password; with `logout_devices`, the session that asks is the only one left."""
-        await self._users.set_password_hash(user.user_id, password_hash)
-        if logout_devices:
-            await self._devices.delete_others(user.user_id, user.device_id, user.token_id)
+        await self.set(user.user_id, password_hash, logout_devices, Kept(user.device_id, user.token_id))
+
+    async def set(self, user_id: str, password_hash: str, logout_devices: bool, keep: Kept | None = None) -> None:
+        """Sets the password; with `logout_devices`, no session is left but `keep`, nor comes by the old one."""
+        if not logout_devices:
+            await self._users.set_password_hash(user_id, password_hash)
+            return
+        await self._devices.delete_by(
+            user_id, lambda position: self._users.set_password_and_log_out(user_id, password_hash, keep, position)
+        )
 
     async def reset(self, proof: dict[str, Any], password_hash: str, logout_devices: bool) -> None:
         """Sets the password of the user who has the address that was proven; with `logout_devices`, no session is left.
@@ -64,6 +72,4 @@ class PasswordChange:
             raise locked()
         if not await self._validations.use(proof["sid"]):
             raise MatrixError(400, Codes.SESSION_EXPIRED, "This validation was used already; ask for another message.")
-        await self._users.set_password_hash(user_id, password_hash)
-        if logout_devices:
-            await self._devices.delete(user_id, None)
+        await self.set(user_id, password_hash, logout_devices)

@@ -13,14 +13,13 @@ from synapse.handlers.passwords import check_acceptable
 
 if TYPE_CHECKING:
     from synapse.handlers.auth import Authenticator
-    from synapse.handlers.devices import Devices
     from synapse.handlers.new_sessions import LoggedIn, NewSessions
+    from synapse.handlers.password_change import PasswordChange
     from synapse.handlers.passwords import Passwords
     from synapse.http.request import Requester
     from synapse.storage.external_ids import ExternalIdStore
     from synapse.storage.threepids import ThreepidStore
     from synapse.storage.user_admin import Described, Selection, UserAdminStore
-    from synapse.storage.users import UserStore
     from synapse.util.clock import Clock
 
 
@@ -30,22 +29,20 @@ class UserAdmin:
     def __init__(
         self,
         store: UserAdminStore,
-        users: UserStore,
         threepids: ThreepidStore,
         external_ids: ExternalIdStore,
         passwords: Passwords,
-        devices: Devices,
+        password_change: PasswordChange,
         sessions: NewSessions,
         authenticator: Authenticator,
         clock: Clock,
         server_name: str,
     ) -> None:
         self._store = store
-        self._users = users
         self._threepids = threepids
         self._external_ids = external_ids
         self._passwords = passwords
-        self._devices = devices
+        self._password_change = password_change
         self._sessions = sessions
         self._authenticator = authenticator
         self._clock = clock
@@ -116,9 +113,7 @@ class UserAdmin:
 
     async def set_password(self, user_id: str, password_hash: str, logout_devices: bool) -> None:
         """Gives the account a password; with `logout_devices`, all its sessions end."""
-        await self._users.set_password_hash(user_id, password_hash)
-        if logout_devices:
-            await self._devices.delete(user_id, None)
+        await self._password_change.set(user_id, password_hash, logout_devices)
 
     async def log_in_as(self, admin: Requester, user_id: str, valid_until_ms: int | None) -> LoggedIn:
         """A session as that user, without a device. Raises 400 M_INVALID_PARAM, 403, 404 M_NOT_FOUND."""

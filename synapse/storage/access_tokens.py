@@ -50,7 +50,7 @@ class Login(NamedTuple):
     """What storing a session did: whether the device is new, and the tokens that it had before (now revoked)."""
 
     new_device: bool
-    revoked: list[bytes]
+    tokens: list[bytes]
 
 
 # Of what happens to one device at the same time, one begins anew and sees what the other did: a lock alone would not
@@ -67,12 +67,13 @@ class AccessTokenStore:
     async def lookup(self, token_hash: bytes) -> TokenOwner | None:
         return await self._db.read("access_tokens.lookup", _lookup, token_hash)
 
-    async def login(self, session: NewSession) -> Login:
+    async def login(self, session: NewSession, password_hash: str | None = None) -> Login | None:
         """Stores a token, making its device if it is new; the device's earlier tokens are revoked.
 
-        Raises `DeviceIdTaken`.
+        None, and nothing done, if the user is gone or deactivated, or has another password than the one that was
+        checked. Raises `DeviceIdTaken`.
         """
-        return await self._db.write("access_tokens.login", insert_session, session)
+        return await self._db.write("access_tokens.login", _login, session, password_hash)
 
     async def assert_identity(
         self, token_hash: bytes, user_id: str, device_id: str | None, app_service_id: str, now: int
@@ -91,9 +92,15 @@ class AccessTokenStore:
         their clients hear that the device is still there."""
         await self._db.write("access_tokens.forget_expired", _forget_expired, before)
 
-    async def hashes_of(self, user_id: str) -> list[bytes]:
-        """All tokens of a user, so that what is cached of them can be forgotten."""
-        return await self._db.read("access_tokens.hashes_of", _hashes_of, user_id)
+
+def _login(txn: Transaction, session: NewSession, password_hash: str | None) -> Login | None:
+    # Whoever ends the sessions of a user for good changes this row, and waits for the lock, or has this begin anew.
+    txn.execute(
+        "SELECT FROM users WHERE user_id = %s AND NOT deactivated AND password_hash IS NOT DISTINCT FROM"
+        " COALESCE(%s, password_hash) FOR SHARE",
+        (session.user_id, password_hash),
+    )
+    return None if txn.one_or_none() is None else insert_session(txn, session)
 
 
 def insert_session(txn: Transaction, session: NewSession) -> Login:
@@ -182,7 +189,11 @@ def _revoke(txn: Transaction, token_id: int) -> list[bytes]:
     return hashes(txn)
 
 
-def _hashes_of(txn: Transaction, user_id: str) -> list[bytes]:
+def hashes_of(txn: Transaction, user_id: str) -> list[bytes]:
+    """All tokens of a user, so that what is cached of them can be forgotten.
+
+    For transactions that `see_the_latest`, and have changed the row of the user: a login is before that or after it.
+    """
     txn.execute("SELECT token_hash FROM access_tokens WHERE user_id = %s", (user_id,))
     return hashes(txn)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from synapse.storage.access_tokens import hashes
+from synapse.storage.access_tokens import hashes, hashes_of
 
 if TYPE_CHECKING:
     from synapse.storage.database import Database, Transaction
@@ -38,7 +38,7 @@ class AccountValidityStore:
 
     async def set(self, user_id: str, valid_until_ts: int) -> Changed | None:
         """None where there is no such user."""
-        return await self._db.write("account_validity.set", _set, user_id, valid_until_ts)
+        return await self._db.write_idempotent("account_validity.set", _set, user_id, valid_until_ts)
 
     async def to_tell(self, before: int, most: int) -> list[Expiring]:
         """Accounts that expire before that time, whose users have not been told."""
@@ -54,10 +54,11 @@ class AccountValidityStore:
 
     async def renew(self, token_hash: bytes, now: int, valid_until_ts: int) -> Changed | None:
         """Renews the account of the token, once: used again, it changes nothing. None where the token is not known."""
-        return await self._db.write("account_validity.renew", _renew, token_hash, now, valid_until_ts)
+        return await self._db.write_idempotent("account_validity.renew", _renew, token_hash, now, valid_until_ts)
 
 
 def _begin(txn: Transaction, now: int, period: int, max_delta: int, most: int) -> list[bytes] | None:
+    txn.see_the_latest()
     txn.execute(
         """
         UPDATE users SET valid_until_ts = CASE
@@ -77,11 +78,15 @@ def _begin(txn: Transaction, now: int, period: int, max_delta: int, most: int) -
 
 
 def _set(txn: Transaction, user_id: str, valid_until_ts: int) -> Changed | None:
+    txn.see_the_latest()
+    return _end_at(txn, user_id, valid_until_ts)
+
+
+def _end_at(txn: Transaction, user_id: str, valid_until_ts: int) -> Changed | None:
     txn.execute("UPDATE users SET valid_until_ts = %s WHERE user_id = %s RETURNING true", (valid_until_ts, user_id))
     if txn.one_or_none() is None:
         return None
-    txn.execute("SELECT token_hash FROM access_tokens WHERE user_id = %s", (user_id,))
-    return Changed(user_id, valid_until_ts, hashes(txn))
+    return Changed(user_id, valid_until_ts, hashes_of(txn, user_id))
 
 
 def _to_tell(txn: Transaction, before: int, most: int) -> list[Expiring]:
@@ -117,6 +122,7 @@ def _told(txn: Transaction, user_id: str, valid_until_ts: int, token_hash: bytes
 
 
 def _renew(txn: Transaction, token_hash: bytes, now: int, valid_until_ts: int) -> Changed | None:
+    txn.see_the_latest()
     txn.execute(
         """
         UPDATE account_renewals SET used_ts = %s WHERE token_hash = %s AND used_ts IS NULL RETURNING user_id
@@ -125,7 +131,7 @@ def _renew(txn: Transaction, token_hash: bytes, now: int, valid_until_ts: int) -
     )
     row = txn.one_or_none()
     if row is not None:
-        return _set(txn, row[0], valid_until_ts)
+        return _end_at(txn, row[0], valid_until_ts)
     txn.execute(
         """
         SELECT user_id, valid_until_ts FROM account_renewals JOIN users USING (user_id)
@@ -134,4 +140,4 @@ def _renew(txn: Transaction, token_hash: bytes, now: int, valid_until_ts: int) -
         (token_hash,),
     )
     row = txn.one_or_none()
-    return None if row is None else Changed(row[0], row[1], [])
+    return None if row is None else Changed(row[0], row[1], hashes_of(txn, row[0]))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 # What is of no use without somebody who logs in.
 _OWN: Final = (
-    *("account_data", "push_rules", "filters", "user_directory", "login_tokens"),
+    *("account_data", "push_rules", "filters", "user_directory"),
     *("user_threepids", "bound_threepids"),
     *("server_notice_rooms", "monthly_active_users", "account_renewals"),
     *("ui_auth_sessions", "fresh_authentications", "arriving_users"),
@@ -50,6 +50,8 @@ class DeactivationStore:
 
 
 def _deactivate(txn: Transaction, user_id: str, erase: bool, stream_id: int) -> Deleted | None:
+    # Whoever adds something to the account at the same time has locked its row, which is waited for here.
+    txn.see_the_latest()
     txn.execute(
         """
         UPDATE users SET deactivated = true, erased = erased OR %s, password_hash = NULL

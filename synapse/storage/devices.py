@@ -45,6 +45,9 @@ _BELONGINGS = (
     *("claimed_keys", "dehydrated_devices", "fresh_authentications", "sso_devices"),
 )
 
+# Who has got one for a further device shall not log in by it when all others are logged out.
+_NO_LOGIN_TOKENS = "DELETE FROM login_tokens WHERE user_id = %s"
+
 
 class DeviceStore:
     """Reads devices in any process; writes them in the main process, at positions of the stream `device_lists`, where
@@ -71,10 +74,6 @@ class DeviceStore:
     async def delete(self, user_id: str, device_ids: list[str] | None, stream_id: int) -> Deleted:
         """Deletes devices with their tokens, keys and undelivered messages; None: all, and tokens without a device."""
         return await self._db.write("devices.delete", _delete, user_id, device_ids, stream_id)
-
-    async def delete_others(self, user_id: str, device_id: str | None, token_id: int | None, stream_id: int) -> Deleted:
-        """Like `delete`, of all devices but one, and of all tokens without a device but one."""
-        return await self._db.write("devices.delete_others", _delete_others, user_id, device_id, token_id, stream_id)
 
 
 def _of_user(txn: Transaction, user_id: str) -> list[Device]:
@@ -107,16 +106,11 @@ def _rename(txn: Transaction, user_id: str, device_id: str, display_name: str | 
 
 
 def _delete(txn: Transaction, user_id: str, device_ids: list[str] | None, stream_id: int) -> Deleted:
-    return _recorded(txn, user_id, delete(txn, user_id, device_ids), stream_id)
+    return recorded(txn, user_id, delete(txn, user_id, device_ids), stream_id)
 
 
-def _delete_others(
-    txn: Transaction, user_id: str, device_id: str | None, token_id: int | None, stream_id: int
-) -> Deleted:
-    return _recorded(txn, user_id, delete_others(txn, user_id, device_id, token_id), stream_id)
-
-
-def _recorded(txn: Transaction, user_id: str, gone: Deleted, stream_id: int) -> Deleted:
+def recorded(txn: Transaction, user_id: str, gone: Deleted, stream_id: int) -> Deleted:
+    """Within somebody else's transaction: writes what went to the stream, if anything did."""
     if gone.device_ids:
         record_change(txn, user_id, gone.device_ids[0] if len(gone.device_ids) == 1 else None, stream_id)
     return gone
@@ -148,6 +142,7 @@ def delete(txn: Transaction, user_id: str, device_ids: list[str] | None) -> Dele
 def _delete_tokens(txn: Transaction, user_id: str, device_ids: list[str] | None) -> list[bytes]:
     refresh_tokens.delete_of_devices(txn, user_id, device_ids)
     if device_ids is None:
+        txn.later(_NO_LOGIN_TOKENS, (user_id,))
         txn.execute("DELETE FROM access_tokens WHERE user_id = %s RETURNING token_hash", (user_id,))
     else:
         txn.execute(
@@ -158,12 +153,13 @@ def _delete_tokens(txn: Transaction, user_id: str, device_ids: list[str] | None)
 
 
 def delete_others(txn: Transaction, user_id: str, device_id: str | None, token_id: int | None) -> Deleted:
-    """See `DeviceStore.delete_others`; for stores that do it within a transaction of their own."""
+    """Like `delete`, of all devices but one, and of all tokens without a device but one."""
     txn.execute(
         "DELETE FROM devices WHERE user_id = %s AND device_id IS DISTINCT FROM %s RETURNING device_id",
         (user_id, device_id),
     )
     gone = [device_id for (device_id,) in txn.rows()]
+    txn.later(_NO_LOGIN_TOKENS, (user_id,))
     txn.execute(
         "DELETE FROM access_tokens WHERE user_id = %s AND id IS DISTINCT FROM %s"
         " AND device_id IS DISTINCT FROM %s RETURNING token_hash",

@@ -201,7 +201,7 @@ def _left(txn: Transaction, user_id: str, device_id: str) -> KeysLeft:
 def _claim(txn: Transaction, wanted: list[Wanted], now: int) -> list[Claimed]:
     # Each statement sees what is there when it comes to it: in a snapshot, a key that another has taken meanwhile
     # would be an error instead of a reason to take the next one.
-    txn.later("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
+    txn.see_the_latest()
     claimed = _take_one_time(txn, wanted, now)
     had = {key[:3] for key in claimed}
     rest = [want for want in wanted if tuple(want) not in had]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from synapse.storage.access_tokens import hashes
+from synapse.storage.access_tokens import hashes_of
 
 if TYPE_CHECKING:
     from synapse.storage.database import Database, Transaction
@@ -20,15 +20,16 @@ class StandingStore:
 
     async def mark(self, user_id: str, mark: Mark, value: bool) -> list[bytes]:
         """Locks or suspends an account, or ends that; the hashes of the tokens for which that now holds."""
-        return await self._db.write("standing.mark", _mark, user_id, mark, value)
+        return await self._db.write_idempotent("standing.mark", _mark, user_id, mark, value)
 
     async def consent(self, user_id: str, version: str, now: int) -> list[bytes] | None:
         """Notes that the user agreed to a version of the policy, at `now` (milliseconds); which tokens have to be
         forgotten. None, and nothing done, where there is no such user."""
-        return await self._db.write("standing.consent", _consent, user_id, version, now)
+        return await self._db.write_idempotent("standing.consent", _consent, user_id, version, now)
 
 
 def _consent(txn: Transaction, user_id: str, version: str, now: int) -> list[bytes] | None:
+    txn.see_the_latest()
     txn.execute(
         """
         UPDATE users SET consent_version = %s, consent_ts = %s WHERE user_id = %s AND NOT deactivated RETURNING true
@@ -37,11 +38,10 @@ def _consent(txn: Transaction, user_id: str, version: str, now: int) -> list[byt
     )
     if txn.one_or_none() is None:
         return None
-    txn.execute("SELECT token_hash FROM access_tokens WHERE user_id = %s", (user_id,))
-    return hashes(txn)
+    return hashes_of(txn, user_id)
 
 
 def _mark(txn: Transaction, user_id: str, mark: Mark, value: bool) -> list[bytes]:
+    txn.see_the_latest()
     txn.execute(f"UPDATE users SET {mark} = %s WHERE user_id = %s", (value, user_id))
-    txn.execute("SELECT token_hash FROM access_tokens WHERE user_id = %s", (user_id,))
-    return hashes(txn)
+    return hashes_of(txn, user_id)

@@ -40,6 +40,13 @@ class Transaction:
         self.round_trips = 0
         self.sent: list[str] | None = [] if keep_sql else None
 
+    def see_the_latest(self) -> None:
+        """To be called first: each statement sees what is committed when it begins, not all of them the same moment.
+
+        For who locks a row and then has to see what others did who had it locked before.
+        """
+        self._pending.append(b"SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
+
     def execute(self, sql: str, params: Params | None = None) -> None:
         """Runs one statement.
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from synapse.storage import user_directory
-from synapse.storage.access_tokens import hashes
+from synapse.storage.access_tokens import hashes_of
 
 if TYPE_CHECKING:
     from synapse.storage.database import Database, Transaction
@@ -97,7 +97,7 @@ class UserAdminStore:
 
         Returns the hashes of the tokens for which that now holds.
         """
-        return await self._db.write("user_admin.set_rank", _set_rank, user_id, admin, user_type)
+        return await self._db.write_idempotent("user_admin.set_rank", _set_rank, user_id, admin, user_type)
 
     async def reactivate(self, user_id: str, password_hash: str | None) -> bool:
         """Takes a deactivated account into use again; False, and nothing done, where there is none."""
@@ -142,6 +142,7 @@ def _condition(selection: Selection) -> tuple[str, tuple[Any, ...]]:
 
 
 def _set_rank(txn: Transaction, user_id: str, admin: bool | None, user_type: str | None) -> list[bytes]:
+    txn.see_the_latest()
     txn.execute(
         """
         UPDATE users SET admin = COALESCE(%s, admin),
@@ -150,8 +151,7 @@ def _set_rank(txn: Transaction, user_id: str, admin: bool | None, user_type: str
         """,
         (admin, user_type, user_type, user_id),
     )
-    txn.execute("SELECT token_hash FROM access_tokens WHERE user_id = %s", (user_id,))
-    return hashes(txn)
+    return hashes_of(txn, user_id)
 
 
 def _reactivate(txn: Transaction, user_id: str, password_hash: str | None) -> bool:

@@ -68,6 +68,13 @@ class Made(NamedTuple):
     now: bool
 
 
+class Kept(NamedTuple):
+    """The session that is not to end."""
+
+    device_id: str | None
+    token_id: int | None
+
+
 class GuestToUpgrade(NamedTuple):
     """A guest who is to be a user like others, with the given session and no other. `now` in milliseconds."""
 
@@ -120,8 +127,18 @@ class UserStore:
         """
         return await self._db.write("users.upgrade_guest", _upgrade_guest, guest)
 
-    async def set_password_hash(self, user_id: str, password_hash: str | None) -> None:
-        await self._db.write("users.set_password_hash", _set_password_hash, user_id, password_hash)
+    async def set_password_hash(self, user_id: str, password_hash: str) -> None:
+        """Nothing is done where the account is deactivated."""
+        await self._db.write_idempotent("users.set_password_hash", _set_password_hash, user_id, password_hash)
+
+    async def set_password_and_log_out(
+        self, user_id: str, password_hash: str, keep: Kept | None, stream_id: int
+    ) -> devices.Deleted:
+        """Sets the password and ends all sessions but one (None: all); what went. No login by the old password is left
+        out, however late it comes. At a position of the stream `device_lists`."""
+        return await self._db.write(
+            "users.set_password_and_log_out", _set_password_and_log_out, user_id, password_hash, keep, stream_id
+        )
 
     async def replace_password_hash(self, user_id: str, old: str, new: str) -> None:
         """Another hash of the same password; nothing is done where the user has another password by now."""
@@ -205,7 +222,7 @@ def _upgrade_guest(txn: Transaction, guest: GuestToUpgrade) -> devices.Deleted |
     if session is None:
         return devices.delete(txn, user_id, None)
     gone = devices.delete_others(txn, user_id, session.device_id, None)
-    return gone._replace(tokens=gone.tokens + insert_session(txn, session).revoked)
+    return gone._replace(tokens=gone.tokens + insert_session(txn, session).tokens)
 
 
 def _is_ours(txn: Transaction, session: NewSession) -> bool:
@@ -216,8 +233,20 @@ def _is_ours(txn: Transaction, session: NewSession) -> bool:
     return txn.one_or_none() is not None
 
 
-def _set_password_hash(txn: Transaction, user_id: str, password_hash: str | None) -> None:
-    txn.execute("UPDATE users SET password_hash = %s WHERE user_id = %s", (password_hash, user_id))
+def _set_password_hash(txn: Transaction, user_id: str, password_hash: str) -> None:
+    txn.execute("UPDATE users SET password_hash = %s WHERE user_id = %s AND NOT deactivated", (password_hash, user_id))
+
+
+def _set_password_and_log_out(
+    txn: Transaction, user_id: str, password_hash: str, keep: Kept | None, stream_id: int
+) -> devices.Deleted:
+    txn.see_the_latest()
+    _set_password_hash(txn, user_id, password_hash)
+    if keep is None:
+        gone = devices.delete(txn, user_id, None)
+    else:
+        gone = devices.delete_others(txn, user_id, keep.device_id, keep.token_id)
+    return devices.recorded(txn, user_id, gone, stream_id)
 
 
 def _replace_password_hash(txn: Transaction, user_id: str, old: str, new: str) -> None:

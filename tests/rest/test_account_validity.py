@@ -159,7 +159,7 @@ async def test_administrators_set_the_end(house: House) -> None:
     await server.database.write(
         "test", lambda txn: txn.execute("UPDATE users SET admin = true WHERE user_id LIKE '@ad%%'", ())
     )
-    await server.accounts.authenticator.forget(await server.accounts.tokens.hashes_of("@admin:test"))
+    await server.invalidate("access_token", [None])
     body = {"user_id": "@alice:test", "expiration_ts": START * 1000 + 3 * DAY_MS, "enable_renewal_emails": False}
     assert error(await server.call("POST", ADMIN, body, token)) == (403, "M_FORBIDDEN")
     assert (await server.call("POST", ADMIN, body, admin)).json == {"expiration_ts": body["expiration_ts"]}

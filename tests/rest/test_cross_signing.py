@@ -141,7 +141,7 @@ async def test_an_administrator_opens_a_window(server: Server) -> None:
     await server.database.write(
         "test", lambda txn: txn.execute("UPDATE users SET admin = true WHERE user_id = '@admin:test'")
     )
-    await server.accounts.authenticator.forget(await server.accounts.tokens.hashes_of("@admin:test"))
+    await server.invalidate("access_token", [None])
     assert error(await server.call("POST", path, {}, alice)) == (403, "M_FORBIDDEN")
     assert error(await server.call("POST", path, {}, admin)) == (404, "M_NOT_FOUND")
     await publish(server, Identity(), alice)

@@ -171,7 +171,7 @@ async def test_administrators_end_accounts_too(server: TestServer) -> None:
     await server.hs.database.write(
         "test", lambda txn: txn.execute("UPDATE users SET admin = true WHERE user_id = %s", (admin.id,))
     )
-    await server.hs.accounts.authenticator.forget(await server.hs.accounts.tokens.hashes_of(admin.id))
+    await server.hs.invalidate("access_token", [None])
     for user_id, code, errcode in (
         ("@nobody:test", 404, "M_NOT_FOUND"),
         ("@alice:far", 404, "M_NOT_FOUND"),

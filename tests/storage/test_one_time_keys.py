@@ -149,7 +149,7 @@ async def test_a_claim_costs_the_same_for_any_number_of_keys(keys: Keys, databas
         with database.counted() as counts:
             await keys.store.claim(wanted, 9)
         costs.add(counts.statements_read + counts.statements_written)
-    assert costs == {3}  # one of them says what the others see
+    assert costs == {2}
 
 
 @pytest_twisted.ensureDeferred

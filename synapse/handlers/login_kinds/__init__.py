@@ -5,11 +5,21 @@ A kind finds out who logs in, and nothing more: `synapse.handlers.new_sessions` 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from synapse.handlers.new_sessions import LoggedIn
     from synapse.http.request import Request
+
+
+class LoginProof(NamedTuple):
+    """Who logs in.
+
+    `password_hash` is of the password that proved it, and must still be the user's when the session is made.
+    """
+
+    user_id: str
+    password_hash: str | None = None
 
 
 class LoginKind(Protocol):
@@ -22,8 +32,8 @@ class LoginKind(Protocol):
     def flow(self) -> dict[str, Any] | None:
         """The kind as `GET /login` tells it, its `type` included; None where it works without being offered."""
 
-    async def user_of(self, body: dict[str, Any], request: Request) -> str:
-        """The id of the user of this server who proves to be one by this body. Raises 400, 403 or 429."""
+    async def user_of(self, body: dict[str, Any], request: Request) -> LoginProof:
+        """The user of this server who proves to be one by this body. Raises 400, 403 or 429."""
 
 
 @runtime_checkable

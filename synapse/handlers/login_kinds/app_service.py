@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from synapse.api.app_services import check_own_user
 from synapse.api.constants import LoginTypes
 from synapse.api.errors import missing_token, unknown_token
+from synapse.handlers.login_kinds import LoginProof
 from synapse.http.router import access_token
 
 if TYPE_CHECKING:
@@ -30,12 +31,12 @@ class AppServiceLogin:
     def flow(self) -> dict[str, Any] | None:
         return {"type": self.kind} if self._services else None
 
-    async def user_of(self, body: dict[str, Any], request: Request) -> str:
+    async def user_of(self, body: dict[str, Any], request: Request) -> LoginProof:
         """Raises 401 M_MISSING_TOKEN or M_UNKNOWN_TOKEN, 400 M_EXCLUSIVE and what is wrong with the identifier."""
         service = service_of(self._services, request)
         user_id = await self._names.named(body)
         check_own_user(service, user_id)
-        return user_id
+        return LoginProof(user_id)
 
 
 def service_of(services: AppServices, request: Request) -> AppService:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from synapse.api.errors import Codes, MatrixError, bad_json, forbidden, missing_param
 from synapse.api.identifiers import check_new_user_id
+from synapse.handlers.login_kinds import LoginProof
 from synapse.handlers.profile import MAX_DISPLAY_NAME
 from synapse.util.jwt_keys import key_of
 
@@ -58,7 +59,7 @@ class JwtLogin:
     def flow(self) -> dict[str, Any]:
         return {"type": self.kind}
 
-    async def user_of(self, body: dict[str, Any], request: Request) -> str:
+    async def user_of(self, body: dict[str, Any], request: Request) -> LoginProof:
         """Raises 403 M_FORBIDDEN for a token that is no good; 400; 429; what registering raises."""
         token = body.get("token")
         if not isinstance(token, str):
@@ -74,7 +75,7 @@ class JwtLogin:
         self._limits.check("rc_login.account", user_id)
         if await self._users.get(user_id) is None:
             await self._register(user_id, localpart, claims)
-        return user_id
+        return LoginProof(user_id)
 
     async def _register(self, user_id: str, localpart: str, claims: dict[str, Any]) -> None:
         name = claims.get(self._config.display_name_claim) if self._config.display_name_claim is not None else None

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from synapse.api.constants import LoginTypes
 from synapse.api.errors import MatrixError, bad_json, forbidden, missing_param
+from synapse.handlers.login_kinds import LoginProof
 
 if TYPE_CHECKING:
     from synapse.handlers.login_names import LoginNames
@@ -37,14 +38,13 @@ class PasswordLogin:
     def flow(self) -> dict[str, Any]:
         return {"type": self.kind}
 
-    async def user_of(self, body: dict[str, Any], request: Request) -> str:
+    async def user_of(self, body: dict[str, Any], request: Request) -> LoginProof:
         """Raises 403 M_FORBIDDEN; 400; 429."""
         user_id = await self.named_user(body)
-        await self.check_password(user_id, body)
-        return user_id
+        return LoginProof(user_id, await self.check_password(user_id, body))
 
-    async def check_password(self, user_id: str, body: dict[str, Any]) -> None:
-        """Raises 403 M_FORBIDDEN unless the body has the user's password; 400; 429."""
+    async def check_password(self, user_id: str, body: dict[str, Any]) -> str:
+        """The hash of the password in the body. Raises 403 M_FORBIDDEN unless it is the user's; 400; 429."""
         password = body.get("password")
         if not isinstance(password, str):
             raise missing_param("password") if password is None else bad_json("The key 'password' must be a string.")
@@ -59,7 +59,7 @@ class PasswordLogin:
         if kept is None:
             raise forbidden("The user name or the password is wrong.")
         self._limits.forgive("rc_login.failed_attempts", user_id)
-        await self._renew(user_id, password, kept)
+        return await self._renewed(user_id, password, kept)
 
     async def _matching_hash(self, user_id: str, password: str) -> str | None:
         """The hash that is kept of the password; None, after the same time, where it is not that user's."""
@@ -67,14 +67,15 @@ class PasswordLogin:
         kept = None if user is None or user.deactivated else user.password_hash
         return kept if await self._passwords.matches(password, kept) else None
 
-    async def _renew(self, user_id: str, password: str, kept: str) -> None:
+    async def _renewed(self, user_id: str, password: str, kept: str) -> str:
         """Hashes are made anew when the algorithm or its cost has changed: only now is the password there to do it."""
         try:
             renewed = await self._passwords.renewed(password, kept)
         except MatrixError:  # there is too much to do at this moment: the next login will do
-            return
+            return kept
         if renewed is not None:
             await self._users.replace_password_hash(user_id, kept, renewed)
+        return renewed or kept
 
     async def named_user(self, body: dict[str, Any]) -> str:
         """Whom the body names, as `LoginNames.named` has it."""

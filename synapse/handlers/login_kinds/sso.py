@@ -13,6 +13,7 @@ from synapse.api.constants import LoginTypes
 from synapse.api.errors import unknown
 
 if TYPE_CHECKING:
+    from synapse.handlers.login_kinds import LoginProof
     from synapse.handlers.sso.types import IdentityProvider
     from synapse.http.request import Request
 
@@ -34,7 +35,7 @@ class SsoLogin:
     def flow(self) -> dict[str, Any]:
         return self._flow
 
-    async def user_of(self, body: dict[str, Any], request: Request) -> str:
+    async def user_of(self, body: dict[str, Any], request: Request) -> LoginProof:
         """Raises 400."""
         raise unknown("Open /login/sso/redirect in a browser, and log in by the m.login.token that it comes back with.")
 
@@ -47,7 +48,7 @@ class CasLogin:
     def flow(self) -> dict[str, Any]:
         return {"type": self.kind}
 
-    async def user_of(self, body: dict[str, Any], request: Request) -> str:
+    async def user_of(self, body: dict[str, Any], request: Request) -> LoginProof:
         """Raises 400."""
         raise unknown("Open /login/cas/redirect in a browser, and log in by the m.login.token that it comes back with.")
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from synapse.api.constants import LoginTypes
 from synapse.api.errors import bad_json, missing_param
+from synapse.handlers.login_kinds import LoginProof
 
 if TYPE_CHECKING:
     from synapse.handlers.login_tokens import LoginTokens
@@ -37,7 +38,7 @@ class TokenLogin:
     def flow(self) -> dict[str, Any]:
         return {"type": self.kind, "get_login_token": True} if self._get_token else {"type": self.kind}
 
-    async def user_of(self, body: dict[str, Any], request: Request) -> str:
+    async def user_of(self, body: dict[str, Any], request: Request) -> LoginProof:
         """Raises 403 M_FORBIDDEN for a token that is no good (any more); 400."""
         token = body.get("token")
         if not isinstance(token, str):
@@ -47,7 +48,7 @@ class TokenLogin:
             self._redeemed[token] = found
             if len(self._redeemed) > _MOST:  # those that came to nothing
                 del self._redeemed[next(iter(self._redeemed))]
-        return found.user_id
+        return LoginProof(found.user_id)
 
     async def began(self, body: dict[str, Any], session: LoggedIn) -> None:
         """Notes which session at the identity provider the device came of, so that it ends with it."""
