@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import shutil
 import socket
 import subprocess
@@ -172,14 +173,30 @@ def _get(path: Path, target: str) -> str:
 @contextmanager
 def running_cluster(*, workers: bool = True, options: dict[str, Any] | None = None) -> Iterator[Cluster]:
     """A server that is started now, and stopped and removed in the end."""
+    cluster = _started(workers, options)
+    try:
+        yield cluster
+    finally:
+        _remove(cluster)
+
+
+def _started(workers: bool, options: dict[str, Any] | None, attempts: int = 3) -> Cluster:
+    """A new server that runs. A port that was chosen may be another program's by the time that it is bound."""
     data = Path(tempfile.mkdtemp(prefix="synapse-cluster-"))
     data.chmod(0o711)  # where root runs this, the database belongs to another user, who has to get through
+    cluster = Cluster(data, workers=workers, options=options)
     try:
-        cluster = Cluster(data, workers=workers, options=options)
-        try:
-            cluster.start()
-            yield cluster
-        finally:
-            cluster.stop()
+        cluster.start()
+    except (AssertionError, front.FrontError) as error:
+        _remove(cluster)
+        if attempts > 1 and re.search("already in use|Address in use", str(error)):
+            return _started(workers, options, attempts - 1)
+        raise
+    return cluster
+
+
+def _remove(cluster: Cluster) -> None:
+    try:
+        cluster.stop()
     finally:
-        shutil.rmtree(data, ignore_errors=True)
+        shutil.rmtree(cluster.data, ignore_errors=True)
