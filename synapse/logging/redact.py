@@ -15,9 +15,12 @@ _PROOFS = ("session", "ticket", "code", "state", "h", "SAMLRequest", "SAMLRespon
 _PROOF = re.compile(rf"([?&](?:{'|'.join(_PROOFS)})=)[^&\s\"'<>]+")
 _HEADER = re.compile(r"(Bearer\s+)[^\s\"',)]+", re.IGNORECASE)
 _TOKEN = re.compile(r"\bsy[tr]_[A-Za-z0-9_-]{8,}")
+# What is itself told to nobody, and stands in paths of the administrators' API.
+_PATHS = ("threepid/[^/\\s]+/users", "registration_tokens(?!/new\\b)")
+_PATH = re.compile(rf"(/_synapse/admin/v1/(?:{'|'.join(_PATHS)})/)[^/?\s\"'<>]+")
 # What a line must hold one of to be worth the search.
 _HINTS = (
-    *("token", "oken=", "password=", "secret=", "mac=", "earer", "syt_", "syr_"),
+    *("token", "oken=", "password=", "secret=", "mac=", "earer", "syt_", "syr_", "/threepid/"),
     *(f"{mark}{name}=" for name in _PROOFS for mark in "?&"),
 )
 
@@ -30,6 +33,7 @@ def redact(text: str) -> str:
         return text
     text = _QUERY.sub(rf"\1{REDACTED}", text)
     text = _PROOF.sub(rf"\1{REDACTED}", text)
+    text = _PATH.sub(rf"\1{REDACTED}", text)
     text = _HEADER.sub(rf"\1{REDACTED}", text)
     return _TOKEN.sub(REDACTED, text)
 

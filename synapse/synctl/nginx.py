@@ -25,6 +25,12 @@ map $request_uri $synapse_path {
 # Characters that a client may or may not percent-encode are left out of the keys, so that both spellings hash alike.
 # What stands in queries is secret: access tokens of old clients, tokens of mails' links and of single sign-on.
 _LOG = """
+# What is logged of the path: neither the addresses nor the registration tokens that administrators ask about.
+map $synapse_path $synapse_logged_path {
+    default $synapse_path;
+    "~^(?<synapse_admin_path>/_synapse/admin/v1/(threepid/[^/]+/users|registration_tokens)/)." $synapse_admin_path;
+}
+
 # The page that a request came from, without the query.
 map $http_referer $synapse_referrer {
     default                             -;
@@ -33,7 +39,7 @@ map $http_referer $synapse_referrer {
 
 # The format `combined`, but without queries, as they hold access tokens and other secrets; and who was asked, what each
 # answered, and how long it took.
-log_format synapse '$remote_addr - $remote_user [$time_local] "$request_method $synapse_path $server_protocol" '
+log_format synapse '$remote_addr - $remote_user [$time_local] "$request_method $synapse_logged_path $server_protocol" '
                    '$status $body_bytes_sent "$synapse_referrer" "$http_user_agent" '
                    '"$upstream_addr" "$upstream_status" $request_time';
 """

@@ -113,6 +113,8 @@ def test_handlers_strike_out_secrets_whatever_the_configuration_says(tmp_path: P
         ("/oidc/callback?code=xyzzyx&state=x", "xyzzyx"),
         ("/oidc/callback?code=x&state=xyzzyx", "xyzzyx"),
         ("/_matrix/consent?u=alice&h=xyzzyx&v=1", "xyzzyx"),
+        ("GET /_synapse/admin/v1/threepid/email/users/xyzzyx@example.org -> 404", "xyzzyx"),
+        ("PUT /_synapse/admin/v1/registration_tokens/xyzzyx -> 200", "xyzzyx"),
     ],
 )
 def test_secrets_are_redacted(text: str, secret: str) -> None:
@@ -120,7 +122,12 @@ def test_secrets_are_redacted(text: str, secret: str) -> None:
     assert REDACTED in redact(text)
 
 
-@pytest.mark.parametrize("text", ["nothing to hide", "the token of a sync", "M_UNKNOWN_TOKEN", "?full_state=true"])
+NEW_TOKEN = "POST /_synapse/admin/v1/registration_tokens/new -> 200"
+
+
+@pytest.mark.parametrize(
+    "text", ["nothing to hide", "the token of a sync", "M_UNKNOWN_TOKEN", "?full_state=true", NEW_TOKEN]
+)
 def test_other_text_stays(text: str) -> None:
     assert redact(text) == text
 

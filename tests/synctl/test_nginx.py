@@ -223,11 +223,14 @@ def test_no_log_of_nginx_has_what_stands_in_queries(tmp_path: Path) -> None:
         workers = [instance(App.USER_DIR, dead_port()), Instance("synchrotron", App.SYNCHROTRON, (absent,))]
         with running_nginx(tmp_path, plan_of(instance(App.HOMESERVER, ports["homeserver1"]), *workers)) as front:
             told = [front.ask("GET", f"{path}?a=1&token=SECRET", Referer=page)[0] for path in WITH_SECRETS]
+            for path in ("threepid/email/users/SECRET", "registration_tokens/SECRET"):
+                assert front.instance_for("GET", f"/_synapse/admin/v1/{path}") == "homeserver1"
     assert told == ["homeserver1", "502", "502", "400", "414"]
     assert "SECRET" not in "".join(file.read_text() for file in tmp_path.glob("nginx.*.log"))
     lines = [line.split('"') for line in (tmp_path / "nginx.access.log").read_text().splitlines()]
-    assert [line[2].split()[0] for line in lines] == ["200", *told[1:]]
+    assert [line[2].split()[0] for line in lines] == ["200", *told[1:], "200", "200"]
     assert [line[1] for line in lines[:3]] == [f"GET {path} HTTP/1.1" for path in WITH_SECRETS[:3]]
+    assert lines[-1][1] == "GET /_synapse/admin/v1/registration_tokens/ HTTP/1.1"
     assert {line[3] for line in lines[:3]} == {"http://example.org/_matrix/static/page"}
     assert lines[1][7].startswith("127.0.0.1:"), "which instance could not be reached"
 
