@@ -5,17 +5,13 @@ from __future__ import annotations
 import http.client
 import json
 import secrets
-import sys
 import threading
 import time
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from tests.support.cluster import ROOT, Cluster
-
-sys.path.append(str(ROOT / "demo"))
-import account  # found through the line above
+from tests.support.cluster import Cluster
 
 _C = "/_matrix/client/v3"
 _EVERYTHING = quote('{"room":{"timeline":{"limit":1000}}}')
@@ -94,8 +90,9 @@ class Reader:
 
 def test_restarting_everything_fails_no_request(cluster: Cluster) -> None:
     name = f"rosa{secrets.token_hex(3)}"
-    user = account.register(cluster.url, cluster.shared_secret, name, "a long password")
-    login = {"type": "m.login.password", "identifier": {"type": "m.id.user", "user": name}, "password": user.password}
+    password = "a long password"
+    user_id = cluster.register(name, password)
+    login = {"type": "m.login.password", "identifier": {"type": "m.id.user", "user": name}, "password": password}
     token = str(Client(cluster).ask("POST", f"{_C}/login", login)["access_token"])
     client = Client(cluster, token)
     room = str(client.ask("POST", f"{_C}/createRoom", {})["room_id"])
@@ -115,7 +112,7 @@ def test_restarting_everything_fails_no_request(cluster: Cluster) -> None:
     crowd.repeat(lambda client, _: client.ask("POST", f"{_C}/keys/query", {"device_keys": {}}))
     crowd.repeat(lambda client, _: client.ask("POST", f"{_C}/user_directory/search", {"search_term": "x"}))
     crowd.repeat(lambda client, _: client.ask("GET", "/_matrix/media/v3/config"))
-    crowd.repeat(lambda client, _: client.ask("POST", f"{_C}/user/{user.user_id}/filter", {}))
+    crowd.repeat(lambda client, _: client.ask("POST", f"{_C}/user/{user_id}/filter", {}))
     before = {process: cluster.pid(process) for process in cluster.processes}
     try:
         cluster.restart()
