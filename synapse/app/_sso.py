@@ -89,7 +89,7 @@ class SignOnServices:
             if self.cas is not None:
                 yield CasLogin()
         if self.providers or get_token:
-            yield TokenLogin(self.login_tokens, self._devices, get_token=get_token)
+            yield TokenLogin(self.login_tokens, get_token=get_token)
 
     # -- single sign-on ----------------------------------------------------------------------------------------------
 

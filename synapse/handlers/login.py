@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from synapse.api.errors import bad_json, missing_param, unknown
-from synapse.handlers.login_kinds import FollowedKind
 from synapse.handlers.new_sessions import AccountChanged, DeviceRequest
 from synapse.http.body import convert
 
@@ -59,10 +58,8 @@ class Login:
         except AccountChanged:
             # Perhaps the same password has been hashed anew by another login; if it is another one, this now says so.
             session = await self._begin(kind, body, wanted, request)
-        if isinstance(kind, FollowedKind):
-            await kind.began(body, session)
         return msgspec.structs.replace(session, well_known=self._well_known)
 
     async def _begin(self, kind: LoginKind, body: dict[str, Any], wanted: LoginBody, request: Request) -> LoggedIn:
-        user_id, password_hash = await kind.user_of(body, request)
-        return await self._sessions.begin(user_id, wanted, refresh=wanted.refresh_token, password_hash=password_hash)
+        proof = await kind.user_of(body, request)
+        return await self._sessions.begin(proof.user_id, wanted, refresh=wanted.refresh_token, proof=proof)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from synapse.handlers.auth import Authenticator
     from synapse.handlers.device_changes import DeviceChanges
     from synapse.handlers.lifetimes import Lifetimes
+    from synapse.handlers.login_kinds import LoginProof
     from synapse.storage.access_tokens import AccessTokenStore
     from synapse.storage.users import UserStore
     from synapse.util.clock import Clock
@@ -94,18 +95,20 @@ class NewSessions:
         self._clock = clock
 
     async def begin(
-        self, user_id: str, device: DeviceRequest, *, refresh: bool, password_hash: str | None = None
+        self, user_id: str, device: DeviceRequest, *, refresh: bool, proof: LoginProof | None = None
     ) -> LoggedIn:
         """Logs a user in who has proven to be that user. A device that exists loses the tokens that it had.
 
-        `refresh`: whether the client can use a refresh token; `password_hash`: that of the password that was the proof.
+        `refresh`: whether the client can use a refresh token; `proof`: what there is to know of how it was proven.
         Raises 403 M_USER_DEACTIVATED or M_FORBIDDEN, `AccountChanged`, 400 M_INVALID_PARAM, and what
         `AccountRules.check_login` raises.
         """
         draft = self.draft(user_id, device, refresh=refresh)
         await self._check_standing(user_id)
+        password_hash = None if proof is None else proof.password_hash
+        session = draft.session._replace(provider_session=None if proof is None else proof.provider_session)
         try:
-            done = await self._authenticator.revoking(self._tokens.login(draft.session, password_hash))
+            done = await self._authenticator.revoking(self._tokens.login(session, password_hash))
         except DeviceIdTaken:
             raise device_id_taken() from None
         if done is None:

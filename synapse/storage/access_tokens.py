@@ -34,6 +34,13 @@ class TokenOwner:
     standing: Standing
 
 
+class ProviderSession(NamedTuple):
+    """A session at an identity provider; those that came of it here end with it (`synapse.storage.sso_devices`)."""
+
+    auth_provider: str
+    session: str
+
+
 class NewSession(NamedTuple):
     """A token to be stored, and the device that it belongs to (None: a token without a device)."""
 
@@ -44,6 +51,7 @@ class NewSession(NamedTuple):
     created_ts: int
     expires_ts: int | None = None
     refresh: NewRefreshToken | None = None
+    provider_session: ProviderSession | None = None  # that it came of
 
 
 class Login(NamedTuple):
@@ -111,6 +119,11 @@ def insert_session(txn: Transaction, session: NewSession) -> Login:
         new_device = insert_device(txn, session.user_id, session.device_id, name, now)
         if not new_device:
             revoked = _revoke_of_device(txn, session.user_id, session.device_id)
+        if session.provider_session is not None:
+            txn.later(
+                "INSERT INTO sso_devices (user_id, device_id, auth_provider, provider_session) VALUES (%s, %s, %s, %s)",
+                (session.user_id, session.device_id, *session.provider_session),
+            )
     _insert_tokens(txn, session)
     return Login(new_device, revoked)
 
@@ -176,8 +189,9 @@ def _assert_identity(
 def _revoke_of_device(txn: Transaction, user_id: str, device_id: str) -> list[bytes]:
     txn.later(_TOUCH_DEVICE, (user_id, device_id))
     refresh_tokens.delete_of_devices(txn, user_id, [device_id])
-    # Who proved to be the user in the session before has not done so in this one.
+    # What was proven in the session before, or by whom it was vouched for, is not so of this one.
     txn.later("DELETE FROM fresh_authentications WHERE user_id = %s AND device_id = %s", (user_id, device_id))
+    txn.later("DELETE FROM sso_devices WHERE user_id = %s AND device_id = %s", (user_id, device_id))
     txn.execute(
         "DELETE FROM access_tokens WHERE user_id = %s AND device_id = %s RETURNING token_hash", (user_id, device_id)
     )

@@ -44,6 +44,17 @@ async def test_who_logs_out_there_is_logged_out_here(database: Database, idp: Id
     assert not await server.is_logged_in(laptop)
 
 
+@pytest_twisted.ensureDeferred
+async def test_a_device_ends_with_the_session_that_it_was_last_logged_in_by(database: Database, idp: Idp) -> None:
+    server = server_of(database, idp, backchannel_logout_enabled=True)
+    await _device(server, "PHONE")
+    idp.set(claims={"sid": None})
+    phone = await _device(server, "PHONE")
+    idp.set()
+    assert await _log_out(server, idp) == 200
+    assert await server.is_logged_in(phone)
+
+
 LOGOUTS: list[dict[str, Any]] = [
     {"iss": "https://evil.example"},
     {"aud": "another"},

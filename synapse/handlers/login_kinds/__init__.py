@@ -5,21 +5,23 @@ A kind finds out who logs in, and nothing more: `synapse.handlers.new_sessions` 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from synapse.handlers.new_sessions import LoggedIn
     from synapse.http.request import Request
+    from synapse.storage.access_tokens import ProviderSession
 
 
 class LoginProof(NamedTuple):
     """Who logs in.
 
     `password_hash` is of the password that proved it, and must still be the user's when the session is made.
+    `provider_session` is the one at an identity provider with which the session ends.
     """
 
     user_id: str
     password_hash: str | None = None
+    provider_session: ProviderSession | None = None
 
 
 class LoginKind(Protocol):
@@ -34,11 +36,3 @@ class LoginKind(Protocol):
 
     async def user_of(self, body: dict[str, Any], request: Request) -> LoginProof:
         """The user of this server who proves to be one by this body. Raises 400, 403 or 429."""
-
-
-@runtime_checkable
-class FollowedKind(LoginKind, Protocol):
-    """A kind that wants to know what came of its logins."""
-
-    async def began(self, body: dict[str, Any], session: LoggedIn) -> None:
-        """The user of this body has been logged in."""

@@ -10,15 +10,11 @@ from typing import TYPE_CHECKING, Any, Final
 from synapse.api.constants import LoginTypes
 from synapse.api.errors import bad_json, missing_param
 from synapse.handlers.login_kinds import LoginProof
+from synapse.storage.access_tokens import ProviderSession
 
 if TYPE_CHECKING:
     from synapse.handlers.login_tokens import LoginTokens
-    from synapse.handlers.new_sessions import LoggedIn
     from synapse.http.request import Request
-    from synapse.storage.login_tokens import LoginToken
-    from synapse.storage.sso_devices import SsoDeviceStore
-
-_MOST: Final = 1000
 
 
 class TokenLogin:
@@ -29,10 +25,8 @@ class TokenLogin:
 
     kind: Final = LoginTypes.TOKEN
 
-    def __init__(self, tokens: LoginTokens, devices: SsoDeviceStore, *, get_token: bool) -> None:
+    def __init__(self, tokens: LoginTokens, *, get_token: bool) -> None:
         self._tokens = tokens
-        self._devices = devices
-        self._redeemed: dict[str, LoginToken] = {}  # of logins that are under way
         self._get_token = get_token
 
     def flow(self) -> dict[str, Any]:
@@ -44,17 +38,6 @@ class TokenLogin:
         if not isinstance(token, str):
             raise missing_param("token") if token is None else bad_json("The key 'token' must be a string.")
         found = await self._tokens.redeem(token)
-        if found.provider_session is not None:
-            self._redeemed[token] = found
-            if len(self._redeemed) > _MOST:  # those that came to nothing
-                del self._redeemed[next(iter(self._redeemed))]
-        return LoginProof(found.user_id)
-
-    async def began(self, body: dict[str, Any], session: LoggedIn) -> None:
-        """Notes which session at the identity provider the device came of, so that it ends with it."""
-        found = self._redeemed.pop(body["token"], None)
-        if found is None or found.auth_provider is None or found.provider_session is None:
-            return
-        if session.device_id is not None:
-            provider, provider_session = found.auth_provider, found.provider_session
-            await self._devices.note(found.user_id, session.device_id, provider, provider_session)
+        if found.auth_provider is None or found.provider_session is None:
+            return LoginProof(found.user_id)
+        return LoginProof(found.user_id, None, ProviderSession(found.auth_provider, found.provider_session))
