@@ -64,6 +64,8 @@ def check_jwt(config: Config, place: Place) -> Iterator[str]:
                 "let it be 32 random characters or more."
             )
         return
+    if not config.is_main:  # the others need not load what reads keys
+        return
     try:
         key = key_of(jwt.algorithm, jwt.secret)
     except ValueError:

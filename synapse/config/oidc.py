@@ -181,7 +181,8 @@ def check_oidc(config: Config, place: Place) -> None:
             _fail(place, f"{option}.idp_id", "is no identifier", remedy)
         _endpoints(option, provider, place)
         _client(option, provider, place)
-        _mapping(option, provider, place)
+        if config.is_main:  # the others need not load what reads templates
+            _mapping(option, provider, place)
 
 
 def _is_opaque(text: str) -> bool:

@@ -8,7 +8,11 @@ by another algorithm than the configured one, or at another cost.
 from __future__ import annotations
 
 import re
-from typing import Final, Protocol
+from functools import cached_property
+from typing import TYPE_CHECKING, Final, Protocol
+
+if TYPE_CHECKING:
+    from argon2 import PasswordHasher
 
 _ARGON2: Final = "$argon2"
 _BCRYPT: Final = re.compile(r"\$2[aby]\$\d\d\$[./A-Za-z0-9]{53}")
@@ -48,9 +52,13 @@ class Argon2:
     """
 
     def __init__(self, passes: int, memory: int, lanes: int) -> None:
+        self._costs = passes, memory // 1024, lanes
+
+    @cached_property
+    def _hasher(self) -> PasswordHasher:
         from argon2 import PasswordHasher
 
-        self._hasher = PasswordHasher(passes, memory // 1024, lanes)
+        return PasswordHasher(*self._costs)
 
     def hash(self, digest: bytes) -> str:
         return self._hasher.hash(digest)

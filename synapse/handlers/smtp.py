@@ -1,11 +1,11 @@
 """Handing one mail over to a mail server, on a thread: connecting, TLS, logging in, and what an answer means.
 
-Nothing here knows what mails say; `synapse.handlers.mail` makes them, waits, and tries again.
+Nothing here knows what mails say; `synapse.handlers.mail` makes them, waits, and tries again. The library is loaded with
+the first mail.
 """
 
 from __future__ import annotations
 
-import smtplib
 import ssl
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from synapse.config.contacts import is_local
 
 if TYPE_CHECKING:
+    import smtplib
     from email.message import EmailMessage
 
     from synapse.config.contacts import EmailConfig
@@ -75,6 +76,8 @@ class MailServer:
 
     def deliver(self, sender: str, recipient: str, message: EmailMessage) -> None:
         """Hands the mail over; blocks. Raises `MailProblem`."""
+        import smtplib
+
         try:
             with closing(self._connected()) as connection:
                 self._secure(connection)
@@ -89,6 +92,8 @@ class MailServer:
             raise _problem(error) from error
 
     def _connected(self) -> smtplib.SMTP:
+        import smtplib
+
         if self.implicit_tls:
             return smtplib.SMTP_SSL(self.host, self.port, self.own_name, timeout=TIMEOUT, context=self._tls())
         return smtplib.SMTP(self.host, self.port, self.own_name, timeout=TIMEOUT)
@@ -132,6 +137,8 @@ def _in_ascii(address: str) -> str:
 
 def _problem(error: Exception) -> MailProblem:
     """What went wrong, without what the mail server says of the address."""
+    import smtplib
+
     if isinstance(error, smtplib.SMTPRecipientsRefused):
         code = next((code for code, _ in error.recipients.values()), 0)
         is_temporary = code in _TEMPORARY

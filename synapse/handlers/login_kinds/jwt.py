@@ -7,6 +7,7 @@ the configuration, whatever its own header says of them. RFC 7519, RFC 8725.
 from __future__ import annotations
 
 import logging
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 from synapse.api.errors import Codes, MatrixError, bad_json, forbidden, missing_param
@@ -49,12 +50,16 @@ class JwtLogin:
         assert config.algorithm is not None, "checked with the configuration"
         self._config = config
         self._algorithm = config.algorithm
-        self._key = key_of(config.algorithm, config.secret)
+        self._secret = config.secret
         self._users = users
         self._registration = registration
         self._limits = limits
         self._clock = clock
         self._server_name = server_name
+
+    @cached_property
+    def _key(self) -> Any:
+        return key_of(self._algorithm, self._secret)
 
     def flow(self) -> dict[str, Any]:
         return {"type": self.kind}
