@@ -1,7 +1,7 @@
 """Handing one mail over to a mail server, on a thread: connecting, TLS, logging in, and what an answer means.
 
-Nothing here knows what mails say; `synapse.handlers.mail` makes them, waits, and tries again. The library is loaded with
-the first mail.
+Nothing here knows what mails say; `synapse.handlers.mail` makes them, waits, and tries again. The library is loaded
+with the first mail.
 """
 
 from __future__ import annotations
