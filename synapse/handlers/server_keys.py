@@ -28,18 +28,19 @@ class ServerKeys:
         self._server_name = server_name
         self._seeds = seeds
         self._clock = clock
-        self._signed: dict[str, Any] = {}
+        self._signed = b""
         self._signed_at = 0
 
-    def published(self) -> dict[str, Any]:
-        """The signed answer; the same object for an hour."""
+    def published(self) -> bytes:
+        """The signed answer, as canonical JSON; the same for an hour."""
         now = int(self._clock.seconds() * 1000)
         if not self._signed or now >= self._signed_at + _RENEW_MS:
             self._signed = self._sign(now)
             self._signed_at = now
         return self._signed
 
-    def _sign(self, now: int) -> dict[str, Any]:
+    def _sign(self, now: int) -> bytes:
+        from canonicaljson import encode_canonical_json
         from signedjson.key import encode_verify_key_base64
         from signedjson.sign import sign_json
 
@@ -54,7 +55,7 @@ class ServerKeys:
         }
         for key in keys:
             answer = sign_json(answer, self._server_name, key)
-        return answer
+        return encode_canonical_json(answer)
 
 
 def _signing_key(seed: SigningSeed) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest_twisted
+from canonicaljson import encode_canonical_json
 from signedjson.key import decode_verify_key_bytes
 from signedjson.sign import verify_signed_json
 from twisted.internet.task import Clock
@@ -34,6 +35,13 @@ async def test_keys_are_published_under_their_own_signatures() -> None:
         verify_signed_json(keys, "test", decode_verify_key_bytes(key_id, decode_base64(key["key"])))
     for path in ("/_matrix/key/v2/server/", "/_matrix/key/v2/server/ed25519:two"):
         assert (await driver.call("GET", path)).json == keys
+
+
+@pytest_twisted.ensureDeferred
+async def test_they_are_sent_as_they_were_signed() -> None:
+    """In canonical JSON, for those who check the signature over what they received, less the signatures."""
+    reply = await Driver(KeyServer(ServerKeys("test", SEEDS, Clock()))).call("GET", "/_matrix/key/v2/server")
+    assert reply.body == encode_canonical_json(reply.json)
 
 
 @pytest_twisted.ensureDeferred

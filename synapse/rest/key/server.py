@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from synapse.handlers.server_keys import ServerKeys
-from synapse.http.server import Request, serves
+from synapse.http.server import RawJson, Request, serves
 
 
 class KeyServer:
@@ -15,5 +13,5 @@ class KeyServer:
         self._keys = keys
 
     @serves("server_keys")
-    async def own_keys(self, request: Request, key_id: str) -> dict[str, Any]:
-        return self._keys.published()
+    async def own_keys(self, request: Request, key_id: str) -> RawJson:
+        return RawJson(self._keys.published())
