@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from synapse.events import canonical
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -40,7 +42,6 @@ class ServerKeys:
         return self._signed
 
     def _sign(self, now: int) -> bytes:
-        from canonicaljson import encode_canonical_json
         from signedjson.key import encode_verify_key_base64
         from signedjson.sign import sign_json
 
@@ -55,7 +56,7 @@ class ServerKeys:
         }
         for key in keys:
             answer = sign_json(answer, self._server_name, key)
-        return encode_canonical_json(answer)
+        return canonical.encode(answer)
 
 
 def _signing_key(seed: SigningSeed) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -68,7 +69,8 @@ class World:
             parts[name].strip('"') for name in ("origin", "destination", "key", "sig")
         )
         assert (scheme, origin, destination) == ("X-Matrix", "test", self.name)
-        keys = self.server.accounts.server_keys.published()["verify_keys"]
+        keys_of_ours = self.server.accounts.server_keys.published()
+        keys = json.loads(keys_of_ours)["verify_keys"]
         key = decode_verify_key_bytes(key_id, decode_base64(keys[key_id]["key"]))
         signed = {
             "method": "POST",
