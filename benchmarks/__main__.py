@@ -18,9 +18,14 @@ from pathlib import Path
 
 import aiohttp
 
-from benchmarks.client import register
+from benchmarks import accounts, scenarios
+from benchmarks.client import Registrar
 from benchmarks.costs import Processes, processes
-from benchmarks.scenarios import BUDGETS, SCENARIOS, USERS, Meter, Result, build_world
+from benchmarks.scenarios import Meter, Result, build_world
+
+GROUPS = {"rooms": scenarios.SCENARIOS, "accounts": accounts.SCENARIOS}
+SCENARIOS = {**accounts.SCENARIOS, **scenarios.SCENARIOS}
+BUDGETS = {**accounts.BUDGETS, **scenarios.BUDGETS}
 
 
 def _arguments(argv: list[str]) -> argparse.Namespace:
@@ -30,6 +35,9 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--pid-files", default="", help="glob of the server processes' pid files")
     parser.add_argument("--postmaster-pid", type=Path, help="PostgreSQL's postmaster.pid")
     parser.add_argument("--scenario", action="append", choices=sorted(SCENARIOS), help="only this one; may be repeated")
+    parser.add_argument(
+        "--group", choices=sorted(GROUPS), default="rooms", help="otherwise, all of these (%(default)s)"
+    )
     parser.add_argument("--scale", type=float, default=1.0, help="factor on the number of operations")
     parser.add_argument("--markdown", action="store_true", help="print a Markdown table")
     return parser.parse_args(argv)
@@ -58,19 +66,16 @@ def _line(result: Result, markdown: bool) -> str:
     )
     if markdown:
         return "| " + " | ".join(cells) + " |"
-    return f"{cells[0]:12} {cells[1]:>8} {cells[2]:>8} {cells[3]:>8} {cells[4]:>8} {cells[5]:>16} {cells[6]:>14}"
+    return f"{cells[0]:16} {cells[1]:>8} {cells[2]:>8} {cells[3]:>8} {cells[4]:>8} {cells[5]:>16} {cells[6]:>14}"
 
 
 async def _run(arguments: argparse.Namespace, measured: Processes) -> None:
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(connector=connector) as session:
-        run = secrets.token_hex(3)
-        users = [
-            await register(session, arguments.url, arguments.shared_secret, f"bench-{run}-{i}") for i in range(USERS)
-        ]
-        world = await build_world(users)
+        registrar = Registrar(session, arguments.url, arguments.shared_secret)
+        world = await build_world(registrar, f"bench-{secrets.token_hex(3)}")
         meter = Meter(measured)
-        for name in arguments.scenario or SCENARIOS:
+        for name in arguments.scenario or GROUPS[arguments.group]:
             scenario, count = SCENARIOS[name]
             result = await scenario(world, meter, max(1, int(count * arguments.scale)))
             print(_line(result, arguments.markdown), flush=True)
@@ -85,7 +90,7 @@ def main(argv: list[str]) -> None:
         print("| operation | rate | p50 ms | p95 ms | p99 ms | CPU ms (server + database) | budget |")
         print("| --- | --- | --- | --- | --- | --- | --- |")
     else:
-        print(f"{'operation':12} {'rate':>8} {'p50 ms':>8} {'p95 ms':>8} {'p99 ms':>8} {'CPU ms':>16} {'budget':>14}")
+        print(f"{'operation':16} {'rate':>8} {'p50 ms':>8} {'p95 ms':>8} {'p99 ms':>8} {'CPU ms':>16} {'budget':>14}")
     asyncio.run(_run(arguments, measured))
 
 

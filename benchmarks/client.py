@@ -10,6 +10,8 @@ from urllib.parse import quote
 
 import aiohttp
 
+PASSWORD = "benchmark-password"
+
 _txn = itertools.count()
 
 
@@ -24,10 +26,13 @@ class RequestFailed(Exception):
 class Client:
     """One user with one connection pool, which all users share."""
 
-    def __init__(self, session: aiohttp.ClientSession, base_url: str, user_id: str = "", token: str = "") -> None:
+    def __init__(
+        self, session: aiohttp.ClientSession, base_url: str, user_id: str = "", token: str = "", device_id: str = ""
+    ) -> None:
         self._session = session
         self._base = base_url.rstrip("/")
         self.user_id = user_id
+        self.device_id = device_id
         self.token = token
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
 
@@ -74,17 +79,49 @@ class Client:
         return answer
 
 
+class Registrar:
+    """Makes users: by the shared-secret admin API, or by open registration with an empty secret."""
+
+    def __init__(self, session: aiohttp.ClientSession, base_url: str, shared_secret: str = "") -> None:
+        self._session = session
+        self._base = base_url
+        self._secret = shared_secret
+        self.anonymous = Client(session, base_url)
+
+    async def register(self, username: str) -> Client:
+        """Create a user, who is logged in with one device."""
+        if not self._secret:
+            return await self.register_openly(username)
+        nonce = (await self.anonymous.request("GET", "/_synapse/admin/v1/register"))["nonce"]
+        signed = "\0".join((nonce, username, PASSWORD, "notadmin")).encode()
+        mac = hmac.new(self._secret.encode(), signed, hashlib.sha1).hexdigest()
+        body = {"nonce": nonce, "username": username, "password": PASSWORD, "admin": False, "mac": mac}
+        return self._client(await self.anonymous.request("POST", "/_synapse/admin/v1/register", body))
+
+    async def register_openly(self, username: str) -> Client:
+        """Create a user as anybody may."""
+        body: dict[str, Any] = {"username": username, "password": PASSWORD, "auth": {"type": "m.login.dummy"}}
+        return self._client(await self.anonymous.request("POST", "/_matrix/client/v3/register", body))
+
+    async def login(self, user_id: str, **more: Any) -> Client:
+        """Log a user in, who was made here, on another device."""
+        return self._client(await self.logged_in(user_id, **more))
+
+    async def logged_in(self, user_id: str, **more: Any) -> dict[str, Any]:
+        """The answer to a login."""
+        identifier = {"type": "m.id.user", "user": user_id}
+        body = {"type": "m.login.password", "identifier": identifier, "password": PASSWORD, **more}
+        answer: dict[str, Any] = await self.anonymous.request("POST", "/_matrix/client/v3/login", body)
+        return answer
+
+    def client(self, token: str) -> Client:
+        """Who has this token."""
+        return Client(self._session, self._base, token=token)
+
+    def _client(self, answer: dict[str, Any]) -> Client:
+        return Client(self._session, self._base, answer["user_id"], answer["access_token"], answer["device_id"])
+
+
 async def register(session: aiohttp.ClientSession, base_url: str, shared_secret: str, username: str) -> Client:
-    """Create a user (by the shared-secret admin API, or by open registration with an empty secret) and log in."""
-    anonymous = Client(session, base_url)
-    password = "benchmark-password"
-    if not shared_secret:
-        body: dict[str, Any] = {"username": username, "password": password, "auth": {"type": "m.login.dummy"}}
-        answer = await anonymous.request("POST", "/_matrix/client/v3/register", body)
-        return Client(session, base_url, answer["user_id"], answer["access_token"])
-    nonce = (await anonymous.request("GET", "/_synapse/admin/v1/register"))["nonce"]
-    signed = "\0".join((nonce, username, password, "notadmin")).encode()
-    mac = hmac.new(shared_secret.encode(), signed, hashlib.sha1).hexdigest()
-    body = {"nonce": nonce, "username": username, "password": password, "admin": False, "mac": mac}
-    answer = await anonymous.request("POST", "/_synapse/admin/v1/register", body)
-    return Client(session, base_url, answer["user_id"], answer["access_token"])
+    """A new user, as `Registrar` makes them."""
+    return await Registrar(session, base_url, shared_secret).register(username)

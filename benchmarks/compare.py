@@ -30,6 +30,7 @@ def _measure(workers: bool, arguments: argparse.Namespace) -> None:
         command = ["--url", cluster.url, "--shared-secret", cluster.shared_secret, "--markdown"]
         command += ["--pid-files", str(cluster.data / "run/*.pid"), "--scale", str(arguments.scale)]
         command += ["--postmaster-pid", str(cluster.postmaster_pid_file)]
+        command += ["--group", arguments.group]
         for name in arguments.scenario or ():
             command += ["--scenario", name]
         measure(command)
@@ -40,6 +41,7 @@ def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.compare")
     parser.add_argument("--only", choices=("one", "cluster"), help="measure only this")
     parser.add_argument("--scenario", action="append", help="only this one; may be repeated")
+    parser.add_argument("--group", choices=("rooms", "accounts"), default="rooms", help="otherwise, all of these")
     parser.add_argument("--scale", type=float, default=1.0, help="factor on the number of operations")
     arguments = parser.parse_args(argv)
     for workers in (False, True):

@@ -11,8 +11,9 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
-from benchmarks.client import Client
+from benchmarks.client import Client, Registrar
 from benchmarks.costs import Processes
 
 USERS = 20
@@ -59,8 +60,11 @@ class Result:
 class World:
     """The users and rooms that the scenarios work with."""
 
-    users: list[Client]
+    registrar: Registrar
+    run: str  # begins the names of all users of this run
+    users: list[Client] = field(default_factory=list)
     rooms: list[str] = field(default_factory=list)
+    kept: dict[str, Any] = field(default_factory=dict)  # what one scenario has made and others use
 
     def members(self, room: int) -> list[Client]:
         """The members of the room with this number, its creator first."""
@@ -94,11 +98,11 @@ class Meter:
         return Result(name, count, seconds, latencies, used.server * 1000 / count, used.database * 1000 / count)
 
 
-async def build_world(users: list[Client]) -> World:
-    """Create the rooms and let their members join."""
-    world = World(users)
+async def build_world(registrar: Registrar, run: str) -> World:
+    """Create the users and the rooms, and let their members join."""
+    world = World(registrar, run, [await registrar.register(f"{run}-{number}") for number in range(USERS)])
     for number in range(ROOMS):
-        creator = users[number % len(users)]
+        creator = world.users[number % USERS]
         world.rooms.append(await creator.create_room(preset="public_chat", name=f"Benchmark {number}"))
         for member in world.members(number)[1:]:
             await member.join(world.rooms[-1])

@@ -35,8 +35,32 @@ logger = logging.getLogger(__name__)
 _COMMON: Final = (
     "psycopg2",
     "setproctitle",
-    "synapse.app._homeserver",
-    "synapse.app._process",
+    *(
+        f"synapse.app._{part}"
+        for part in (
+            *("accounts", "conduct", "duties", "encryption", "extras", "finding", "homeserver", "process"),
+            *("replication", "rooms", "services", "sessions"),
+        )
+    ),
+    "synapse.handlers.app_service_identity",
+    "synapse.handlers.auth",
+    "synapse.handlers.consent",
+    "synapse.handlers.notices_room",
+    "synapse.handlers.user_ips",
+    "synapse.http.ratelimit",
+    "synapse.http.site",
+    "synapse.logging.setup",
+    "synapse.replication.client",
+    "synapse.replication.contacts",
+    "synapse.replication.notifier",
+    "synapse.rest.operation",
+    "synapse.rest.registry",
+    "synapse.storage.access_tokens",
+    "synapse.storage.database",
+    "synapse.storage.prepare",
+    "synapse.storage.server_notices",
+    "synapse.storage.users",
+    "synapse.util.repeating",
 )
 
 

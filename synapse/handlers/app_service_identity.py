@@ -13,7 +13,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from synapse.api.errors import Codes, MatrixError, forbidden
-from synapse.handlers.registration import CREATE_ACCOUNT, NewAccount
 from synapse.handlers.tokens import hash_token
 
 if TYPE_CHECKING:
@@ -75,6 +74,8 @@ class AppServiceIdentities:
 
         Raises 403 M_FORBIDDEN or M_USER_DEACTIVATED where there is no such account, 400 M_UNKNOWN_DEVICE.
         """
+        from synapse.handlers.registration import CREATE_ACCOUNT, NewAccount  # which most processes do without
+
         user = await self._users.get(identity.user_id)
         if user is None and identity.user_id == identity.service.sender:
             account = NewAccount(user_id=identity.user_id, password_hash=None, app_service_id=identity.service.id)

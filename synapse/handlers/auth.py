@@ -9,11 +9,12 @@ Client-server API, "Client Authentication".
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeVar, cast
 
 from synapse.api.errors import unknown_token
 from synapse.handlers.tokens import hash_token, is_plausible
 from synapse.handlers.waiting import WaitingRequests
+from synapse.http.interruptible import Interruptible
 from synapse.http.server import Requester
 from synapse.storage.errors import OutcomeUnknown
 
@@ -102,10 +103,12 @@ class Authenticator:
         service = self._identities.services.of_token(hash_token(token))
         return None if service is None else Requester(service.sender, app_service=service.id, rate_limited=False)
 
-    async def while_valid(self, token: str, request: Request, work: Coroutine[Any, Any, T]) -> T:
-        """The result of `work`, which waits; raises what `authenticate` would raise, as soon as it would."""
-        identity = self._identities.of(token, request)
-        key = (hash_token(token) if identity is None else identity.token_hash).hex()
+    async def while_valid(self, request: Request, work: Coroutine[Any, Any, T]) -> T:
+        """The result of `work`, which may wait; raises what `authenticate` would raise, as soon as it would.
+
+        For requests that have just been authenticated.
+        """
+        key = request.token_key
         known = self._cache.peek(key)
         if known is None:  # revoked since the request was let in, or the cache is small
             try:
@@ -114,7 +117,10 @@ class Authenticator:
                 work.close()
                 raise
             known = self._cache.peek(key)
-        return await self._waiting.run(key, request, None if known is None else known.expires_ts, work)
+        waiting = Interruptible(work)
+        if waiting.begin():
+            return cast(T, waiting.result)
+        return await self._waiting.run(key, request, None if known is None else known.expires_ts, waiting)
 
     async def _check_identity(self, identity: Identity, request: Request) -> Requester:
         key = identity.token_hash.hex()
@@ -123,6 +129,7 @@ class Authenticator:
         return await self._check(key, request)
 
     async def _check(self, key: str, request: Request) -> Requester:
+        request.token_key = key
         requester, expires_ts = await self._cache.fetch(key, self._load)
         if expires_ts is not None and expires_ts <= self._clock.seconds() * 1000:
             raise unknown_token(soft_logout=True)

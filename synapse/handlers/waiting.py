@@ -16,7 +16,7 @@ from synapse.http.interruptible import Interruptible
 from synapse.util.problems import log_failure
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Awaitable, Callable
 
     from synapse.http.server import Request
     from synapse.util.clock import Clock
@@ -41,9 +41,8 @@ class WaitingRequests:
         self._by_key: dict[str, dict[Interruptible[Any], Request]] = {}
         self._doubted: set[Interruptible[Any]] = set()  # of which it is being found out whether they may go on
 
-    async def run(self, key: str, request: Request, expires_ts: int | None, work: Coroutine[Any, Any, T]) -> T:
-        """The result of `work`. Raises 401 M_UNKNOWN_TOKEN or what `recheck` raises, as soon as it would."""
-        waiting = Interruptible(work)
+    async def run(self, key: str, request: Request, expires_ts: int | None, waiting: Interruptible[T]) -> T:
+        """The result of work that has begun. Raises 401 M_UNKNOWN_TOKEN or what `recheck` raises, once it would."""
         left = LONGEST if expires_ts is None else expires_ts / 1000 - self._clock.seconds()
         timer = None
         if left < LONGEST:

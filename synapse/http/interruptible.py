@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Coroutine, Generator
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -15,12 +16,27 @@ T = TypeVar("T")
 
 
 class Interruptible(Generic[T]):
-    """`await Interruptible(work).run()` is as `await work`, until somebody calls `interrupt`."""
+    """`await Interruptible(work).run()` is as `await work`, until somebody calls `interrupt`.
+
+    Most work has nothing to wait for: `begin` does that at once, and its result is then in `result`.
+    """
 
     def __init__(self, work: Coroutine[Any, Any, T]) -> None:
         self._work = work
         self._error: Exception | None = None
         self._awaited: Deferred[Any] | None = None
+        self.result: T | None = None
+
+    def begin(self) -> bool:
+        """Does what can be done without waiting, to be called before `run` if at all. True if that is all; raises what
+        the work raises.
+        """
+        try:
+            self._awaited = self._work.send(None)
+        except StopIteration as stop:
+            self.result = stop.value
+            return True
+        return False
 
     async def run(self) -> T:
         """Raises the error that it was interrupted with, whatever the work makes of its end."""
@@ -43,23 +59,21 @@ class Interruptible(Generic[T]):
 
     @types.coroutine
     def _steps(self) -> Generator[Any, Any, T]:
-        sent: Any = None
-        thrown: BaseException | None = None
+        step = partial(self._work.send, None)
         while True:
-            try:
-                awaited = self._work.send(sent) if thrown is None else self._work.throw(thrown)
-            except StopIteration as stop:
-                result: T = stop.value
-                return result
-            sent = thrown = None
-            self._awaited = awaited
+            if self._awaited is None:
+                try:
+                    self._awaited = step()
+                except StopIteration as stop:
+                    result: T = stop.value
+                    return result
             if self._error is not None:  # interrupted while it was not waiting
-                awaited.cancel()
+                self._awaited.cancel()
             try:
-                sent = yield awaited
+                step = partial(self._work.send, (yield self._awaited))
             except GeneratorExit:
                 self._work.close()
                 raise
             except BaseException as e:
-                thrown = e
+                step = partial(self._work.throw, e)
             self._awaited = None

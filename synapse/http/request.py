@@ -89,7 +89,7 @@ class Request:
     """A request on its way to a handler. `name` is what metrics and log lines call it: the endpoint's name; `params`
     are those of its path, decoded."""
 
-    __slots__ = ("_query", "endpoint", "name", "params", "raw", "requester")
+    __slots__ = ("_query", "endpoint", "name", "params", "raw", "requester", "token_key")
 
     def __init__(
         self,
@@ -103,6 +103,7 @@ class Request:
         self.params = params
         self.name = name or (endpoint.name if endpoint is not None else "unknown")
         self.requester: Requester | None = None
+        self.token_key = ""  # by which the authenticator knows the token again
         self._query: dict[str, list[str]] | None = None
 
     @property

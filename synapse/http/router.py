@@ -45,8 +45,9 @@ class Authenticator(Protocol):
     def app_service(self, token: str) -> Requester | None:
         """The own user of the application service whose token it is."""
 
-    async def while_valid(self, token: str, request: Request, work: Coroutine[Any, Any, T]) -> T:
-        """The result of `work`; raises what `authenticate` would, as soon as it would, and ends `work` then."""
+    async def while_valid(self, request: Request, work: Coroutine[Any, Any, T]) -> T:
+        """The result of `work` for a request that was authenticated; raises what `authenticate` would, as soon as it
+        would, and ends `work` then."""
 
 
 class RateLimiter(Protocol):
@@ -168,10 +169,10 @@ class Router:
 
     async def _result(self, request: Request, match: Match, handler: Handler) -> Any:
         work = handler(request, **match.params)
-        if match.endpoint is None or not match.endpoint.long_poll or self._authenticator is None:
+        if match.endpoint is None or not match.endpoint.long_poll or request.requester is None:
             return await work
-        token = access_token(request)
-        return await (work if token is None else self._authenticator.while_valid(token, request, work))
+        assert self._authenticator is not None  # who else would have said who asks?
+        return await self._authenticator.while_valid(request, work)
 
     def _translated(self, error: Exception) -> MatrixError:
         for kind, to in self._translations:

@@ -79,6 +79,36 @@ def test_who_interrupts_before_anything_is_waited_for_is_heard() -> None:
     assert outcome(Deferred.fromCoroutine(work.run())) is STOP
 
 
+def test_work_that_waits_for_nothing_ends_as_it_begins() -> None:
+    first, second = Deferred[str](), Deferred[str]()
+    first.callback("a")
+    second.callback("b")
+    work = Interruptible(two_steps(first, second))
+    assert work.begin()
+    assert work.result == "ab"
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_work_that_has_begun_goes_on(interrupted: bool) -> None:
+    first, second = Deferred[str](), Deferred[str]()
+    work = Interruptible(two_steps(first, second))
+    assert not work.begin()
+    if interrupted:
+        work.interrupt(STOP)
+    running = Deferred.fromCoroutine(work.run())
+    if not interrupted:
+        first.callback("a")
+        second.callback("b")
+    assert outcome(running) == (STOP if interrupted else "ab")
+
+
+def test_what_the_work_raises_at_once_is_raised() -> None:
+    first = Deferred[str]()
+    first.errback(ValueError("x"))
+    with pytest.raises(ValueError, match="x"):
+        Interruptible(two_steps(first, Deferred())).begin()
+
+
 def test_a_client_that_leaves_is_no_interruption() -> None:
     running = Deferred.fromCoroutine(Interruptible(two_steps(Deferred(), Deferred())).run())
     running.cancel()
@@ -96,7 +126,7 @@ async def test_a_wait_ends_with_its_token() -> None:
     request = Request(RawRequest("GET", "/sync"))
     done: Deferred[str] = Deferred()
     waits = [
-        Deferred.fromCoroutine(requests.run("key", request, expires_ts, work))
+        Deferred.fromCoroutine(requests.run("key", request, expires_ts, Interruptible(work)))
         for expires_ts, work in (
             (5_000, two_steps(Deferred(), Deferred())),
             (None, two_steps(done, Deferred())),
@@ -130,7 +160,7 @@ def test_news_is_not_told_before_it_is_clear_to_whom() -> None:
     news: list[Deferred[str]] = [Deferred(), Deferred()]
     request = Request(RawRequest("GET", "/sync"))
     doubted, other = (
-        Deferred.fromCoroutine(requests.run(key, request, None, once(each)))
+        Deferred.fromCoroutine(requests.run(key, request, None, Interruptible(once(each))))
         for key, each in zip(("key", "other"), news, strict=True)
     )
     requests.doubt("key")

@@ -51,7 +51,7 @@ class Tokens:
     def app_service(self, token: str) -> Requester | None:
         return None
 
-    async def while_valid(self, token: str, request: Request, work: Coroutine[Any, Any, T]) -> T:
+    async def while_valid(self, request: Request, work: Coroutine[Any, Any, T]) -> T:
         return await work
 
 
