@@ -64,7 +64,7 @@ class Client:
         return str(answer["event_id"])
 
     async def sync(self, since: str | None = None, timeout_ms: int = 0) -> dict[str, Any]:
-        """One sync request."""
+        """One sync request. The same question is answered from what is kept for retries."""
         params = {"timeout": str(timeout_ms)}
         if since is not None:
             params["since"] = since

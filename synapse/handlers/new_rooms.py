@@ -112,10 +112,13 @@ class NewRooms:
         self._writer = writer
         self._caught_up = caught_up
         self._now = now
+        self._newest = 0
 
     def begin(self, version: RoomVersion, creator: str, limit: int = MAX_EVENTS) -> RoomBuilder:
         """A room without events, which may begin with so many."""
-        return RoomBuilder(self._signer, self._now, version, creator, limit)
+        # Where rooms are named by their create events, two that somebody makes in one millisecond would be the same.
+        first = self._newest = max(self._now(), self._newest + 1)
+        return RoomBuilder(self._signer, lambda: max(first, self._now()), version, creator, limit)
 
     async def write(self, builder: RoomBuilder, room: NewRoom) -> None:
         """Write the room; returns when it is known in this process. Raises 400 M_ROOM_IN_USE for a taken alias."""

@@ -274,3 +274,11 @@ def _count(txn: Transaction) -> int:
     )
     count: int = txn.one()[0]
     return count
+
+
+@pytest_twisted.ensureDeferred
+async def test_rooms_that_somebody_makes_in_the_same_millisecond_are_different(database: Database) -> None:
+    """From version 12 on, a room's id is the hash of its create event."""
+    process = (await start(database)).main
+    process.new_rooms._now = lambda: 1_000
+    assert len({await create(process, room_version="12") for _ in range(3)}) == 3
