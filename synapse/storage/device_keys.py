@@ -34,9 +34,9 @@ class DeviceKeyStore:
         return await self._db.write("device_keys.put", put, user_id, device_id, json, now, stream_id)
 
     async def forget_changes(self, keep: int) -> int:
-        """Drops changes of a user that a later one makes superfluous, but for those of the last `keep` positions.
+        """Drops changes of a user that later ones make superfluous, but for those of the last `keep` positions.
 
-        Whoever asks for what came after the dropped one is told of the later one. Returns how many.
+        Whoever asks for what came after a dropped one is told of the later ones. Returns how many.
         """
         return await self._db.write("device_keys.forget_changes", _forget_changes, keep)
 
@@ -82,4 +82,17 @@ def _forget_changes(txn: Transaction, keep: int) -> int:
         """,
         (keep,),
     )
-    return txn.affected
+    forgotten = txn.affected
+    txn.execute(
+        """
+        DELETE FROM device_lists_private s
+        WHERE stream_id <= (SELECT MAX(stream_id) FROM device_lists_private) - %s AND NOT EXISTS (
+            SELECT FROM unnest(s.changed_user_ids) AS changed (id) WHERE NOT EXISTS (
+                SELECT FROM device_lists_private later WHERE later.user_id = s.user_id
+                AND later.stream_id > s.stream_id AND changed.id = ANY(later.changed_user_ids)
+            )
+        )
+        """,
+        (keep,),
+    )
+    return forgotten + txn.affected

@@ -191,3 +191,25 @@ async def test_changes_are_forgotten_that_others_came_after(database: Database) 
     await store.record_change("@c:test", None, 7)
     assert await store.forget_changes(3) == 1
     assert await kept() == [5, 6, 7]
+
+
+@pytest_twisted.ensureDeferred
+async def test_private_changes_are_forgotten_that_others_came_after(database: Database) -> None:
+    changes = [(1, "a", "xy"), (2, "a", "x"), (3, "b", "xy"), (4, "a", "yz"), (5, "b", "z"), (6, "b", "y")]
+
+    def write(txn: Transaction) -> None:
+        for position, user, changed in changes:
+            row = (position, user, list(changed))
+            txn.execute(
+                "INSERT INTO device_lists_private (stream_id, user_id, changed_user_ids) VALUES (%s, %s, %s)", row
+            )
+
+    def kept(txn: Transaction) -> list[int]:
+        txn.execute("SELECT stream_id FROM device_lists_private ORDER BY stream_id")
+        return [position for (position,) in txn.rows()]
+
+    await database.write("test", write)
+    store = DeviceKeyStore(database)
+    assert await store.forget_changes(5) == 1, "of x, the second tells, of y the fourth"
+    assert await store.forget_changes(0) == 0, "nothing else tells of x"
+    assert await database.read("test", kept) == [2, 3, 4, 5, 6]
