@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 PATH: Final = "/_matrix/consent"
 ENGLISH: Final = "en"
+LOOK_SECONDS: Final = 60.0
+"""How long a new translation may take to be found."""
 _LANGUAGE: Final = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})?", re.ASCII)
 _ADDRESS: Final = "%(consent_uri)s"
 
@@ -58,6 +60,8 @@ class Consent:
         self._clock = clock
         self._server_name = server_name
         self._base_url = base_url
+        self._languages: dict[str, list[str]] = {}
+        self._next_look = 0.0
 
     @property
     def version(self) -> str:
@@ -116,9 +120,11 @@ class Consent:
         return {"policies": {"privacy_policy": policy}}
 
     def languages(self, version: str) -> list[str]:
-        """Those that there is the version in."""
-        found = sorted(Path(self._options.template_dir).glob(f"*/{version}.html")) if is_version(version) else []
-        return [path.parent.name for path in found if _LANGUAGE.fullmatch(path.parent.name)]
+        """Those that there is the version in, as of a minute ago at most: anybody may ask, and it is on disk."""
+        now = self._clock.seconds()
+        if now >= self._next_look:
+            self._languages, self._next_look = _languages_in(self._options.template_dir), now + LOOK_SECONDS
+        return self._languages.get(version, [])
 
     def template(self, version: str, wanted: list[str]) -> str:
         """The template in the first of the wanted languages that there is, else in English. Raises 404 M_NOT_FOUND."""
@@ -161,6 +167,15 @@ class ConsentRule:
 
     async def check_registration(self, applicant: Applicant) -> None:
         """That is the stage m.login.terms."""
+
+
+def _languages_in(directory: str) -> dict[str, list[str]]:
+    """The languages of each version that there is."""
+    found: dict[str, list[str]] = {}
+    for path in sorted(Path(directory).glob("*/*.html")):
+        if _LANGUAGE.fullmatch(path.parent.name) and is_version(path.stem):
+            found.setdefault(path.stem, []).append(path.parent.name)
+    return found
 
 
 def is_version(version: str) -> bool:
