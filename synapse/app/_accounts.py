@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from synapse.app._foundation import Base
+from synapse.app._foundation import Base, in_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Iterable
 
     from synapse.app._conduct import Conduct
     from synapse.app._contacts import Contacts
@@ -99,13 +99,6 @@ class Foundation(Base, Protocol):
 
     async def user_deactivated(self, user_id: str) -> None:
         """Has the user leave all rooms, in the background, and seem offline."""
-
-
-def in_thread(function: Callable[..., Any], *args: Any) -> Awaitable[Any]:
-    """Runs a blocking function on a thread of the reactor's pool."""
-    from twisted.internet.threads import deferToThread
-
-    return deferToThread(function, *args)
 
 
 class Accounts:

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from synapse.api.threepids import EMAIL, MSISDN
+from synapse.app._foundation import in_thread
 
 if TYPE_CHECKING:
     from signedjson.types import SigningKey
@@ -117,7 +118,6 @@ class Contacts:
     @cached_property
     def mailer(self) -> Mailer:
         """Sends mails, where `is_enabled` says so."""
-        from synapse.app._accounts import in_thread
         from synapse.handlers.mail import Mailer
         from synapse.handlers.smtp import MailServer
 

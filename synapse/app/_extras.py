@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
-from synapse.app._foundation import Base
+from synapse.app._foundation import Base, in_thread
 
 if TYPE_CHECKING:
     from synapse.app._accounts import Accounts
@@ -43,7 +43,7 @@ class Extras:
         from synapse.handlers.key_backup import KeyBackups
         from synapse.storage.key_backups import KeyBackupStore
 
-        return KeyBackups(KeyBackupStore(self._hs.database))
+        return KeyBackups(KeyBackupStore(self._hs.database), in_thread)
 
     @cached_property
     def dehydrated_devices(self) -> DehydratedDevices:

@@ -1,6 +1,6 @@
 """What every group of services stands on: the part of the composition root that they share, as they see it.
 
-`_accounts`, `_rooms` and `_reading` say in a protocol of their own what they use besides.
+Each group says in a protocol of its own what it uses besides.
 """
 
 from __future__ import annotations
@@ -8,6 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from synapse.config import Config
     from synapse.replication.calls import MainProcess
     from synapse.replication.notifier import Notifier
@@ -35,3 +37,10 @@ class Base(Protocol):
 
     @property
     def notifier(self) -> Notifier: ...
+
+
+def in_thread(function: Callable[..., Any], *args: Any) -> Awaitable[Any]:
+    """Runs a blocking function on a thread of the reactor's pool."""
+    from twisted.internet.threads import deferToThread
+
+    return deferToThread(function, *args)

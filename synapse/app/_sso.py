@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
-from synapse.app._foundation import Base
+from synapse.app._foundation import Base, in_thread
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -124,7 +124,6 @@ class SignOnServices:
         options, base_url = self._config.saml2_config, self._config.client_baseurl
         if not options.is_on:
             return None
-        from synapse.app._accounts import in_thread
         from synapse.handlers.sso.saml import SamlProvider
         from synapse.storage.saml_assertions import SamlAssertionStore
 

@@ -20,12 +20,14 @@ import orjson
 from synapse.api.constants import MAX_ID_BYTES, MAX_INT
 from synapse.api.errors import Codes, MatrixError, invalid_param, not_found, too_large
 from synapse.api.identifiers import fits
-from synapse.http.body import convert
+from synapse.http.body import convert, decode_object
 from synapse.storage.key_backups import Place, Session, Stored, TooMuch, WrongVersion
 from synapse.util.concurrency import Linearizer
 from synapse.util.storable import problem_of
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from synapse.storage.key_backups import Backup, KeyBackupStore
 
 MAX_AUTH_DATA_BYTES: Final = 65_536
@@ -34,6 +36,7 @@ MAX_SESSION_DATA_BYTES: Final = 16_384
 MAX_KEYS: Final = 500_000
 MAX_BYTES: Final = 128 * 1024 * 1024
 MAX_BACKUPS: Final = 100
+LARGE_BODY: Final = 256 * 1024
 _VERSION: Final = re.compile(r"[1-9][0-9]{0,17}", re.ASCII)
 
 _Opaque = dict[str, Any] | str
@@ -77,10 +80,14 @@ class AllKeys(msgspec.Struct, frozen=True):
 
 
 class KeyBackups:
-    """The backups of the server's users; in the main process."""
+    """The backups of the server's users; in the main process.
 
-    def __init__(self, store: KeyBackupStore) -> None:
+    :param in_thread: runs a function elsewhere.
+    """
+
+    def __init__(self, store: KeyBackupStore, in_thread: Callable[..., Awaitable[Any]]) -> None:
         self._store = store
+        self._in_thread = in_thread
         self._queue: Linearizer[str] = Linearizer()
 
     # -- backups ------------------------------------------------------------------------------------------------------
@@ -126,12 +133,14 @@ class KeyBackups:
 
     # -- keys ---------------------------------------------------------------------------------------------------------
 
-    async def put(self, user_id: str, version: str, place: Place, body: dict[str, Any]) -> dict[str, Any]:
-        """Stores the keys in a body of the place's form, as far as they are better than those that are there.
+    async def put(self, user_id: str, version: str, place: Place, body: bytes) -> dict[str, Any]:
+        """Stores the keys in a body (JSON) of the place's form, as far as they are better than those that are there.
 
         Raises 400, 403 M_WRONG_ROOM_KEYS_VERSION, 404 M_NOT_FOUND, 413 M_TOO_LARGE.
         """
-        sessions = checked_keys(place, body)
+        # Clients send a hundred keys at a time; who sends thousands shall not hold up everybody else.
+        is_large = len(body) > LARGE_BODY
+        sessions = await self._in_thread(_decoded_keys, place, body) if is_large else _decoded_keys(place, body)
         async with self._queue.queue(user_id):
             try:
                 stored = await self._store.put(user_id, _number(version), sessions, MAX_KEYS, MAX_BYTES)
@@ -195,6 +204,10 @@ def _wrong_version(latest: int | None) -> MatrixError:
 
 
 # -- what clients send -------------------------------------------------------------------------------------------------
+
+
+def _decoded_keys(place: Place, body: bytes) -> list[Session]:
+    return checked_keys(place, decode_object(body))
 
 
 def checked_keys(place: Place, body: dict[str, Any]) -> list[Session]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from itertools import permutations
 from typing import Any
 from urllib.parse import quote
@@ -14,6 +15,8 @@ from hypothesis import strategies as st
 from twisted.internet.defer import Deferred, gatherResults
 
 from synapse.handlers import key_backup
+from synapse.handlers.key_backup import checked_keys
+from synapse.storage.key_backups import Place, Session
 from tests.rest.accounts import Server, error
 from tests.rest.driver import Reply
 
@@ -313,6 +316,25 @@ async def test_keys_that_are_refused(server: Server, rooms: Any, expected: tuple
     # A good key in the same request is not stored either.
     assert error(await alice.put(version, {OTHER: {"good": key()}, **rooms})) == expected
     assert (await alice.info()).json["count"] == 0
+
+
+@pytest_twisted.ensureDeferred
+async def test_large_uploads_hold_up_nobody(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    alice = await user(server)
+    version = await alice.create()
+    checked_in = []
+
+    def checked(place: Place, body: dict[str, Any]) -> list[Session]:
+        checked_in.append(threading.current_thread())
+        return checked_keys(place, body)
+
+    monkeypatch.setattr(key_backup, "checked_keys", checked)
+    monkeypatch.setattr(key_backup, "LARGE_BODY", 1000)
+    assert (await alice.put(version, {ROOM: {"small": key()}})).json["count"] == 1
+    assert (await alice.put(version, {ROOM: {"large": key("x" * 1000)}})).json["count"] == 2
+    assert error(await alice.put(version, {"room": {"large": key("x" * 1000)}})) == (400, "M_INVALID_PARAM")
+    assert checked_in[0] is threading.main_thread()
+    assert threading.main_thread() not in checked_in[1:]
 
 
 @pytest_twisted.ensureDeferred

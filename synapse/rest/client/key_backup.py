@@ -82,7 +82,7 @@ class RoomKeyEndpoints:
 
     async def _put(self, request: Request, place: Place) -> dict[str, Any]:
         version = request.required_arg("version")
-        return await self._backups.put(request.user.user_id, version, place, request.json_object())
+        return await self._backups.put(request.user.user_id, version, place, request.raw.body)
 
     async def _get(self, request: Request, place: Place) -> RawJson:
         version = request.required_arg("version")
