@@ -18,7 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,9 @@ class Cluster:
         self.data = data
         self._more = options or {}
         self.workers = workers
+        # Ports of the system's choice: two servers that start at the same time would share those that are usual.
+        chosen = site_files.Ports(0, 0, 0, 0, dict.fromkeys(site_files.Ports().workers, 0))
+        (data / "ports.json").write_text(json.dumps(asdict(chosen)))
         ports = site_files.prepare(data, running=False)
         self.url = f"http://127.0.0.1:{ports.front if workers else ports.main}"
         self._front_port = ports.front
