@@ -226,7 +226,7 @@ class Conduct:
 
     @cached_property
     def server_notices(self) -> ServerNotices:
-        """In the main process; others call it."""
+        """In the main process."""
         from synapse.handlers.server_notices import ServerNotices
 
         hs, accounts, rooms = self._hs, self._hs.accounts, self._hs.rooms
@@ -240,7 +240,6 @@ class Conduct:
             rooms.creation,
             rooms.memberships,
             accounts.account_data,
-            hs.main,
             hs.invalidate,
             self._clock,
             self._server_name,

@@ -1,7 +1,6 @@
 """Server notices: what this server tells a user, in a room that it shares with that user alone.
 
-    await notices.send(user_id, content)          # in the main process
-    await send_notice(main, user_id, content)     # anywhere
+    await notices.send(Notice(user_id=user_id, content=content))     # in the main process
 
 The room is made when there is something to tell, and the user is invited (or made to join, by `auto_join`) whenever
 they are not there. Nobody can log in as the user who sends. A process that dies halfway leaves at most an empty room
@@ -26,7 +25,6 @@ from synapse.handlers.notices_room import CACHE
 from synapse.handlers.profile import MAX_PROFILE_BYTES
 from synapse.handlers.room_plan import PRIVATE, CreateRoom, InitialState
 from synapse.http.request import Requester
-from synapse.replication.calls import Call
 from synapse.storage.users import NewUser
 from synapse.util.concurrency import Linearizer
 
@@ -38,7 +36,6 @@ if TYPE_CHECKING:
     from synapse.handlers.event_creation import EventCreation
     from synapse.handlers.membership import Memberships
     from synapse.handlers.room_creation import RoomCreation
-    from synapse.replication.calls import MainProcess
     from synapse.storage.profiles import ProfileStore
     from synapse.storage.server_notices import ServerNoticesStore
     from synapse.storage.users import UserStore
@@ -61,14 +58,6 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True):
     txn_id: str | None = None
 
 
-SEND: Final = Call("server_notices.send", Notice, str)
-
-
-async def send_notice(main: MainProcess, notice: Notice) -> str:
-    """Has the main process tell a user something; the event's id. Raises what `ServerNotices.send` raises."""
-    return await main(SEND, notice)
-
-
 class ServerNotices:
     """Tells users something, in the main process.
 
@@ -88,7 +77,6 @@ class ServerNotices:
         creation: EventCreation,
         memberships: Memberships,
         account_data: AccountData,
-        main: MainProcess,
         invalidate: Callable[[str, Iterable[str]], Awaitable[None]],
         clock: Clock,
         server_name: str,
@@ -109,7 +97,6 @@ class ServerNotices:
         self._has_privileged_creators = room_version(default_version).privileged_creators
         self._one_by_one: Linearizer[str] = Linearizer()
         self._is_ready = False
-        main.expose(SEND, self.send)
 
     async def send(self, notice: Notice) -> str:
         """The id of the event.

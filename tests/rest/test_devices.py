@@ -87,6 +87,16 @@ async def test_several_devices_at_once(server: Server) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_the_session_remembers_which_devices_were_to_be_deleted(server: Server) -> None:
+    token = await server.register("alice", device="FIRST")
+    other = (await server.login("alice", device_id="SECOND")).json["access_token"]
+    session = (await server.call("POST", "/delete_devices", {"devices": ["SECOND"]}, token)).json["session"]
+    proof = {"auth": {**password(), "session": session}}
+    assert (await server.call("POST", "/delete_devices", proof, token)).json == {}
+    assert not await server.is_logged_in(other)
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_new_device_is_told_of_and_the_login_stands_where_nobody_can_be(server: Server) -> None:
     await server.register("alice", device="FIRST")
     assert server.streams["device_lists"].told == [], "who is new shares no rooms"

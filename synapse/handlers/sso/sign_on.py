@@ -189,7 +189,7 @@ class SignOn:
         user_id = await self._users.create(identity, chosen.localpart, chosen.display_name)
         if user_id is None:
             return None
-        logger.info("%s was made for %s, who came by %s", user_id, identity.subject, identity.provider)
+        logger.info("%s was made for somebody who came by %s", user_id, identity.provider)
         if self.terms is not None and chosen.agreed is not None:
             await self.terms.record(user_id, chosen.agreed)
         await self._details.add(user_id, chosen.picture, chosen.emails)

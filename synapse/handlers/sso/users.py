@@ -75,7 +75,7 @@ class SsoUsers:
             raise account_deactivated()
         if not await self._identities.add(external_id(identity), user_id):
             return await self._identities.owner(external_id(identity))
-        logger.info("%s is now who logs in as %s by %s", user_id, identity.subject, identity.provider)
+        logger.info("%s is now who logs in by an identity of %s", user_id, identity.provider)
         return user_id
 
     async def free_name(self, wanted: str) -> str:
