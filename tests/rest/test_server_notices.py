@@ -11,10 +11,9 @@ from joserfc import jwt
 from joserfc.jwk import OctKey
 from twisted.internet.defer import gatherResults
 
-from synapse.api.errors import MatrixError
 from synapse.config.errors import ConfigError
 from synapse.config.root import from_options
-from synapse.handlers.server_notices import Notice, send_notice
+from synapse.handlers.server_notices import Notice
 from synapse.http.request import Requester
 from synapse.storage.deactivation import DeactivationStore
 from synapse.storage.pool import PoolSettings
@@ -130,16 +129,6 @@ async def test_the_same_transaction_is_one_notice_however_often_and_at_once(hous
     assert len(await house.invited()) == 1
     other = await administrator(house.made.main, "other")
     assert (await other.put(f"{SEND}/txn", body))["event_id"] != answers[0]["event_id"]
-
-
-@pytest_twisted.ensureDeferred
-async def test_workers_have_the_main_process_tell_it(house: House) -> None:
-    worker = house.made["event_creator"].hs
-    await send_notice(worker.main, Notice(user_id=house.alice.id, content=TEXT))
-    assert len(await house.invited()) == 1
-    with pytest.raises(MatrixError) as refused:
-        await send_notice(worker.main, Notice(user_id="@nobody:test", content=TEXT))
-    assert refused.value.code == 404
 
 
 @pytest_twisted.ensureDeferred
