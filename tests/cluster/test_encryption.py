@@ -185,8 +185,9 @@ async def _newcomers_keys_are_claimed_while_processes_die(cast: Cast, host: Pers
         await host.js.do("invite", room=cast.room, user=newcomer.nio.user_id)
         await newcomer.until(lambda n=newcomer: cast.room in n.invites(), "the invitation")
         await newcomer.nio.join(cast.room)
-        seen = await host.js.do("trustIn", user=newcomer.nio.user_id, device=newcomer.nio.device_id)
-        assert seen["devices"] == [newcomer.nio.device_id]
+        who = {"user": newcomer.nio.user_id, "device": newcomer.nio.device_id}
+        known = {"devices": [newcomer.nio.device_id], "user": False, "signedByOwner": False, "device": False}
+        await host.js.until_so("trustIn", known, **who)
         await _insist(cast, host, f"without {away}", away)
         await _everybody_reads(cast, [f"without {away}"], [host, *others], [newcomer])
 
