@@ -11,7 +11,7 @@ from ipaddress import ip_network
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from synapse.api.route_table.types import App
-from synapse.config import checks_conduct
+from synapse.config import checks_conduct, checks_files
 from synapse.config.app_services import read_app_services
 from synapse.config.auto_join import check_auto_join
 from synapse.config.contacts import check_contacts
@@ -52,6 +52,7 @@ WORKER_APPS: Final[dict[str, Worker]] = {
 }
 APPS: Final = (str(App.HOMESERVER), *WORKER_APPS)
 
+_LONGEST_PASSWORD: Final = 512  # as synapse.handlers.passwords takes them
 _NEEDED_BY_ALL: Final = ("worker_replication_host", "worker_replication_port")
 _EXAMPLES: Final = {
     "worker_replication_host": "worker_replication_host: 127.0.0.1",
@@ -79,6 +80,7 @@ def check(config: Config, place: Place) -> Iterator[str]:
     check_sso(config, place)
     yield from _duties(config, place)
     yield from checks_conduct.check(config, place)
+    checks_files.check(config, place)
 
 
 def _fail(place: Place, option: str, problem: str, remedy: str) -> NoReturn:
@@ -318,6 +320,10 @@ def _registration(config: Config, place: Place) -> None:
     if not 8192 * argon2.parallelism <= argon2.memory_cost <= 4 << 30:
         option = "password_config.argon2.memory_cost"
         _fail(place, option, f"is {argon2.memory_cost} bytes", "write a size from 8K for each lane to 4G, such as 64M")
+    shortest = options.password_config.policy.minimum_length
+    if shortest > _LONGEST_PASSWORD:
+        option = "password_config.policy.minimum_length"
+        _fail(place, option, f"is {shortest}, and no password may be so long", f"write at most {_LONGEST_PASSWORD}")
     check_signing_up(config, place)
     check_auto_join(config, place)
 

@@ -106,6 +106,9 @@ def _validity(config: Config, place: Place) -> None:
     if (validity.startup_job_max_delta or 0) > validity.period:
         option = "account_validity.startup_job_max_delta"
         raise ConfigError(where, option, "is longer than the period", "make it shorter")
+    if (validity.renew_at or 0) >= validity.period:
+        remedy = "make it shorter, such as 14d"
+        raise ConfigError(where, "account_validity.renew_at", "is not shorter than the period", remedy)
     if validity.renew_at is not None and not config.email.is_enabled:
         raise ConfigError(
             where, "account_validity.renew_at", "is set, but no mail can be sent", "configure `email`, or remove it"

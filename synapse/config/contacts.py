@@ -232,6 +232,8 @@ def _messages(config: Config, place: Place) -> None:
         if url is not None and not url.startswith(("https://", "http://")):
             _fail(place, option, f"is {url!r}, which is no URL", "begin it with https://")
     if config.sms.url is None:
+        if config.sms.secret is not None:
+            _fail(place, "sms.url", "is missing, but `sms.secret` is set", "write where messages are handed in")
         return
     if config.sms.secret is None:
         _fail(place, "sms.secret", "is missing", "share a secret with the service at `sms.url`")
@@ -242,6 +244,10 @@ def _messages(config: Config, place: Place) -> None:
 def _patterns(config: Config, place: Place) -> None:
     import re
 
+    for server in config.threepids.trusted_third_party_id_servers or ():
+        if "/" in server:
+            remedy = "write a host name, with a port if it needs one, and without https://"
+            _fail(place, "trusted_third_party_id_servers", f"has {server!r}, which is no host name", remedy)
     for index, allowed in enumerate(config.threepids.allowed_local_3pids):
         try:
             re.compile(allowed.pattern)

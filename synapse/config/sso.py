@@ -90,9 +90,22 @@ def check_sso(config: Config, place: Place) -> None:
     for option, _, _ in config.oidc.providers():
         _needs_public_url(config, place, option)
     check_oidc(config, place)
+    if config.login_via_existing_session.token_timeout == 0:
+        option = "login_via_existing_session.token_timeout"
+        _fail(place, option, "is zero, so that no token could be used", "write a duration such as 5m")
+    _icons(config, place)
     issuer = config.oauth.issuer
     if issuer is not None and (not issuer.startswith("https://") or "?" in issuer or "#" in issuer):
         _fail(place, "oauth.issuer", f"is {issuer!r}, which is no issuer", "write an https URL without query")
+
+
+def _icons(config: Config, place: Place) -> None:
+    icons = {f"{option}.idp_icon": provider.idp_icon for option, _, provider in config.oidc.providers()}
+    icons |= {"cas_config.idp_icon": config.cas_config.idp_icon, "saml2_config.idp_icon": config.saml2_config.idp_icon}
+    for option, icon in icons.items():
+        if icon is not None and not icon.startswith("mxc://"):
+            remedy = "upload the picture to this server, and write the URI that the answer names"
+            _fail(place, option, f"is {icon!r}, which is no mxc: URI", remedy)
 
 
 def _needs_public_url(config: Config, place: Place, option: str) -> None:

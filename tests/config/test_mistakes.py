@@ -39,6 +39,10 @@ def _oidc(public_baseurl: str | None = "https://x/", **options: Any) -> dict[str
     return {"public_baseurl": public_baseurl, "oidc_providers": [provider]}
 
 
+def _saml(**metadata: Any) -> dict[str, Any]:
+    return {"public_baseurl": "https://x/", "saml2_config": {"sp_config": {"metadata": metadata}}}
+
+
 # what is spoiled → the option that is named, a part of the problem, a part of the remedy
 MAIN: list[tuple[dict[str, Any], str, str, str]] = [
     ({"server_name": None}, "server_name", "is missing", "add it"),
@@ -251,6 +255,31 @@ MAIN: list[tuple[dict[str, Any], str, str, str]] = [
         "only mapping by templates",
         "config",
     ),
+    ({"password_config": {"policy": {"minimum_length": 513}}}, "password_config.policy.minimum_length", "513", "512"),
+    ({"sms": {"secret": "s"}}, "sms.url", "is missing", "where messages are handed in"),
+    ({"trusted_third_party_id_servers": ["https://x"]}, "trusted_third_party_id_servers", "no host name", "https://"),
+    (_oidc(idp_icon="https://x/i"), "oidc_providers[0].idp_icon", "no mxc: URI", "upload"),
+    ({"cas_config": {"idp_icon": "x"}}, "cas_config.idp_icon", "no mxc: URI", "upload"),
+    (
+        {"login_via_existing_session": {"token_timeout": 0}},
+        "login_via_existing_session.token_timeout",
+        "is zero",
+        "5m",
+    ),
+    (
+        mail() | {"account_validity": {"enabled": True, "period": "7d", "renew_at": "7d"}},
+        "account_validity.renew_at",
+        "not shorter",
+        "14d",
+    ),
+    (
+        {"templates": {"custom_template_directory": "/no/such"}},
+        "templates.custom_template_directory",
+        "/no/such, which is no directory",
+        "make it",
+    ),
+    (_saml(local=["/no/such.xml"]), "saml2_config.sp_config.metadata.local", "/no/such.xml", "as the provider gives"),
+    (_saml(inline=["<x"]), "saml2_config.sp_config.metadata.inline", "no XML", "as the provider gives"),
 ]
 
 
@@ -450,3 +479,29 @@ def test_refresh_tokens_that_expire_too_early_are_odd(options: dict[str, Any]) -
     assert "`refresh_token_lifetime` is shorter than `refreshable_access_token_lifetime`" in warning
     assert from_options(options | lifetimes | {"refresh_token_lifetime": "1h"}).warnings == ()
     assert from_options(options | {"session_lifetime": "1m"}).warnings == (), "what nobody set is cut"
+
+
+def test_files_of_administrators_are_read_at_the_start(
+    write: Write, tmp_path: Path, options: dict[str, Any], worker: dict[str, Any]
+) -> None:
+    """Templates that stand in for ours, and the policy, in every language; by the main process."""
+    (tmp_path / "templates").mkdir()
+    (tmp_path / "policy/en").mkdir(parents=True)
+    (tmp_path / "policy/de").mkdir()
+    mails = options | {"templates": {"custom_template_directory": str(tmp_path / "templates")}}
+    asking = {"user_consent": {"template_dir": str(tmp_path / "policy"), "version": "1"}, "form_secret": "s"}
+    good, bad = "{{ code }}\n", "{{ code }}\n{{ code"
+    write("templates/sms_code.txt", good)
+    write("policy/en/1.html", good)
+    write("policy/de/1.html", bad)
+    from_options(mails)
+    with pytest.raises(ConfigError, match=r"policy/de/1.html, line 2, which is no template"):
+        from_options(options | asking)
+    write("templates/sms_code.txt", bad)
+    with pytest.raises(ConfigError, match=r"sms_code.txt, line 2, which is no template") as caught:
+        from_options(mails)
+    assert caught.value.option == "templates.custom_template_directory"
+    from_options(mails | worker)
+    (tmp_path / "templates/sms_code.txt").write_bytes(b"\xff")
+    with pytest.raises(ConfigError, match=r"sms_code.txt, which cannot be read"):
+        from_options(mails)
