@@ -34,7 +34,7 @@ class RoomBuilder:
     """The first events of a room in the making."""
 
     def __init__(
-        self, signer: Signer, now: Callable[[], int], version: RoomVersion, creator: str, limit: int = MAX_EVENTS
+        self, signer: Signer, now: int, version: RoomVersion, creator: str, limit: int = MAX_EVENTS
     ) -> None:
         self.version = version
         self._limit = limit
@@ -85,7 +85,7 @@ class RoomBuilder:
             prev_events=[event.event_id for event in self.events[-1:]],
             auth_events=[event.event_id for event in auth_events],
             depth=len(self.events) + 1,
-            origin_server_ts=self._now(),
+            origin_server_ts=self._now,
             server_name=self._signer.server_name,
             signing_key=self._signer.key,
             state_key=state_key,
@@ -117,8 +117,8 @@ class NewRooms:
     def begin(self, version: RoomVersion, creator: str, limit: int = MAX_EVENTS) -> RoomBuilder:
         """A room without events, which may begin with so many."""
         # Where rooms are named by their create events, two that somebody makes in one millisecond would be the same.
-        first = self._newest = max(self._now(), self._newest + 1)
-        return RoomBuilder(self._signer, lambda: max(first, self._now()), version, creator, limit)
+        self._newest = max(self._now(), self._newest + 1)
+        return RoomBuilder(self._signer, self._newest, version, creator, limit)
 
     async def write(self, builder: RoomBuilder, room: NewRoom) -> None:
         """Write the room; returns when it is known in this process. Raises 400 M_ROOM_IN_USE for a taken alias."""

@@ -196,6 +196,7 @@ def _locked_latest(txn: Transaction, user_id: str) -> Backup | None:
 
 def _upsert(txn: Transaction, user_id: str, version: int, sessions: list[Session]) -> tuple[int, int, int]:
     """How many keys were stored, how many of them are of sessions that had none, and by how many bytes it all grew."""
+    # Each is looked up by itself: a planner that does not know how large the backup is would read all of it.
     room_ids, session_ids, indexes, forwarded, verified, data = map(list, zip(*sessions, strict=True))
     txn.execute(
         f"""
@@ -203,9 +204,10 @@ def _upsert(txn: Transaction, user_id: str, version: int, sessions: list[Session
             SELECT * FROM unnest(%s::text[], %s::text[], %s::bigint[], %s::bigint[], %s::boolean[], %s::text[])
             AS g (room_id, session_id, first_message_index, forwarded_count, is_verified, session_data)
         ), old AS (
-            SELECT s.room_id, s.session_id, octet_length(s.session_data) AS bytes
-            FROM key_backup_sessions s JOIN given USING (room_id, session_id)
-            WHERE s.user_id = %s AND s.version = %s
+            SELECT g.room_id, g.session_id, s.bytes FROM given g CROSS JOIN LATERAL (
+                SELECT octet_length(session_data) AS bytes FROM key_backup_sessions
+                WHERE user_id = %s AND version = %s AND room_id = g.room_id AND session_id = g.session_id LIMIT 1
+            ) AS s
         ), stored AS (
             INSERT INTO key_backup_sessions AS s (user_id, version, room_id, session_id, first_message_index,
                 forwarded_count, is_verified, session_data)

@@ -280,5 +280,6 @@ def _count(txn: Transaction) -> int:
 async def test_rooms_that_somebody_makes_in_the_same_millisecond_are_different(database: Database) -> None:
     """From version 12 on, a room's id is the hash of its create event."""
     process = (await start(database)).main
-    process.new_rooms._now = lambda: 1_000
-    assert len({await create(process, room_version="12") for _ in range(3)}) == 3
+    ticks = iter([1_000, 1_000, 1_001, 1_001])
+    process.new_rooms._now = lambda: next(ticks)
+    assert len({await create(process, room_version="12") for _ in range(4)}) == 4
