@@ -51,9 +51,10 @@ def _of_users(txn: Transaction, user_ids: list[str], viewer: str) -> PublishedKe
         """
         SELECT u.user_id, k.device_id, k.key_json, k.display_name FROM users u LEFT JOIN (
             SELECT user_id, device_id, key_json, display_name FROM device_keys JOIN devices USING (user_id, device_id)
-        ) AS k USING (user_id) WHERE u.user_id = ANY(%s)
+            WHERE user_id = ANY(%(users)s)
+        ) AS k USING (user_id) WHERE u.user_id = ANY(%(users)s)
         """,
-        (user_ids,),
+        {"users": user_ids},
     )
     found = txn.rows()
     users, devices = {row[0] for row in found}, [DeviceKeys(*row) for row in found if row[1] is not None]

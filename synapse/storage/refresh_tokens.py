@@ -120,19 +120,25 @@ def _exchange(txn: Transaction, exchange: Exchange) -> list[bytes] | None:
 
 
 def _mark_used(txn: Transaction, token_id: int, now: int) -> list[bytes]:
-    txn.execute("UPDATE refresh_tokens SET used = true WHERE id = %s AND NOT used RETURNING id", (token_id,))
-    if txn.one_or_none() is None:
-        return []
-    txn.execute("SELECT id FROM refresh_tokens WHERE next_token_id = %s", (token_id,))
-    before = [before_id for (before_id,) in txn.rows()]
-    if not before:
-        return []
-    txn.execute("DELETE FROM refresh_tokens WHERE next_token_id = ANY(%s) RETURNING id", (before,))
-    gone = _delete_access_tokens(txn, [older for (older,) in txn.rows()])
     txn.execute(
-        "UPDATE access_tokens SET expires_ts = %s WHERE refresh_token_id = ANY(%s) RETURNING token_hash", (now, before)
+        """
+        WITH marked AS (
+            UPDATE refresh_tokens SET used = true WHERE id = %s AND NOT used RETURNING id
+        ), before AS (
+            SELECT b.id FROM refresh_tokens b JOIN marked ON b.next_token_id = marked.id
+        ), older AS (
+            DELETE FROM refresh_tokens o USING before WHERE o.next_token_id = before.id RETURNING o.id
+        ), gone AS (
+            DELETE FROM access_tokens a USING older WHERE a.refresh_token_id = older.id RETURNING a.token_hash
+        ), expired AS (
+            UPDATE access_tokens a SET expires_ts = %s FROM before WHERE a.refresh_token_id = before.id
+            RETURNING a.token_hash
+        )
+        SELECT token_hash FROM gone UNION ALL SELECT token_hash FROM expired
+        """,
+        (token_id, now),
     )
-    return gone + [bytes(token_hash) for (token_hash,) in txn.rows()]
+    return [bytes(token_hash) for (token_hash,) in txn.rows()]
 
 
 def _delete_access_tokens(txn: Transaction, token_ids: list[int]) -> list[bytes]:
