@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from synapse.api.errors import MatrixError
 from synapse.api.threepids import canonical
+from synapse.config.conduct import POLICY_VERSION
 from synapse.config.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from synapse.config.conduct import UserConsent
     from synapse.config.root import Config
 
-_VERSION: Final = re.compile(r"\w[\w.-]{0,63}", re.ASCII)
 _LOCALPART: Final = re.compile(r"[a-z0-9._=/+-]+", re.ASCII)
 
 
@@ -47,7 +47,7 @@ def _consent(config: Config, consent: UserConsent, place: Place) -> None:
     where = place("user_consent")
     if config.telling.form_secret is None:
         raise ConfigError(where, "form_secret", "is missing, and `user_consent` needs it", "write a long random text")
-    if not _VERSION.fullmatch(consent.version):
+    if not POLICY_VERSION.fullmatch(consent.version):
         raise ConfigError(
             where,
             "user_consent.version",
@@ -82,14 +82,14 @@ def _usage(config: Config, place: Place) -> Iterator[str]:
             "has to be at least 1 to limit anything",
             "write how many may come",
         )
-    for index, threepid in enumerate(usage.mau_limits_reserved_threepids):
-        option = f"mau_limits_reserved_threepids[{index}]"
+    for index, threepid in enumerate(usage.mau_limit_reserved_threepids):
+        option = f"mau_limit_reserved_threepids[{index}]"
         try:
             canonical(threepid.medium, threepid.address)
         except MatrixError as error:
             remedy = "write an e-mail address, or a phone number with its country's code"
             raise ConfigError(
-                place("mau_limits_reserved_threepids"), option, f"is no address ({error.message})", remedy
+                place("mau_limit_reserved_threepids"), option, f"is no address ({error.message})", remedy
             ) from None
     if (usage.limit_usage_by_mau or usage.hs_disabled) and usage.admin_contact is None:
         yield f"{place('admin_contact')}: `admin_contact` is not set: those who are refused are not told whom to ask."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Final
 
 import msgspec
@@ -28,6 +29,10 @@ class NoticeContent(Section, frozen=True, kw_only=True):
 
     msgtype: Annotated[str, Doc("The kind of message.")] = "m.text"
     body: Annotated[str, Doc("What it says; `%(consent_uri)s` in it becomes the address of the user's page.")]
+
+
+POLICY_VERSION: Final = re.compile(r"\w[\w.-]{0,63}", re.ASCII)
+"""What the version of a policy may look like: it is the name of a file."""
 
 
 class UserConsent(Section, frozen=True, kw_only=True):
@@ -120,7 +125,7 @@ class UsageConfig(Section, frozen=True, kw_only=True):
         dict[str, int],
         Doc("The same for users of application services, by the id of the application service.", {"irc": 3}),
     ] = msgspec.field(default_factory=dict)
-    mau_limits_reserved_threepids: Annotated[
+    mau_limit_reserved_threepids: Annotated[
         tuple[ReservedThreepid, ...],
         Doc("For people with these addresses there is always room.", [{"medium": "email", "address": "a@example.org"}]),
     ] = ()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 
 from synapse.api.errors import Codes, MatrixError, forbidden, not_found
+from synapse.config.conduct import POLICY_VERSION
 from synapse.handlers.account_rules import ENTERING, MAKING_EVENTS
 
 if TYPE_CHECKING:
@@ -173,11 +174,6 @@ def _languages_in(directory: str) -> dict[str, list[str]]:
     """The languages of each version that there is."""
     found: dict[str, list[str]] = {}
     for path in sorted(Path(directory).glob("*/*.html")):
-        if _LANGUAGE.fullmatch(path.parent.name) and is_version(path.stem):
+        if _LANGUAGE.fullmatch(path.parent.name) and POLICY_VERSION.fullmatch(path.stem):
             found.setdefault(path.stem, []).append(path.parent.name)
     return found
-
-
-def is_version(version: str) -> bool:
-    """Whether a policy's version can be the name of a file."""
-    return re.fullmatch(r"\w[\w.-]{0,63}", version, re.ASCII) is not None

@@ -94,7 +94,8 @@ class IdentityBindings:
         try:
             return await self.unbind(user_id, medium, address, id_server)
         except MatrixError as error:
-            logger.warning("An address of %s could not be unbound: %s", user_id, error)
+            # Without what the server says, which may have the address in it.
+            logger.warning("An address of %s could not be unbound: %d %s", user_id, error.code, error.errcode)
             return False
 
     async def of_user(self, user_id: str, id_server: str | None) -> list[Binding]:

@@ -43,7 +43,7 @@ _DAY_MS: Final = 24 * 3600 * 1000
 
 def limit_of(options: UsageConfig) -> Limit:
     """The limit that the options set."""
-    reserved = tuple((t.medium, canonical(t.medium, t.address)) for t in options.mau_limits_reserved_threepids)
+    reserved = tuple((t.medium, canonical(t.medium, t.address)) for t in options.mau_limit_reserved_threepids)
     return Limit(options.max_mau_value if options.limit_usage_by_mau else None, reserved)
 
 

@@ -125,7 +125,7 @@ async def test_when_the_limit_is_lowered_the_latest_stay(database: Database) -> 
 @pytest_twisted.ensureDeferred
 async def test_there_is_always_room_for_some(database: Database) -> None:
     reserved = [{"medium": "email", "address": "Boss@Example.org"}]
-    server = Server(database, **LIMITED, mau_limits_reserved_threepids=reserved)
+    server = Server(database, **LIMITED, mau_limit_reserved_threepids=reserved)
     await server.register("boss")
     await server.accounts.contacts.store.add("@boss:test", "email", "boss@example.org", 1, 1)
     for name in ("alice", "bob"):
@@ -285,9 +285,9 @@ async def test_users_are_told_while_the_limit_is_reached(database_settings: Pool
     ("options", "complaint"),
     [
         ({"limit_usage_by_mau": True}, "max_mau_value"),
-        ({"mau_limits_reserved_threepids": [{"medium": "email", "address": "x"}]}, "is no address"),
-        ({"mau_limits_reserved_threepids": [{"medium": "fax", "address": "x"}]}, "is no address"),
-        ({"mau_limits_reserved_threepids": [{"medium": "email"}]}, "address"),
+        ({"mau_limit_reserved_threepids": [{"medium": "email", "address": "x"}]}, "is no address"),
+        ({"mau_limit_reserved_threepids": [{"medium": "fax", "address": "x"}]}, "is no address"),
+        ({"mau_limit_reserved_threepids": [{"medium": "email"}]}, "address"),
     ],
 )
 def test_mistakes(database: Database, options: dict[str, Any], complaint: str) -> None:
