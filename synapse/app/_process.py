@@ -80,6 +80,7 @@ class Process:
         self._listeners = Listeners(config, beside=replaces is not None)
         self._pid_file = self._make_pid_file()
         self._leaving = False
+        self._ended = False
         self._status = 0
 
     def _make_pid_file(self) -> PidFile | None:
@@ -159,6 +160,9 @@ class Process:
         self._tell_ready()
 
     def _failed(self, failure: Failure) -> None:
+        if self._leaving:  # what it waited for was given up
+            logger.info("The start was broken off: %s", failure.value.__class__.__name__)
+            return
         self._report(failure.value)
         self._told_to_stop()
 
@@ -205,7 +209,8 @@ class Process:
             self._end()
 
     def _end(self) -> None:
-        if self._reactor.running:
+        if self._reactor.running and not self._ended:
+            self._ended = True
             self._reactor.stop()
 
     def _told_to_reload(self) -> None:

@@ -3,7 +3,8 @@
     python -m tests.app.fake_process -c homeserver.yaml
 
 Under /fake it serves now, flight (how many other requests there are), slow (answers when the file `$FAKE_GO` exists)
-and poll (answers when the process leaves). `$FAKE_LEASE` is a file that stands for the lease `main`.
+and poll (answers when the process leaves). `$FAKE_LEASE` is a file that stands for the lease `main`. With `$FAKE_ALONE`, it never
+gets to join the others.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from synapse.app import _start
+from synapse.app._notify import notify
 from synapse.config import Config
 from synapse.storage.errors import DatabaseProblem
 
@@ -51,8 +53,13 @@ class FakeServices:
             waiting.callback(None)
 
     async def join(self, *, wait: bool) -> None:
+        from twisted.internet.defer import Deferred
         from twisted.internet.task import deferLater
 
+        if "FAKE_ALONE" in os.environ:
+            self._joining: Deferred[None] = Deferred()
+            notify("ALONE=1")
+            await self._joining
         while self._lease is not None:
             try:
                 os.close(os.open(self._lease, os.O_CREAT | os.O_EXCL))
@@ -70,6 +77,8 @@ class FakeServices:
     async def start_duties(self) -> None: ...
 
     async def stop(self) -> None:
+        if "FAKE_ALONE" in os.environ:
+            self._joining.cancel()
         if self._lease is not None:
             os.unlink(self._lease)
 

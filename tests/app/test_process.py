@@ -169,6 +169,16 @@ def test_a_start_that_fails_once_the_reactor_runs(place: Place, tmp_path: Path) 
     assert not place.pid_file.exists()
 
 
+def test_a_process_that_never_got_to_serve_is_stopped_like_any_other(place: Place) -> None:
+    """A worker, say, whose main process is not there."""
+    process = place.start("-c", place.write(), FAKE_ALONE="1")
+    process.wait_for("ALONE=1")
+    process.tell(signal.SIGTERM)
+    status, log = process.finish()
+    assert status == 0
+    assert not [word for word in ("Traceback", "WARNING", "ERROR", "CRITICAL") if word in log]
+
+
 @pytest.mark.parametrize("kind", ["tcp", "unix"])
 def test_a_new_process_takes_over_without_failing_a_request(place: Place, tmp_path: Path, kind: str) -> None:
     lease, go = tmp_path / "lease", tmp_path / "go"
