@@ -66,13 +66,15 @@ def _check_template(place: Place, option: str, file: str) -> None:
 
 def _check_metadata(config: Config, place: Place) -> None:
     """The metadata that is at hand; what is elsewhere is fetched when it is needed."""
-    from defusedxml.ElementTree import fromstring
-
     found = config.saml2_config.pysaml2_settings(config.client_baseurl).get("metadata")
     if not isinstance(found, dict):  # pysaml2's form with classes
         return
     option = "saml2_config.sp_config.metadata"
     files = [file for named in found.get("local") or () for file in _files_of(named)]
+    if not files and not found.get("inline"):
+        return
+    from defusedxml.ElementTree import fromstring
+
     for file in files:
         try:
             with open(file, "rb") as opened:

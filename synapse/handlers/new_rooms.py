@@ -33,9 +33,7 @@ MAX_EVENTS: Final = 500
 class RoomBuilder:
     """The first events of a room in the making."""
 
-    def __init__(
-        self, signer: Signer, now: int, version: RoomVersion, creator: str, limit: int = MAX_EVENTS
-    ) -> None:
+    def __init__(self, signer: Signer, now: int, version: RoomVersion, creator: str, limit: int = MAX_EVENTS) -> None:
         self.version = version
         self._limit = limit
         self.creator = creator
