@@ -6,17 +6,13 @@ there the link only leads to a form.
 
 from __future__ import annotations
 
-from typing import Final
-
 from synapse.api.errors import MatrixError
 from synapse.handlers.validations import ADD_THREEPID, PASSWORD_RESET, REGISTRATION, Validations
 from synapse.http.answers import Answer, redirect
+from synapse.http.forms import form_of
 from synapse.http.pages import new_nonce, page
-from synapse.http.request import parse_query
 from synapse.http.server import Request, serves
 from synapse.util.templates import Templates
-
-_MAX_FORM: Final = 8 * 1024  # bytes
 
 
 class ThreepidPages:
@@ -53,9 +49,8 @@ class ThreepidPages:
 
     @serves("password_submit_email")
     async def password_reset(self, request: Request) -> Answer:
-        form = request.body.decode("latin-1") if len(request.body) <= _MAX_FORM else ""
         try:
-            return await self._submit(PASSWORD_RESET, parse_query(form))
+            return await self._submit(PASSWORD_RESET, form_of(request))
         except MatrixError as error:
             return self._failure(PASSWORD_RESET, error)
 
