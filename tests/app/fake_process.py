@@ -3,8 +3,8 @@
     python -m tests.app.fake_process -c homeserver.yaml
 
 Under /fake it serves now, flight (how many other requests there are), slow (answers when the file `$FAKE_GO` exists)
-and poll (answers when the process leaves). `$FAKE_LEASE` is a file that stands for the lease `main`. With `$FAKE_ALONE`, it never
-gets to join the others.
+and poll (answers when the process leaves). `$FAKE_LEASE` is a file that stands for the lease `main`. With
+`$FAKE_ALONE`, it never gets to join the others.
 """
 
 from __future__ import annotations
