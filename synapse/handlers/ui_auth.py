@@ -231,8 +231,9 @@ class UiAuth:
         """Keeps what a step has brought that was not there before, for the steps that leave it out."""
         client_dict = _without_secrets(body)
         server_dict = dict(session.server_dict)
-        server_dict["secrets"] = [key for key in _SECRETS if key in body or key in session.server_dict["secrets"]]
-        if server_dict["password_hash"] is None:
+        known = server_dict.get("secrets", ())
+        server_dict["secrets"] = [key for key in _SECRETS if key in body or key in known]
+        if server_dict.get("password_hash") is None:
             server_dict["password_hash"] = await self._hash_of(operation, body)
         if (client_dict, server_dict) == (session.client_dict, session.server_dict):
             return

@@ -142,6 +142,21 @@ async def test_a_proof_may_come_with_the_first_request(server: Server) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_sessions_of_the_release_before_go_on(server: Server) -> None:
+    stages = Stages(server)
+    session = (await stages.asked({"x": 1}))["session"]
+
+    def as_before(txn: Transaction) -> None:
+        txn.execute("UPDATE ui_auth_sessions SET server_dict = '{\"secrets\": []}'")
+
+    await server.database.write("test", as_before)
+    failed = await stages.asked({"auth": {"type": RIDDLE, "session": session, "answer": 41}})
+    assert failed["errcode"] == "M_UNAUTHORIZED"
+    await stages.asked({"auth": {"type": RIDDLE, "session": session, "answer": 42}})
+    assert (await stages.check({"auth": {**DUMMY, "session": session}})).body == {"x": 1}
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_stage_may_be_passed_elsewhere(server: Server) -> None:
     stages = Stages(server)
     session = (await stages.asked({"a": 1}))["session"]
