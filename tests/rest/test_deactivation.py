@@ -176,6 +176,7 @@ async def test_administrators_end_accounts_too(server: TestServer) -> None:
         ("@nobody:test", 404, "M_NOT_FOUND"),
         ("@alice:far", 404, "M_NOT_FOUND"),
         ("alice", 400, "M_INVALID_PARAM"),
+        (admin.id, 403, "M_FORBIDDEN"),
     ):
         assert await admin.refused("POST", f"/_synapse/admin/v1/deactivate/{user_id}", {}) == (code, errcode)
     assert await admin.refused("POST", path, {"erase": "yes"}) == (400, "M_BAD_JSON")

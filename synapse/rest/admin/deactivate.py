@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from synapse.api.errors import forbidden
 from synapse.api.identifiers import parse_user_id
 from synapse.handlers.deactivation import Deactivation
 from synapse.http.server import Request, serves
@@ -27,5 +28,7 @@ class AdminDeactivate:
     @serves("admin_deactivate")
     async def deactivate(self, request: Request, user_id: str) -> dict[str, Any]:
         parse_user_id(user_id)
+        if user_id == request.user.user_id:
+            raise forbidden("Administrators cannot deactivate themselves here; there is /account/deactivate for that.")
         options = request.body_as(DeactivateOptions, allow_empty=True)
         return unbind_result(await self._deactivation.deactivate(user_id, options.erase))
