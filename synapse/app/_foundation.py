@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from synapse.config import Config
     from synapse.replication.calls import MainProcess
+    from synapse.replication.contacts import RoomsOfUsers
     from synapse.replication.notifier import Notifier
     from synapse.storage.database import Database
     from synapse.util.caches import Caches
@@ -37,6 +38,9 @@ class Base(Protocol):
 
     @property
     def notifier(self) -> Notifier: ...
+
+    @property
+    def rooms_of_users(self) -> RoomsOfUsers: ...
 
 
 def in_thread(function: Callable[..., Any], *args: Any) -> Awaitable[Any]:

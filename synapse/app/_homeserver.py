@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from synapse.http.site import Site
     from synapse.metrics.sources import ReactorLag
     from synapse.replication.calls import MainProcess
+    from synapse.replication.contacts import RoomsOfUsers
     from synapse.replication.leases import Duty
     from synapse.replication.notifier import Notifier
     from synapse.replication.writing import MainStreams, NoStreams
@@ -93,14 +94,19 @@ class Homeserver:
     # -- replication ---------------------------------------------------------------------------------------------
 
     @cached_property
+    def rooms_of_users(self) -> RoomsOfUsers:
+        """Who is in which rooms; for those who share them."""
+        from synapse.replication.contacts import RoomsOfUsers
+
+        return RoomsOfUsers(self.database, self.caches.cache("rooms_of_users", 5_000, shared=False))
+
+    @cached_property
     def notifier(self) -> Notifier:
         """The streams as this process has heard of them."""
-        from synapse.replication.contacts import RoomsOfUsers
         from synapse.replication.notifier import Notifier
 
-        rooms_of_users = RoomsOfUsers(self.database, self.caches.cache("rooms_of_users", 5_000, shared=False))
-        notifier = Notifier(self.reactor, rooms_of_users)
-        rooms_of_users.follow(notifier)
+        notifier = Notifier(self.reactor, self.rooms_of_users)
+        self.rooms_of_users.follow(notifier)
         return notifier
 
     @cached_property

@@ -292,6 +292,7 @@ class Reading:
             push_rules=hs.accounts.push_rules.ruleset,
             to_device=hs.accounts.to_device_store,
             shared=SharedRoomStore(hs.database),
+            rooms_of=hs.rooms_of_users.each,
             keys_left=hs.accounts.keys_left,
             presence=self.presence_store if hs.config.use_presence else None,
             typing=memory.typing,

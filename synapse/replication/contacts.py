@@ -1,4 +1,6 @@
-"""Which rooms a user is in, for waking up those who share one: presence and device lists concern them."""
+"""Which rooms a user is in, for waking up those who share one, and for telling them: presence and device lists concern
+them.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +9,8 @@ from typing import TYPE_CHECKING
 from synapse.replication.event_rows import StateRow
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from synapse.replication.notifier import Notifier
     from synapse.replication.streams import Rows
     from synapse.storage.database import Database
@@ -31,11 +35,14 @@ class RoomsOfUsers:
 
     async def __call__(self, user_ids: set[str]) -> set[str]:
         """The rooms that any of the users is joined to."""
+        return {room_id for rooms in (await self.each(user_ids)).values() for room_id in rooms}
+
+    async def each(self, user_ids: Collection[str]) -> dict[str, tuple[str, ...]]:
+        """The rooms that each of the users is joined to; one statement, if they are not all known."""
         if self._notifier is not None:
             self._notifier.subscribe("events", self._on_events, lambda position: self._cache.clear())
             self._notifier = None
-        found = await self._cache.fetch_many(user_ids, self._load)
-        return {room_id for rooms in found.values() for room_id in rooms}
+        return await self._cache.fetch_many(user_ids, self._load)
 
     async def _load(self, user_ids: list[str]) -> dict[str, tuple[str, ...]]:
         return await self._db.read("contacts.rooms_of", _rooms_of, user_ids)

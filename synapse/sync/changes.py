@@ -12,6 +12,7 @@ from typing import Final
 from synapse.util.caches import StreamChangeCache
 
 _BY_ROOM: Final = "receipts"
+_FEW: Final = 50
 _BY_USER: Final = ("account_data", "push_rules", "to_device", "device_lists", "presence")
 
 
@@ -44,9 +45,11 @@ class Changes:
         """Whether there may be messages for a device of the user."""
         return self.by_stream["to_device"].changed(user_id, after)
 
-    def any_device_list(self, after: int) -> bool:
-        """Whether anybody's devices changed."""
-        return self.by_stream["device_lists"].any_changed(after)
+    def device_lists(self, after: int, until: int) -> Collection[Hashable] | None:
+        """Who is new in the stream of that name at positions `after` < p ≤ `until`: users, and rows for one user alone.
+        None where that is not known, or they are many.
+        """
+        return self.by_stream["device_lists"].all_changed(after, until, _FEW)
 
     def any_presence(self, after: int) -> bool:
         """Whether anybody's presence changed."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from synapse.api.constants import EventTypes
 from synapse.replication.event_rows import EventRow, StateRow
+from synapse.replication.streams import PrivateDeviceListRow
 from synapse.storage.past_state import Delta
 from synapse.storage.timeline import TimelineRow
 
@@ -76,7 +77,7 @@ class SyncFeed:
     def changed(self, stream: str, rows: Rows) -> None:
         """Rows of a stream of which only matters who (or which room) changed."""
         for position, row in rows:
-            entity: Any = row if isinstance(row, str) else row[0]
+            entity: Any = row if isinstance(row, str | PrivateDeviceListRow) else row[0]
             self._changes.record(stream, entity, position)
             if stream == "account_data":
                 self._ignored.cache.invalidate(entity)

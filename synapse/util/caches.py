@@ -228,6 +228,24 @@ class StreamChangeCache:
         positions = self._positions
         return {entity for entity in entities if positions.get(entity, since) > since}
 
+    def all_changed(self, since: int, until: int, most: int) -> list[Hashable] | None:
+        """All that changed after `since`, and for the last time not after `until`; None if there may be others, or
+        more than `most` have changed.
+        """
+        if self._floor is None or since < self._floor:
+            self.misses += 1
+            return None
+        self.hits += 1
+        found: list[Hashable] = []
+        for count, (entity, position) in enumerate(reversed(self._positions.items())):
+            if position <= since:
+                break
+            if count == most:
+                return None
+            if position <= until:
+                found.append(entity)
+        return found
+
     def any_changed(self, since: int) -> bool:
         """Whether anything at all changed after `since`, or may have."""
         if self._floor is None or since < self._floor:

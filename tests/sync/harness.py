@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from synapse.api.filters import Filter
+from synapse.replication.contacts import RoomsOfUsers
 from synapse.storage.account_data import AccountDataStore
 from synapse.storage.aggregations import AggregationStore
 from synapse.storage.database import Database
@@ -125,6 +126,7 @@ class Harness:
             push_rules=self._rules_of,
             to_device=ToDeviceStore(self.db),
             shared=SharedRoomStore(self.db),
+            rooms_of=RoomsOfUsers(self.db, Cache("rooms_of_users", 0)).each,
             keys_left=KeysLeftCache(OneTimeKeyStore(self.db), self.keys_left),
             presence=PresenceStore(self.db),
             typing=self.typing,

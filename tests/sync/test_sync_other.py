@@ -11,6 +11,7 @@ import pytest_twisted
 from twisted.internet.defer import CancelledError, Deferred
 
 from synapse.api.errors import MatrixError
+from synapse.replication.streams import PrivateDeviceListRow
 from synapse.storage.account_data import AccountDataStore, AccountDatum
 from synapse.storage.database import Database
 from synapse.storage.presence import PresenceState, PresenceStore
@@ -378,7 +379,7 @@ async def test_changes_that_only_one_user_can_see(h: Harness) -> None:
     room = await h.world.room(ALICE)
     await h.world.member(room, BOB)
     since = {user: (await h.sync(user))["next_batch"] for user in (ALICE, BOB)}
-    position = advance(h, "device_lists", ALICE)
+    position = advance(h, "device_lists", PrivateDeviceListRow(ALICE))
     await h.world.sql("INSERT INTO device_lists_private VALUES (%s, %s, %s)", position, ALICE, [BOB, CAROL])
     answer = await h.sync(ALICE, since[ALICE])
     assert answer["device_lists"] == {"changed": [BOB, CAROL], "left": []}

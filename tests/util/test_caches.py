@@ -142,6 +142,21 @@ def test_caches_are_found_by_name() -> None:
         caches.lru("own", 1)
 
 
+def test_a_change_cache_names_what_changed_between_two_positions() -> None:
+    changes = StreamChangeCache("c", 4)
+    assert changes.all_changed(0, 5, 10) is None
+    changes.start(10)
+    assert changes.all_changed(10, 10, 10) == []
+    for position, entity in enumerate("abca", 11):
+        changes.record(entity, position)
+    assert changes.all_changed(10, 14, 10) == ["a", "c", "b"]
+    assert changes.all_changed(12, 14, 10) == ["a", "c"]
+    assert changes.all_changed(10, 13, 10) == ["c", "b"], "of a, there will be later news"
+    assert changes.all_changed(10, 14, 3) == ["a", "c", "b"]
+    assert changes.all_changed(10, 14, 2) is None, "too many"
+    assert changes.all_changed(9, 14, 10) is None, "too long ago"
+
+
 def test_a_change_cache_says_yes_where_it_cannot_know() -> None:
     changes = StreamChangeCache("c", 2)
     assert changes.changed("a", 0)

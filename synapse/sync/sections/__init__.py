@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from synapse.sync.recent import RecentEvents
     from synapse.sync.room_states import RoomStates
     from synapse.sync.sections.account_data import PushRulesOf
+    from synapse.sync.sections.device_lists import RoomsOf
     from synapse.sync.typing import TypingRooms
     from synapse.sync.unread import UnreadCounts
     from synapse.sync.visibility import VisibilityFilter
@@ -42,6 +43,7 @@ def build_sections(
     push_rules: PushRulesOf,
     to_device: ToDeviceStore,
     shared: SharedRoomStore,
+    rooms_of: RoomsOf,
     keys_left: KeysLeftCache,
     presence: PresenceStore | None,
     typing: TypingRooms,
@@ -74,7 +76,7 @@ def build_sections(
         StrippedSection(states, annotator),
         AccountDataSection(account_data, push_rules, changes),
         ToDeviceSection(to_device, changes),
-        DeviceListSection(shared, changes),
+        DeviceListSection(shared, rooms_of, changes),
         DeviceKeySection(keys_left),
         *((PresenceSection(presence, changes, clock),) if presence is not None else ()),
     )

@@ -9,9 +9,10 @@ Client-server API, "End-to-end encryption: Extensions to /sync".
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 
 from synapse.api.constants import EventTypes, Membership
+from synapse.replication.streams import PrivateDeviceListRow
 from synapse.storage.past_state import Delta
 from synapse.storage.shared_rooms import SharedRoomStore
 from synapse.sync.changes import Changes
@@ -19,12 +20,16 @@ from synapse.sync.companions import companions, lost
 from synapse.sync.context import SyncContext
 from synapse.sync.tokens import StreamToken
 
+RoomsOf = Callable[[Collection[str]], Awaitable[Mapping[str, Collection[str]]]]
+"""The rooms that users are joined to now, from memory where it can be."""
+
 
 class DeviceListSection:
     """Comes after the timelines, which say whose membership changed. First syncs have no such part."""
 
-    def __init__(self, shared: SharedRoomStore, changes: Changes) -> None:
+    def __init__(self, shared: SharedRoomStore, rooms_of: RoomsOf, changes: Changes) -> None:
         self._shared = shared
+        self._rooms_of = rooms_of
         self._changes = changes
 
     async def initial(self, ctx: SyncContext) -> None:
@@ -43,8 +48,16 @@ class DeviceListSection:
             ctx.body["device_lists"] = {"changed": sorted(changed), "left": sorted(left - changed)}
 
     async def _with_new_keys(self, ctx: SyncContext, after: int, until: int) -> set[str]:
-        if not self._changes.any_device_list(after):
-            return set()
+        """From memory where few have new keys: somebody on this server has, whenever anybody syncs."""
+        rows = self._changes.device_lists(after, until)
+        if rows is None or PrivateDeviceListRow(ctx.user_id) in rows:
+            return await self._looked_up(ctx, after, until)
+        users = {row for row in rows if isinstance(row, str)}
+        others = users - {ctx.user_id}
+        rooms = await self._rooms_of(others) if others else {}
+        return users - {user_id for user_id in others if ctx.all_joined.isdisjoint(rooms.get(user_id, ()))}
+
+    async def _looked_up(self, ctx: SyncContext, after: int, until: int) -> set[str]:
         users = await self._shared.changed_device_lists(ctx.user_id, after, until)
         others = users.public - {ctx.user_id}
         own = users.private | (users.public & {ctx.user_id})
