@@ -106,7 +106,7 @@ class SignOnServices:
 
         base_url = self._config.client_baseurl
         return tuple(
-            OidcProvider(name, options, self.provider_client, self._clock, base_url)
+            OidcProvider(name, options, self.provider_client, self._clock, in_thread, base_url)
             for _, name, options in self._config.oidc.providers()
         )
 

@@ -46,5 +46,5 @@ ENDPOINTS = (
         ratelimit=_BEGUN,
         max_body=2 * MIB,
     ),
-    _page("saml2_metadata", "saml2/metadata.xml"),
+    _page("saml2_metadata", "saml2/metadata.xml", ratelimit=_BEGUN),
 )

@@ -29,6 +29,11 @@ _LOGOUT: Final = "http://schemas.openid.net/event/backchannel-logout"
 _DEFAULT: Final = ("RS256",)
 
 
+def load() -> None:
+    """Loads the libraries, which takes a third of a second: to be called in a thread."""
+    import joserfc.jwt  # noqa: F401
+
+
 class BadToken(Exception):
     """The token is not to be believed; the message is for the log."""
 

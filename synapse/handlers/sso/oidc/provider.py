@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlencode
 
@@ -39,6 +39,7 @@ class OidcProvider:
 
     :param provider_id: by which it is known here: `oidc-github`.
     :param client: for requests to it, made when it is needed.
+    :param in_thread: runs a function elsewhere.
     :param base_url: under which browsers reach this server.
     """
 
@@ -50,6 +51,7 @@ class OidcProvider:
         options: OidcProviderConfig,
         client: Callable[[], OutsideClient],
         clock: Clock,
+        in_thread: Callable[..., Awaitable[Any]],
         base_url: str,
     ) -> None:
         self.id = provider_id
@@ -61,13 +63,21 @@ class OidcProvider:
         self.logs_out = options.backchannel_logout_enabled
         self._options = options
         self._clock = clock
+        self._in_thread = in_thread
+        self._is_loaded = False
         self._callback = base_url + CALLBACK
         self._metadata = Metadata(options, client, clock)
         self._claims = Claims(provider_id, options)
 
+    async def _load(self) -> None:
+        if not self._is_loaded:
+            await self._in_thread(id_token.load)
+            self._is_loaded = True
+
     # -- there -------------------------------------------------------------------------------------------------------
 
     async def begin(self, state: str, purpose: Purpose) -> Departure:
+        await self._load()
         metadata = await self._metadata.load()
         remembered = {"nonce": new_secret()}
         query = {
@@ -107,6 +117,7 @@ class OidcProvider:
 
         :param issuer: the parameter `iss` of the answer, where there was one.
         """
+        await self._load()
         metadata = await self._metadata.load()
         self._check_issuer(metadata, issuer)
         tokens = await self._redeem(metadata, code, away.remembered.get("verifier"))
@@ -178,6 +189,7 @@ class OidcProvider:
 
         Raises `SsoRefused` for one that is not to be believed.
         """
+        await self._load()
         options = self._options
         try:
             # Nothing is asked of the provider for what does not even say to be of it.
