@@ -35,7 +35,9 @@ class Client:
         self.user_id = user_id
         self.device_id = device_id
         self.token = token
-        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._headers = {"Content-Type": "application/json"}
+        if token:
+            self._headers["Authorization"] = f"Bearer {token}"
 
     async def request(self, method: str, path: str, body: Any = None, params: dict[str, str] | None = None) -> Any:
         """Do a request, answer its JSON.
