@@ -14,6 +14,8 @@ import logging
 import re
 from typing import TYPE_CHECKING, Any, Final
 
+from twisted.internet.defer import DeferredSemaphore
+
 from synapse.handlers.sso.saml_types import Expected, Unacceptable
 from synapse.handlers.sso.types import Departure, Purpose, RemoteIdentity, SsoRefused
 from synapse.handlers.sso.users import MAX_LOCALPART, localpart_from
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 ID: Final = "saml"
+AT_ONCE: Final = 2
+MAX_WAITING: Final = 50
 _SUBJECT: Final = "uid"  # by which the provider's users are known for good
 _KEEP_USED_MS: Final = 24 * 3600 * 1000
 _MAX_SUBJECT: Final = 255
@@ -68,10 +72,13 @@ class SamlProvider:
         self._used = used
         self._clock = clock
         self._in_thread = in_thread
+        self._turns = DeferredSemaphore(AT_ONCE)
 
     async def begin(self, state: str, purpose: Purpose) -> Departure:
         try:
-            request = await self._in_thread(lambda: self._service().request(state))
+            request = await self._at_its_turn(lambda: self._service().request(state))
+        except SsoRefused:
+            raise
         except Exception as error:  # of pysaml2 and all that reads metadata for it
             logger.error("No SAML request can be made: %s: %s", type(error).__name__, error)
             raise SsoRefused(
@@ -82,7 +89,7 @@ class SamlProvider:
 
     async def metadata(self) -> bytes:
         """What the administrator of the identity provider is to be given."""
-        found: bytes = await self._in_thread(lambda: self._service().metadata())
+        found: bytes = await self._at_its_turn(lambda: self._service().metadata())
         return found
 
     async def identity_of(self, response: str, remembered: dict[str, Any] | None) -> RemoteIdentity:
@@ -92,7 +99,7 @@ class SamlProvider:
         """
         expected = None if remembered is None else Expected(remembered["request"], remembered["idp"])
         try:
-            assertion: Assertion = await self._in_thread(lambda: self._service().assertion(response, expected))
+            assertion: Assertion = await self._at_its_turn(lambda: self._service().assertion(response, expected))
         except Unacceptable as problem:
             logger.warning("A SAML response was refused: %s", problem)
             raise _refused() from None
@@ -132,6 +139,16 @@ class SamlProvider:
             display_name=_first(attributes, "displayName") or None,
             emails=tuple(attributes.get("email", attributes.get("mail", ()))),
         )
+
+    async def _at_its_turn(self, function: Callable[[], Any]) -> Any:
+        """On a thread. Others need the threads as well, while the provider's metadata may be long in coming."""
+        if len(self._turns.waiting) >= MAX_WAITING:
+            raise SsoRefused("Too many people are logging in at this moment; please try again later.", code=503)
+        await self._turns.acquire()
+        try:
+            return await self._in_thread(function)
+        finally:
+            self._turns.release()
 
     def _now(self) -> int:
         return int(self._clock.seconds() * 1000)

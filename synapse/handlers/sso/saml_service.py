@@ -28,6 +28,7 @@ from synapse.handlers.sso.saml_signatures import InProcess, NotSigned, parsed
 from synapse.handlers.sso.saml_types import Assertion, Expected, SamlRequest, Unacceptable
 
 METADATA_SECONDS: Final = 24 * 3600.0
+HTTP_SECONDS: Final = 20  # that metadata elsewhere may take
 MAX_RESPONSE: Final = 1024 * 1024  # characters of base64
 
 # What pysaml2 logs are whole messages, which say a lot about people; who needs that names the logger in `log_config`.
@@ -96,7 +97,9 @@ class SamlService:
         with self._lock:
             if self._config is None or time.monotonic() - self._read_at > METADATA_SECONDS:
                 # The backend's name keeps pysaml2 from looking for a program; it is replaced in each client.
-                config = SPConfig().load({**self._settings, "crypto_backend": "XMLSecurity"})
+                config = SPConfig().load(
+                    {"http_client_timeout": HTTP_SECONDS, **self._settings, "crypto_backend": "XMLSecurity"}
+                )
                 config.only_use_keys_in_metadata = True
                 self._config, self._read_at = config, time.monotonic()
             return self._config
