@@ -141,6 +141,7 @@ class LoginTypes:
     PASSWORD: Final = "m.login.password"
     TOKEN: Final = "m.login.token"
     SSO: Final = "m.login.sso"
+    OAUTH: Final = "m.oauth"
     APPLICATION_SERVICE: Final = "m.login.application_service"
     DUMMY: Final = "m.login.dummy"
     TERMS: Final = "m.login.terms"

@@ -196,7 +196,17 @@ class Accounts:
         rules = self._hs.conduct.rules
         sessions, invalidate = self._hs.sessions, self._hs.invalidate
         identities, refresh = sessions.app_service_identities, sessions.refresh_tokens
-        return Authenticator(self.tokens, identities, refresh, cache, invalidate, self.sightings, rules, self._clock)
+        return Authenticator(
+            self.tokens,
+            identities,
+            refresh,
+            cache,
+            invalidate,
+            self.sightings,
+            rules,
+            self._clock,
+            oauth=(lambda: self._hs.sso.oauth_tokens) if self._config.oauth.takes_tokens else None,
+        )
 
     @cached_property
     def passwords(self) -> Passwords:

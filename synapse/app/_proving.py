@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from synapse.handlers.registration_tokens import RegistrationTokens
     from synapse.handlers.ui_auth import Flows, UiAuth
     from synapse.handlers.ui_fallback import Fallbacks
+    from synapse.handlers.ui_stages.oauth import OAuthStage
     from synapse.handlers.ui_stages.types import Stage
 
 
@@ -55,10 +56,21 @@ class Proving:
                 self._hs.sessions.password_login, accounts.users, enabled=registration.password_config.for_proof
             ),
             self._hs.sso.stage,
+            *(() if self.oauth_stage is None else (self.oauth_stage,)),
             DummyStage(),
             *(self._threepid_stage(medium) for medium in self._accounts.contacts.media),
             *self._registration_stages(),
         )
+
+    @cached_property
+    def oauth_stage(self) -> OAuthStage | None:
+        """Of those who come from the authorization server."""
+        if not self._config.oauth.takes_tokens:
+            return None
+        from synapse.handlers.ui_stages.oauth import OAuthStage
+        from synapse.storage.cross_signing import CrossSigningStore
+
+        return OAuthStage(self._hs.sso.oauth_metadata, CrossSigningStore(self._hs.database), self._hs.reactor)
 
     @cached_property
     def fallbacks(self) -> Fallbacks:

@@ -16,9 +16,11 @@ if TYPE_CHECKING:
 
     from synapse.app._accounts import Accounts
     from synapse.app._conduct import Conduct
+    from synapse.app._sessions import Sessions
     from synapse.handlers.get_token import GetToken
     from synapse.handlers.login_kinds import LoginKind
     from synapse.handlers.login_tokens import LoginTokens
+    from synapse.handlers.oauth.tokens import OAuthTokens
     from synapse.handlers.oauth_metadata import OAuthMetadata
     from synapse.handlers.sso.cas import CasProvider
     from synapse.handlers.sso.details import Details
@@ -44,6 +46,9 @@ class Foundation(Base, Protocol):
 
     @property
     def conduct(self) -> Conduct: ...
+
+    @property
+    def sessions(self) -> Sessions: ...
 
     @property
     def ratelimits(self) -> RateLimits: ...
@@ -226,6 +231,26 @@ class SignOnServices:
         from synapse.handlers.oauth_metadata import OAuthMetadata
 
         return OAuthMetadata(self._config.oauth.issuer, self.provider_client, self._clock)
+
+    @cached_property
+    def oauth_tokens(self) -> OAuthTokens:
+        """Access tokens of the authorization server, where they are taken."""
+        from synapse.handlers.oauth.introspection import Introspection
+        from synapse.handlers.oauth.tokens import CACHE, CACHE_SIZE, REFUSED_CACHE, OAuthTokens
+
+        accounts, caches, options = self._hs.accounts, self._hs.caches, self._config.oauth
+        return OAuthTokens(
+            options,
+            Introspection(options, self.oauth_metadata, self.provider_client),
+            self.users,
+            accounts.users,
+            accounts.tokens,
+            self._hs.sessions.new_sessions,
+            caches.cache(CACHE, CACHE_SIZE, shared=False),
+            caches.lru(REFUSED_CACHE, CACHE_SIZE),
+            self._hs.ratelimits,
+            self._clock,
+        )
 
     # -- requests ----------------------------------------------------------------------------------------------------
 

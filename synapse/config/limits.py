@@ -61,6 +61,10 @@ class RatelimitConfig(Section, frozen=True, kw_only=True):
         RateLimit, Doc("Questions whether a registration token is good, by address of the client.")
     ] = _rate(0.1, 5)
     rc_login: Annotated[LoginLimits, Doc("Logins.")] = LoginLimits()
+    rc_unknown_token: Annotated[
+        RateLimit,
+        Doc("Access tokens that the OAuth 2.0 authorization server does not know, or that are refused, by address."),
+    ] = _rate(1.0, 30)
     rc_login_token: Annotated[RateLimit, Doc("Login tokens that a user gets for other devices.")] = _rate(1 / 60, 5)
     rc_joins: Annotated[JoinLimits, Doc("Joins.")] = JoinLimits()
     rc_invites: Annotated[InviteLimits, Doc("Invites.")] = InviteLimits()

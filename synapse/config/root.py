@@ -23,6 +23,7 @@ from synapse.config import (
     discovery,
     jwt,
     limits,
+    oauth,
     oidc,
     profiles,
     proving,
@@ -64,7 +65,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     login_via_existing_session: sso.ExistingSessionConfig
     cas_config: sso.CasConfig
     oidc: oidc.OidcConfig
-    oauth: sso.OAuthConfig
+    oauth: oauth.OAuthConfig
     sso: sso.SsoConfig
     sightings: conduct.SightingsConfig
     telling: conduct.TellingConfig

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NoReturn
 
 from synapse.config.errors import ConfigError
+from synapse.config.oauth import check_oauth
 from synapse.config.oidc import check_oidc
 from synapse.config.options import Doc, Duration, Section
 
@@ -40,15 +41,6 @@ class SsoConfig(Section, frozen=True, kw_only=True):
     update_profile_information: Annotated[
         bool, Doc("Whether names and pictures are brought to what the provider says, at every log-in.")
     ] = False
-
-
-class OAuthConfig(Section, frozen=True, kw_only=True):
-    """OAuth 2.0: an authorization server that clients are told of (`oauth:`); docs/sso.md says what for."""
-
-    issuer: Annotated[
-        str | None,
-        Doc("Its issuer identifier; its metadata is told to clients.", example="https://account.example.org/"),
-    ] = None
 
 
 class CasConfig(Section, frozen=True, kw_only=True):
@@ -94,9 +86,7 @@ def check_sso(config: Config, place: Place) -> None:
         option = "login_via_existing_session.token_timeout"
         _fail(place, option, "is zero, so that no token could be used", "write a duration such as 5m")
     _icons(config, place)
-    issuer = config.oauth.issuer
-    if issuer is not None and (not issuer.startswith("https://") or "?" in issuer or "#" in issuer):
-        _fail(place, "oauth.issuer", f"is {issuer!r}, which is no issuer", "write an https URL without query")
+    check_oauth(config, place)
 
 
 def _icons(config: Config, place: Place) -> None:

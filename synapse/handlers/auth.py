@@ -9,13 +9,15 @@ Client-server API, "Client Authentication".
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeVar, cast
 
-from synapse.api.errors import unknown_token
+from synapse.api.errors import Codes, MatrixError, unknown_token
+from synapse.handlers.oauth.entry import check_operation, may_be_one
 from synapse.handlers.tokens import hash_token, is_plausible
 from synapse.handlers.waiting import WaitingRequests
 from synapse.http.interruptible import Interruptible
-from synapse.http.server import Requester
+from synapse.http.server import Requester, access_token
 from synapse.storage.errors import OutcomeUnknown
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
     from synapse.handlers.account_rules import AccountRules
     from synapse.handlers.app_service_identity import AppServiceIdentities, Identity
+    from synapse.handlers.oauth.tokens import OAuthTokens, Session
     from synapse.handlers.user_ips import UserIps
     from synapse.http.server import Request
     from synapse.storage.access_tokens import AccessTokenStore, TokenOwner
@@ -62,6 +65,7 @@ class Authenticator:
     :param invalidate: has every process forget keys of a cache, this one at once.
     :param sightings: is told who was seen from where.
     :param rules: say what an account may not do just now.
+    :param oauth: knows tokens of the OAuth 2.0 authorization server, made when the first comes; None: there is none.
     """
 
     def __init__(
@@ -74,7 +78,9 @@ class Authenticator:
         sightings: UserIps,
         rules: AccountRules,
         clock: Clock,
+        oauth: Callable[[], OAuthTokens] | None = None,
     ) -> None:
+        self._oauth = oauth
         self._tokens = tokens
         self._identities = identities
         self._refresh_tokens = refresh_tokens
@@ -87,12 +93,15 @@ class Authenticator:
         cache.on_forget = self._waiting.doubt
 
     async def authenticate(self, token: str, request: Request) -> Requester:
-        """Raises 401 M_UNKNOWN_TOKEN, and what `AccountRules.check` raises."""
+        """Raises 401 M_UNKNOWN_TOKEN, and what `AccountRules.check` and `OAuthTokens.session` raise."""
         identity = self._identities.of(token, request)
         if identity is not None:
             requester = await self._check_identity(identity, request)
         elif is_plausible(token):
             requester = await self._check(hash_token(token).hex(), request)
+        elif self._oauth is not None and may_be_one(token):
+            _, requester = await self._check_oauth(self._oauth(), token, request)
+            check_operation(request.name)
         else:
             raise unknown_token()
         self._sightings.note(requester, request.client_ip, request.user_agent)
@@ -108,6 +117,8 @@ class Authenticator:
 
         For requests that have just been authenticated.
         """
+        if self._oauth is not None and request.user.via_oauth:
+            return await self._while_vouched_for(self._oauth(), request, work)
         key = request.token_key
         known = self._cache.peek(key)
         if known is None:  # revoked since the request was let in, or the cache is small
@@ -121,6 +132,37 @@ class Authenticator:
         if waiting.begin():
             return cast(T, waiting.result)
         return await self._waiting.run(key, request, None if known is None else known.expires_ts, waiting)
+
+    async def _while_vouched_for(self, oauth: OAuthTokens, request: Request, work: Coroutine[Any, Any, T]) -> T:
+        """What `while_valid` does, of a token that the authorization server has to be asked about once more."""
+        token = access_token(request) or ""
+        try:
+            session, _ = await self._check_oauth(oauth, token, request)
+        except BaseException:
+            work.close()
+            raise
+
+        async def renew() -> int:
+            session, _ = await self._check_oauth(oauth, token, request)
+            return session.until_ts
+
+        waiting = Interruptible(work)
+        if waiting.begin():
+            return cast(T, waiting.result)
+        return await self._waiting.run(session.key, request, session.until_ts, waiting, renew)
+
+    async def _check_oauth(self, oauth: OAuthTokens, token: str, request: Request) -> tuple[Session, Requester]:
+        session = await oauth.session(token, request.client_ip)
+        try:
+            requester = await self._check(session.key, request)
+        except MatrixError as error:
+            if error.errcode != Codes.UNKNOWN_TOKEN:
+                raise
+            # The device is gone, perhaps because the token is revoked as well; it only counts what is said now.
+            oauth.forget(token)
+            session = await oauth.session(token, request.client_ip)
+            requester = await self._check(session.key, request)
+        return session, replace(requester, is_admin=session.is_admin, via_oauth=True)
 
     async def _check_identity(self, identity: Identity, request: Request) -> Requester:
         key = identity.token_hash.hex()

@@ -107,15 +107,27 @@ class NewSessions:
         await self._check_standing(user_id)
         password_hash = None if proof is None else proof.password_hash
         session = draft.session._replace(provider_session=None if proof is None else proof.provider_session)
+        await self._store(session, password_hash)
+        return draft.answer
+
+    async def begin_elsewhere(self, user_id: str, device_id: str, stands_for_it: bytes) -> None:
+        """A session that an authorization server has begun and ends; its tokens are not ours to store.
+
+        `stands_for_it` is stored in place of a token's hash, and goes when the device goes. Raises as `begin` does.
+        """
+        device_id, _ = checked_device(DeviceRequest(device_id=device_id))
+        await self._check_standing(user_id)
+        await self._store(NewSession(user_id, stands_for_it, device_id, None, int(self._clock.seconds() * 1000)), None)
+
+    async def _store(self, session: NewSession, password_hash: str | None) -> None:
         try:
             done = await self._authenticator.revoking(self._tokens.login(session, password_hash))
         except DeviceIdTaken:
             raise device_id_taken() from None
         if done is None:
             raise AccountChanged
-        if done.new_device and draft.session.device_id is not None:
-            await self._tell(user_id, draft.session.device_id)
-        return draft.answer
+        if done.new_device and session.device_id is not None:
+            await self._tell(session.user_id, session.device_id)
 
     async def begin_without_device(self, user_id: str, valid_until_ms: int | None) -> LoggedIn:
         """A session for an administrator, in the name of a user, who sees no device of it. Raises as `begin` does."""

@@ -1,6 +1,6 @@
 """What clients are told of an OAuth 2.0 authorization server that the administrator has named.
 
-That is its metadata, fetched and kept for a while, and nothing else: tokens that it gives out mean nothing here.
+That is its metadata, fetched and kept for a while. What its tokens are worth is `synapse.handlers.oauth`'s matter.
 
 Client-server API, `GET /auth_metadata`; RFC 8414.
 """
@@ -63,6 +63,12 @@ class OAuthMetadata:
         if self._found is None:
             raise _unavailable()
         return self._found
+
+    @property
+    def account_management_uri(self) -> str | None:
+        """The page on which users manage their accounts, as far as the metadata has been fetched and says so."""
+        url = None if self._found is None else self._found.get("account_management_uri")
+        return url if isinstance(url, str) and url.startswith(("https://", "http://")) else None
 
     async def _look(self, issuer: str) -> None:
         fetched = await self._fetch(issuer)

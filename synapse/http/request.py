@@ -37,6 +37,7 @@ class Requester:
     app_service: str | None = None  # the id of the application service that acts for the user
     rate_limited: bool = True
     standing: Standing = GOOD
+    via_oauth: bool = False  # whether the token is the OAuth 2.0 authorization server's
 
     def __str__(self) -> str:
         return self.user_id

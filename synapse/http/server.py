@@ -3,7 +3,7 @@
 from synapse.http.answers import Answer, FileAnswer, Json, RawJson, encode_json, redirect
 from synapse.http.drain import Drain
 from synapse.http.request import BodyStream, Handler, RawRequest, Request, Requester
-from synapse.http.router import Authenticator, RateLimiter, Router, serves
+from synapse.http.router import Authenticator, RateLimiter, Router, access_token, serves
 
 __all__ = [
     "Answer",
@@ -19,6 +19,7 @@ __all__ = [
     "Request",
     "Requester",
     "Router",
+    "access_token",
     "encode_json",
     "redirect",
     "serves",

@@ -232,6 +232,17 @@ MAIN: list[tuple[dict[str, Any], str, str, str]] = [
     ),
     ({"cas_config": {"enabled": True, "server_url": "https://x"}}, "public_baseurl", "`cas_config`", "browsers reach"),
     ({"oauth": {"issuer": "http://x"}}, "oauth.issuer", "no issuer", "https"),
+    ({"oauth": {"issuer": "https://x/", "client_id": "a"}}, "oauth.client_secret", "is missing", "both"),
+    ({"oauth": {"issuer": "https://x/", "client_secret": "a"}}, "oauth.client_id", "is missing", "both"),
+    ({"oauth": {"client_id": "a", "client_secret": "b"}}, "oauth.issuer", "is missing", "issuer"),
+    (
+        {"oauth": {"issuer": "https://x/", "introspection_endpoint": "https://x/i"}},
+        *("oauth.client_id", "is missing", "set client_id"),
+    ),
+    (
+        {"oauth": {"issuer": "https://x/", "client_id": "a", "client_secret": "b", "introspection_endpoint": "x"}},
+        *("oauth.introspection_endpoint", "is no URL", "URL"),
+    ),
     (_oidc(public_baseurl=None), "public_baseurl", "`oidc_providers[0]`", "browsers reach"),
     (_oidc(issuer="http://x"), "oidc_providers[0].issuer", "no https URL", "https://"),
     (_oidc(client_secret=None), "oidc_providers[0].client_secret", "is missing", "client_secret_path"),

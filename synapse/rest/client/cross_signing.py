@@ -11,6 +11,7 @@ from synapse.api.errors import unknown
 from synapse.handlers.cross_signing import CrossSigning
 from synapse.handlers.key_signatures import KeySignatures
 from synapse.handlers.ui_auth import Operation, UiAuth
+from synapse.handlers.ui_stages.oauth import OAuthStage, named
 from synapse.http.server import Request, serves
 from synapse.storage.cross_signing import USAGES
 
@@ -18,12 +19,18 @@ _ATTEMPTS: Final = 3
 
 
 class CrossSigningEndpoints:
-    """`/keys/device_signing/upload` and `/keys/signatures/upload`."""
+    """`/keys/device_signing/upload` and `/keys/signatures/upload`.
 
-    def __init__(self, keys: CrossSigning, signatures: KeySignatures, ui_auth: UiAuth) -> None:
+    :param oauth: the stage of those who come from the authorization server; None where nobody does.
+    """
+
+    def __init__(
+        self, keys: CrossSigning, signatures: KeySignatures, ui_auth: UiAuth, oauth: OAuthStage | None
+    ) -> None:
         self._keys = keys
         self._signatures = signatures
         self._ui_auth = ui_auth
+        self._oauth = oauth
 
     @serves("keys_device_signing_upload")
     async def upload_keys(self, request: Request) -> dict[str, Any]:
@@ -48,5 +55,8 @@ class CrossSigningEndpoints:
     async def _prove(self, request: Request, body: dict[str, Any]) -> dict[str, Any]:
         user_id = request.user.user_id
         operation = Operation(request.method, "keys_device_signing_upload", "replace your cross-signing keys", user_id)
-        flows = await self._ui_auth.own_flows(user_id)
+        if self._oauth is not None and request.user.via_oauth:
+            flows, body = await self._oauth.flows(), named(body)
+        else:
+            flows = await self._ui_auth.own_flows(user_id)
         return (await self._ui_auth.check(operation, body, flows, request)).body

@@ -30,8 +30,10 @@ class Capabilities:
     async def capabilities(self, request: Request) -> dict[str, Any]:
         version, user = self._default_room_version, request.user
         marks = {"is_guest": user.is_guest, "is_admin": user.is_admin}
-        ways = (self._login_token, self._threepids)
-        return capabilities(version, self._change_password, self._fixed_fields, *ways, **marks)
+        # Who logs in at an authorization server manages the account there ("Account management").
+        here = not user.via_oauth
+        ways = (here and self._login_token, here and self._threepids)
+        return capabilities(version, here and self._change_password, self._fixed_fields, *ways, **marks)
 
 
 class AccountServices:

@@ -21,7 +21,9 @@ def _cross_signing(hs: Homeserver) -> object:
     from synapse.rest.client.cross_signing import CrossSigningEndpoints
 
     encryption = hs.encryption
-    return CrossSigningEndpoints(encryption.cross_signing, encryption.key_signatures, hs.accounts.ui_auth)
+    proving = hs.accounts.proving
+    handlers = (encryption.cross_signing, encryption.key_signatures)
+    return CrossSigningEndpoints(*handlers, proving.ui_auth, proving.oauth_stage)
 
 
 def _admin_cross_signing(hs: Homeserver) -> object:

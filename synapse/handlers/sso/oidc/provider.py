@@ -6,11 +6,10 @@ OpenID Connect Core 1.0, "Authentication using the Authorization Code Flow"; RFC
 
 from __future__ import annotations
 
-import base64
 import logging
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
 from synapse.config.oidc import SIGNED
 from synapse.handlers.sso.oidc import id_token
@@ -18,6 +17,7 @@ from synapse.handlers.sso.oidc.claims import Claims
 from synapse.handlers.sso.oidc.metadata import Metadata, misconfigured, unreachable
 from synapse.handlers.sso.sessions import new_secret
 from synapse.handlers.sso.types import Departure, Purpose, RemoteIdentity, SsoRefused, ToLogIn
+from synapse.http.credentials import FORM, basic
 
 if TYPE_CHECKING:
     from synapse.config.oidc import OidcProviderConfig
@@ -31,7 +31,6 @@ logger = logging.getLogger(__name__)
 CALLBACK: Final = "/_synapse/client/oidc/callback"
 _VERIFIER_LETTERS: Final = 64
 _MAX_SHOWN: Final = 300
-_FORM: Final = ("Content-Type", "application/x-www-form-urlencoded")
 
 
 class OidcProvider:
@@ -141,9 +140,9 @@ class OidcProvider:
         form = {"grant_type": "authorization_code", "code": code, "redirect_uri": self._callback}
         if verifier is not None:
             form["code_verifier"] = verifier
-        headers: tuple[tuple[str, str], ...] = (_FORM,)
+        headers: tuple[tuple[str, str], ...] = (FORM,)
         if options.client_auth_method == "client_secret_basic":
-            headers = (*headers, ("Authorization", _basic(options.client_id, options.client_secret or "")))
+            headers = (*headers, ("Authorization", basic(options.client_id, options.client_secret or "")))
         else:
             form["client_id"] = options.client_id
         if options.client_auth_method == "client_secret_post":
@@ -230,12 +229,6 @@ def refused_there(error: str, description: str | None) -> SsoRefused:
     """For an answer of the provider that says no (RFC 6749, 4.1.2.1)."""
     shown = f"{error[:80]}: {description[:_MAX_SHOWN]}" if description else error[:80]
     return SsoRefused(f"The identity provider has refused: {shown}", code=403)
-
-
-def _basic(client_id: str, secret: str) -> str:
-    """RFC 6749, 2.3.1: both are encoded like a form's fields first."""
-    pair = f"{quote(client_id, safe='')}:{quote(secret, safe='')}"
-    return "Basic " + base64.b64encode(pair.encode()).decode()
 
 
 def _not_confirmed() -> SsoRefused:
