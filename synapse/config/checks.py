@@ -18,7 +18,7 @@ from synapse.config.contacts import check_contacts
 from synapse.config.errors import ConfigError
 from synapse.config.jwt import check_jwt
 from synapse.config.listeners import Listener, bracketed, is_loopback
-from synapse.config.options import nearest
+from synapse.config.options import nearest, options_of
 from synapse.config.proving import check_signing_up
 from synapse.config.saml import check_saml
 from synapse.config.sso import check_sso
@@ -52,6 +52,10 @@ WORKER_APPS: Final[dict[str, Worker]] = {
 }
 APPS: Final = (str(App.HOMESERVER), *WORKER_APPS)
 
+# The sections that a worker's file may have something of its own to say about.
+_OF_ONE_PROCESS: Final = (
+    *("server", "tls", "database", "logging", "media", "duties", "workers", "metrics", "caches", "ratelimiting"),
+)
 _LONGEST_PASSWORD: Final = 512  # as synapse.handlers.passwords takes them
 _NEEDED_BY_ALL: Final = ("worker_replication_host", "worker_replication_port")
 _EXAMPLES: Final = {
@@ -79,6 +83,7 @@ def check(config: Config, place: Place) -> Iterator[str]:
     yield from check_contacts(config, place)
     check_sso(config, place)
     yield from _duties(config, place)
+    yield from _disagreements(config, place)
     yield from checks_conduct.check(config, place)
     checks_files.check(config, place)
 
@@ -388,6 +393,20 @@ def _duties(config: Config, place: Place) -> Iterator[str]:
                 f"that starts first does it and the other "
                 f"stands by; set {duty}: false in the shared configuration."
             )
+
+
+def _disagreements(config: Config, place: Place) -> Iterator[str]:
+    """A worker that hashes, signs or trusts otherwise than the others goes wrong where nobody looks for it."""
+    from synapse.config.root import NESTED, SECTIONS
+
+    shared = [section for section in SECTIONS if section not in _OF_ONE_PROCESS]
+    names = {
+        name for section in shared for name in ((section,) if section in NESTED else options_of(SECTIONS[section]))
+    }
+    for option in config.origin.of_worker():
+        if {option, option.removesuffix("_path")} & names:
+            main = config.files[0]
+            yield f"{place(option)}: `{option}` holds for this process alone, but all have to agree; set it in {main}."
 
 
 def _discovery(config: Config, place: Place) -> Iterator[str]:

@@ -29,6 +29,12 @@ class Merged:
         self.options = options
         self._places = places
 
+    def of_worker(self) -> list[str]:
+        """The options that the last file sets, where it is a worker's, after those that are for all processes."""
+        last = f"{self.files[-1]}, line "
+        mine = [option for option, place in self._places.items() if place.startswith(last)]
+        return mine if len(self.files) > 1 and "worker_app" in mine else []
+
     def place(self, option: str | None) -> str:
         """The file, and line, that sets the option, or else the file where it belongs.
 

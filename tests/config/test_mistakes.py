@@ -516,3 +516,18 @@ def test_files_of_administrators_are_read_at_the_start(
     (tmp_path / "templates/sms_code.txt").write_bytes(b"\xff")
     with pytest.raises(ConfigError, match=r"sms_code.txt, which cannot be read"):
         from_options(mails)
+
+
+def test_what_all_processes_have_to_agree_on_is_not_for_the_file_of_one(
+    write: Write, options: dict[str, Any], worker: dict[str, Any]
+) -> None:
+    main = write("homeserver.yaml", options | {"start_pushers": False, "password_config": {"pepper": "a"}})
+    own = {"caches": {"global_factor": 2}, "start_pushers": True}
+    wrong = {"password_config": {"pepper": "b"}, "signing_key_path": options["signing_key_path"], "form_secret": "s"}
+    assert load([main, write("worker.yaml", worker | own)]).warnings == ()
+    path = write("worker.yaml", worker | own | wrong)
+    warnings = load([main, path]).warnings
+    assert {warning.split("`")[1] for warning in warnings} == {"password_config", "signing_key_path", "form_secret"}
+    assert warnings[0].startswith(f"{path}, line ")
+    assert warnings[0].endswith(f"; set it in {main}.")
+    assert load([write("all.yaml", options | worker | own | wrong)]).warnings == ()
