@@ -157,7 +157,7 @@ class HomeserverServices:
             try:
                 if await lease.acquire():
                     return True
-            except psycopg2.OperationalError as error:
+            except psycopg2.Error as error:  # of a connection that breaks, not only an OperationalError
                 logger.warning("The database cannot be asked for the lease `main`: %s", str(error).strip())
             if reactor.seconds() >= deadline:
                 return False

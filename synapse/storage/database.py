@@ -165,7 +165,7 @@ class Database:
             except _CONFLICTS as error:
                 delay = next(conflicts, None)
                 problem: Exception = error
-            except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
+            except psycopg2.Error as error:
                 if not _is_loss(error):
                     raise
                 delay = next(losses, None)
@@ -243,7 +243,7 @@ class _Attempt:
             return
         try:
             txn.send(sql)
-        except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
+        except psycopg2.Error as error:
             if self._idempotent or self._begin is BEGIN_READ_ONLY or not _is_loss(error):
                 raise
             raise OutcomeUnknown(
@@ -265,6 +265,9 @@ def _is_loss(error: Exception) -> bool:
     """Whether the connection is gone or could not be made; not, say, a statement that was cancelled or a full disk."""
     if isinstance(error, psycopg2.InterfaceError):
         return "closed" in str(error)
+    # Of a connection that breaks while it is read, psycopg2 knows no more than that it is an error.
+    if not isinstance(error, psycopg2.OperationalError) and type(error) is not psycopg2.DatabaseError:
+        return False
     code = getattr(error, "pgcode", None)
     return code is None or code in ("57P01", "57P02", "57P03") or code.startswith("08")
 

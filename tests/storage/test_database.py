@@ -207,6 +207,26 @@ async def test_a_connection_lost_within_a_transaction(database: Database, postgr
     assert await database.read("get", positions) == {"a": 1, "b": 2}
 
 
+@ensureDeferred
+async def test_a_connection_that_breaks_while_it_is_read(database: Database) -> None:
+    """As when PostgreSQL's process for it is killed: psycopg2 raises what all errors are, without a code."""
+    attempts: list[int] = []
+
+    def write(txn: Transaction) -> None:
+        attempts.append(1)
+        put(txn, f"attempt {len(attempts)}", 1)
+        if len(attempts) == 1:
+            raise psycopg2.DatabaseError("server closed the connection unexpectedly\n\tThis probably means …\n")
+        if len(attempts) == 3:
+            raise psycopg2.ProgrammingError("can't adapt type 'set'")
+
+    await database.write("write", write)
+    assert await database.read("get", positions) == {"attempt 2": 1}
+    with pytest.raises(psycopg2.ProgrammingError):
+        await database.write("write", write)
+    assert len(attempts) == 3
+
+
 @pytest.mark.parametrize("idempotent", [False, True])
 @ensureDeferred
 async def test_a_connection_lost_while_committing(
