@@ -5,16 +5,20 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+import orjson
 import pytest
 import pytest_twisted
 from twisted.internet.defer import Deferred, gatherResults
 
 from synapse.app._accounts import in_thread
+from synapse.handlers.oauth.introspection import AT_ONCE
+from synapse.http.client import AnswerLate, ClientAnswer
 from synapse.storage.database import Database, Transaction
 from tests.rest.accounts import START, Server, admin_of, error
 from tests.rest.oauth import API, ISSUER, PHONE, WHOAMI, AuthorizationServer, server_of
 from tests.rest.sso import Impatient
 from tests.rest.sso import _elsewhere as elsewhere
+from tests.rest.test_auth_metadata import METADATA
 
 ALICE = "@alice:test"
 ADMIN = "urn:synapse:admin:*"
@@ -278,6 +282,20 @@ async def test_a_token_ends_when_it_says(database: Database, away: Authorization
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_refusal_is_not_for_ever(database: Database, away: AuthorizationServer) -> None:
+    server = server_of(database, away, enable_registration=False)
+    token = away.issue()
+    assert error(await server.call("GET", WHOAMI, user=token)) == (403, "M_FORBIDDEN")
+    await server.register("alice")
+    await server.sso.users._identities.add(_identity("alice-there"), ALICE)
+    server.clock.advance(9)
+    assert error(await server.call("GET", WHOAMI, user=token)) == (403, "M_FORBIDDEN")
+    server.clock.advance(1)
+    assert (await whoami(server, token))["user_id"] == ALICE
+    assert len(away.questions) == 2
+
+
+@pytest_twisted.ensureDeferred
 async def test_the_same_token_at_once_is_asked_about_once(database: Database, away: AuthorizationServer) -> None:
     server = server_of(database, away)
     token = away.issue()
@@ -358,6 +376,34 @@ async def test_it_hangs(database: Database, away: AuthorizationServer) -> None:
     server.clock.advance(1)
     assert error(await asked) == (503, "M_UNKNOWN")
     elsewhere(f"{away.url}/release", None)
+
+
+@pytest_twisted.ensureDeferred
+async def test_only_so_many_questions_are_open(database: Database, away: AuthorizationServer) -> None:
+    server = server_of(database, away)
+    services: Any = server.sso
+    services._provider_client = silent = Silent()
+    waiting = [Deferred.fromCoroutine(server.call("GET", WHOAMI, user=f"unknown{number}")) for number in range(AT_ONCE)]
+    assert error(await server.call("GET", WHOAMI, user="one more")) == (401, "M_UNKNOWN_TOKEN")  # it has a space
+    assert error(await server.call("GET", WHOAMI, user="one-more")) == (503, "M_UNKNOWN")
+    for question in silent.asked:
+        question.errback(AnswerLate("late"))
+    assert len(silent.asked) == AT_ONCE
+    assert {error(await one) for one in waiting} == {(503, "M_UNKNOWN")}
+
+
+class Silent:
+    """Takes the place of the client for requests; of tokens, it says nothing by itself."""
+
+    def __init__(self) -> None:
+        self.asked: list[Deferred[ClientAnswer]] = []
+
+    async def request(self, method: str, url: str, *_: Any, **__: Any) -> ClientAnswer:
+        if url.endswith("oauth-authorization-server"):
+            metadata = {"introspection_endpoint": f"{ISSUER}introspect"}
+            return ClientAnswer(200, {}, orjson.dumps({**METADATA, "issuer": ISSUER, **metadata}))
+        self.asked.append(Deferred())
+        return await self.asked[-1]
 
 
 @pytest_twisted.ensureDeferred
