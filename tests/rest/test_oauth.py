@@ -87,6 +87,17 @@ async def test_unstable_scopes_and_two_devices(database: Database, away: Authori
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_device_that_goes_while_its_token_is_good(database: Database, away: AuthorizationServer) -> None:
+    server = server_of(database, away)
+    token = away.issue()
+    await whoami(server, token)
+    await server.accounts.devices.delete(ALICE, ["PHONE"])
+    assert (await whoami(server, token))["device_id"] == "PHONE"
+    assert len(away.questions) == 2  # what was said before does not count
+    assert server.streams["device_lists"].told == [ALICE] * 3
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_device_ends_what_it_was_logged_in_by_before(database: Database, away: AuthorizationServer) -> None:
     server = server_of(database, away)
     assert (await whoami(server, away.issue(scope=f"{API} {PHONE}2")))["user_id"] == ALICE
