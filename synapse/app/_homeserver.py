@@ -157,15 +157,13 @@ class Homeserver:
     @cached_property
     def router(self) -> Router:
         """Every endpoint that this process serves, over whichever listener."""
-        from synapse.api.errors import unknown
         from synapse.http.server import Router
         from synapse.rest.registry import mount
-        from synapse.storage.errors import DatabaseUnavailable
+        from synapse.storage.errors import DatabaseUnavailable, OutcomeUnknown, refusal_of
 
         router = Router(self.drain, self.authenticator, self.ratelimits)
-        router.translate(
-            DatabaseUnavailable, lambda _: unknown("The server's database is not available. Please try again.", 503)
-        )
+        router.translate(DatabaseUnavailable, refusal_of)
+        router.translate(OutcomeUnknown, refusal_of)
         mount(router, self, self.application.endpoints)
         self.replication.mount(router)
         return router

@@ -217,7 +217,9 @@ def _unix_port(reactor: Any, sock: socket.socket, factory: Any) -> Any:
 
 
 def drain(port: Any) -> None:
-    """Accept what the kernel's queue still holds."""
+    """Accept what the kernel's queue still holds, unless it is closed: a reactor that stops closes its ports."""
+    if getattr(port, "socket", None) is None:
+        return
     poll = select.poll()
     poll.register(port.socket, select.POLLIN)
     while poll.poll(0):

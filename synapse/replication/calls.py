@@ -29,7 +29,7 @@ from synapse.api.errors import MatrixError, forbidden, not_found, unknown
 from synapse.api.identifiers import random_letters
 from synapse.http.answers import RawJson
 from synapse.http.client import ClientError
-from synapse.storage.errors import DatabaseUnavailable
+from synapse.storage.errors import DatabaseUnavailable, OutcomeUnknown, refusal_of
 from synapse.util.clock import Clock
 
 if TYPE_CHECKING:
@@ -225,8 +225,8 @@ class CallServer:
             return b'{"r":' + _encode(await handle(call.decode_argument(body))) + b"}"
         except MatrixError as error:
             refusal = error
-        except DatabaseUnavailable:
-            refusal = unknown("The server's database is not available. Please try again.", 503)
+        except (DatabaseUnavailable, OutcomeUnknown) as error:
+            refusal = refusal_of(error)
         except msgspec.DecodeError as error:
             refusal = unknown(f"The argument of the call {name} is not what it should be: {error}.", 500)
             logger.error("%s", refusal.message)

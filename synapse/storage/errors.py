@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from synapse.api.errors import MatrixError, unknown
 from synapse.util.problems import Problem
 
 
@@ -22,3 +23,10 @@ class OutcomeUnknown(DatabaseProblem):
 
     Writes that may safely be done twice go through `Database.write_idempotent` and never see this.
     """
+
+
+def refusal_of(error: DatabaseUnavailable | OutcomeUnknown) -> MatrixError:
+    """503, with what a client's user may do."""
+    if isinstance(error, OutcomeUnknown):
+        return unknown("The server's database broke off, and this may have been done or not. Please try again.", 503)
+    return unknown("The server's database is not available. Please try again.", 503)

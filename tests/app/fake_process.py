@@ -2,9 +2,9 @@
 
     python -m tests.app.fake_process -c homeserver.yaml
 
-Under /fake it serves now, flight (how many other requests there are), slow (answers when the file `$FAKE_GO` exists)
-and poll (answers when the process leaves). `$FAKE_LEASE` is a file that stands for the lease `main`. With
-`$FAKE_ALONE`, it never gets to join the others.
+Under /fake it serves now, flight (how many other requests there are), slow (answers when the file `$FAKE_GO` exists),
+poll (answers when the process leaves) and end (the services can do no more). `$FAKE_LEASE` is a file that stands for
+the lease `main`. With `$FAKE_ALONE`, it never gets to join the others.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ class FakeServices:
         from synapse.http.router import Router
 
         self.reactor = reactor
+        self._give_up = give_up
         self.drain = Drain(reactor)
         self.router = Router(self.drain)
         self.router.mount_prefix("/fake/", "client", "fake", self._answer)
@@ -42,6 +43,8 @@ class FakeServices:
         if what == "slow":
             while not self._go.exists():
                 await deferLater(self.reactor, 0.02)
+        if what == "end":
+            self._give_up(DatabaseProblem("The lease is lost."))
         if what == "poll":
             waiting: Deferred[None] = Deferred()
             self._polls.append(waiting)

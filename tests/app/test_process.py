@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
 import os
 import signal
@@ -177,6 +179,17 @@ def test_a_process_that_never_got_to_serve_is_stopped_like_any_other(place: Plac
     status, log = process.finish()
     assert status == 0
     assert not [word for word in ("Traceback", "WARNING", "ERROR", "CRITICAL") if word in log]
+
+
+def test_services_that_can_do_no_more_end_the_process_with_a_sentence(place: Place) -> None:
+    process = place.start("-c", place.write()).ready()
+    with contextlib.suppress(OSError, http.client.HTTPException):  # whether this is still answered does not matter
+        place.get("end")
+    status, errors = process.finish()
+    assert status == 1
+    assert "The lease is lost.\n" in errors
+    assert "Traceback" not in errors
+    assert not place.pid_file.exists()
 
 
 @pytest.mark.parametrize("kind", ["tcp", "unix"])

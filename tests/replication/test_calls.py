@@ -14,7 +14,7 @@ from synapse.api.errors import MatrixError
 from synapse.http.client import Address, AnswerLost, ClientAnswer, NotSent
 from synapse.http.request import RawRequest, Request
 from synapse.replication.calls import PREFIX, Call, CallServer, LocalMain, RemoteMain
-from synapse.storage.errors import DatabaseUnavailable
+from synapse.storage.errors import DatabaseUnavailable, OutcomeUnknown
 
 
 class Numbers(msgspec.Struct):
@@ -104,7 +104,12 @@ def test_an_error_of_the_handler_crosses_whole() -> None:
 
 
 @pytest.mark.parametrize(
-    ("problem", "code"), [(DatabaseUnavailable("It is away."), 503), (ZeroDivisionError("secret detail"), 500)]
+    ("problem", "code"),
+    [
+        (DatabaseUnavailable("It is away."), 503),
+        (OutcomeUnknown("The connection broke."), 503),
+        (ZeroDivisionError("secret detail"), 500),
+    ],
 )
 def test_faults_become_sentences(problem: Exception, code: int) -> None:
     both = Both()
