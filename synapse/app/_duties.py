@@ -35,6 +35,7 @@ class Nothing:
 
 
 _PERFORMERS: dict[Name, Callable[[Homeserver], Performer]] = {
+    Name.PUSHER: lambda hs: hs.pushing.sending,
     Name.USER_DIRECTORY: lambda hs: hs.accounts.directory_follower,
     Name.MEDIA_REPOSITORY: lambda hs: hs.accounts.media_upkeep,
 }

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from synapse.app._encryption import Encryption
     from synapse.app._extras import Extras
     from synapse.app._finding import Finding
+    from synapse.app._pushing import Pushing
     from synapse.app._reading import Reading
     from synapse.app._replication import Replication
     from synapse.app._rooms import Rooms
@@ -217,6 +218,13 @@ class Homeserver:
         from synapse.app._extras import Extras
 
         return Extras(self)
+
+    @cached_property
+    def pushing(self) -> Pushing:
+        """Push notifications."""
+        from synapse.app._pushing import Pushing
+
+        return Pushing(self)
 
     @cached_property
     def duties(self) -> list[Duty]:

@@ -32,6 +32,11 @@ def to_identity_servers(config: Config, reactor: Any) -> OutsideClient:
     return to_users_hosts(config, reactor, not config.outgoing.use_insecure_ssl_client_just_for_testing_do_not_use)
 
 
+def to_push_gateways(config: Config, reactor: Any) -> OutsideClient:
+    """For push gateways, which clients name."""
+    return to_users_hosts(config, reactor, not config.outgoing.use_insecure_ssl_client_just_for_testing_do_not_use)
+
+
 def to_administrators_hosts(config: Config, reactor: Any) -> OutsideClient:
     """For services that the administrator names, who may well have them in private networks."""
     from synapse.http.addresses import AddressFilter

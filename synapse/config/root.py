@@ -27,6 +27,7 @@ from synapse.config import (
     oidc,
     profiles,
     proving,
+    push,
     saml,
     sections,
     sessions,
@@ -74,6 +75,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     outgoing: sections.OutgoingConfig
     ratelimiting: limits.RatelimitConfig
     media: sections.MediaConfig
+    push: push.PushConfig
     duties: sections.DutiesConfig
     workers: sections.WorkersConfig
     metrics: sections.MetricsConfig
@@ -172,6 +174,7 @@ NESTED: Final = (
     "sso",
     "oauth",
     "cas_config",
+    "push",
 )
 
 SECTIONS: Final[dict[str, type[Section]]] = {

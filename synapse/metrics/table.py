@@ -56,6 +56,12 @@ MESSAGES = Counter(
     ("medium", "outcome"),
 )
 MAILS_WAITING = Gauge("synapse_mails_waiting", "Mails that wait for others to be sent.")
+PUSHES = Counter(
+    "synapse_pushes_total",
+    "Notifications to push gateways, by outcome (sent, rejected for good, failed, given_up).",
+    ("outcome",),
+)
+PUSHERS_FAILING = Gauge("synapse_pushers_failing", "Pushers that wait to try again after a failure.")
 
 # -- calling our own processes -------------------------------------------------------------------------------------
 CALLS = Counter(

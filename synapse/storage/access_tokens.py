@@ -199,8 +199,20 @@ def _revoke_of_device(txn: Transaction, user_id: str, device_id: str) -> list[by
 
 
 def _revoke(txn: Transaction, token_id: int) -> list[bytes]:
-    txn.execute("DELETE FROM access_tokens WHERE id = %s AND device_id IS NULL RETURNING token_hash", (token_id,))
+    txn.execute(_without_device("id = %s"), (token_id,))
     return hashes(txn)
+
+
+def _without_device(condition: str) -> str:
+    """Deletes tokens that have no device, and the pushers that were made with them; returns the tokens' hashes."""
+    return f"""
+        WITH gone AS (
+            DELETE FROM access_tokens WHERE device_id IS NULL AND {condition} RETURNING id, user_id, token_hash
+        ), pushers_gone AS (
+            DELETE FROM pushers USING gone WHERE pushers.user_id = gone.user_id AND pushers.token_id = gone.id
+        )
+        SELECT token_hash FROM gone
+    """
 
 
 def hashes_of(txn: Transaction, user_id: str) -> list[bytes]:
@@ -218,4 +230,4 @@ def hashes(txn: Transaction) -> list[bytes]:
 
 
 def _forget_expired(txn: Transaction, before: int) -> None:
-    txn.execute("DELETE FROM access_tokens WHERE device_id IS NULL AND expires_ts < %s", (before,))
+    txn.execute(_without_device("expires_ts < %s"), (before,))

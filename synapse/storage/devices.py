@@ -42,11 +42,17 @@ _COLUMNS = "user_id, device_id, display_name, last_seen_ts, last_seen_ip, last_s
 # Everything that belongs to a device and is worth nothing without it.
 _BELONGINGS = (
     *("device_keys", "one_time_keys", "fallback_keys", "to_device_messages", "to_device_txns"),
-    *("claimed_keys", "dehydrated_devices", "fresh_authentications", "sso_devices"),
+    *("claimed_keys", "dehydrated_devices", "fresh_authentications", "sso_devices", "pushers"),
 )
 
-# Who has got one for a further device shall not log in by it when all others are logged out.
-_NO_LOGIN_TOKENS = "DELETE FROM login_tokens WHERE user_id = %s"
+# Who has got one for a further device shall not log in by it when all others are logged out. With them go the pushers
+# of tokens without a device, but for those of one token.
+_NO_LOGIN_TOKENS = """
+    WITH pushers_gone AS (
+        DELETE FROM pushers WHERE user_id = %(user)s AND device_id IS NULL AND token_id IS DISTINCT FROM %(kept_token)s
+    )
+    DELETE FROM login_tokens WHERE user_id = %(user)s
+"""
 
 
 class DeviceStore:
@@ -142,7 +148,7 @@ def delete(txn: Transaction, user_id: str, device_ids: list[str] | None) -> Dele
 def _delete_tokens(txn: Transaction, user_id: str, device_ids: list[str] | None) -> list[bytes]:
     refresh_tokens.delete_of_devices(txn, user_id, device_ids)
     if device_ids is None:
-        txn.later(_NO_LOGIN_TOKENS, (user_id,))
+        txn.later(_NO_LOGIN_TOKENS, {"user": user_id, "kept_token": None})
         txn.execute("DELETE FROM access_tokens WHERE user_id = %s RETURNING token_hash", (user_id,))
     else:
         txn.execute(
@@ -159,7 +165,7 @@ def delete_others(txn: Transaction, user_id: str, device_id: str | None, token_i
         (user_id, device_id),
     )
     gone = [device_id for (device_id,) in txn.rows()]
-    txn.later(_NO_LOGIN_TOKENS, (user_id,))
+    txn.later(_NO_LOGIN_TOKENS, {"user": user_id, "kept_token": token_id})
     txn.execute(
         "DELETE FROM access_tokens WHERE user_id = %s AND id IS DISTINCT FROM %s"
         " AND device_id IS DISTINCT FROM %s RETURNING token_hash",

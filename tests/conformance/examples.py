@@ -31,14 +31,14 @@ SUBJECTS = frozenset(
         *("account_deactivation", "device_management", "login", "login_token", "logout"),
         *("registration", "sso_login_redirect", "keys", "cross_signing", "refresh", "registration_tokens"),
         *("to_device", "voip", "whoami", "admin", "password_management", "administrative_contact"),
-        *("key_backup", "openid", "wellknown", "support", "oauth_server_metadata"),
+        *("key_backup", "openid", "wellknown", "support", "oauth_server_metadata", "pusher"),
     )
 )
 # And those that have tests of their own, or whose operations are still to come.
 OTHERS = frozenset(
     (
         *("pushrules", "content-repo", "authed-content-repo", "policy_server"),
-        *("pusher", "notifications", "third_party_lookup", "appservice_ping", "appservice_room_directory"),
+        *("notifications", "third_party_lookup", "appservice_ping", "appservice_room_directory"),
     )
 )
 

@@ -1,4 +1,5 @@
-"""Good requests for what accounts have besides: key backups, OpenID tokens, and the well-known files."""
+"""Good requests for what accounts have besides: key backups, OpenID tokens, the well-known files,
+pushers."""
 
 from __future__ import annotations
 
@@ -37,6 +38,21 @@ _BACKUPS = (
 
 EXAMPLES = (
     *_BACKUPS,
+    Example(
+        "postPusher",
+        body={
+            "kind": "http",
+            "app_id": "org.example.app",
+            "pushkey": "a pushkey",
+            "app_display_name": "App",
+            "device_display_name": "Phone",
+            "profile_tag": "tag",
+            "lang": "en",
+            "data": {"url": "https://gateway.test/_matrix/push/v1/notify", "format": "event_id_only", "brand": "x"},
+            "append": True,
+        },
+    ),
+    Example("getPushers"),
     Example("requestOpenIdToken", {"userId": "{alice}"}, body={}),
     Example("getWellknown"),
     Example("getWellknownSupport"),

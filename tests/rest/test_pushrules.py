@@ -1,4 +1,4 @@
-"""Push rules and pushers through their endpoints."""
+"""Push rules through their endpoints."""
 
 from __future__ import annotations
 
@@ -111,14 +111,3 @@ async def test_compiled_rules_come_from_memory(server: Server) -> None:
     again = await server.accounts.push_rules.programs(users)
     assert again["@alice:test"] != first["@alice:test"]
     assert again["@bob:test"] is first["@bob:test"]
-
-
-@pytest_twisted.ensureDeferred
-async def test_pushers_are_refused_with_a_sentence(server: Server) -> None:
-    token = await server.register("alice")
-    assert (await server.call("GET", "/pushers", user=token)).json == {"pushers": []}
-    pusher = {"pushkey": "x", "app_id": "y", "kind": "http", "data": {"url": "https://push"}}
-    assert error(await server.call("POST", "/pushers/set", pusher, token)) == (400, "M_UNKNOWN")
-    assert (await server.call("POST", "/pushers/set", {**pusher, "kind": None}, token)).json == {}
-    assert error(await server.call("POST", "/pushers/set", {}, token)) == (400, "M_MISSING_PARAM")
-    assert error(await server.call("POST", "/pushers/set", {**pusher, "app_id": 5}, token)) == (400, "M_BAD_JSON")

@@ -14,12 +14,13 @@ import pytest
 import pytest_twisted
 from twisted.internet.defer import Deferred
 
-from synapse.storage import access_tokens, threepids
+from synapse.storage import access_tokens, pushers, threepids
 from synapse.storage.access_tokens import AccessTokenStore, NewSession, hashes_of
 from synapse.storage.database import Database, Transaction
 from synapse.storage.deactivation import DeactivationStore
 from synapse.storage.devices import DeviceStore
 from synapse.storage.login_tokens import LoginToken, LoginTokenStore
+from synapse.storage.pushers import Pusher, PusherStore
 from synapse.storage.standing import StandingStore
 from synapse.storage.threepids import Threepid, ThreepidStore
 from synapse.storage.users import Kept, NewUser, UserStore
@@ -114,3 +115,17 @@ async def test_a_session_that_is_just_beginning_is_told_that_the_account_is_lock
     async with held(database, access_tokens._login, SESSION, "hash"):
         locked = Deferred.fromCoroutine(StandingStore(database).mark(ALICE, "locked", True))
     assert await locked == [SESSION.token_hash]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_pusher_does_not_survive_its_device(database: Database) -> None:
+    store = AccessTokenStore(database)
+    await UserStore(database).create(NewUser(ALICE, "hash", 5, "Alice"))
+    await store.login(SESSION)
+    pusher = Pusher(pushers.Key(ALICE, "app", "key"), "App", "Phone", None, "en", "{}", 7)
+    async with held(database, pushers._set, pusher, pushers.Session("LATE", 1), 0, False, 10):
+        ended = Deferred.fromCoroutine(DeviceStore(database).delete(ALICE, ["LATE"], 1))
+    assert (await ended).device_ids == ["LATE"]
+    assert await PusherStore(database).of_user(ALICE) == []
+    late = await PusherStore(database).set(pusher, pushers.Session("LATE", 1), 0, append=False, limit=10)
+    assert late is None, "the session has ended"

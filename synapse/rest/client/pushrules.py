@@ -1,10 +1,9 @@
-"""Endpoints for push rules and pushers. Client-server API, "Push rules API", "Pushers"."""
+"""Endpoints for push rules. Client-server API, "Push rules API"."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from synapse.api.errors import bad_json, missing_param, unknown
 from synapse.handlers.push_rules import PushRules
 from synapse.http.server import Request, serves
 
@@ -57,23 +56,3 @@ class PushRuleEndpoints:
     async def set_actions(self, request: Request, kind: str, rule_id: str) -> dict[str, Any]:
         await self._push_rules.set_actions(request.user.user_id, kind, rule_id, request.json_object())
         return {}
-
-
-class PusherEndpoints:
-    """`/pushers`. There are none: this server does not send push notifications, and says so to who asks for them."""
-
-    @serves("pushers")
-    async def all(self, request: Request) -> dict[str, Any]:
-        return {"pushers": []}
-
-    @serves("pusher_set")
-    async def set(self, request: Request) -> dict[str, Any]:
-        body = request.json_object()
-        for name in ("pushkey", "app_id"):
-            if not isinstance(body.get(name), str):
-                raise missing_param(name) if name not in body else bad_json(f"The field '{name}' must be a string.")
-        if "kind" not in body:
-            raise missing_param("kind")
-        if body["kind"] is not None:
-            raise unknown("This server does not send push notifications, so no pusher can be set.")
-        return {}  # to delete a pusher that does not exist is no error

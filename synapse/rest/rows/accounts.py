@@ -141,9 +141,9 @@ def _push_rules(hs: Homeserver) -> object:
 
 
 def _pushers(hs: Homeserver) -> object:
-    from synapse.rest.client.pushrules import PusherEndpoints
+    from synapse.rest.client.pushers import PusherEndpoints
 
-    return PusherEndpoints()
+    return PusherEndpoints(hs.pushing.pushers)
 
 
 def _presence_stub(hs: Homeserver) -> object:

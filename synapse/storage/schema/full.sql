@@ -600,6 +600,25 @@ CREATE TABLE push_actions (              -- events that count as unread or notif
     PRIMARY KEY (user_id, room_id, stream_ordering)
 );
 
+CREATE TABLE pushers (                   -- where the notifications of users are sent
+    user_id text NOT NULL,
+    app_id text NOT NULL,
+    pushkey text NOT NULL,
+    device_id text,                      -- of the session that made it, and that it ends with
+    token_id bigint,                     -- likewise, the access token, where that has no device
+    app_display_name text NOT NULL,
+    device_display_name text NOT NULL,
+    profile_tag text,
+    lang text NOT NULL,
+    data text NOT NULL,                  -- JSON
+    set_ts bigint NOT NULL,
+    last_stream_ordering bigint NOT NULL,-- what is before, and this, has been sent
+    badge bigint NOT NULL DEFAULT 0,     -- the count that was sent last
+    failing_since bigint,                -- NULL: the last attempt was a success
+    PRIMARY KEY (user_id, app_id, pushkey)
+);
+CREATE INDEX pushers_key ON pushers (app_id, pushkey);
+
 CREATE TABLE receipts (
     stream_id bigint NOT NULL UNIQUE,
     room_id text NOT NULL,
