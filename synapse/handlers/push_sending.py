@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 DELAY_SECONDS: Final = 0.1  # for more to come, so that it is looked up together
+RETRY_SECONDS: Final = 5.0  # after the database has failed
 PAGE: Final = 500  # pushers that are looked for at a time, at the start
 AT_ONCE: Final = 100  # requests
 RETRIES_AT_ONCE: Final = 20  # besides, to gateways that have failed: those that hang must not hold up the others
@@ -77,6 +78,7 @@ class PushSending:
         self._timer: Any = None
         self._looking = False
         self._senders: dict[Key, _Sender] = {}
+        self._failing: set[Key] = set()
 
     async def begin(self) -> None:
         """Takes up what is left to send, and goes on with what comes."""
@@ -91,6 +93,7 @@ class PushSending:
         for sender in self._senders.values():
             sender.stop()
         self._senders.clear()
+        self._failing.clear()
         table.PUSHERS_FAILING.set(0)
         await self._gateways.close()
 
@@ -116,18 +119,19 @@ class PushSending:
         self._sweep = True
         self._soon()
 
-    def _soon(self) -> None:
+    def _soon(self, delay: float = DELAY_SECONDS) -> None:
         if not self._on_duty:
             self._users.clear()
             self._rooms.clear()
         elif not self._looking and (self._timer is None or not self._timer.active()):
-            self._timer = self.clock.callLater(DELAY_SECONDS, lambda: Deferred.fromCoroutine(self._look()))
+            self._timer = self.clock.callLater(delay, lambda: Deferred.fromCoroutine(self._look()))
 
     async def _look(self) -> None:
         """Finds the pushers that have something to tell, and has them do so."""
         users, rooms, sweep = self._users, self._rooms, self._sweep
         self._users, self._rooms, self._sweep = set(), set(), False
         self._looking = True
+        delay = DELAY_SECONDS
         try:
             if sweep:
                 await self._look_through_all()
@@ -138,10 +142,11 @@ class PushSending:
             self._users |= users
             self._rooms |= rooms
             self._sweep |= sweep
+            delay = RETRY_SECONDS
         finally:
             self._looking = False
         if self._users or self._rooms or self._sweep:
-            self._soon()
+            self._soon(delay)
 
     async def _look_through_all(self) -> None:
         after: Key | None = None
@@ -164,10 +169,15 @@ class PushSending:
     def finished(self, key: Key) -> None:
         """A sender has told everything."""
         self._senders.pop(key, None)
-        self.count_failing()
+        self.tell_failing(key, False)
 
-    def count_failing(self) -> None:
-        table.PUSHERS_FAILING.set(sum(1 for sender in self._senders.values() if sender.is_waiting))
+    def tell_failing(self, key: Key, failing: bool) -> None:
+        """Counts a sender among those that fail, or does not any more."""
+        if failing:
+            self._failing.add(key)
+        else:
+            self._failing.discard(key)
+        table.PUSHERS_FAILING.set(len(self._failing))
 
 
 class _Sender:
@@ -287,7 +297,7 @@ class _Sender:
             return
         self._timer = self._duty.clock.callLater(self._pause, self._run)
         self._pause = min(2 * self._pause, LONGEST_PAUSE)
-        self._duty.count_failing()
+        self._duty.tell_failing(self._key, True)
 
 
 class Gateways:

@@ -13,10 +13,10 @@ from twisted.internet.defer import Deferred
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Site
 
-from synapse.handlers.push_sending import DELAY_SECONDS, GIVE_UP_MS, PushSending
+from synapse.handlers.push_sending import DELAY_SECONDS, GIVE_UP_MS, RETRY_SECONDS, PushSending
 from synapse.metrics import table
 from synapse.storage.pool import PoolSettings
-from tests.support.homeserver import TestServer, homeserver
+from tests.support.homeserver import TestServer, cluster, homeserver
 from tests.support.reactor import HeldReactor, real_reactor
 
 V3 = "/_matrix/client/v3"
@@ -39,13 +39,14 @@ class Gateway(Resource):
         assert (request.method, request.path) == (b"POST", PATH.encode())
         assert request.getHeader("content-type") == "application/json"
         self.got.append(orjson.loads(request.content.read())["notification"])
-        for waiter in self._waiting:
+        answer = self.answer  # as it is before the test goes on
+        waiting, self._waiting = self._waiting, []
+        for waiter in waiting:
             waiter.callback(None)
-        self._waiting.clear()
-        if self.answer is None:
+        if answer is None:
             request.notifyFinish().addErrback(lambda _: None)
             return NOT_DONE_YET
-        code, body = self.answer
+        code, body = answer
         request.setResponseCode(code)
         return orjson.dumps(body)
 
@@ -269,8 +270,18 @@ async def test_a_pushkey_that_is_rejected_goes(database_settings: PoolSettings) 
 
 
 async def _until(there: Town, number: int) -> None:
-    while len(there.gateway.got) < number:
+    for _ in range(5000):
+        if len(there.gateway.got) >= number:
+            return
         await there.rows()
+    raise AssertionError(f"there are {len(there.gateway.got)} notifications")
+
+
+async def _gone(there: Town) -> None:
+    for _ in range(5000):
+        if not await there.rows():
+            return
+    raise AssertionError("the pusher is still there")
 
 
 @pytest.mark.parametrize("answer", [(500, {}), (404, {"errcode": "M_UNRECOGNIZED"}), (302, {}), None])
@@ -394,6 +405,55 @@ async def test_redacted_events_and_locked_users_are_passed_over(database_setting
         await there.say("unheard")
         await there.settled()
         assert len(there.gateway.got) == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_database_that_fails_is_asked_again(
+    database_settings: PoolSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with town(database_settings) as there:
+        await there.pusher()
+        concerned = there.duty.store.concerned
+        asked: list[object] = []
+
+        async def fails(users: Any, rooms: Any) -> Any:
+            asked.append(users)
+            raise ValueError("not now")
+
+        monkeypatch.setattr(there.duty.store, "concerned", fails)
+        event_id = await there.say()
+        there.soon()
+        assert len(asked) == 1, "it is given time"
+        monkeypatch.setattr(there.duty.store, "concerned", concerned)
+        there.clock.advance(RETRY_SECONDS)
+        assert (await there.gateway.next(1))["event_id"] == event_id
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_worker_sends_for_the_main_process(database_settings: PoolSettings) -> None:
+    gateway = Gateway()
+    site: Any = Site(gateway)
+    port = real_reactor().listenTCP(0, site, interface="127.0.0.1")
+    options = {"start_pushers": False, "ip_range_blacklist": []}
+    async with cluster(database_settings, "pusher", **options) as processes:
+        worker = processes["pusher"].hs
+        assert [duty.lease.name for duty in worker.duties] == ["pusher"]
+        assert "pusher" not in [duty.lease.name for duty in processes.main.hs.duties]
+        there = Town(processes.main, HeldReactor(), gateway, port.getHost().port)
+        await there.begin()
+        await processes.caught_up()
+        await worker.pushing.sending.begin()
+        await there.pusher()
+        event_id = await there.say()
+        assert (await gateway.next(1))["event_id"] == event_id
+        await there.read(event_id)
+        assert (await gateway.next(2))["counts"] == {"unread": 0}
+        gateway.answer = (200, {"rejected": ["key"]})
+        await there.say()
+        await gateway.next(3)
+        await _gone(there)
+        await worker.pushing.sending.end()
+    await port.stopListening()
 
 
 @pytest_twisted.ensureDeferred
