@@ -129,8 +129,9 @@ async def test_a_message_to_all_devices_reaches_each_once(database: Database) ->
 
 
 async def add_devices(database: Database, user_id: str, *device_ids: str) -> None:
+    assert await UserStore(database).create(NewUser(user_id, None, 1, None))
     for device_id in device_ids:
-        await AccessTokenStore(database).login(NewSession(user_id, device_id.encode() * 32, device_id, None, 1))
+        assert await AccessTokenStore(database).login(NewSession(user_id, device_id.encode() * 32, device_id, None, 1))
 
 
 UPLOAD = Upload("m1", ALICE, "image/png", 3, "a.png", 5, b"\x07" * 32)
