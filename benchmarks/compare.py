@@ -27,7 +27,8 @@ def _measure(workers: bool, arguments: argparse.Namespace) -> None:
         seconds = _start_again(cluster)
         print(f"\n## {'Main process and ten workers' if workers else 'One process'}\n")
         print(f"Start to serving, nginx and PostgreSQL included: {seconds:.1f} s.\n", flush=True)
-        command = ["--url", cluster.url, "--shared-secret", cluster.shared_secret, "--markdown"]
+        # A secret may begin with a hyphen.
+        command = ["--url", cluster.url, f"--shared-secret={cluster.shared_secret}", "--markdown"]
         command += ["--pid-files", str(cluster.data / "run/*.pid"), "--scale", str(arguments.scale)]
         command += ["--postmaster-pid", str(cluster.postmaster_pid_file)]
         command += ["--group", arguments.group]
