@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
 
     from synapse.app._accounts import Accounts
+    from synapse.app._pushing import Pushing
     from synapse.config import Config
     from synapse.http.router import Router
     from synapse.replication.client import ReplicationClient
@@ -66,6 +67,9 @@ class Foundation(Protocol):
 
     @property
     def accounts(self) -> Accounts: ...
+
+    @property
+    def pushing(self) -> Pushing: ...
 
     @property
     def router(self) -> Router: ...
@@ -128,6 +132,7 @@ class MainReplication:
         hs = self._hs
         _ = hs.router  # the services take their workers' commands and calls before any worker can connect
         self.commands.on_user_ip = self._seen
+        self.commands.on_remove_pusher = self._remove_pusher
         invalidation.follow(hs.notifier, hs.caches)
         await self.streams.start()
         self._updating = spawn(self.background_updates.run())
@@ -153,6 +158,13 @@ class MainReplication:
         from synapse.storage.user_ips import Seen
 
         self._hs.accounts.sightings.add([Seen(user_id, device_id, ip, user_agent, at)])
+
+    def _remove_pusher(self, app_id: str, pushkey: str, user_id: str) -> None:
+        """For workers that leave the database to the main process; `synapse.app.pusher` removes pushers itself."""
+        from synapse.storage.pushers import Key
+
+        removing = spawn(self._hs.pushing.store.delete(Key(user_id, app_id, pushkey)))
+        removing.addErrback(lambda failure: logger.error("A pusher could not be removed", exc_info=failure.value))
 
     def factory(self) -> ReplicationServer:
         return self.server

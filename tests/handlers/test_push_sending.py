@@ -457,6 +457,20 @@ async def test_a_worker_sends_for_the_main_process(database_settings: PoolSettin
 
 
 @pytest_twisted.ensureDeferred
+async def test_the_main_process_removes_what_a_worker_says_is_refused(database_settings: PoolSettings) -> None:
+    async with town(database_settings, on_duty=False) as there:
+        await there.pusher("key")
+        await there.pusher("other")
+        commands = there.server.hs.replication.commands
+        for app_id, pushkey, user_id in (("another", "other", ALICE), ("app", "other", BOB), ("app", "key", ALICE)):
+            commands.remove_pusher(app_id, pushkey, user_id)
+        for _ in range(5000):
+            if len(left := await there.rows()) == 1:
+                break
+        assert [pushkey for pushkey, *_ in left] == ["other"]
+
+
+@pytest_twisted.ensureDeferred
 async def test_private_addresses_are_not_asked(database_settings: PoolSettings) -> None:
     async with town(database_settings, ip_range_blacklist=["127.0.0.0/8"]) as there:
         await there.pusher()

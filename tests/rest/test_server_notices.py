@@ -107,8 +107,11 @@ async def test_the_invitation_cannot_be_refused_but_the_room_be_left(house: Hous
 @pytest_twisted.ensureDeferred
 async def test_other_invitations_can_be_refused(house: House) -> None:
     await house.tell()
+    (notices,) = await house.invited()
     room = await house.admin.room(preset="private_chat", invite=[house.alice.id])
+    assert sorted(await house.invited()) == sorted([notices, room])
     await house.alice.post(f"/rooms/{room}/leave")
+    assert await house.invited() == [notices]
 
 
 @pytest_twisted.ensureDeferred
