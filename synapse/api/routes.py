@@ -7,7 +7,18 @@ the tests walk it. It holds data alone: no handler is named here and nothing hea
 
 from collections.abc import Iterator
 
-from synapse.api.route_table import accounts, conduct, contacts, key_backup, keys, rooms, server, sso, user_admin
+from synapse.api.route_table import (
+    accounts,
+    conduct,
+    contacts,
+    federation,
+    key_backup,
+    keys,
+    rooms,
+    server,
+    sso,
+    user_admin,
+)
 from synapse.api.route_table.types import (
     DEFAULT_MAX_BODY,
     SAFE_METHODS,
@@ -59,6 +70,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     *server.ADMIN,
     *server.SERVER,
     *user_admin.ENDPOINTS,
+    *federation.FEDERATION,
 )
 
 # The resources that a listener may name, each with those that come along with it.

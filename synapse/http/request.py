@@ -90,7 +90,7 @@ class Request:
     """A request on its way to a handler. `name` is what metrics and log lines call it: the endpoint's name; `params`
     are those of its path, decoded."""
 
-    __slots__ = ("_query", "endpoint", "name", "params", "raw", "requester", "token_key")
+    __slots__ = ("_query", "endpoint", "name", "params", "raw", "requester", "server", "token_key")
 
     def __init__(
         self,
@@ -104,6 +104,7 @@ class Request:
         self.params = params
         self.name = name or (endpoint.name if endpoint is not None else "unknown")
         self.requester: Requester | None = None
+        self.server: str | None = None  # the other server that signed it
         self.token_key = ""  # by which the authenticator knows the token again
         self._query: dict[str, list[str]] | None = None
 
@@ -138,6 +139,13 @@ class Request:
         if self.requester is None:
             raise RuntimeError(f"the endpoint {self.name} has no requester")
         return self.requester
+
+    @property
+    def origin(self) -> str:
+        """The server that signed the request, of an endpoint that wants that."""
+        if self.server is None:
+            raise RuntimeError(f"the endpoint {self.name} is not asked by servers")
+        return self.server
 
     @property
     def stream(self) -> BodyStream:

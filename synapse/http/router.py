@@ -50,6 +50,13 @@ class Authenticator(Protocol):
         would, and ends `work` then."""
 
 
+class ServerAuthenticator(Protocol):
+    """Knows the signatures of other servers."""
+
+    async def origin_of(self, request: Request) -> str:
+        """The server that has signed the request for this one. Raises MatrixError (401, 403)."""
+
+
 class RateLimiter(Protocol):
     """Counts what users and addresses do."""
 
@@ -80,15 +87,21 @@ class Router:
     :param drain: is told of every request; `drain.leaving` ends connections.
     :param authenticator: needed for every endpoint that wants to know who asks.
     :param ratelimiter: None where nothing is limited.
+    :param servers: needed for every endpoint that other servers sign their requests to.
     """
 
     def __init__(
-        self, drain: Drain, authenticator: Authenticator | None = None, ratelimiter: RateLimiter | None = None
+        self,
+        drain: Drain,
+        authenticator: Authenticator | None = None,
+        ratelimiter: RateLimiter | None = None,
+        servers: ServerAuthenticator | None = None,
     ) -> None:
         self.drain = drain
         self.routes = RouteTree()
         self._authenticator = authenticator
         self._ratelimiter = ratelimiter
+        self._servers = servers
         self._translations: list[tuple[type[Exception], Callable[[Any], MatrixError]]] = []
         self._recorder = Recorder()
 
@@ -97,7 +110,7 @@ class Router:
     def mount(self, endpoint: Endpoint | str, handler: Handler) -> None:
         """Has `handler(request, **parameters)` serve an endpoint of the table."""
         endpoint = find(endpoint) if isinstance(endpoint, str) else endpoint
-        if endpoint.auth in (Auth.SERVER, Auth.SECRET):
+        if endpoint.auth is Auth.SECRET:
             raise ValueError(f"the endpoint {endpoint.name} needs {endpoint.auth.value}, which no router here checks")
         self.routes.add(endpoint, handler)
 
@@ -186,11 +199,22 @@ class Router:
         return unknown(f"The server failed to answer the request. Its log says more{where}.", 500)
 
     async def _admit(self, request: Request, endpoint: Endpoint) -> None:
-        if endpoint.auth is not Auth.NONE:
+        if endpoint.auth is Auth.SERVER:
+            await self._identify(request, endpoint)
+        elif endpoint.auth is not Auth.NONE:
             await self._authenticate(request, endpoint)
         if endpoint.ratelimit is not None and self._ratelimiter is not None:
             requester = request.requester
-            self._ratelimiter.check(endpoint.ratelimit, requester.user_id if requester else request.client_ip)
+            who = request.server or (requester.user_id if requester else request.client_ip)
+            self._ratelimiter.check(endpoint.ratelimit, who)
+
+    async def _identify(self, request: Request, endpoint: Endpoint) -> None:
+        if self._servers is None:
+            raise RuntimeError(f"the endpoint {endpoint.name} needs to know other servers' signatures")
+        request.server = await self._servers.origin_of(request)
+        context = current_request.get()
+        if context is not None:
+            context.user = request.server
 
     async def _authenticate(self, request: Request, endpoint: Endpoint) -> None:
         token = access_token(request)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from synapse.api.routes import App, Endpoint
 from synapse.http.server import Router
-from synapse.rest.rows import accounts, conduct, contacts, extras, keys, rooms, server, sso, user_admin
+from synapse.rest.rows import accounts, conduct, contacts, extras, federation, keys, rooms, server, sso, user_admin
 from synapse.rest.rows.types import Row
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ ROWS: tuple[Row, ...] = (
     *conduct.ROWS,
     *contacts.ROWS,
     *extras.ROWS,
+    *federation.ROWS,
     *keys.ROWS,
     *rooms.ROWS,
     *sso.ROWS,

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 COMPAT_VERSION: Final = 1
 
 _SCHEMA: Final = Path(__file__).with_name("schema")

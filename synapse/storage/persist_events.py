@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from enum import Enum
+from typing import Any, NamedTuple
 
-from synapse.events.event import Event
+from synapse.api.room_versions import RoomVersion
+from synapse.events.event import Event, StateKey
 from synapse.storage.event_txns import TxnKey
 
 
@@ -76,3 +78,81 @@ class Outcome(NamedTuple):
     events: tuple[Persisted, ...]
     position: int
     stale: bool = False
+
+
+class Kind(Enum):
+    """How events of other servers' making, or made with their help, come into a room."""
+
+    TIMELINE = "timeline"
+    """New events."""
+
+    HISTORY = "history"
+    """Events from before: they move nothing, and nobody is told."""
+
+    JOIN = "join"
+    """One event, by which this server enters the room. Whatever it knew of the room's end is replaced."""
+
+    ASIDE = "aside"
+    """Memberships of this server's users in rooms that it takes no part in: invites, knocks, and the end of these."""
+
+
+class Outlier(NamedTuple):
+    """An event that is kept because others refer to it: a part of a state, or of an auth chain. `rejected` says why its
+    own auth events do not allow it, where they don't."""
+
+    event: Event
+    rejected: str | None = None
+
+
+class ReceivedEvent(NamedTuple):
+    """An event as its receipt has left it: checks 1 to 4 of the specification are made.
+
+    `rejected` says why its auth events do not allow it; `soft_failed`, why it is not to be shown for another reason
+    than the room's present state. `state_before` is the state that it found, as event ids, where not all of its
+    predecessors are here. `stripped` is the state of the room as an invite or the answer to a knock tells it
+    (`Kind.ASIDE`). `relay`: whether other servers are sent it by this one; None: if its sender is one of ours.
+    """
+
+    event: Event
+    rejected: str | None = None
+    soft_failed: str | None = None
+    state_before: Mapping[StateKey, str] | None = None
+    push: Sequence[PushAction] = ()
+    thread_id: str = "main"
+    redacts: str | None = None
+    relay: bool | None = None
+    stripped: Sequence[Mapping[str, Any]] = ()
+
+
+class Received(NamedTuple):
+    """Events of one room, ancestors before descendants, and the outliers that they refer to, which are written first.
+
+    Each event stands for itself: that one is rejected, or known already, is no reason not to write the others.
+    """
+
+    room_id: str
+    version: RoomVersion
+    events: Sequence[ReceivedEvent] = ()
+    outliers: Sequence[Outlier] = ()
+    kind: Kind = Kind.TIMELINE
+
+
+class Fate(Enum):
+    """What became of a received event."""
+
+    ACCEPTED = "accepted"
+    REJECTED = "rejected"
+    SOFT_FAILED = "soft_failed"
+    KNOWN = "known"
+    """It was here before, whatever became of it then."""
+
+    REFUSED = "refused"
+    """Not written: this server takes no part in the room."""
+
+
+class Receipt(NamedTuple):
+    """What became of received events, in their order, each with the reason where it was not accepted; and the position
+    that the events stream has reached."""
+
+    fates: tuple[tuple[Fate, str], ...]
+    position: int

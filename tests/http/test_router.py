@@ -140,7 +140,26 @@ def test_endpoints_take_whose_word_they_say(auth: Auth, guests: bool, token: str
 
 def test_what_no_router_can_check_is_not_mounted() -> None:
     with pytest.raises(ValueError, match="whoami"):
-        _router("whoami", auth=Auth.SERVER)
+        _router("whoami", auth=Auth.SECRET)
+
+
+def test_servers_are_known_by_their_signatures() -> None:
+    class Servers:
+        async def origin_of(self, request: Request) -> str:
+            if request.headers.get("authorization") != "X-Matrix good":
+                raise MatrixError(401, "M_UNAUTHORIZED", "Not signed.")
+            return "elsewhere.example"
+
+    async def answer(request: Request) -> dict[str, Any]:
+        return {"origin": request.origin, "user": request.requester and request.requester.user_id}
+
+    limits = Limits()
+    router = Router(Drain(Clock()), Tokens(), limits, Servers())
+    router.mount(replace(find("whoami"), auth=Auth.SERVER, ratelimit="rc_x"), answer)
+    expected = (200, {"origin": "elsewhere.example", "user": None})
+    assert _get(router, f"{C}/account/whoami", authorization="X-Matrix good") == expected
+    assert limits.seen == [("rc_x", "elsewhere.example")]
+    assert _get(router, f"{C}/account/whoami", authorization="Bearer alice")[0] == 401
 
 
 def test_limits_hold_users_or_addresses() -> None:

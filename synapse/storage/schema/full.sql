@@ -452,7 +452,8 @@ CREATE TABLE events (
     relation_type text,
     replaces text,                       -- the state event that this one took the place of
     is_parent boolean NOT NULL DEFAULT false, -- others relate to it in a way that is aggregated
-    json text NOT NULL                   -- the event as signed, canonical JSON
+    json text NOT NULL,                  -- the event as signed, canonical JSON
+    relay boolean                        -- whether other servers are sent it; NULL: if its sender is one of ours
 );
 CREATE INDEX events_room_stream ON events (room_id, stream_ordering) WHERE NOT outlier;
 CREATE INDEX events_room_depth ON events (room_id, depth, stream_ordering) WHERE NOT outlier;

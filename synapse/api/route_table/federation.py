@@ -1,0 +1,22 @@
+"""What other servers ask of this one: the server-server API, a section per subject.
+
+Every request is signed (`Auth.SERVER`), but for those that say otherwise. Which worker may serve a path follows from
+the workers' routes; what meets none is the main process's.
+"""
+
+import re
+
+from synapse.api.route_table import workers
+from synapse.api.route_table.types import Auth, Endpoint
+
+_PREFIX = "/_matrix/federation/{version}/"
+
+
+def _signed(name: str, path: str, method: str = "GET", *, versions: tuple[str, ...] = ("v1",)) -> Endpoint:
+    """An operation of other servers. `path` follows the version."""
+    paths = [f"/_matrix/federation/{version}/{path}" for version in versions]
+    routes = tuple(route for route in workers.FEDERATION if all(re.search(route.regex, each) for each in paths))
+    return Endpoint(name, _PREFIX + path, (method,), versions, routes, auth=Auth.SERVER, resource="federation")
+
+
+FEDERATION: tuple[Endpoint, ...] = ()
