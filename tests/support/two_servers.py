@@ -1,0 +1,196 @@
+"""Servers that federate within the test's process, over real databases and without sockets.
+
+    async with federation(postgres, "one", "two") as net:
+        alice = await net["one"].client.register("alice")
+        …
+        net.cut("one", "two")        # neither reaches the other
+        await net.settled()          # whatever the servers are about to send each other has been sent
+
+Their names are `one.test:8448` and so on. What one's client sends goes to the other's router, signatures included, on
+another turn of the reactor. `net.asked` is what was asked of whom.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+from nacl.signing import SigningKey
+from signedjson.key import encode_signing_key_base64
+from twisted.internet.defer import Deferred
+
+from synapse.http.client import AnswerLost, ClientAnswer, NotSent
+from synapse.http.request import RawRequest
+from synapse.storage import migrations
+from synapse.storage.pool import connect
+from tests.support.homeserver import TestServer
+from tests.support.limits import UNLIMITED
+from tests.support.postgres import PostgresServer
+from tests.support.reactor import real_reactor
+
+PORT = 8448
+_DEADLINE = 20.0  # seconds, for what is waited for
+
+
+class Asked(NamedTuple):
+    """A request from one server to another, by their short names."""
+
+    by: str
+    of: str
+    method: str
+    path: str
+    code: int | None  # of the answer; None where it was lost
+
+
+class Network:
+    """The servers by their short names, and the lines between them."""
+
+    def __init__(self, reactor: Any) -> None:
+        self.reactor = reactor
+        self.servers: dict[str, TestServer] = {}
+        self.asked: list[Asked] = []
+        self.lose_answer: Callable[[Asked], bool] = lambda _: False
+        """Says of which requests the answer never arrives, though they had their effect."""
+        self._cut: set[frozenset[str]] = set()
+        self._under_way = 0
+
+    def __getitem__(self, name: str) -> TestServer:
+        return self.servers[name]
+
+    def cut(self, *names: str) -> None:
+        """From now on, none of these servers reaches another of them."""
+        self._cut |= {frozenset((a, b)) for a in names for b in names if a != b}
+
+    def mend(self) -> None:
+        """All reach all again."""
+        self._cut.clear()
+
+    async def pause(self, seconds: float = 0.0) -> None:
+        """Gives the reactor a turn, or some."""
+        done: Deferred[None] = Deferred()
+        self.reactor.callLater(seconds, done.callback, None)
+        await done
+
+    async def until(self, is_so: Callable[[], Any]) -> None:
+        """Returns once `is_so()`, which may be a coroutine function, is true. Fails after a long while."""
+        deadline = self.reactor.seconds() + _DEADLINE
+        while True:
+            found = is_so()
+            if hasattr(found, "__await__"):
+                found = await found
+            if found:
+                return
+            assert self.reactor.seconds() < deadline, "what was waited for did not come about"
+            await self.pause(0.01)
+
+    async def settled(self) -> None:
+        """Returns once no request between the servers has been under way for some turns of the reactor."""
+        quiet = 0
+        deadline = self.reactor.seconds() + _DEADLINE
+        while quiet < 10:
+            quiet = 0 if self._under_way else quiet + 1
+            assert self.reactor.seconds() < deadline, "the servers go on asking each other"
+            await self.pause(0.01)
+
+    # -- what the servers' clients use ------------------------------------------------------------------------------
+
+    async def carry(self, by: str, method: str, url: str, body: bytes | None, headers: dict[str, str]) -> ClientAnswer:
+        parts = urlsplit(url)
+        name = (parts.hostname or "").removesuffix(".test")
+        server = self.servers.get(name)
+        self._under_way += 1
+        try:
+            await self.pause()
+            if server is None or parts.port != PORT or frozenset((by, name)) in self._cut:
+                raise NotSent(f"{parts.netloc} cannot be reached.")
+            target = parts.path + (f"?{parts.query}" if parts.query else "")
+            answer = await server.hs.router.handle(RawRequest(method, target, headers, body or b""))
+            asked = Asked(by, name, method, target, answer.code)
+            if self.lose_answer(asked) or frozenset((by, name)) in self._cut:
+                self.asked.append(asked._replace(code=None))
+                raise AnswerLost(f"{parts.netloc} did not answer.")
+            self.asked.append(asked)
+            answered = {key.lower(): value for key, value in answer.headers}
+            return ClientAnswer(answer.code, answered, answer.body)
+        finally:
+            self._under_way -= 1
+
+
+class Line:
+    """In the place of a server's `OutsideClient`: the way to the other servers of the test."""
+
+    def __init__(self, network: Network, name: str) -> None:
+        self._network = network
+        self._name = name
+
+    async def request(
+        self,
+        method: str,
+        url: str,
+        body: bytes | None = None,
+        headers: tuple[tuple[str, str], ...] = (),
+        *,
+        within: float = 30.0,
+        max_answer: int = 1 << 20,
+        connect_to: str | None = None,
+    ) -> ClientAnswer:
+        answer = await self._network.carry(self._name, method, url, body, {k.lower(): v for k, v in headers})
+        if len(answer.body) > max_answer:
+            raise AnswerLost("The answer is too long.")
+        return answer
+
+    async def close(self) -> None:
+        pass
+
+
+@asynccontextmanager
+async def federation(
+    postgres: PostgresServer, *names: str, reactor: Any = None, **options: Any
+) -> AsyncIterator[Network]:
+    """Servers of one process each, started, with the duty of sending to each other. `options` are for all."""
+    network = Network(reactor or real_reactor())
+    databases: list[str] = []
+    with tempfile.TemporaryDirectory(prefix="synapse-keys-") as keys:
+        try:
+            for name in names:
+                databases.append(postgres.create_empty())
+                server = _server(network, postgres, name, databases[-1], Path(keys), options)
+                await server.start()
+                network.servers[name] = server
+                for duty in server.hs.duties:
+                    if duty.lease.name == "federation_sender":
+                        duty.start()
+            yield network
+        finally:
+            for server in network.servers.values():
+                for duty in server.hs.duties:
+                    await duty.stop()
+                await server.stop()
+            for database in databases:
+                postgres.drop(database)
+
+
+def _server(
+    network: Network, postgres: PostgresServer, name: str, database: str, keys: Path, options: dict[str, Any]
+) -> TestServer:
+    server_name = f"{name}.test:{PORT}"
+    settings = postgres.settings(database)
+    with closing(connect(settings)) as connection:
+        migrations.create(connection, server_name)
+    key = SigningKey.generate()
+    path = keys / f"{name}.key"
+    path.write_text(f"ed25519 {name} {encode_signing_key_base64(_named(key, name))}\n")
+    own = {"server_name": server_name, "signing_key_path": str(path), **UNLIMITED, **options}
+    server = TestServer(settings, network.reactor, own)
+    server.hs.rooms.__dict__["servers_client"] = Line(network, name)  # before anything asks for it
+    return server
+
+
+def _named(key: SigningKey, name: str) -> Any:
+    named: Any = key
+    named.alg, named.version = "ed25519", name
+    return named
