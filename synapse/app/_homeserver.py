@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from synapse.app._extras import Extras
     from synapse.app._finding import Finding
     from synapse.app._pushing import Pushing
+    from synapse.app._queries import Queries
     from synapse.app._reading import Reading
     from synapse.app._replication import Replication
     from synapse.app._rooms import Rooms
@@ -303,3 +304,12 @@ class Homeserver:
         from synapse.app._finding import Finding
 
         return Finding(self)
+
+    # -- other servers ---------------------------------------------------------------------------------------------
+
+    @cached_property
+    def queries(self) -> Queries:
+        """What servers ask one another, and which servers are in which rooms."""
+        from synapse.app._queries import Queries
+
+        return Queries(self)

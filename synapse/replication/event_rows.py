@@ -13,7 +13,10 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 import orjson
 
+from synapse.api.constants import EventTypes
+
 if TYPE_CHECKING:
+    from synapse.storage.persist_derived import Change
     from synapse.storage.persist_events import PushAction
     from synapse.storage.persist_plan import Planned
     from synapse.storage.transaction import Transaction
@@ -56,13 +59,19 @@ class EventRow(msgspec.Struct, frozen=True, array_like=True, tag_field="kind", t
 
 
 class StateRow(msgspec.Struct, frozen=True, array_like=True, tag_field="kind", tag="s"):
-    """An entry of a room's present state that changed; `event_id` None: it went away."""
+    """An entry of a room's present state that changed; `event_id` None: it went away.
+
+    Of a member, `membership` is what the entry says now and `prev_membership` what it said before, None where there is
+    no such event (or, in rows of an older process, where it is not told).
+    """
 
     room_id: str
     type: str
     state_key: str
     event_id: str | None
     prev_event_id: str | None
+    membership: str | None = None
+    prev_membership: str | None = None
 
 
 Row = EventRow | StateRow
@@ -75,10 +84,22 @@ def rows_of(planned: Iterable[Planned]) -> list[tuple[int, Row]]:
         event = each.new.event
         rows.append((each.stream_ordering, _event_row(each)))
         for change in each.changes:
-            new_id = None if change.new is None else change.new.event_id
-            row = StateRow(event.room_id, change.key[0], change.key[1], new_id, change.old.event_id)
-            rows.append((each.stream_ordering, row))
+            rows.append((each.stream_ordering, _state_row(event.room_id, change)))
     return rows
+
+
+def _state_row(room_id: str, change: Change) -> StateRow:
+    (event_type, state_key), old, new = change
+    is_member = event_type == EventTypes.MEMBER
+    return StateRow(
+        room_id,
+        event_type,
+        state_key,
+        None if new is None else new.event_id,
+        old.event_id,
+        new.membership if new is not None and is_member else None,
+        old.membership if is_member else None,
+    )
 
 
 def _event_row(planned: Planned) -> EventRow:
@@ -134,8 +155,11 @@ _EVENTS: Final = """
     ORDER BY e.stream_ordering LIMIT %s
 """
 _DELTAS: Final = """
-    SELECT stream_ordering, room_id, type, state_key, event_id, prev_event_id FROM current_state_deltas
-    WHERE stream_ordering > %s AND stream_ordering <= %s ORDER BY stream_ordering
+    SELECT d.stream_ordering, d.room_id, d.type, d.state_key, d.event_id, d.prev_event_id, n.membership, o.membership
+    FROM current_state_deltas d
+    LEFT JOIN memberships n ON d.type = 'm.room.member' AND n.event_id = d.event_id
+    LEFT JOIN memberships o ON d.type = 'm.room.member' AND o.event_id = d.prev_event_id
+    WHERE d.stream_ordering > %s AND d.stream_ordering <= %s ORDER BY d.stream_ordering
 """
 
 

@@ -4,3 +4,8 @@
 ---------------------------------------------------------------- events
 
 ALTER TABLE events ADD COLUMN relay boolean;
+
+---------------------------------------------------------------- servers in rooms
+
+CREATE INDEX current_state_servers ON current_state (substr(state_key, strpos(state_key, ':') + 1), room_id)
+    WHERE type = 'm.room.member' AND membership = 'join';

@@ -1,0 +1,103 @@
+"""`RoomHosts`: which servers are in a room, known without asking the database.
+
+The servers of a room are read once and then kept true by the events stream (`learn`). In a worker, what is remembered
+may lag behind the main process for the moment that a row takes to arrive; `is_joined` asks the database before it says
+no.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Final
+
+from synapse.api.constants import EventTypes, Membership
+from synapse.api.identifiers import domain_of
+from synapse.replication.event_rows import Row, StateRow
+from synapse.storage.room_hosts import HostCounts
+
+if TYPE_CHECKING:
+    from synapse.storage.room_hosts import RoomHostsStore
+    from synapse.util.caches import Cache
+
+ROOMS: Final = 5_000
+SERVERS: Final = 5_000
+
+
+class RoomHosts:
+    """Answers in any process.
+
+    :param rooms: counts by room id.
+    :param servers: room ids by server name.
+    """
+
+    def __init__(
+        self, store: RoomHostsStore, rooms: Cache[str, HostCounts], servers: Cache[str, frozenset[str]]
+    ) -> None:
+        self._store = store
+        self._rooms = rooms
+        self._servers = servers
+
+    async def joined(self, room_id: str) -> Mapping[str, int]:
+        """The servers that are in a room, this one too, each with how many joined members it has.
+
+        What is returned never changes. No statement when warm, else one.
+        """
+        return (await self.joined_many([room_id])).get(room_id, {})
+
+    async def joined_many(self, room_ids: Collection[str]) -> dict[str, Mapping[str, int]]:
+        """The same of many rooms; one statement for all that are not known."""
+        found = await self._rooms.fetch_many(room_ids, self._load)
+        return {room_id: room.counts for room_id, room in found.items()}
+
+    async def rooms_of(self, server_name: str) -> frozenset[str]:
+        """The rooms that somebody of the server is joined to, as far as this server knows. One statement, or none."""
+        return await self._servers.fetch(server_name, self._store.rooms_of)
+
+    async def is_joined(self, server_name: str, room_id: str) -> bool:
+        """Whether a server is in the room. No statement where it is known to be; one before the answer is no."""
+        if server_name in await self.joined(room_id):
+            return True
+        return await self._store.is_joined(server_name, room_id)
+
+    async def _load(self, room_ids: list[str]) -> dict[str, HostCounts]:
+        return await self._store.joined(room_ids)
+
+    # -- fed by the events stream ----------------------------------------------------------------------------------
+
+    def learn(self, rows: Sequence[tuple[int, Row]]) -> None:
+        """Rows of the events stream with their positions, as they come."""
+        for position, row in rows:
+            if isinstance(row, StateRow) and row.type == EventTypes.MEMBER:
+                self._learn_member(position, row)
+
+    def forget(self, room_id: str) -> None:
+        """Drop what is known about a room, and what is being read."""
+        self._rooms.invalidate(room_id)
+        self._servers.clear()
+
+    def forget_all(self) -> None:
+        """Drop everything: rows of the stream may have been missed."""
+        self._rooms.clear()
+        self._servers.clear()
+
+    def _learn_member(self, position: int, row: StateRow) -> None:
+        room = self._rooms.peek(row.room_id)
+        known = _says(row.event_id, row.membership) and _says(row.prev_event_id, row.prev_membership)
+        change = (row.membership == Membership.JOIN) - (row.prev_membership == Membership.JOIN)
+        if known and not change:
+            return
+        server_name = domain_of(row.state_key)
+        self._servers.invalidate(server_name)
+        if room is None or not known:
+            self._rooms.invalidate(row.room_id)
+        elif position > room.position:
+            # Others may be looking at the counts as they were.
+            counts = {**room.counts, server_name: room.counts.get(server_name, 0) + change}
+            if counts[server_name] <= 0:
+                del counts[server_name]
+            self._rooms.set(row.room_id, HostCounts(counts, room.position))
+
+
+def _says(event_id: str | None, membership: str | None) -> bool:
+    """Whether the row tells the membership that this event is about."""
+    return event_id is None or membership is not None

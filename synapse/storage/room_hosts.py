@@ -1,0 +1,72 @@
+"""Which servers are in which rooms: those of the joined members of the rooms' present state."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from synapse.storage.database import Database, Transaction
+
+
+class HostCounts(NamedTuple):
+    """How many joined members of a room each server has, after the change of its state at `position` (0: no room)."""
+
+    counts: dict[str, int]
+    position: int
+
+
+class RoomHostsStore:
+    """Counts servers, in any process. One statement each."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    async def joined(self, room_ids: Sequence[str]) -> dict[str, HostCounts]:
+        """The servers of each of the rooms."""
+        return await self._db.read("room_hosts.joined", _joined, list(room_ids)) if room_ids else {}
+
+    async def rooms_of(self, server_name: str) -> frozenset[str]:
+        """The rooms that somebody of the server is joined to."""
+        return await self._db.read("room_hosts.rooms_of", _rooms_of, server_name)
+
+    async def is_joined(self, server_name: str, room_id: str) -> bool:
+        """Whether somebody of the server is joined to the room."""
+        return await self._db.read("room_hosts.is_joined", _is_joined, server_name, room_id)
+
+
+# What the index current_state_servers is made of, to the letter.
+_SERVER = "substr(c.state_key, strpos(c.state_key, ':') + 1)"
+_MEMBER = "c.type = 'm.room.member' AND c.membership = 'join'"
+
+
+def _joined(txn: Transaction, room_ids: list[str]) -> dict[str, HostCounts]:
+    # The position comes with the counts: what the stream tells up to it is in them.
+    txn.execute(
+        f"""
+        SELECT w.room_id, COALESCE(h.state_ordering, 0), {_SERVER}, count(c.state_key)
+        FROM unnest(%s::text[]) AS w (room_id) LEFT JOIN room_heads h USING (room_id)
+        LEFT JOIN current_state c ON c.room_id = w.room_id AND {_MEMBER}
+        GROUP BY 1, 2, 3
+        """,
+        (room_ids,),
+    )
+    found: dict[str, HostCounts] = {}
+    for room_id, position, server_name, count in txn.rows():
+        room = found.setdefault(room_id, HostCounts({}, position))
+        if server_name is not None:
+            room.counts[server_name] = count
+    return found
+
+
+def _rooms_of(txn: Transaction, server_name: str) -> frozenset[str]:
+    txn.execute(f"SELECT DISTINCT c.room_id FROM current_state c WHERE {_MEMBER} AND {_SERVER} = %s", (server_name,))
+    return frozenset(room_id for (room_id,) in txn.rows())
+
+
+def _is_joined(txn: Transaction, server_name: str, room_id: str) -> bool:
+    txn.execute(
+        f"SELECT EXISTS (SELECT FROM current_state c WHERE {_MEMBER} AND {_SERVER} = %s AND c.room_id = %s)",
+        (server_name, room_id),
+    )
+    return bool(txn.one()[0])
