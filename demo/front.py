@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 OLDEST = (1, 20)
@@ -18,11 +19,23 @@ class FrontError(Exception):
     """nginx does not start; the message says why."""
 
 
-def start(data: Path, port: int, synctl: Path) -> None:
+@dataclass(frozen=True)
+class Tls:
+    """A further port, for other servers, with the files of its certificate and key."""
+
+    port: int
+    certificate: Path
+    key: Path
+
+
+def start(data: Path, port: int, synctl: Path, tls: Tls | None = None) -> None:
     """Write the configuration, and start nginx or let the running one read it."""
     directory = data / "nginx"
     config = directory / "nginx.conf"
     listen = [f"--listen=127.0.0.1:{port}", *([f"--listen=[::1]:{port}"] if _has_ipv6() else [])]
+    if tls is not None:
+        listen += [f"--listen=127.0.0.1:{tls.port} ssl"]
+        listen += [f"--certificate={tls.certificate}", f"--certificate-key={tls.key}"]
     command = [synctl, "-a", data / "workers", *listen, "--standalone", directory, "-o", config, "nginx"]
     directory.mkdir(exist_ok=True)
     print(f"  $ synctl -a {data}/workers --standalone {directory} -o {config} nginx", flush=True)

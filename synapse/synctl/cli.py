@@ -21,7 +21,8 @@ from synapse.storage.errors import DatabaseProblem
 _DEFAULT_CONFIG = "homeserver.yaml"
 _PROCESS_ACTIONS = ("start", "stop", "restart", "status")
 _PROXY_ACTIONS = ("nginx", "haproxy")
-_PROXY_OPTIONS = ("output", "listen", "logs", "standalone")
+_PROXY_FILES = ("output", "logs", "standalone", "certificate", "certificate_key")
+_PROXY_OPTIONS = (*_PROXY_FILES, "listen")
 
 _DESCRIPTION = """\
 Starts, stops, restarts and inspects the processes of a Synapse server, and writes proxy configurations for them.
@@ -49,7 +50,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = _parser()
     options = parser.parse_intermixed_args(arguments)
     if options.action in _PROCESS_ACTIONS and any(getattr(options, name) for name in _PROXY_OPTIONS):
-        of_proxies = f"-o, --listen, --logs and --standalone are for {' and '.join(_PROXY_ACTIONS)}"
+        of_proxies = f"-o, --listen, --logs, --standalone and --certificate are for {' and '.join(_PROXY_ACTIONS)}"
         parser.error(f"{of_proxies}, not for {options.action}")
     try:
         _go_to_config(options)
@@ -100,6 +101,10 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="nginx: a complete nginx.conf whose pid file, logs and temporary files are in DIR",
     )
+    proxy.add_argument(
+        "--certificate", metavar="FILE", help="nginx: a certificate chain (PEM), for addresses like --listen '8448 ssl'"
+    )
+    proxy.add_argument("--certificate-key", metavar="FILE", help="nginx: the certificate's key")
     return parser
 
 
@@ -113,7 +118,7 @@ def _go_to_config(options: argparse.Namespace) -> None:
     place = os.path.dirname(os.path.abspath(given))
     for directory in (os.path.dirname(place), place):
         if _is_shared(os.path.join(directory, _DEFAULT_CONFIG)):
-            for name in ("all_processes", "output", "logs", "standalone"):
+            for name in ("all_processes", *_PROXY_FILES):
                 value = getattr(options, name)
                 setattr(options, name, value and os.path.abspath(value))
             options.worker = [os.path.abspath(file) for file in options.worker]
@@ -175,6 +180,8 @@ def _proxy(options: argparse.Namespace) -> int:
         listen=tuple(options.listen),
         logs=options.logs,
         standalone=options.standalone,
+        certificate=options.certificate,
+        certificate_key=options.certificate_key,
     )
     if options.output is None:
         sys.stdout.write(text)

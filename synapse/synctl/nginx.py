@@ -151,10 +151,25 @@ _REFUSALS: Final = (
 )
 
 
-def render(plan: Plan, *, listen: tuple[str, ...] = (), logs: str | None = None, command: str = "synctl nginx") -> str:
+class Certificate(NamedTuple):
+    """The files of a certificate chain and its key, in PEM."""
+
+    chain: str
+    key: str
+
+
+def render(
+    plan: Plan,
+    *,
+    listen: tuple[str, ...] = (),
+    logs: str | None = None,
+    certificate: Certificate | None = None,
+    command: str = "synctl nginx",
+) -> str:
     """The text of a file to include in nginx's `http` block.
 
-    :param listen: addresses (`8008`, `127.0.0.1:8008`, `unix:/path`); port 80 and a commented 443 and 8448 by default.
+    :param listen: addresses (`8008`, `127.0.0.1:8008`, `unix:/path`, `8448 ssl`); by default port 80, and 443 and 8448
+        with a certificate, commented without.
     :param logs: what the paths of the logs begin with (`/var/log/nginx/synapse`, the default).
     """
     parts = [_head(plan, command), _PATH, _LOG]
@@ -166,7 +181,7 @@ def render(plan: Plan, *, listen: tuple[str, ...] = (), logs: str | None = None,
     parts.extend(_upstream(backend) for backend in plan.backends)
     refusals = "".join(refusal.render() for refusal in _REFUSALS)
     body = _PROXY.format(body=f"{-(-plan.max_body // _MIB)}m", refusals=refusals)
-    parts.append(f"\nserver {{\n{_listen(plan, listen)}{_LOGS.format(logs=logs or _USUAL_LOGS)}{body}}}\n")
+    parts.append(f"\nserver {{\n{_listen(plan, listen, certificate)}{_LOGS.format(logs=logs or _USUAL_LOGS)}{body}}}\n")
     return "".join(parts)
 
 
@@ -209,21 +224,23 @@ def _upstream(backend: Backend) -> str:
     return f"\nupstream {backend.name} {{\n{_BALANCE[backend.affinity]}{servers}{keepalive}}}\n"
 
 
-def _listen(plan: Plan, listen: tuple[str, ...]) -> str:
+def _listen(plan: Plan, listen: tuple[str, ...], certificate: Certificate | None) -> str:
+    if certificate is not None:
+        files = f"    ssl_certificate {certificate.chain};\n    ssl_certificate_key {certificate.key};\n"
+    else:
+        files = ""
     if listen:
-        return "".join(f"    listen {address};\n" for address in listen) + f"    server_name {plan.server_name};\n"
-    return f"""\
-    listen 80;
-    listen [::]:80;
-    # With a certificate, for clients (443) and other servers (8448):
-    # listen 443 ssl;
-    # listen [::]:443 ssl;
-    # listen 8448 ssl;
-    # listen [::]:8448 ssl;
-    # ssl_certificate /etc/ssl/{plan.server_name}.crt;
-    # ssl_certificate_key /etc/ssl/{plan.server_name}.key;
-    server_name {plan.server_name};
-"""
+        addresses = "".join(f"    listen {address};\n" for address in listen)
+    else:
+        mark = "# " if certificate is None else ""
+        tls = "".join(f"    {mark}listen {address} ssl;\n" for address in ("443", "[::]:443", "8448", "[::]:8448"))
+        comment = "    # With a certificate, for clients (443) and other servers (8448):\n"
+        addresses = f"    listen 80;\n    listen [::]:80;\n{comment}{tls}"
+        files = files or (
+            f"    # ssl_certificate /etc/ssl/{plan.server_name}.crt;\n"
+            f"    # ssl_certificate_key /etc/ssl/{plan.server_name}.key;\n"
+        )
+    return f"{addresses}{files}    server_name {plan.server_name};\n"
 
 
 def complete(body: str, *, directory: str, temporary: str, user: str | None = None) -> str:

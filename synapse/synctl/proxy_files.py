@@ -23,12 +23,16 @@ def render(
     listen: tuple[str, ...] = (),
     logs: str | None = None,
     standalone: str | None = None,
+    certificate: str | None = None,
+    certificate_key: str | None = None,
 ) -> str:
     """The text of a configuration.
 
     :param kind: `nginx` or `haproxy`.
     :param logs: for nginx: what the paths of its logs begin with.
     :param standalone: for nginx: the directory of an nginx that runs for this server alone.
+    :param certificate: for nginx: the file of a certificate chain, for addresses with `ssl`.
+    :param certificate_key: its key.
     Raises `ConfigError` or `ValueError` with a sentence.
     """
     cluster = read_cluster(config_file, directory=directory, workers=workers, checked=False)
@@ -38,11 +42,21 @@ def render(
             raise ValueError("--standalone is for nginx; haproxy's output is a complete file but for your own defaults")
         if logs is not None:
             raise ValueError("--logs is for nginx; haproxy logs as its `global` and `defaults` sections say")
+        if certificate is not None or certificate_key is not None:
+            raise ValueError("--certificate is for nginx; for haproxy, write --listen '8448 ssl crt FILE'")
         return haproxy.render(found, listen=listen)
+    tls = _certificate(certificate, certificate_key)
     if standalone is None:
-        return nginx.render(found, listen=listen, logs=logs and os.path.abspath(logs))
-    text = nginx.render(found, listen=listen, logs=os.path.abspath(logs or os.path.join(standalone, "nginx")))
+        return nginx.render(found, listen=listen, logs=logs and os.path.abspath(logs), certificate=tls)
+    place = os.path.abspath(logs or os.path.join(standalone, "nginx"))
+    text = nginx.render(found, listen=listen, logs=place, certificate=tls)
     return _standalone(text, os.path.abspath(standalone))
+
+
+def _certificate(chain: str | None, key: str | None) -> nginx.Certificate | None:
+    if (chain is None) != (key is None):
+        raise ValueError("--certificate and --certificate-key go together: a certificate is no use without its key")
+    return None if chain is None or key is None else nginx.Certificate(os.path.abspath(chain), os.path.abspath(key))
 
 
 def plan_for(cluster: Cluster) -> Plan:

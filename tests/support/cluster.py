@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from synapse.api.routes import find, route_of
 from synapse.synctl.new_user import register
+from tests.support.authority import Authority
 from tests.support.limits import UNLIMITED
 
 ROOT = Path(__file__).parents[2]
@@ -55,11 +56,23 @@ class Cluster:
 
     :param data: an existing directory; its path is short, since unix sockets lie in it.
     :param options: options of homeserver.yaml that are to be otherwise.
+    :param authority: makes the server one of a federation: nginx has a certificate of this authority, and the server
+        is called `localhost:` and the port on which it speaks TLS.
     """
 
-    def __init__(self, data: Path, *, workers: bool = True, options: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        data: Path,
+        *,
+        workers: bool = True,
+        options: dict[str, Any] | None = None,
+        authority: Authority | None = None,
+    ) -> None:
         self.data = data
+        self.authority = None if authority is None else str(authority.path)
+        self._tls = None if authority is None else _tls(data, authority)
         self._more = options or {}
+        self.server_name = site_files.SERVER_NAME if self._tls is None else f"localhost:{self._tls.port}"
         self.workers = workers
         # Ports of the system's choice: two servers that start at the same time would share those that are usual.
         chosen = site_files.Ports(0, 0, 0, 0, dict.fromkeys(site_files.Ports().workers, 0))
@@ -73,7 +86,7 @@ class Cluster:
         self.shared_secret = str(yaml.safe_load(self.main.read_text())["registration_shared_secret"])
 
     def _configure(self) -> None:
-        options = yaml.safe_load(self.main.read_text()) | _OPTIONS | self._more
+        options = yaml.safe_load(self.main.read_text()) | _OPTIONS | {"server_name": self.server_name} | self._more
         options["listeners"].append(self._metrics_listener("homeserver"))
         if not self.workers:
             options |= {name: True for name, value in site_files.SHARED.items() if value is False}
@@ -103,7 +116,7 @@ class Cluster:
         """Start everything, or one process."""
         self._synctl("start", name)
         if name is None and self.workers:
-            front.start(self.data, self._front_port, Path(sys.executable).with_name("synctl"))
+            front.start(self.data, self._front_port, Path(sys.executable).with_name("synctl"), self._tls)
 
     def stop(self) -> None:
         """Stop everything."""
@@ -173,27 +186,52 @@ def _get(path: Path, target: str) -> str:
         connection.close()
 
 
+def _tls(data: Path, authority: Authority) -> front.Tls:
+    """A port, and a certificate for `localhost`."""
+    issued = authority.issue("localhost", directory=data)
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return front.Tls(one.getsockname()[1], issued.chain, issued.key)
+
+
 @contextmanager
-def running_cluster(*, workers: bool = True, options: dict[str, Any] | None = None) -> Iterator[Cluster]:
+def running_cluster(
+    *, workers: bool = True, options: dict[str, Any] | None = None, authority: Authority | None = None
+) -> Iterator[Cluster]:
     """A server that is started now, and stopped and removed in the end."""
-    cluster = _started(workers, options)
+    cluster = _started(workers, options, authority)
     try:
         yield cluster
     finally:
         _remove(cluster)
 
 
-def _started(workers: bool, options: dict[str, Any] | None, attempts: int = 3) -> Cluster:
+@contextmanager
+def federated_clusters(
+    count: int, *, workers: bool = True, options: dict[str, Any] | None = None
+) -> Iterator[list[Cluster]]:
+    """So many servers that believe one another: an authority of the test vouches for each."""
+    with tempfile.TemporaryDirectory(prefix="synapse-authority-") as directory, ExitStack() as stack:
+        Path(directory).chmod(0o711)
+        authority = Authority(Path(directory))
+        trusting = {"federation_custom_ca_list": [str(authority.path)], "ip_range_blacklist": [], **(options or {})}
+        made = (running_cluster(workers=workers, options=trusting, authority=authority) for _ in range(count))
+        yield [stack.enter_context(each) for each in made]
+
+
+def _started(
+    workers: bool, options: dict[str, Any] | None, authority: Authority | None = None, attempts: int = 3
+) -> Cluster:
     """A new server that runs. A port that was chosen may be another program's by the time that it is bound."""
     data = Path(tempfile.mkdtemp(prefix="synapse-cluster-"))
     data.chmod(0o711)  # where root runs this, the database belongs to another user, who has to get through
-    cluster = Cluster(data, workers=workers, options=options)
+    cluster = Cluster(data, workers=workers, options=options, authority=authority)
     try:
         cluster.start()
     except (AssertionError, front.FrontError) as error:
         _remove(cluster)
         if attempts > 1 and re.search("already in use|Address in use", str(error)):
-            return _started(workers, options, attempts - 1)
+            return _started(workers, options, authority, attempts - 1)
         raise
     return cluster
 

@@ -5,16 +5,12 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import orjson
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from OpenSSL import SSL
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IOpenSSLContextFactory
@@ -22,6 +18,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Site
 from zope.interface import implementer
 
+from tests.support.authority import Authority
 from tests.support.reactor import real_reactor
 
 
@@ -54,37 +51,16 @@ Answer = Callable[[Asked], Awaitable[Told]]
 
 
 class Certificates:
-    """An authority, whose certificate is at `path`, and certificates for `localhost` and 127.0.0.1."""
+    """An authority, whose certificate is at `path`, and a certificate for `localhost`."""
 
     def __init__(self, directory: Path) -> None:
-        self._key = ec.generate_private_key(ec.SECP256R1())
-        self._name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "Test authority")])
-        self.path = str(directory / "authority.pem")
-        self._write(directory / "authority", self._key, self._name, None)
-        key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-        self.server_path = self._write(directory / "server", key, name, ["localhost"])
+        authority = Authority(directory)
+        self.path = str(authority.path)
+        self.server_path = str(authority.issue("localhost").both)
 
     def options(self) -> Any:
         """What a server presents."""
         return _Presented(self.server_path)
-
-    def _write(self, path: Path, key: Any, name: x509.Name, hosts: list[str] | None) -> str:
-        now = datetime.datetime.now(datetime.UTC)
-        builder = x509.CertificateBuilder(self._name, name, key.public_key(), x509.random_serial_number())
-        builder = builder.not_valid_before(now - datetime.timedelta(days=1))
-        builder = builder.not_valid_after(now + datetime.timedelta(days=1))
-        builder = builder.add_extension(x509.BasicConstraints(hosts is None, None), critical=True)
-        if hosts is not None:
-            builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(h) for h in hosts]), False)
-        certificate = builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
-        plain = (serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-        if hosts is None:
-            path.with_suffix(".pem").write_bytes(certificate)
-        else:
-            private = key.private_bytes(serialization.Encoding.PEM, *plain)
-            path.with_suffix(".pem").write_bytes(private + certificate)
-        return str(path.with_suffix(".pem"))
 
 
 @implementer(IOpenSSLContextFactory)

@@ -40,10 +40,27 @@ def test_a_standalone_nginx_has_its_logs_in_its_directory(
     assert "access_log /logs/x.access.log synapse " in text
 
 
+def test_with_a_certificate_nginx_speaks_tls(
+    config: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = written(config, "nginx", "--certificate", "a.crt", "--certificate-key", "/keys/a.key")
+    assert f"    ssl_certificate {tmp_path}/a.crt;\n    ssl_certificate_key /keys/a.key;\n" in text
+    for address in ("443", "[::]:443", "8448", "[::]:8448"):
+        assert f"    listen {address} ssl;\n" in text
+        assert f"    # listen {address} ssl;\n" in written(config, "nginx")
+    pair = ("--certificate", "a.crt", "--certificate-key", "a.key")
+    text = written(config, "nginx", "--listen", "127.0.0.1:8448 ssl", *pair)
+    assert "    listen 127.0.0.1:8448 ssl;\n" in text
+    assert "443" not in text
+    assert cli.main(["nginx", "--certificate", "a.crt", config]) == 1
+    assert "go together" in capsys.readouterr().err
+
+
 def test_haproxy_refuses_what_is_for_nginx(config: str, capsys: pytest.CaptureFixture[str]) -> None:
-    for option in ("--logs", "--standalone"):
+    for option in ("--logs", "--standalone", "--certificate", "--certificate-key"):
         assert cli.main(["haproxy", option, "x", config]) == 1
-        assert f"{option} is for nginx" in capsys.readouterr().err
+        assert f"{option.removesuffix('-key')} is for nginx" in capsys.readouterr().err
 
 
 def test_processes_have_no_logs_to_be_placed(config: str, capsys: pytest.CaptureFixture[str]) -> None:
