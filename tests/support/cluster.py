@@ -29,6 +29,7 @@ from synapse.api.routes import find, route_of
 from synapse.synctl.new_user import register
 from tests.support.authority import Authority
 from tests.support.limits import UNLIMITED
+from tests.support.lines import Line
 
 ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT / "demo"))  # whose modules are scripts, not a package
@@ -57,7 +58,7 @@ class Cluster:
     :param data: an existing directory; its path is short, since unix sockets lie in it.
     :param options: options of homeserver.yaml that are to be otherwise.
     :param authority: makes the server one of a federation: nginx has a certificate of this authority, and the server
-        is called `localhost:` and the port on which it speaks TLS.
+        is called `localhost:` and the port of a `line` to it, which a test can break.
     """
 
     def __init__(
@@ -71,8 +72,9 @@ class Cluster:
         self.data = data
         self.authority = None if authority is None else str(authority.path)
         self._tls = None if authority is None else _tls(data, authority)
+        self.line = None if self._tls is None else Line(self._tls.port)
         self._more = options or {}
-        self.server_name = site_files.SERVER_NAME if self._tls is None else f"localhost:{self._tls.port}"
+        self.server_name = site_files.SERVER_NAME if self.line is None else f"localhost:{self.line.port}"
         self.workers = workers
         # Ports of the system's choice: two servers that start at the same time would share those that are usual.
         chosen = site_files.Ports(0, 0, 0, 0, dict.fromkeys(site_files.Ports().workers, 0))
@@ -240,4 +242,6 @@ def _remove(cluster: Cluster) -> None:
     try:
         cluster.stop()
     finally:
+        if cluster.line is not None:
+            cluster.line.close()
         shutil.rmtree(cluster.data, ignore_errors=True)

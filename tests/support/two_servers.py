@@ -51,6 +51,7 @@ class Network:
 
     def __init__(self, reactor: Any) -> None:
         self.reactor = reactor
+        self._real = real_reactor()
         self.servers: dict[str, TestServer] = {}
         self.asked: list[Asked] = []
         self.lose_answer: Callable[[Asked], bool] = lambda _: False
@@ -72,28 +73,28 @@ class Network:
     async def pause(self, seconds: float = 0.0) -> None:
         """Gives the reactor a turn, or some."""
         done: Deferred[None] = Deferred()
-        self.reactor.callLater(seconds, done.callback, None)
+        self._real.callLater(seconds, done.callback, None)
         await done
 
     async def until(self, is_so: Callable[[], Any]) -> None:
         """Returns once `is_so()`, which may be a coroutine function, is true. Fails after a long while."""
-        deadline = self.reactor.seconds() + _DEADLINE
+        deadline = self._real.seconds() + _DEADLINE
         while True:
             found = is_so()
             if hasattr(found, "__await__"):
                 found = await found
             if found:
                 return
-            assert self.reactor.seconds() < deadline, "what was waited for did not come about"
+            assert self._real.seconds() < deadline, "what was waited for did not come about"
             await self.pause(0.01)
 
     async def settled(self) -> None:
         """Returns once no request between the servers has been under way for some turns of the reactor."""
         quiet = 0
-        deadline = self.reactor.seconds() + _DEADLINE
+        deadline = self._real.seconds() + _DEADLINE
         while quiet < 10:
             quiet = 0 if self._under_way else quiet + 1
-            assert self.reactor.seconds() < deadline, "the servers go on asking each other"
+            assert self._real.seconds() < deadline, "the servers go on asking each other"
             await self.pause(0.01)
 
     # -- what the servers' clients use ------------------------------------------------------------------------------
