@@ -58,7 +58,8 @@ class Cluster:
     :param data: an existing directory; its path is short, since unix sockets lie in it.
     :param options: options of homeserver.yaml that are to be otherwise.
     :param authority: makes the server one of a federation: nginx has a certificate of this authority, and the server
-        is called `localhost:` and the port of a `line` to it, which a test can break.
+        is called by `host` and the port of a `line` to it, which a test can break.
+    :param host: a name or an address that is this machine's alone.
     """
 
     def __init__(
@@ -68,13 +69,14 @@ class Cluster:
         workers: bool = True,
         options: dict[str, Any] | None = None,
         authority: Authority | None = None,
+        host: str = "localhost",
     ) -> None:
         self.data = data
         self.authority = None if authority is None else str(authority.path)
-        self._tls = None if authority is None else _tls(data, authority)
-        self.line = None if self._tls is None else Line(self._tls.port)
+        self._tls = None if authority is None else _tls(data, authority, host)
+        self.line = None if self._tls is None else Line(self._tls.port, host)
         self._more = options or {}
-        self.server_name = site_files.SERVER_NAME if self.line is None else f"localhost:{self.line.port}"
+        self.server_name = site_files.SERVER_NAME if self.line is None else f"{host}:{self.line.port}"
         self.workers = workers
         # Ports of the system's choice: two servers that start at the same time would share those that are usual.
         chosen = site_files.Ports(0, 0, 0, 0, dict.fromkeys(site_files.Ports().workers, 0))
@@ -188,52 +190,54 @@ def _get(path: Path, target: str) -> str:
         connection.close()
 
 
-def _tls(data: Path, authority: Authority) -> front.Tls:
-    """A port, and a certificate for `localhost`."""
-    issued = authority.issue("localhost", directory=data)
+def _tls(data: Path, authority: Authority, host: str) -> front.Tls:
+    """A port, and a certificate for the host."""
+    issued = authority.issue(host, directory=data)
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         return front.Tls(one.getsockname()[1], issued.chain, issued.key)
 
 
 @contextmanager
-def running_cluster(
-    *, workers: bool = True, options: dict[str, Any] | None = None, authority: Authority | None = None
-) -> Iterator[Cluster]:
-    """A server that is started now, and stopped and removed in the end."""
-    cluster = _started(workers, options, authority)
+def running_cluster(**how: Any) -> Iterator[Cluster]:
+    """A server that is started now, and stopped and removed in the end. `how` is for `Cluster`."""
+    cluster = _started(how)
     try:
         yield cluster
     finally:
         _remove(cluster)
 
 
+_HOSTS = ("localhost", "127.0.0.2", "127.0.0.3")
+
+
 @contextmanager
 def federated_clusters(
     count: int, *, workers: bool = True, options: dict[str, Any] | None = None
 ) -> Iterator[list[Cluster]]:
-    """So many servers that believe one another: an authority of the test vouches for each."""
+    """So many servers, three at most, that believe one another: an authority of the test vouches for each."""
     with tempfile.TemporaryDirectory(prefix="synapse-authority-") as directory, ExitStack() as stack:
         Path(directory).chmod(0o711)
         authority = Authority(Path(directory))
         trusting = {"federation_custom_ca_list": [str(authority.path)], "ip_range_blacklist": [], **(options or {})}
-        made = (running_cluster(workers=workers, options=trusting, authority=authority) for _ in range(count))
+        made = (
+            running_cluster(workers=workers, options=trusting, authority=authority, host=host)
+            for host in _HOSTS[:count]
+        )
         yield [stack.enter_context(each) for each in made]
 
 
-def _started(
-    workers: bool, options: dict[str, Any] | None, authority: Authority | None = None, attempts: int = 3
-) -> Cluster:
+def _started(how: dict[str, Any], attempts: int = 3) -> Cluster:
     """A new server that runs. A port that was chosen may be another program's by the time that it is bound."""
     data = Path(tempfile.mkdtemp(prefix="synapse-cluster-"))
     data.chmod(0o711)  # where root runs this, the database belongs to another user, who has to get through
-    cluster = Cluster(data, workers=workers, options=options, authority=authority)
+    cluster = Cluster(data, **how)
     try:
         cluster.start()
     except (AssertionError, front.FrontError) as error:
         _remove(cluster)
         if attempts > 1 and re.search("already in use|Address in use", str(error)):
-            return _started(workers, options, authority, attempts - 1)
+            return _started(how, attempts - 1)
         raise
     return cluster
 

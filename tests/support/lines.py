@@ -12,11 +12,11 @@ _PIECE: Final = 65_536
 
 
 class Line:
-    """Forwards connections to `port` from a port of its own, on loopback, in a thread of its own."""
+    """Forwards connections to `port` on 127.0.0.1 from a port of `host`, in a thread of its own."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, host: str) -> None:
         self._to = port
-        self._socket = socket.create_server(("127.0.0.1", 0))
+        self._socket = socket.create_server((host, 0))
         self.port = int(self._socket.getsockname()[1])
         self._cut = False
         self._writers: set[asyncio.StreamWriter] = set()
