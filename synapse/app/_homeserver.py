@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from synapse.app._accounts import Accounts
     from synapse.app._conduct import Conduct
+    from synapse.app._doors import Doors
     from synapse.app._encryption import Encryption
     from synapse.app._extras import Extras
     from synapse.app._finding import Finding
@@ -282,6 +283,13 @@ class Homeserver:
         from synapse.app._reading import Reading
 
         return Reading(self)
+
+    @cached_property
+    def doors(self) -> Doors:
+        """Memberships that other servers ask for; the policy server that this server may be."""
+        from synapse.app._doors import Doors
+
+        return Doors(self)
 
     # -- encryption ------------------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from signedjson.types import SigningKey
 
     from synapse.config import Config
+    from synapse.config.sections import SigningSeed
     from synapse.http.outside import OutsideClient
 
 
@@ -48,8 +49,16 @@ def to_administrators_hosts(config: Config, reactor: Any) -> OutsideClient:
 
 def signing_key(config: Config) -> SigningKey:
     """The key that this server signs with: the first of the file."""
+    return _key(config.keys.read_signing_keys()[0])
+
+
+def policy_key(config: Config) -> SigningKey:
+    """The key of the policy server that this server is; its version is the one that the specification gives it."""
+    return _key(config.policy_server.read_key()._replace(version="policy_server"))
+
+
+def _key(seed: SigningSeed) -> SigningKey:
     from signedjson.key import decode_signing_key_base64
     from unpaddedbase64 import encode_base64
 
-    key = config.keys.read_signing_keys()[0]
-    return decode_signing_key_base64(key.algorithm, key.version, encode_base64(key.seed))
+    return decode_signing_key_base64(seed.algorithm, seed.version, encode_base64(seed.seed))

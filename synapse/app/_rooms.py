@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from synapse.app._accounts import Accounts
     from synapse.app._conduct import Conduct
+    from synapse.app._doors import Doors
     from synapse.app._replication import MainReplication, WorkerReplication
     from synapse.app._sessions import Sessions
     from synapse.federation.client import FederationClient
@@ -77,6 +78,9 @@ class Foundation(Base, Protocol):
 
     @property
     def conduct(self) -> Conduct: ...
+
+    @property
+    def doors(self) -> Doors: ...
 
     @property
     def sessions(self) -> Sessions: ...
@@ -293,7 +297,8 @@ class Rooms:
         from synapse.handlers.policy_server import PolicyServers
 
         witnesses = self._hs.caches.lru("policy_witnesses", 1_000)
-        return PolicyServers(lambda: self.federation, self.memory.state, self.membership_store, witnesses)
+        federation, state, store = lambda: self.federation, self.memory.state, self.membership_store
+        return PolicyServers(federation, state, store, witnesses, self._server_name, lambda: self._hs.doors.policy)
 
     @cached_property
     def federation(self) -> FederationClient:

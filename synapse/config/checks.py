@@ -19,6 +19,7 @@ from synapse.config.errors import ConfigError
 from synapse.config.jwt import check_jwt
 from synapse.config.listeners import Listener, bracketed, is_loopback
 from synapse.config.options import nearest, options_of
+from synapse.config.policy import check_policy_server
 from synapse.config.proving import check_signing_up
 from synapse.config.saml import check_saml
 from synapse.config.sso import check_sso
@@ -86,6 +87,7 @@ def check(config: Config, place: Place) -> Iterator[str]:
     yield from _disagreements(config, place)
     yield from checks_conduct.check(config, place)
     checks_files.check(config, place)
+    check_policy_server(config, place)
 
 
 def _fail(place: Place, option: str, problem: str, remedy: str) -> NoReturn:

@@ -25,6 +25,7 @@ from synapse.config import (
     limits,
     oauth,
     oidc,
+    policy,
     profiles,
     proving,
     push,
@@ -73,6 +74,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     usage: conduct.UsageConfig
     validity: conduct.ValidityConfig
     outgoing: sections.OutgoingConfig
+    policy_server: policy.PolicyServerConfig
     ratelimiting: limits.RatelimitConfig
     media: sections.MediaConfig
     push: push.PushConfig
@@ -175,6 +177,7 @@ NESTED: Final = (
     "oauth",
     "cas_config",
     "push",
+    "policy_server",
 )
 
 SECTIONS: Final[dict[str, type[Section]]] = {

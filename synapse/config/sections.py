@@ -217,8 +217,13 @@ class KeysConfig(Section, frozen=True, kw_only=True):
 
     def read_signing_keys(self) -> tuple[SigningSeed, ...]:
         """The keys in the file, a line each: algorithm, version, base64 of the seed. Raises `OSError`, `ValueError`."""
-        with open(self.signing_key_path or "", encoding="ascii") as file:
-            return tuple(_seed(line) for line in file.read().splitlines() if line.strip())
+        return read_seeds(self.signing_key_path or "")
+
+
+def read_seeds(path: str) -> tuple[SigningSeed, ...]:
+    """The keys in a file, a line each: algorithm, version, base64 of the seed. Raises `OSError`, `ValueError`."""
+    with open(path, encoding="ascii") as file:
+        return tuple(_seed(line) for line in file.read().splitlines() if line.strip())
 
 
 def _seed(line: str) -> SigningSeed:

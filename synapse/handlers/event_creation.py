@@ -219,6 +219,15 @@ class EventCreation:
         await self.refresh(draft.room_id)
         return await self._prepare(draft, *await self._present(draft))
 
+    async def rehearse(self, draft: Draft) -> Event:
+        """The event that the draft would become as the room stands, allowed, and sealed as if it were ours; it is not
+        written. For templates, which somebody else's server signs. Raises like `send`."""
+        await self.refresh(draft.room_id)
+        head, state = await self._present(draft)
+        event = await self._build(draft, head, state)
+        auth.check(event, {key: stored.event for key, stored in state.items()})
+        return event
+
     async def finish(self, request: Request) -> Persisted:
         """Write what was prepared, wherever the room stands by now. Raises 403 if the room allows it no more."""
         outcome = await self._writer(request._replace(may_fork=True))

@@ -1,4 +1,5 @@
-"""Policy servers: in a room that has one, it signs each event before the event is sent, or says why not.
+"""Policy servers: in a room that has one, it signs each event before the event is sent, or says why not. Events of
+other servers that come without its signature are brought to it too.
 
 The room names it in m.room.policy, with the key that its signatures are checked with; it counts as long as somebody of
 it is in the room. Changing m.room.policy itself needs no signature, so a room is never at its mercy.
@@ -8,19 +9,20 @@ Client-server API, "Policy Servers"; server-server API, "Policy Servers".
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from synapse.api.constants import EventTypes, Membership
 from synapse.api.errors import Codes, MatrixError, limit_exceeded
 from synapse.api.identifiers import domain_of, is_server_name
 from synapse.events.event import Event
 from synapse.events.hashes import essential_bytes
-from synapse.events.signing import SignatureError, verify
+from synapse.events.signing import SignatureError, signatures_by, verify
 from synapse.handlers.event_creation import POLICY
 from synapse.http.client import AnswerLate, ClientError
 
 if TYPE_CHECKING:
+    from synapse.api.room_versions import RoomVersion
     from synapse.federation.client import FederationClient
     from synapse.handlers.event_creation import State
     from synapse.http.client import ClientAnswer
@@ -44,11 +46,23 @@ class Policy(NamedTuple):
     key: str
 
 
+class OwnService(Protocol):
+    """The policy server that this server is itself; see `handlers.doors.policy`."""
+
+    @property
+    def public_key(self) -> str:
+        """In unpadded base64."""
+
+    def sign(self, raw: Mapping[str, Any], version: RoomVersion) -> str:
+        """The signature of an event in federation form. Raises MatrixError where it is not given."""
+
+
 class PolicyServers:
     """Has events signed by their rooms' policy servers. An `Endorser` of `EventCreation`.
 
     :param federation: makes the client for other servers, when it is needed.
     :param witnesses: remembers somebody of the policy server who is in the room, by room and server.
+    :param own: what answers where the room's policy server is this one.
     """
 
     def __init__(
@@ -57,7 +71,11 @@ class PolicyServers:
         state: StateReader,
         store: MembershipsStore,
         witnesses: LruCache[tuple[str, str], str],
+        server_name: str = "",
+        own: Callable[[], OwnService | None] = lambda: None,
     ) -> None:
+        self._server_name = server_name
+        self._own = own
         self._federation = federation
         self._state = state
         self._store = store
@@ -69,11 +87,46 @@ class PolicyServers:
         Raises what the policy server answers; 403 M_FORBIDDEN where its signature is not right; 502
         M_CONNECTION_FAILED or 504 M_CONNECTION_TIMEOUT where it does not answer: the event must not be sent then.
         """
+        policy = await self._in_force(event, state)
+        return event if policy is None else await self._asked(event, policy)
+
+    async def check_received(self, event: Event) -> Event:
+        """An event of another server, as it may be shown: with a right signature of its room's policy server, which is
+        asked for one where it is missing, or made with another key.
+
+        Raises what `__call__` does where there is none: the event is to be soft-failed then.
+        """
+        state = await self._state.current(event.room_id, [POLICY])
+        return await self._recommended(event, state) if POLICY in state else event
+
+    async def objection(self, event: Event, state: State) -> str | None:
+        """Why an event of another server is to be soft-failed; None where it need not be. `state` is the room's present
+        one, `POLICY` included."""
+        try:
+            await self._recommended(event, state)
+        except MatrixError as error:
+            return error.message
+        return None
+
+    async def _recommended(self, event: Event, state: State) -> Event:
+        policy = await self._in_force(event, state)
+        if policy is None:
+            return event
+        signature = signatures_by(event.raw, policy.via).get(KEY_ID)
+        if signature is not None and _is_right(event, policy, signature):
+            return event
+        return await self._asked(event, policy)
+
+    async def _in_force(self, event: Event, state: State) -> Policy | None:
+        """The policy server whose signature the event needs."""
         policy = policy_of(state[POLICY].shown.content)
         if policy is None or (event.type, event.state_key) == POLICY:
-            return event
-        if not await self._is_in_room(event.room_id, policy.via):
-            return event
+            return None
+        return policy if await self._is_in_room(event.room_id, policy.via) else None
+
+    async def _asked(self, event: Event, policy: Policy) -> Event:
+        if policy.via == self._server_name:
+            return self._signed_here(event, policy)
         try:
             answer = await self._federation().request(policy.via, "POST", PATH, event.raw, within=WITHIN)
         except AnswerLate:
@@ -82,7 +135,14 @@ class PolicyServers:
         except ClientError:
             sentence = f"The policy server of this room, {policy.via}, cannot be reached. Please try again later."
             raise MatrixError(502, Codes.CONNECTION_FAILED, sentence) from None
-        return _signed(event, policy, answer)
+        return _signed(event, policy, _signature_in(answer, policy))
+
+    def _signed_here(self, event: Event, policy: Policy) -> Event:
+        own = self._own()
+        if own is None or own.public_key != policy.key:
+            sentence = "The room has chosen this server as its policy server, which it is not, or not by that key."
+            raise MatrixError(403, Codes.FORBIDDEN, sentence)
+        return _signed(event, policy, own.sign(event.raw, event.room_version))
 
     async def _is_in_room(self, room_id: str, server: str) -> bool:
         """Whether somebody of the server is joined. No statement while the one who was seen last still is."""
@@ -109,13 +169,18 @@ def policy_of(content: dict[str, Any]) -> Policy | None:
     return Policy(via, key)
 
 
-def _signed(event: Event, policy: Policy, answer: ClientAnswer) -> Event:
+def _signature_in(answer: ClientAnswer, policy: Policy) -> str | None:
+    """The signature that a policy server gives, right or wrong. Raises its refusal."""
     found = answer.json_object()
     if answer.code != 200:
         raise _refusal(policy, answer, found)
     by_server = found.get(policy.via)
     signature = by_server.get(KEY_ID) if isinstance(by_server, dict) else None
-    if not isinstance(signature, str) or not _is_right(event, policy, signature):
+    return signature if isinstance(signature, str) else None
+
+
+def _signed(event: Event, policy: Policy, signature: str | None) -> Event:
+    if signature is None or not _is_right(event, policy, signature):
         sentence = f"The policy server of this room, {policy.via}, did not sign the event with its key."
         raise MatrixError(403, Codes.FORBIDDEN, sentence)
     signatures = {name: dict(keys) for name, keys in event.raw["signatures"].items()}

@@ -17,6 +17,7 @@ ENDPOINTS = (
     Endpoint("well_known_client", "/.well-known/matrix/client", ("GET",), auth=Auth.NONE),
     Endpoint("well_known_server", "/.well-known/matrix/server", ("GET",), auth=Auth.NONE),
     Endpoint("well_known_support", "/.well-known/matrix/support", ("GET",), auth=Auth.NONE),
+    Endpoint("well_known_policy_server", "/.well-known/matrix/policy_server", ("GET",), auth=Auth.NONE),
     Endpoint("capabilities", f"{_C}/capabilities", ("GET",), CLIENT, guests=True),
     Endpoint("turn_server", f"{_C}/voip/turnServer", ("GET",), CLASSIC, (workers.TURN_SERVER,), guests=True),
     # --- sessions

@@ -19,4 +19,6 @@ def _signed(name: str, path: str, method: str = "GET", *, versions: tuple[str, .
     return Endpoint(name, _PREFIX + path, (method,), versions, routes, auth=Auth.SERVER, resource="federation")
 
 
-FEDERATION: tuple[Endpoint, ...] = ()
+_POLICY = (Endpoint("policy_sign", "/_matrix/policy/v1/sign", ("POST",), auth=Auth.SERVER, resource="federation"),)
+
+FEDERATION: tuple[Endpoint, ...] = (*_POLICY,)
