@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from synapse.app._accounts import Accounts
     from synapse.app._conduct import Conduct
     from synapse.app._doors import Doors
+    from synapse.app._edus import Edus
     from synapse.app._encryption import Encryption
     from synapse.app._extras import Extras
     from synapse.app._finding import Finding
@@ -245,6 +246,7 @@ class Homeserver:
             *self.finding.background,
             *self.extras.background,
             *self.encryption.background,
+            *self.edus.background,
         ]
 
     @property
@@ -321,3 +323,10 @@ class Homeserver:
         from synapse.app._queries import Queries
 
         return Queries(self)
+
+    @cached_property
+    def edus(self) -> Edus:
+        """What servers tell each other that is not events, both ways."""
+        from synapse.app._edus import Edus
+
+        return Edus(self)

@@ -12,6 +12,7 @@ import msgspec
 
 from synapse.replication.calls import Call
 from synapse.replication.streams import DeviceListRow, PrivateDeviceListRow
+from synapse.storage.device_keys import KEEP_CHANGES
 from synapse.storage.one_time_keys import NoSuchDevice
 from synapse.sync.keys_left import CACHE as KEYS_LEFT
 
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
     from synapse.storage.device_keys import DeviceKeyStore
     from synapse.util.clock import Clock
 
-
-KEEP_CHANGES: Final = 10_000
-"""The last so many positions of the stream are kept whole, for who asks for what was between two of them."""
 
 T = TypeVar("T")
 
@@ -122,8 +120,7 @@ class DeviceChanges:
         return True
 
     async def _change(self, changed: Changed) -> None:
-        device_id = changed.device_ids[0] if len(changed.device_ids) == 1 else None
         await self._stream.append(
-            lambda position: self._store.record_change(changed.user_id, device_id, position),
+            lambda position: self._store.record_change(changed.user_id, changed.device_ids, position),
             lambda _: [changed.user_id],
         )

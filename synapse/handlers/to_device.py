@@ -5,7 +5,7 @@ Who ignores the sender is sent nothing, then or later. A device that does not co
 10,000; so that each message is not paid for by counting those that wait, the main process looks at a device's queue
 after every hundred messages that it has added to it.
 
-Devices of other servers are reached over federation, which is not done here: messages to them are refused.
+What is for devices of other servers is stored at the same position, in an outbox (`storage.to_device_outbox`).
 
 Client-server API, "Send-to-Device messaging", "Ignoring Users".
 """
@@ -18,11 +18,13 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 import orjson
 
-from synapse.api.errors import bad_json, forbidden, invalid_param, missing_param, too_large
+from synapse.api.errors import bad_json, invalid_param, missing_param, too_large
 from synapse.api.identifiers import domain_of, parse_user_id
+from synapse.handlers.edus.outgoing import edus_of
 from synapse.metrics import table
 from synapse.replication.calls import Call
 from synapse.storage.to_device import Device, Message, Txn
+from synapse.storage.to_device_outbox import Outgoing
 from synapse.util.caches import LruCache
 
 if TYPE_CHECKING:
@@ -53,6 +55,7 @@ class Sending(msgspec.Struct, frozen=True):
 
     sender: Txn
     messages: list[Message]
+    outgoing: list[Outgoing] = []
 
 
 SEND: Final = Call("to_device.send", Sending, type(None))
@@ -85,27 +88,30 @@ class ToDevice:
         main.expose(SEND, self._store_and_tell)
 
     async def send(self, sender: Txn, event_type: str, body: dict[str, Any]) -> None:
-        """Client-server API, `PUT /sendToDevice/{eventType}/{txnId}`. Raises 400, 403, 413, 429."""
+        """Client-server API, `PUT /sendToDevice/{eventType}/{txnId}`. Raises 400, 413, 429."""
         for name, value in (("event type", event_type), ("transaction ID", sender.txn_id)):
             if len(value.encode("utf-8", "replace")) > MAX_NAME_BYTES or "\x00" in value:
                 raise invalid_param(f"The {name} has at most {MAX_NAME_BYTES} bytes and no NUL character.")
         messages = checked_messages(sender.user_id, event_type, body)
         if event_type == _KEY_REQUEST:
             self._limits.check("rc_key_requests", sender.user_id)
-        if any(domain_of(message.user_id) != self._server_name for message in messages):
-            raise forbidden("Messages to devices of other servers cannot be sent.")
-        await self._main(SEND, Sending(sender, messages))
+        ours = [message for message, _ in messages if self._is_ours(message)]
+        others = [(*message[:2], content) for message, content in messages if not self._is_ours(message)]
+        await self._main(SEND, Sending(sender, ours, edus_of(sender.user_id, event_type, others)))
+
+    def _is_ours(self, message: Message) -> bool:
+        return domain_of(message.user_id) == self._server_name
 
     async def _store_and_tell(self, sending: Sending) -> None:
         now = int(self._clock.seconds() * 1000)
         sender = sending.sender.user_id
         ignorers = await self._ignorers({message.user_id for message in sending.messages} - {sender}, sender)
         messages = [message for message in sending.messages if message.user_id not in ignorers]
-        reached = await self._stream.append(
-            lambda position: self._store.add(sending.sender, messages, position, now),
-            lambda devices: sorted({device.user_id for device in devices}),
+        added = await self._stream.append(
+            lambda position: self._store.add(sending.sender, messages, sending.outgoing, position, now),
+            lambda added: [*sorted({device.user_id for device in added.devices}), *added.servers],
         )
-        await self._bound(reached)
+        await self._bound(added.devices)
 
     async def _bound(self, reached: list[Device]) -> None:
         due = []
@@ -124,8 +130,11 @@ class ToDevice:
         await self._store.forget_txns(int(self._clock.seconds() * 1000) - KEEP_TXNS_MS)
 
 
-def checked_messages(sender: str, event_type: str, body: dict[str, Any]) -> list[Message]:
-    """The messages of a request; raises 400 M_MISSING_PARAM, M_BAD_JSON, M_INVALID_PARAM; 413 M_TOO_LARGE."""
+def checked_messages(sender: str, event_type: str, body: dict[str, Any]) -> list[tuple[Message, dict[str, Any]]]:
+    """The messages of a request, each with its content.
+
+    Raises 400 M_MISSING_PARAM, M_BAD_JSON, M_INVALID_PARAM; 413 M_TOO_LARGE.
+    """
     users = body.get("messages")
     if not isinstance(users, dict):
         raise missing_param("messages") if users is None else bad_json("The key 'messages' must be an object.")
@@ -140,7 +149,9 @@ def checked_messages(sender: str, event_type: str, body: dict[str, Any]) -> list
     return messages
 
 
-def _message(sender: str, event_type: str, user_id: str, device_id: str, content: object) -> Message:
+def _message(
+    sender: str, event_type: str, user_id: str, device_id: str, content: object
+) -> tuple[Message, dict[str, Any]]:
     if not isinstance(content, dict):
         raise bad_json("The content of a message to a device must be an object.")
     if "\x00" in device_id:
@@ -148,4 +159,4 @@ def _message(sender: str, event_type: str, user_id: str, device_id: str, content
     text = orjson.dumps({"type": event_type, "sender": sender, "content": content})
     if len(text) > MAX_CONTENT_BYTES:
         raise too_large(f"A message to a device may have {MAX_CONTENT_BYTES} bytes at most.")
-    return Message(user_id, device_id, text.decode())
+    return Message(user_id, device_id, text.decode()), content

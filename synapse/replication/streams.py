@@ -173,6 +173,11 @@ def _of_table(
     return Stream(name, row, concerns, _reader(columns, table, row), maximum, encode=encode)
 
 
+# Users for whom there are messages, and servers whose users they are for.
+_TO_DEVICE: Final = """(
+    SELECT stream_id, user_id FROM to_device_messages UNION ALL SELECT stream_id, destination FROM to_device_outbox
+) AS waiting"""
+
 STREAMS: Final[tuple[Stream, ...]] = (
     Stream("events", event_rows.Row, _event, event_rows.read, "SELECT MAX(stream_ordering) FROM events"),
     Stream("typing", tuple[str, list[str]], _room, has_snapshot=True),
@@ -185,7 +190,7 @@ STREAMS: Final[tuple[Stream, ...]] = (
         encode=_encode_receipt,
     ),
     _of_table("account_data", _user),
-    _of_table("to_device", _user, table="to_device_messages"),
+    _of_table("to_device", _user, table=_TO_DEVICE),
     Stream(
         "device_lists",
         DeviceListRow,

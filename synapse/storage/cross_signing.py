@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
+from synapse.storage.devices import record_change
+
 if TYPE_CHECKING:
     from synapse.storage.database import Database, Transaction
 
@@ -147,7 +149,8 @@ def _replace(
         [(*key[:4], now) for key in keys],
     )
     _add_signatures(txn, signatures)
-    _tell(txn, user_id, stream_id, [user_id] if usages == {USER_SIGNING} else [], public=usages != {USER_SIGNING})
+    private = usages == {USER_SIGNING}
+    _tell(txn, user_id, stream_id, [user_id] if private else [], None if private else [])
 
 
 def _check_free(txn: Transaction, user_id: str, public_keys: list[str]) -> None:
@@ -218,7 +221,8 @@ def _sign(
     good, rest = judge(Signable(keys, devices))
     changed = _add_signatures(txn, good)
     if changed:
-        _tell(txn, signer, stream_id, sorted(changed - {signer}), public=signer in changed)
+        signed = sorted({each.target_id for each in good if each.target_user_id == signer} & devices.keys())
+        _tell(txn, signer, stream_id, sorted(changed - {signer}), signed if signer in changed else None)
     return changed, rest
 
 
@@ -237,10 +241,12 @@ def _add_signatures(txn: Transaction, signatures: list[Signature]) -> set[str]:
     return {user_id for (user_id,) in txn.rows()}
 
 
-def _tell(txn: Transaction, user_id: str, stream_id: int, private: list[str], *, public: bool) -> None:
-    """Writes what has changed: of the user's keys, for all to see; of the keys of `private`, for the user alone."""
-    if public:
-        txn.later("INSERT INTO device_lists_stream (stream_id, user_id) VALUES (%s, %s)", (stream_id, user_id))
+def _tell(txn: Transaction, user_id: str, stream_id: int, private: list[str], devices: list[str] | None) -> None:
+    """Writes what has changed: of the user's keys and those of these devices, for all to see (None: nothing); of the
+    keys of `private`, for the user alone.
+    """
+    if devices is not None:
+        record_change(txn, user_id, devices, stream_id)
     if private:
         txn.later(
             "INSERT INTO device_lists_private (stream_id, user_id, changed_user_ids) VALUES (%s, %s, %s)",

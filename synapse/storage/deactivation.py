@@ -67,7 +67,7 @@ def _deactivate(txn: Transaction, user_id: str, erase: bool, stream_id: int) -> 
     txn.later("INSERT INTO departing_users (user_id) VALUES (%s) ON CONFLICT DO NOTHING", (user_id,))
     gone = devices.delete(txn, user_id, None)._replace(had_cross_signing=had_keys)
     if gone.device_ids or had_keys:
-        devices.record_change(txn, user_id, None, stream_id)
+        devices.record_change(txn, user_id, gone.device_ids, stream_id)
     return gone
 
 

@@ -6,13 +6,17 @@ Keys are kept as JSON text with sorted keys, so that equal keys are equal texts;
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from synapse.storage.devices import record_change
 from synapse.storage.one_time_keys import lock_device, sha256
 
 if TYPE_CHECKING:
     from synapse.storage.database import Database, Transaction
+
+
+KEEP_CHANGES: Final = 10_000
+"""The last so many positions of the stream are kept whole, for who asks for what was between two of them."""
 
 
 def digest(json: str) -> str:
@@ -40,9 +44,9 @@ class DeviceKeyStore:
         """
         return await self._db.write("device_keys.forget_changes", _forget_changes, keep)
 
-    async def record_change(self, user_id: str, device_id: str | None, stream_id: int) -> None:
-        """Writes that this device (None: several) is new, got another name, or went away with its keys."""
-        await self._db.write("device_keys.record_change", record_change, user_id, device_id, stream_id)
+    async def record_change(self, user_id: str, device_ids: list[str], stream_id: int) -> None:
+        """Writes that these devices are new, got other names, or went away with their keys."""
+        await self._db.write("device_keys.record_change", record_change, user_id, device_ids, stream_id)
 
 
 def put(txn: Transaction, user_id: str, device_id: str, json: str, now: int, stream_id: int) -> bool:
@@ -64,8 +68,8 @@ def put(txn: Transaction, user_id: str, device_id: str, json: str, now: int, str
             SET key_json = EXCLUDED.key_json, uploaded_ts = EXCLUDED.uploaded_ts
             WHERE device_keys.key_json <> EXCLUDED.key_json RETURNING true
         )
-        INSERT INTO device_lists_stream (stream_id, user_id, device_id)
-        SELECT %(stream)s, %(u)s, %(d)s FROM keys RETURNING true
+        INSERT INTO device_lists_stream (stream_id, user_id, device_id, device_ids)
+        SELECT %(stream)s, %(u)s, %(d)s, ARRAY[%(d)s] FROM keys RETURNING true
         """,
         {"u": user_id, "d": device_id, "json": json, "now": now, "stream": stream_id},
     )

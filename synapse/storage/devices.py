@@ -96,7 +96,7 @@ def _get(txn: Transaction, user_id: str, device_id: str) -> Device | None:
 def _create(txn: Transaction, user_id: str, device_id: str, display_name: str | None, now: int, stream_id: int) -> bool:
     made = insert_device(txn, user_id, device_id, display_name, now)
     if made:
-        record_change(txn, user_id, device_id, stream_id)
+        record_change(txn, user_id, [device_id], stream_id)
     return made
 
 
@@ -107,7 +107,7 @@ def _rename(txn: Transaction, user_id: str, device_id: str, display_name: str | 
     )
     found = txn.one_or_none() is not None
     if found:
-        record_change(txn, user_id, device_id, stream_id)
+        record_change(txn, user_id, [device_id], stream_id)
     return found
 
 
@@ -118,15 +118,17 @@ def _delete(txn: Transaction, user_id: str, device_ids: list[str] | None, stream
 def recorded(txn: Transaction, user_id: str, gone: Deleted, stream_id: int) -> Deleted:
     """Within somebody else's transaction: writes what went to the stream, if anything did."""
     if gone.device_ids:
-        record_change(txn, user_id, gone.device_ids[0] if len(gone.device_ids) == 1 else None, stream_id)
+        record_change(txn, user_id, gone.device_ids, stream_id)
     return gone
 
 
-def record_change(txn: Transaction, user_id: str, device_id: str | None, stream_id: int) -> None:
-    """Within somebody else's transaction: this device (None: several) is new, has another name, or is gone."""
+def record_change(txn: Transaction, user_id: str, device_ids: list[str], stream_id: int) -> None:
+    """Within somebody else's transaction: these devices are new, have other names or keys, or are gone. None at all:
+    it is the keys of the user as such.
+    """
     txn.later(
-        "INSERT INTO device_lists_stream (stream_id, user_id, device_id) VALUES (%s, %s, %s)",
-        (stream_id, user_id, device_id),
+        "INSERT INTO device_lists_stream (stream_id, user_id, device_id, device_ids) VALUES (%s, %s, %s, %s)",
+        (stream_id, user_id, device_ids[0] if len(device_ids) == 1 else None, device_ids),
     )
 
 

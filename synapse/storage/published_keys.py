@@ -43,10 +43,11 @@ class PublishedKeyStore:
         """
         if not user_ids:
             return PublishedKeys(set(), [], [], [])
-        return await self._db.snapshot("published_keys.of_users", _of_users, user_ids, viewer)
+        return await self._db.snapshot("published_keys.of_users", read_published_keys, user_ids, viewer)
 
 
-def _of_users(txn: Transaction, user_ids: list[str], viewer: str) -> PublishedKeys:
+def read_published_keys(txn: Transaction, user_ids: list[str], viewer: str) -> PublishedKeys:
+    """See `PublishedKeyStore.of_users`; for stores that read it with other things. `viewer` "": anybody."""
     txn.execute(
         """
         SELECT u.user_id, k.device_id, k.key_json, k.display_name FROM users u LEFT JOIN (

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from synapse.storage import to_device_outbox
+
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from synapse.storage.database import Database, Transaction
+    from synapse.storage.to_device_outbox import Outgoing
 
 
 class Message(NamedTuple):
@@ -37,19 +40,40 @@ class Device(NamedTuple):
     device_id: str
 
 
+class Added(NamedTuple):
+    """Whom a request has reached: devices of this server, and other servers."""
+
+    devices: list[Device]
+    servers: list[str]
+
+
 class ToDeviceStore:
     """Reads messages anywhere; writes them in the main process. Devices delete what they have wherever they sync."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    async def add(self, sender: Txn, messages: list[Message], stream_id: int, now: int) -> list[Device]:
-        """Stores the messages for devices that exist, at one position, and returns the devices.
+    async def add(
+        self, sender: Txn, messages: list[Message], outgoing: list[Outgoing], stream_id: int, now: int
+    ) -> Added:
+        """Stores the messages for devices that exist, and those for other servers, at one position.
 
         What is for one device goes before what is for all of its user's. Nothing happens, and the answer is empty, if
-        the transaction was seen before. Two statements, however many devices there are.
+        the transaction was seen before. Two statements, however many devices there are, and one for other servers.
         """
-        return await self._db.write("to_device.add", _add, sender, messages, stream_id, now)
+        return await self._db.write("to_device.add", _add, sender, messages, outgoing, stream_id, now)
+
+    async def receive(
+        self, origin: str, message_id: str, messages: list[Message], stream_id: int, now: int
+    ) -> list[Device]:
+        """Stores what another server has sent, for devices that exist, and returns these. Nothing happens if it has
+        sent something by that message id before.
+        """
+        return await self._db.write("to_device.receive", _receive, origin, message_id, messages, stream_id, now)
+
+    async def forget_received(self, before: int) -> None:
+        """Drops the message ids of other servers that came before that time (milliseconds)."""
+        await self._db.write("to_device.forget_received", _forget_received, before)
 
     async def trim(self, devices: Collection[Device], limit: int) -> int:
         """Deletes the oldest messages of these devices so that each has `limit` at most. Returns how many."""
@@ -71,7 +95,9 @@ class ToDeviceStore:
         return await self._db.read("to_device.max_stream_id", _max_stream_id)
 
 
-def _add(txn: Transaction, sender: Txn, messages: list[Message], stream_id: int, now: int) -> list[Device]:
+def _add(
+    txn: Transaction, sender: Txn, messages: list[Message], outgoing: list[Outgoing], stream_id: int, now: int
+) -> Added:
     txn.execute(
         """
         INSERT INTO to_device_txns (user_id, device_id, txn_id, received_ts) VALUES (%s, %s, %s, %s)
@@ -79,7 +105,32 @@ def _add(txn: Transaction, sender: Txn, messages: list[Message], stream_id: int,
         """,
         (*sender, now),
     )
-    if txn.one_or_none() is None or not messages:
+    if txn.one_or_none() is None:
+        return Added([], [])
+    to_device_outbox.put(txn, outgoing, stream_id)
+    return Added(_insert(txn, messages, stream_id), sorted({each.destination for each in outgoing}))
+
+
+def _receive(
+    txn: Transaction, origin: str, message_id: str, messages: list[Message], stream_id: int, now: int
+) -> list[Device]:
+    txn.execute(
+        """
+        INSERT INTO to_device_received (origin, message_id, received_ts) VALUES (%s, %s, %s)
+        ON CONFLICT DO NOTHING RETURNING true
+        """,
+        (origin, message_id, now),
+    )
+    if txn.one_or_none() is None:
+        return []
+    devices = _insert(txn, messages, stream_id)
+    if not devices:  # it may come once more: nobody has it, and whoever makes ids up fills no table
+        txn.later("DELETE FROM to_device_received WHERE origin = %s AND message_id = %s", (origin, message_id))
+    return devices
+
+
+def _insert(txn: Transaction, messages: list[Message], stream_id: int) -> list[Device]:
+    if not messages:
         return []
     txn.values(
         """
@@ -134,6 +185,10 @@ def _delete(txn: Transaction, user_id: str, device_id: str, until: int) -> int:
 
 def _forget_txns(txn: Transaction, before: int) -> None:
     txn.execute("DELETE FROM to_device_txns WHERE received_ts < %s", (before,))
+
+
+def _forget_received(txn: Transaction, before: int) -> None:
+    txn.execute("DELETE FROM to_device_received WHERE received_ts < %s", (before,))
 
 
 def _max_stream_id(txn: Transaction) -> int:

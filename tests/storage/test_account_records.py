@@ -105,16 +105,19 @@ async def test_to_device_messages_wait_until_they_are_deleted(database: Database
     await add_devices(database, ALICE, "A", "B")
     txn = Txn("@bob:test", "B", "1")
     first = [Message(ALICE, "A", '{"n":1}'), Message(ALICE, "B", '{"n":2}'), Message("@no:test", "*", "{}")]
-    assert await store.add(txn, first, 1, 10) == [(ALICE, "A"), (ALICE, "B")]
-    assert await store.add(txn, first, 2, 10) == []
-    assert await store.add(txn._replace(txn_id="2"), [Message(ALICE, "A", '{"n":3}')], 3, 10) == [(ALICE, "A")]
+    assert await store.add(txn, first, [], 1, 10) == ([(ALICE, "A"), (ALICE, "B")], [])
+    assert await store.add(txn, first, [], 2, 10) == ([], [])
+    assert await store.add(txn._replace(txn_id="2"), [Message(ALICE, "A", '{"n":3}')], [], 3, 10) == (
+        [(ALICE, "A")],
+        [],
+    )
     assert await store.waiting(ALICE, "A", 0, 3, 10) == [(1, '{"n":1}'), (3, '{"n":3}')]
     assert await store.waiting(ALICE, "A", 0, 3, 1) == [(1, '{"n":1}')]
     assert await store.delete(ALICE, "A", 1) == 1
     assert await store.waiting(ALICE, "A", 0, 3, 10) == [(3, '{"n":3}')]
     assert await store.max_stream_id() == 3
     await store.forget_txns(11)
-    assert await store.add(txn, [], 4, 12) == []
+    assert await store.add(txn, [], [], 4, 12) == ([], [])
 
 
 @pytest_twisted.ensureDeferred
@@ -122,7 +125,7 @@ async def test_a_message_to_all_devices_reaches_each_once(database: Database) ->
     store = ToDeviceStore(database)
     await add_devices(database, ALICE, "A", "B")
     messages = [Message(ALICE, "*", '{"n":1}'), Message(ALICE, "NONE", '{"n":2}'), Message(ALICE, "B", '{"n":3}')]
-    assert await store.add(Txn("@bob:test", "B", "1"), messages, 1, 10) == [(ALICE, "A"), (ALICE, "B")]
+    assert await store.add(Txn("@bob:test", "B", "1"), messages, [], 1, 10) == ([(ALICE, "A"), (ALICE, "B")], [])
     for device, message in (("A", '{"n":1}'), ("B", '{"n":3}')):
         assert await store.waiting(ALICE, device, 0, 1, 10) == [(1, message)]
     assert await store.waiting(ALICE, "NONE", 0, 1, 10) == []

@@ -304,7 +304,8 @@ CREATE TABLE fallback_keys (
 CREATE TABLE device_lists_stream (       -- "this user's devices or keys changed"
     stream_id bigint PRIMARY KEY,
     user_id text NOT NULL,
-    device_id text
+    device_id text,                      -- where it is one
+    device_ids text[]                    -- which; empty: the keys of the user as such; NULL (of older rows): any
 );
 CREATE INDEX device_lists_stream_user ON device_lists_stream (user_id, stream_id);
 
@@ -320,8 +321,8 @@ CREATE TABLE claimed_keys (              -- one-time keys given out of late, in 
 );
 CREATE INDEX claimed_keys_ts ON claimed_keys (claimed_ts);
 
--- Who signs what: the keys of users as such, the latest of each usage. Signatures, also those that came with a key, are
--- in key_signatures, each once.
+-- Who signs what: the keys of users as such, the latest of each usage; also those of other servers' users whose devices
+-- are known here. Signatures, also those that came with a key, are in key_signatures, each once.
 CREATE TABLE cross_signing_keys (
     user_id text NOT NULL,
     usage text NOT NULL,                 -- master, self_signing, user_signing
@@ -361,6 +362,55 @@ CREATE TABLE to_device_txns (
     txn_id text NOT NULL,
     received_ts bigint NOT NULL,
     PRIMARY KEY (user_id, device_id, txn_id)
+);
+
+---------------------------------------------------------------- devices and other servers
+
+CREATE TABLE to_device_outbox (          -- messages for other servers' devices, until their servers have them
+    destination text NOT NULL,
+    stream_id bigint NOT NULL,           -- of the stream to_device
+    message_id text NOT NULL,
+    content text NOT NULL,               -- of an EDU m.direct_to_device
+    PRIMARY KEY (destination, stream_id, message_id)
+);
+CREATE INDEX to_device_outbox_stream ON to_device_outbox (stream_id);
+CREATE TABLE to_device_received (        -- EDUs m.direct_to_device of late, each of which counts once
+    origin text NOT NULL,
+    message_id text NOT NULL,
+    received_ts bigint NOT NULL,
+    PRIMARY KEY (origin, message_id)
+);
+CREATE INDEX to_device_received_ts ON to_device_received (received_ts);
+
+CREATE TABLE device_lists_due (          -- which servers are to be told of which local users' devices
+    destination text NOT NULL,
+    user_id text NOT NULL,
+    stream_id bigint NOT NULL,           -- the change of which; 0: they have come to share a room
+    PRIMARY KEY (destination, user_id)
+);
+CREATE TABLE device_lists_sent (         -- what servers know of local users' devices
+    destination text NOT NULL,
+    user_id text NOT NULL,
+    stream_id bigint NOT NULL,           -- everything up to this position
+    update_id bigint,                    -- stream_id of the last m.device_list_update, or of the list that was given
+    PRIMARY KEY (destination, user_id)
+);
+
+CREATE TABLE remote_device_lists (       -- other servers' users whose devices are known here
+    user_id text PRIMARY KEY,
+    base_id bigint NOT NULL,             -- stream_id of the list as it was fetched; -1: it never was
+    applied_ids bigint[] NOT NULL DEFAULT '{}', -- stream_ids of the latest updates that came to it
+    stale boolean NOT NULL,              -- an update is missing: it has to be fetched anew
+    failures integer NOT NULL DEFAULT 0, -- times that fetching it failed, and when to try again
+    retry_ts bigint NOT NULL DEFAULT 0
+);
+CREATE INDEX remote_device_lists_stale ON remote_device_lists (retry_ts) WHERE stale;
+CREATE TABLE remote_devices (
+    user_id text NOT NULL,
+    device_id text NOT NULL,
+    key_json text,                       -- NULL: it has published no keys
+    display_name text,
+    PRIMARY KEY (user_id, device_id)
 );
 
 ---------------------------------------------------------------- SAML

@@ -9,3 +9,54 @@ ALTER TABLE events ADD COLUMN relay boolean;
 
 CREATE INDEX current_state_servers ON current_state (substr(state_key, strpos(state_key, ':') + 1), room_id)
     WHERE type = 'm.room.member' AND membership = 'join';
+
+---------------------------------------------------------------- devices and other servers
+
+ALTER TABLE device_lists_stream ADD COLUMN device_ids text[];
+
+CREATE TABLE to_device_outbox (
+    destination text NOT NULL,
+    stream_id bigint NOT NULL,
+    message_id text NOT NULL,
+    content text NOT NULL,
+    PRIMARY KEY (destination, stream_id, message_id)
+);
+CREATE INDEX to_device_outbox_stream ON to_device_outbox (stream_id);
+CREATE TABLE to_device_received (
+    origin text NOT NULL,
+    message_id text NOT NULL,
+    received_ts bigint NOT NULL,
+    PRIMARY KEY (origin, message_id)
+);
+CREATE INDEX to_device_received_ts ON to_device_received (received_ts);
+
+CREATE TABLE device_lists_due (
+    destination text NOT NULL,
+    user_id text NOT NULL,
+    stream_id bigint NOT NULL,
+    PRIMARY KEY (destination, user_id)
+);
+CREATE TABLE device_lists_sent (
+    destination text NOT NULL,
+    user_id text NOT NULL,
+    stream_id bigint NOT NULL,
+    update_id bigint,
+    PRIMARY KEY (destination, user_id)
+);
+
+CREATE TABLE remote_device_lists (
+    user_id text PRIMARY KEY,
+    base_id bigint NOT NULL,
+    applied_ids bigint[] NOT NULL DEFAULT '{}',
+    stale boolean NOT NULL,
+    failures integer NOT NULL DEFAULT 0,
+    retry_ts bigint NOT NULL DEFAULT 0
+);
+CREATE INDEX remote_device_lists_stale ON remote_device_lists (retry_ts) WHERE stale;
+CREATE TABLE remote_devices (
+    user_id text NOT NULL,
+    device_id text NOT NULL,
+    key_json text,
+    display_name text,
+    PRIMARY KEY (user_id, device_id)
+);

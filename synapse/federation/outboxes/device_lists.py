@@ -1,0 +1,209 @@
+"""The outbox of device lists: which servers hear of which changes of local users' devices and keys.
+
+A change concerns the servers that share a room with the user when this process hears of it, and whoever comes into a
+room tells the servers that are in it of all their devices, if these do not know them. Whom that concerns is noted in
+the database together with how far the streams have been taken in, so nothing is lost when the process dies, and
+nothing is told twice because another takes over. A server that comes into a room asks for lists when it needs them.
+
+Server-server API, "Device Management".
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+
+from twisted.internet.defer import Deferred
+
+from synapse.api.constants import EventTypes, Membership
+from synapse.api.identifiers import domain_of
+from synapse.federation.outboxes import PendingEdu, Wake
+from synapse.federation.outboxes.chain import Chain, chain
+from synapse.replication.event_rows import StateRow
+from synapse.storage.device_keys import KEEP_CHANGES
+from synapse.storage.device_lists_outbox import Positions, Told
+from synapse.storage.shown_keys import ShownKeys
+from synapse.util.caches import LruCache
+from synapse.util.problems import log_failure
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from synapse.replication.notifier import Notifier
+    from synapse.replication.streams import Rows
+    from synapse.storage.device_lists_outbox import DeviceListOutboxStore, Due
+    from synapse.util.clock import Clock
+
+logger = logging.getLogger(__name__)
+
+RETRY_SECONDS: Final = 5.0
+_USERS: Final = 50  # of whom a server is told at a time
+_CHAINS: Final = 1_000  # that are remembered: of those who are in rooms with many servers
+
+RoomsOf = Callable[[Collection[str]], "Awaitable[Mapping[str, Collection[str]]]"]
+
+
+class Hosts(Protocol):
+    """Knows which servers are in which rooms."""
+
+    async def joined_many(self, room_ids: Collection[str], /) -> Mapping[str, Mapping[str, int]]: ...
+
+
+class Mark(NamedTuple):
+    """How much a server knows of a user, once it has the EDU."""
+
+    user_id: str
+    told: Told
+
+
+class DeviceListOutbox:
+    """For the process that sends.
+
+    :param rooms_of: the rooms that users are joined to.
+    :param with_names: whether other servers are told the names of devices.
+    """
+
+    def __init__(
+        self,
+        store: DeviceListOutboxStore,
+        rooms_of: RoomsOf,
+        hosts: Hosts,
+        notifier: Notifier,
+        clock: Clock,
+        server_name: str,
+        *,
+        with_names: bool,
+    ) -> None:
+        self._store = store
+        self._rooms_of = rooms_of
+        self._hosts = hosts
+        self._notifier = notifier
+        self._clock = clock
+        self._server_name = server_name
+        self._with_names = with_names
+        self._wake: Wake | None = None
+        self._reached = Positions(0, 0)
+        self._following = False
+        self._again = False
+        self._chains: LruCache[tuple[str, Told | None, int], Chain] = LruCache("device_list_chains", _CHAINS)
+        notifier.subscribe("device_lists", self._learn_lists)
+        notifier.subscribe("events", self._learn_events)
+
+    async def begin(self, wake: Wake) -> None:
+        """Takes in what happened while nobody sent; from now on, `wake` hears of what is new."""
+        self._reached = await self._store.begin(self._present())
+        self._wake = wake
+        await self._follow()
+
+    def end(self) -> None:
+        """Nobody sends any more."""
+        self._wake = None
+
+    async def destinations(self) -> set[str]:
+        """The servers that are to be told of somebody."""
+        return await self._store.destinations()
+
+    async def pending(self, destination: str, limit: int) -> list[PendingEdu]:
+        """At most `limit` EDUs, in order. Those of a user come together, `MAX_CHAIN` and one more at most."""
+        edus: list[PendingEdu] = []
+        nothing_to_say: list[Mark] = []
+        for due in await self._store.due(destination, min(limit, _USERS)):
+            found = await self._chain(due)
+            mark = Mark(due.user_id, Told(found.stream_id, found.update_id))
+            if not found.edus:
+                nothing_to_say.append(mark)
+            elif len(edus) + len(found.edus) > limit:
+                break
+            edus += [PendingEdu(edu_type, content, mark) for edu_type, content in found.edus]
+        await self._store.told(destination, nothing_to_say)
+        return edus
+
+    async def sent(self, destination: str, marks: Sequence[Mark]) -> None:
+        """The server knows so much; it is told of what came after."""
+        await self._store.told(destination, list(dict.fromkeys(marks)))
+
+    async def _chain(self, due: Due) -> Chain:
+        until = self._notifier.position("device_lists")
+        key = (due.user_id, due.told, until)
+        found = self._chains.get(key)
+        if found is None:
+            after = -1 if due.told is None else due.told.stream_id
+            devices = await self._store.devices(due.user_id, after, until, KEEP_CHANGES)
+            shown = ShownKeys(devices.published, "")
+            keys = {each.device_id: shown.device(each, with_name=False) for each in devices.published.devices}
+            for each in keys.values():
+                del each["unsigned"]
+            signing: dict[str, Any] = {f"{usage}_key": each for _, usage, each in shown.signing_keys()}
+            if not self._with_names:
+                devices = devices._replace(names=dict.fromkeys(devices.names))
+            found = chain(due.user_id, devices, due.told, keys.get, signing)
+            self._chains.set(key, found)
+        return found
+
+    # -- following the streams -----------------------------------------------------------------------------------------
+
+    def _present(self) -> Positions:
+        return Positions(self._notifier.position("device_lists"), self._notifier.position("events"))
+
+    def _learn_lists(self, _position: int, rows: Rows) -> None:
+        if self._wake is not None and any(isinstance(row, str) and self._is_ours(row) for _, row in rows):
+            self._soon()
+
+    def _learn_events(self, _position: int, rows: Rows) -> None:
+        if self._wake is not None and any(self._has_come(row) for _, row in rows):
+            self._soon()
+
+    def _has_come(self, row: object) -> bool:
+        """Whether somebody of this server came into a room."""
+        return (
+            isinstance(row, StateRow)
+            and row.type == EventTypes.MEMBER
+            and self._is_ours(row.state_key)
+            and (row.membership is None or row.membership == Membership.JOIN != row.prev_membership)
+        )
+
+    def _is_ours(self, user_id: str) -> bool:
+        return domain_of(user_id) == self._server_name
+
+    def _soon(self) -> None:
+        """On another turn of the reactor, when everybody here has heard of the rows."""
+        self._again = True
+        if not self._following:
+            self._following = True
+            self._clock.callLater(0, self._go_on)
+
+    def _go_on(self) -> None:
+        Deferred.fromCoroutine(self._follow())
+
+    async def _follow(self) -> None:
+        self._following = True
+        try:
+            self._again = True
+            while self._again and self._wake is not None:
+                self._again = False
+                await self._take_in(self._present())
+        except Exception as error:
+            log_failure(logger, error, "Who is to be told of changed devices was not found out; it is tried again")
+            self._clock.callLater(RETRY_SECONDS, self._go_on)
+            return
+        self._following = False
+
+    async def _take_in(self, present: Positions) -> None:
+        before = self._reached
+        changed = await self._store.changed(before.device_lists, present.device_lists, self._server_name)
+        entered = await self._store.entered(before.events, present.events, self._server_name)
+        rooms = dict(await self._rooms_of(changed)) if changed else {}
+        room_ids = {room_id for each in rooms.values() for room_id in each} | {room_id for _, room_id in entered}
+        hosts = await self._hosts.joined_many(room_ids)
+        due: dict[tuple[str, str], int] = {}
+        for user_id, room_id in entered:
+            due.update(((server, user_id), 0) for server in hosts.get(room_id, ()))
+        for user_id, position in changed.items():
+            for room_id in rooms.get(user_id, ()):
+                due.update(((server, user_id), position) for server in hosts.get(room_id, ()))
+        rows = [(server, user_id, n) for (server, user_id), n in due.items() if server != self._server_name]
+        destinations = await self._store.add(rows, present)
+        self._reached = present
+        if destinations and self._wake is not None:
+            self._wake(destinations)

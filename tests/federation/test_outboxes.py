@@ -1,0 +1,229 @@
+"""What waits for other servers and is not events: that it waits as long as it has to, and is told once."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import orjson
+from pytest_twisted import ensureDeferred
+
+from synapse.federation.outboxes.chain import MAX_CHAIN, Chain, chain, list_id
+from synapse.handlers.edus.outgoing import MAX_EDU_BYTES, edus_of
+from synapse.storage.device_lists_outbox import Change, Devices, Told
+from synapse.storage.pool import PoolSettings
+from synapse.storage.published_keys import PublishedKeys
+from tests.support.far_users import put_into_room
+from tests.support.homeserver import homeserver
+from tests.support.two_servers import Network
+
+C = "/_matrix/client/v3"
+ALICE = "@alice:test"
+NOTHING = PublishedKeys(set(), [], [], [])
+
+
+# -- messages between devices ------------------------------------------------------------------------------------------
+
+
+def test_messages_are_put_together_by_server_and_size() -> None:
+    big = {"x": "y" * 30_000}
+    messages = [(f"@u{n}:far", "D", big) for n in range(5)] + [("@v:near", "*", {"n": 1}), ("@u0:far", "E", {})]
+    edus = edus_of(ALICE, "m.x", messages)
+    assert len({edu.message_id for edu in edus}) == len(edus)
+    assert all(len(edu.message_id) <= 32 and len(edu.content) < MAX_EDU_BYTES + 300 for edu in edus)
+    told = [
+        (edu.destination, user_id, device_id, content)
+        for edu in edus
+        for user_id, devices in orjson.loads(edu.content)["messages"].items()
+        for device_id, content in devices.items()
+    ]
+    assert sorted(told, key=str) == sorted(
+        ((user_id.partition(":")[2], user_id, device_id, content) for user_id, device_id, content in messages), key=str
+    )
+    assert [edu.destination for edu in edus].count("near") == 1
+
+
+@ensureDeferred
+async def test_messages_for_other_servers_wait_until_these_have_them(database_settings: PoolSettings) -> None:
+    async with homeserver(database_settings) as server:
+        woken: list[str] = []
+        outbox = server.hs.edus.to_device_outbox
+        await outbox.begin(woken.extend)
+        alice = await server.client.register("alice")
+        body = {"messages": {"@b:far": {"*": {"n": 1}}, "@c:near": {"D": {"n": 2}}, ALICE: {"*": {"n": 3}}}}
+        for _ in range(2):
+            code, _ = await server.client.put(f"{C}/sendToDevice/m.x/1", body, alice)
+            assert code == 200
+        assert sorted(woken) == ["far", "near"], "what is asked for again does nothing again"
+        (edu,) = await outbox.pending("far", 100)
+        assert edu.edu_type == "m.direct_to_device"
+        assert {**edu.content, "message_id": ""} == {
+            "sender": ALICE,
+            "type": "m.x",
+            "message_id": "",
+            "messages": {"@b:far": {"*": {"n": 1}}},
+        }
+    async with homeserver(database_settings) as server:
+        outbox = server.hs.edus.to_device_outbox
+        assert await outbox.destinations() == {"far", "near"}
+        assert await outbox.pending("far", 100) == [edu], "with the same message id"
+        await outbox.sent("far", [edu.mark])
+        assert await outbox.pending("far", 100) == []
+        assert await outbox.destinations() == {"near"}
+
+
+@ensureDeferred
+async def test_the_latest_messages_wait_for_a_server_that_never_answers(database_settings: PoolSettings) -> None:
+    async with homeserver(database_settings) as server:
+        alice = await server.client.register("alice")
+        for number in range(5):
+            body = {"messages": {"@b:far": {"D": {"n": number}}, "@b:near": {"D": {}}}}
+            await server.client.put(f"{C}/sendToDevice/m.x/{number}", body, alice)
+        store = server.hs.edus.to_device_outbox_store
+        assert await store.trim(2) == 6
+        waiting = await server.hs.edus.to_device_outbox.pending("far", 100)
+        assert [edu.content["messages"]["@b:far"]["D"]["n"] for edu in waiting] == [3, 4]
+
+
+# -- device lists: the chain -------------------------------------------------------------------------------------------
+
+
+def updates(found: Chain) -> list[tuple[str, list[int], int]]:
+    return [
+        (content["device_id"], content["prev_id"], content["stream_id"])
+        for edu_type, content in found.edus
+        if edu_type == "m.device_list_update"
+    ]
+
+
+def made(devices: Devices, told: Told | None, **signing: Any) -> Chain:
+    return chain(ALICE, devices, told, {"A": {"k": 1}}.get, signing)
+
+
+def test_each_update_names_the_one_before_it() -> None:
+    devices = Devices([Change(5, ["A"]), Change(7, ["B", "C"]), Change(9, ["A"])], {"A": "name", "B": None}, NOTHING, 0)
+    found = made(devices, Told(4, 4099))
+    (b, prev_b, id_b), (c, prev_c, id_c), (a, prev_a, id_a) = updates(found)
+    assert (b, c, a) == ("B", "C", "A")
+    assert (prev_b, prev_c, prev_a) == ([4099], [id_b], [id_c])
+    assert 4099 < id_b < id_c < id_a == found.update_id
+    assert found.stream_id == 9
+    contents = {content["device_id"]: content for _, content in found.edus}
+    assert contents["A"] == {
+        "user_id": ALICE,
+        "device_id": "A",
+        "stream_id": id_a,
+        "prev_id": [id_c],
+        "keys": {"k": 1},
+        "device_display_name": "name",
+    }
+    assert "deleted" not in contents["B"]
+    assert "keys" not in contents["B"]
+    assert contents["C"]["deleted"] is True
+
+
+def test_who_was_told_nothing_gets_the_whole_list() -> None:
+    found = made(Devices([Change(3, ["B"])], {"A": None, "B": None}, NOTHING, 0), None, master_key={"x": 1})
+    assert next(edu_type for edu_type, _ in found.edus) == "m.signing_key_update"
+    (a, prev_a, id_a), (b, prev_b, _) = updates(found)
+    assert (a, b, prev_a, prev_b) == ("A", "B", [], [id_a])
+
+
+def test_of_gaps_a_server_is_told_by_an_update_that_it_cannot_know() -> None:
+    names = {str(n): None for n in range(30)}
+    many = Devices([Change(n + 10, [str(n)]) for n in range(MAX_CHAIN + 1)], names, NOTHING, 0)
+    unknown = Devices([Change(30, None)], names, NOTHING, 0)
+    forgotten = Devices([Change(30, ["1"])], names, NOTHING, 20)
+    for devices in (many, unknown, forgotten):
+        found = made(devices, Told(9, 9 * 1024), master_key={"x": 1})
+        ((_, prev, update_id),) = updates(found)
+        assert update_id == found.update_id == list_id(30)
+        assert prev not in ([], [9 * 1024])
+        assert (found.edus[0][0] == "m.signing_key_update") is (devices is not many)
+    ((_, prev, _),) = updates(made(Devices([], names, NOTHING, 0), None))
+    assert prev == []
+
+
+def test_a_change_of_the_users_own_keys_is_no_update_of_a_device() -> None:
+    found = made(Devices([Change(8, [])], {"A": None}, NOTHING, 0), Told(7, 77), self_signing_key={"x": 1})
+    assert found.edus == [("m.signing_key_update", {"user_id": ALICE, "self_signing_key": {"x": 1}})]
+    assert (found.stream_id, found.update_id) == (8, 77), "the chain goes on from there"
+    found = made(Devices([Change(8, ["A"])], {"A": None}, NOTHING, 0), Told(7, 77), master_key={"x": 1})
+    assert [edu_type for edu_type, _ in found.edus] == ["m.device_list_update"]
+
+
+# -- device lists: whom it concerns ------------------------------------------------------------------------------------
+
+
+def keys_of(user_id: str, device_id: str) -> dict[str, Any]:
+    keys = {f"ed25519:{device_id}": "key"}
+    return {"user_id": user_id, "device_id": device_id, "algorithms": ["x"], "keys": keys, "signatures": {}}
+
+
+@ensureDeferred
+async def test_servers_are_told_of_those_with_whom_they_share_rooms(database_settings: PoolSettings) -> None:
+    async with homeserver(database_settings) as server:
+        net = Network(server.hs.reactor)
+        woken: set[str] = set()
+
+        def wake(destinations: Collection[str]) -> None:
+            woken.update(destinations)
+
+        outbox = server.hs.edus.device_list_outbox
+        await outbox.begin(wake)
+        alice = await server.client.register("alice")
+        _, room = await server.client.post(f"{C}/createRoom", {}, alice)
+        await put_into_room(server.hs, room["room_id"], "@b:far")
+        code, answer = await server.client.get(f"{C}/account/whoami", alice)
+        device_id = answer["device_id"]
+        body = {"device_keys": keys_of(ALICE, device_id)}
+        code, _ = await server.client.post(f"{C}/keys/upload", body, alice)
+        assert code == 200
+        await net.until(lambda: woken)
+        assert woken == await outbox.destinations() == {"far"}
+        (first,) = await outbox.pending("far", 50)
+        assert first.content["device_id"] == device_id
+        assert first.content["keys"] == body["device_keys"]
+        assert first.content["prev_id"] == []
+        assert "device_display_name" not in first.content
+        assert await outbox.pending("far", 50) == [first], "until it has been sent"
+        await outbox.sent("far", [first.mark])
+        assert await outbox.pending("far", 50) == []
+        assert await outbox.destinations() == set()
+        outbox.end()
+        body["device_keys"]["keys"] = {f"ed25519:{device_id}": "another"}
+        await server.client.post(f"{C}/keys/upload", body, alice)
+        assert await outbox.destinations() == set(), "nobody looks"
+    async with homeserver(database_settings) as server:
+        outbox = server.hs.edus.device_list_outbox
+        await outbox.begin(wake)
+        assert await outbox.destinations() == {"far"}, "what happened while nobody looked is not lost"
+        (second,) = await outbox.pending("far", 50)
+        assert second.content["prev_id"] == [first.content["stream_id"]]
+        assert second.content["keys"]["keys"] == {f"ed25519:{device_id}": "another"}
+
+
+@ensureDeferred
+async def test_who_comes_into_a_room_tells_its_servers_of_all_devices(database_settings: PoolSettings) -> None:
+    async with homeserver(database_settings) as server:
+        net = Network(server.hs.reactor)
+        outbox = server.hs.edus.device_list_outbox
+        await outbox.begin(lambda _: None)
+        alice, bob = await server.client.register("alice"), await server.client.register("bob")
+        _, room = await server.client.post(f"{C}/createRoom", {"preset": "public_chat"}, alice)
+
+        def has_taken_all_in() -> bool:
+            return outbox._reached.events == server.hs.notifier.position("events")
+
+        await net.until(has_taken_all_in)
+        await put_into_room(server.hs, room["room_id"], "@c:far")
+        code, _ = await server.client.post(f"{C}/rooms/{room['room_id']}/join", {}, bob)
+        assert code == 200
+        await net.until(outbox.destinations)
+        edus = await outbox.pending("far", 50)
+        assert [edu.content["user_id"] for edu in edus] == ["@bob:test"], "Alice was there before"
+        await outbox.sent("far", [edu.mark for edu in edus])
+        for path in ("leave", "join"):
+            await server.client.post(f"{C}/rooms/{room['room_id']}/{path}", {}, bob)
+        await net.until(has_taken_all_in)
+        assert await outbox.destinations() == set(), "the server knows them all"
