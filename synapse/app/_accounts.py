@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from synapse.storage.user_directory import UserDirectoryStore
     from synapse.storage.user_ips import Seen, UserIpStore
     from synapse.storage.users import UserStore
+    from synapse.sync.erased import ErasedUsers
     from synapse.sync.keys_left import KeysLeftCache
     from synapse.util.repeating import Repeating
     from synapse.util.templates import Templates
@@ -117,6 +118,13 @@ class Accounts:
         from synapse.storage.users import UserStore
 
         return UserStore(self._hs.database)
+
+    @cached_property
+    def erased_users(self) -> ErasedUsers:
+        """Who had what they wrote erased with their account."""
+        from synapse.sync.erased import CACHE, ErasedUsers
+
+        return ErasedUsers(self.users, self._hs.caches.cache(CACHE, 10_000))
 
     @cached_property
     def tokens(self) -> AccessTokenStore:

@@ -11,13 +11,18 @@ from typing import TYPE_CHECKING, Protocol
 from synapse.app._foundation import Base
 
 if TYPE_CHECKING:
+    from synapse.app._accounts import Accounts
     from synapse.app._rooms import Rooms
     from synapse.federation.hosts import RoomHosts
     from synapse.handlers.federation_door import FederationDoor
+    from synapse.handlers.served_events import ServedEvents
 
 
 class Foundation(Base, Protocol):
     """What it stands on: the rest of the composition root."""
+
+    @property
+    def accounts(self) -> Accounts: ...
 
     @property
     def rooms(self) -> Rooms: ...
@@ -50,3 +55,23 @@ class Queries:
         from synapse.handlers.federation_door import FederationDoor
 
         return FederationDoor(self._hs.rooms.memory.state, self.hosts, self._hs.caches.lru("server_acls", 1_000))
+
+    @cached_property
+    def served_events(self) -> ServedEvents:
+        from synapse.federation.serving.history import HistoryWalk
+        from synapse.federation.serving.visibility import ServerVisibility
+        from synapse.handlers.served_events import ServedEvents
+        from synapse.storage.served_events import ServedEventsStore
+        from synapse.storage.served_visibility import ServedVisibilityStore
+        from synapse.sync.shared import SharedWork
+
+        hs = self._hs
+        server_name = hs.config.server.server_name
+        store = ServedEventsStore(hs.database)
+        visibilities = hs.caches.lru("served_visibilities", 20_000)
+        visible = ServerVisibility(
+            ServedVisibilityStore(hs.database), visibilities, hs.accounts.erased_users, server_name
+        )
+        shared: SharedWork[bytes] = SharedWork(hs.reactor, lambda _: False, 0.0)
+        groups = hs.rooms.state_store
+        return ServedEvents(self.door, store, groups, HistoryWalk(store), visible, shared, server_name, hs.reactor)

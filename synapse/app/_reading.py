@@ -80,7 +80,7 @@ class SyncMemory:
     def __init__(self, hs: Foundation, user_rooms: UserRoomStore) -> None:
         from synapse.storage.unread import UnreadStore
         from synapse.storage.visibility_facts import VisibilityFactStore
-        from synapse.sync import erased, ignored, memberships, room_states, unread, visibility
+        from synapse.sync import ignored, memberships, room_states, unread, visibility
         from synapse.sync.changes import Changes
         from synapse.sync.feed import SyncFeed
         from synapse.sync.recent import RecentEvents
@@ -98,7 +98,7 @@ class SyncMemory:
             user_rooms,
             caches.cache(visibility.HISTORIES, 10_000, shared=False),
             caches.lru(visibility.GROUPS, 10_000),
-            erased.ErasedUsers(hs.accounts.users, caches.cache(erased.CACHE, 10_000)),
+            hs.accounts.erased_users,
         )
         self.room_states: Cache[str, RoomState] = caches.cache(room_states.CACHE, room_states.ROOMS, shared=False)
         feed = SyncFeed(

@@ -102,10 +102,7 @@ def test_whoever_is_sent_a_request_serves_it_whatever_the_client_called_things(e
 @pytest.mark.parametrize("route", [r for r in WORKER_ROUTES if r.app is not App.HOMESERVER], ids=lambda r: r.regex)
 def test_each_routed_version_is_answered(route: WorkerRoute) -> None:
     carried = [e for e in ENDPOINTS if route in e.routes]
-    if route.app is App.FEDERATION_READER:
-        assert not carried
-        return
-    assert carried
+    assert carried or route.app is App.FEDERATION_READER  # some of its routes are of operations that are no more
     for endpoint in carried:
         if "{versions}" in route.pattern:
             assert set(endpoint.versions) == {*route.versions, *route.added}

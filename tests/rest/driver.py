@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 import orjson
 from twisted.internet.task import Clock
 
-from synapse.api.errors import MatrixError, unknown_token
+from synapse.api.errors import MatrixError, unauthorized, unknown_token
 from synapse.http.drain import Drain
 from synapse.http.server import Answer, FileAnswer, RawRequest, Request, Requester, Router
 from tests.spec import answers
@@ -54,6 +54,16 @@ class Tokens:
         return await work
 
 
+class Servers:
+    """Stands in for the check of other servers' signatures: who asks is named in the header `x-origin`."""
+
+    async def origin_of(self, request: Request) -> str:
+        origin = request.headers.get("x-origin")
+        if origin is None:
+            raise unauthorized("The request is not signed.")
+        return origin
+
+
 class Body:
     """A streamed body, in pieces."""
 
@@ -75,7 +85,7 @@ class Driver:
     """A router with the given endpoint objects, and somebody who calls it."""
 
     def __init__(self, *owners: object, authenticator: Any = None) -> None:
-        self.router = Router(Drain(Clock()), authenticator or Tokens())
+        self.router = Router(Drain(Clock()), authenticator or Tokens(), servers=Servers())
         for owner in owners:
             self.router.mount_object(owner)
 
@@ -86,15 +96,21 @@ class Driver:
         body: Any = None,
         *,
         user: str | None = None,
+        origin: str | None = None,
         query: dict[str, Any] | None = None,
         headers: dict[str, str] | None = None,
         stream: Body | None = None,
     ) -> Reply:
-        """`body`: bytes as they are, anything else as JSON. `user`: the access token."""
+        """`body`: bytes as they are, anything else as JSON. `user`: the access token. `origin`: the server that asks.
+
+        A list in the query stands for a parameter that is repeated.
+        """
         headers = {**(headers or {})}
+        if origin is not None:
+            headers["x-origin"] = origin
         if user is not None:
             headers["authorization"] = f"Bearer {user}"
-        target = path + ("?" + urlencode(query) if query else "")
+        target = path + ("?" + urlencode(query, doseq=True) if query else "")
         data = b"" if body is None else body if isinstance(body, bytes) else orjson.dumps(body)
         reply = _reply(await self.router.handle(RawRequest(method, target, headers, data, stream=stream)))
         answers.check(method, target, data, reply.code, reply.body)

@@ -21,4 +21,14 @@ def _signed(name: str, path: str, method: str = "GET", *, versions: tuple[str, .
 
 _POLICY = (Endpoint("policy_sign", "/_matrix/policy/v1/sign", ("POST",), auth=Auth.SERVER, resource="federation"),)
 
-FEDERATION: tuple[Endpoint, ...] = (*_POLICY,)
+# Reading: events of rooms, and what servers ask about rooms and users.
+_QUERIES = (
+    _signed("federation_event", "event/{event_id}"),
+    _signed("federation_state", "state/{room_id}"),
+    _signed("federation_state_ids", "state_ids/{room_id}"),
+    _signed("federation_event_auth", "event_auth/{room_id}/{event_id}"),
+    _signed("federation_backfill", "backfill/{room_id}"),
+    _signed("federation_get_missing_events", "get_missing_events/{room_id}", "POST"),
+)
+
+FEDERATION: tuple[Endpoint, ...] = (*_QUERIES, *_POLICY)

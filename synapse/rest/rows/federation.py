@@ -18,6 +18,24 @@ def _policy_server(hs: Homeserver) -> object:
     return PolicyServer(hs.doors.policy)
 
 
+# -- reading ----------------------------------------------------------------------------------------------------------
+
+
+def _events(hs: Homeserver) -> object:
+    from synapse.rest.federation.events import FederationEvents
+
+    return FederationEvents(hs.queries.served_events)
+
+
 # -- the rows --------------------------------------------------------------------------------------------------------
 
-ROWS: tuple[Row, ...] = (Row(("policy_sign", "well_known_policy_server"), _policy_server),)
+ROWS: tuple[Row, ...] = (
+    Row(("policy_sign", "well_known_policy_server"), _policy_server),
+    Row(
+        (
+            *("federation_event", "federation_state", "federation_state_ids", "federation_event_auth"),
+            *("federation_backfill", "federation_get_missing_events"),
+        ),
+        _events,
+    ),
+)

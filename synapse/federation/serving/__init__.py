@@ -1,0 +1,1 @@
+"""What this server answers when others ask about rooms."""
