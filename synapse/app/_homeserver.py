@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from synapse.app._pushing import Pushing
     from synapse.app._queries import Queries
     from synapse.app._reading import Reading
+    from synapse.app._receiving import Receiving
     from synapse.app._replication import Replication
     from synapse.app._rooms import Rooms
     from synapse.app._sessions import Sessions
@@ -292,6 +293,13 @@ class Homeserver:
         from synapse.app._doors import Doors
 
         return Doors(self)
+
+    @cached_property
+    def receiving(self) -> Receiving:
+        """What other servers send."""
+        from synapse.app._receiving import Receiving
+
+        return Receiving()
 
     # -- encryption ------------------------------------------------------------------------------------------------
 

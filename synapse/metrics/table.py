@@ -63,6 +63,19 @@ PUSHES = Counter(
 )
 PUSHERS_FAILING = Gauge("synapse_pushers_failing", "Pushers that wait to try again after a failure.")
 
+# -- what other servers send -------------------------------------------------------------------------------------------
+FEDERATION_TRANSACTIONS_RECEIVED = Counter(
+    "synapse_federation_transactions_received_total", "Transactions of other servers that were taken in."
+)
+FEDERATION_PDUS_RECEIVED = Counter(
+    "synapse_federation_pdus_received_total",
+    "Events in transactions of other servers, by whether they were kept or refused.",
+    ("outcome",),
+)
+FEDERATION_EDUS_RECEIVED = Counter(
+    "synapse_federation_edus_received_total", "Ephemeral data in transactions of other servers, by type.", ("type",)
+)
+
 # -- calling our own processes -------------------------------------------------------------------------------------
 CALLS = Counter(
     "synapse_http_client_requests_total",

@@ -26,6 +26,13 @@ class LocalMembership(NamedTuple):
     forgotten: bool
 
 
+class LocalMember(NamedTuple):
+    """A user of this server, and the event by which it stands where it stands with a room."""
+
+    user_id: str
+    event_id: str
+
+
 class MembershipsStore:
     """Reads memberships, in any process. One statement each."""
 
@@ -39,6 +46,10 @@ class MembershipsStore:
     async def rooms_of(self, user_id: str, memberships: Collection[str]) -> list[LocalMembership]:
         """The rooms in which a user of this server has one of these memberships, and which it has not forgotten."""
         return await self._db.read("memberships.rooms_of", _rooms_of, user_id, memberships)
+
+    async def waiting_in(self, room_id: str) -> list[LocalMember]:
+        """The users of this server who are invited to a room, or have knocked, a hundred at most."""
+        return await self._db.read("memberships.waiting_in", _waiting_in, room_id)
 
     async def joined_any(self, user_id: str, room_ids: Iterable[str]) -> bool:
         """Whether a user of this server has joined any of the rooms."""
@@ -92,6 +103,14 @@ def _rooms_of(txn: Transaction, user_id: str, memberships: Collection[str]) -> l
         (user_id, list(memberships)),
     )
     return [LocalMembership(*row) for row in txn.rows()]
+
+
+def _waiting_in(txn: Transaction, room_id: str) -> list[LocalMember]:
+    txn.execute(
+        "SELECT user_id, event_id FROM local_memberships WHERE room_id = %s AND membership = ANY(%s) LIMIT 100",
+        (room_id, [Membership.INVITE, Membership.KNOCK]),
+    )
+    return [LocalMember(*row) for row in txn.rows()]
 
 
 def _joined_any(txn: Transaction, user_id: str, room_ids: list[str]) -> bool:

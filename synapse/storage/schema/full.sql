@@ -751,6 +751,17 @@ CREATE TABLE user_reports (
     reason text NOT NULL
 );
 
+---------------------------------------------------------------- transactions of other servers
+
+CREATE TABLE received_transactions (     -- what they were answered; forgotten after a day
+    origin text NOT NULL,
+    txn_id text NOT NULL,
+    received_ts bigint NOT NULL,
+    answer text NOT NULL,                -- JSON
+    PRIMARY KEY (origin, txn_id)
+);
+CREATE INDEX received_transactions_ts ON received_transactions (received_ts);
+
 ---------------------------------------------------------------- media and server keys
 
 CREATE TABLE local_media (

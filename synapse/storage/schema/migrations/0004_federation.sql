@@ -60,3 +60,14 @@ CREATE TABLE remote_devices (
     display_name text,
     PRIMARY KEY (user_id, device_id)
 );
+
+---------------------------------------------------------------- transactions of other servers
+
+CREATE TABLE received_transactions (
+    origin text NOT NULL,
+    txn_id text NOT NULL,
+    received_ts bigint NOT NULL,
+    answer text NOT NULL,
+    PRIMARY KEY (origin, txn_id)
+);
+CREATE INDEX received_transactions_ts ON received_transactions (received_ts);

@@ -1,0 +1,1 @@
+"""What other servers send: transactions, the events in them, and the checks that these go through on receipt."""

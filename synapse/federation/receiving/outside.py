@@ -1,0 +1,105 @@
+"""Events of rooms that this server takes no part in. They mean nothing to it, but for one kind: a user of this server
+was invited there, or knocked, and somebody of the room takes the invite back, refuses the knock, or bans the user.
+
+The room's state is not known then, so its rules cannot be asked. What counts is that the event is signed by its
+sender's server, and cites the very membership that it ends, as the rules want it to; who can name that has seen it.
+
+Server-server API, "Inviting to a room", "Knocking upon a room".
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from synapse.api.constants import EventTypes, Membership
+from synapse.api.errors import MatrixError
+from synapse.api.identifiers import domain_of
+from synapse.federation.receiving.checks import id_of, parse
+from synapse.storage.persist_events import Fate, Kind, Receipt, Received, ReceivedEvent
+
+if TYPE_CHECKING:
+    from synapse.api.room_versions import RoomVersion
+    from synapse.federation.receiving.checks import EventChecks
+    from synapse.storage.events import StoredEvent
+    from synapse.storage.memberships import LocalMember
+
+logger = logging.getLogger(__name__)
+
+NOT_HERE: Final = "This server takes no part in the room."
+
+_ENDING: Final = frozenset({Membership.LEAVE, Membership.BAN})
+
+
+class Memberships(Protocol):
+    """Where users of this server stand; see `synapse.storage.memberships`."""
+
+    async def waiting_in(self, room_id: str) -> Sequence[LocalMember]:
+        """Those of the users who are invited to a room, or have knocked."""
+
+
+class Events(Protocol):
+    """Reads events; see `synapse.storage.events`."""
+
+    async def get(self, event_id: str) -> StoredEvent | None: ...
+
+
+class Outsider:
+    """Takes such events in, in any process."""
+
+    def __init__(
+        self,
+        checks: EventChecks,
+        memberships: Memberships,
+        events: Events,
+        write: Callable[[Received], Awaitable[Receipt]],
+    ) -> None:
+        self._checks = checks
+        self._memberships = memberships
+        self._events = events
+        self._write = write
+
+    async def receive(self, origin: str, room_id: str, raws: Sequence[Any]) -> dict[str, str | None]:
+        """What becomes of events of a room, by event id: why one is not kept, or None. Events without an id that can be
+        told are left out."""
+        waiting = {each.user_id: each for each in await self._memberships.waiting_in(room_id)}
+        results: dict[str, str | None] = {}
+        for own in waiting.values():
+            stored = await self._events.get(own.event_id)
+            if stored is None:
+                continue
+            version = stored.event.room_version
+            for raw in raws:
+                event_id = id_of(raw, version)
+                if event_id is not None:
+                    problem = await self._receive_one(origin, room_id, raw, version, waiting)
+                    results[event_id] = problem
+            break
+        return results
+
+    async def _receive_one(
+        self, origin: str, room_id: str, raw: Any, version: RoomVersion, waiting: dict[str, LocalMember]
+    ) -> str | None:
+        try:
+            own = waiting.get(_ended_by(parse(raw, version)))
+            if own is None:
+                return NOT_HERE
+            event = await self._checks.check_one(raw, version)
+        except MatrixError as error:
+            return error.message
+        if event.room_id != room_id or own.event_id not in event.auth_event_ids or event.state_key is None:
+            return NOT_HERE
+        receipt = await self._write(Received(room_id, version, (ReceivedEvent(event),), kind=Kind.ASIDE))
+        fate, reason = receipt.fates[0]
+        logger.info("%s ends what %s waited for in %s (%s)", domain_of(event.sender), own.user_id, room_id, fate.value)
+        return (reason or NOT_HERE) if fate is Fate.REFUSED else None
+
+
+def _ended_by(event: Any) -> str:
+    """The user whose membership such an event ends; "" where it ends none."""
+    if not isinstance(event, dict) or event.get("type") != EventTypes.MEMBER:
+        return ""
+    content, user_id = event.get("content"), event.get("state_key")
+    membership = content.get("membership") if isinstance(content, dict) else None
+    return user_id if isinstance(user_id, str) and isinstance(membership, str) and membership in _ENDING else ""
