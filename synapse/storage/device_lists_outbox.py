@@ -27,8 +27,9 @@ class Told(NamedTuple):
 
 
 class Due(NamedTuple):
-    """A user of whom a server is to be told; `told` None: for the first time."""
+    """A server that is to be told of a user; `told` None: for the first time."""
 
+    destination: str
     user_id: str
     told: Told | None
 
@@ -87,8 +88,9 @@ class DeviceListOutboxStore:
         """The servers that are to be told of somebody."""
         return await self._db.read("device_lists_outbox.destinations", _destinations)
 
-    async def due(self, destination: str, limit: int) -> list[Due]:
-        return await self._db.read("device_lists_outbox.due", _due, destination, limit)
+    async def due(self, destinations: Collection[str], limit: int) -> list[Due]:
+        """Of whom these servers are to be told, so many users each."""
+        return await self._db.read("device_lists_outbox.due", _due, list(destinations), limit)
 
     async def devices(self, user_id: str, after: int, until: int, keep: int) -> Devices:
         """Changes at positions `after` < p ≤ `until`, and what is true now. `keep`: so many of the last positions of
@@ -96,14 +98,10 @@ class DeviceListOutboxStore:
         """
         return await self._db.snapshot("device_lists_outbox.devices", _devices, user_id, after, until, keep)
 
-    async def told(self, destination: str, users: Collection[tuple[str, Told]]) -> None:
-        """The server knows so much of these users."""
+    async def told(self, users: Collection[tuple[str, str, Told]]) -> None:
+        """(destination, user): the server knows so much of the user."""
         if users:
-            await self._db.write_idempotent("device_lists_outbox.told", _told, destination, list(users))
-
-    async def given(self, destination: str, user_id: str, told: Told) -> None:
-        """The server has asked for the user's list, and knows it as of then."""
-        await self._db.write_idempotent("device_lists_outbox.given", _given, destination, user_id, told)
+            await self._db.write_idempotent("device_lists_outbox.told", _told, list(users))
 
 
 def _begin(txn: Transaction, present: Positions) -> Positions:
@@ -174,18 +172,20 @@ def _destinations(txn: Transaction) -> set[str]:
     return {destination for (destination,) in txn.rows()}
 
 
-def _due(txn: Transaction, destination: str, limit: int) -> list[Due]:
+def _due(txn: Transaction, destinations: list[str], limit: int) -> list[Due]:
     txn.execute(
         """
-        SELECT d.user_id, s.stream_id, s.update_id FROM device_lists_due d
-        LEFT JOIN device_lists_sent s USING (destination, user_id)
-        WHERE d.destination = %s ORDER BY d.stream_id, d.user_id LIMIT %s
+        SELECT d.destination, d.user_id, s.stream_id, s.update_id FROM unnest(%s::text[]) AS w (destination)
+        CROSS JOIN LATERAL (
+            SELECT * FROM device_lists_due WHERE destination = w.destination ORDER BY stream_id, user_id LIMIT %s
+        ) AS d LEFT JOIN device_lists_sent s ON (s.destination, s.user_id) = (d.destination, d.user_id)
+        ORDER BY d.destination, d.stream_id, d.user_id
         """,
-        (destination, limit),
+        (destinations, limit),
     )
     return [
-        Due(user_id, None if stream_id is None else Told(stream_id, update_id))
-        for user_id, stream_id, update_id in txn.rows()
+        Due(destination, user_id, None if stream_id is None else Told(stream_id, update_id))
+        for destination, user_id, stream_id, update_id in txn.rows()
     ]
 
 
@@ -209,33 +209,23 @@ def _devices(txn: Transaction, user_id: str, after: int, until: int, keep: int) 
     return Devices([Change(*row) for row in changes], names, published, int(forgotten or 0))
 
 
-def _told(txn: Transaction, destination: str, users: list[tuple[str, Told]]) -> None:
-    names = [user_id for user_id, _ in users]
-    positions = [told.stream_id for _, told in users]
+def _told(txn: Transaction, users: list[tuple[str, str, Told]]) -> None:
+    destinations, names, told = map(list, zip(*users, strict=True))
+    positions = [each.stream_id for each in told]
     txn.later(
         """
         INSERT INTO device_lists_sent AS s (destination, user_id, stream_id, update_id)
-        SELECT %s, n.* FROM unnest(%s::text[], %s::bigint[], %s::bigint[]) AS n (user_id, stream_id, update_id)
+        SELECT * FROM unnest(%s::text[], %s::text[], %s::bigint[], %s::bigint[])
         ON CONFLICT (destination, user_id) DO UPDATE SET stream_id = EXCLUDED.stream_id, update_id = EXCLUDED.update_id
         WHERE s.stream_id <= EXCLUDED.stream_id
         """,
-        (destination, names, positions, [told.update_id for _, told in users]),
+        (destinations, names, positions, [each.update_id for each in told]),
     )
     txn.later(
         """
-        DELETE FROM device_lists_due d USING unnest(%s::text[], %s::bigint[]) AS n (user_id, stream_id)
-        WHERE d.destination = %s AND d.user_id = n.user_id AND d.stream_id <= n.stream_id
+        DELETE FROM device_lists_due d
+        USING unnest(%s::text[], %s::text[], %s::bigint[]) AS n (destination, user_id, stream_id)
+        WHERE d.destination = n.destination AND d.user_id = n.user_id AND d.stream_id <= n.stream_id
         """,
-        (names, positions, destination),
-    )
-
-
-def _given(txn: Transaction, destination: str, user_id: str, told: Told) -> None:
-    txn.execute(
-        """
-        INSERT INTO device_lists_sent AS s (destination, user_id, stream_id, update_id) VALUES (%s, %s, %s, %s)
-        ON CONFLICT (destination, user_id) DO UPDATE SET stream_id = EXCLUDED.stream_id, update_id = EXCLUDED.update_id
-        WHERE s.stream_id <= EXCLUDED.stream_id
-        """,
-        (destination, user_id, *told),
+        (destinations, names, positions),
     )

@@ -32,14 +32,14 @@ class ToDeviceOutboxStore:
         """The servers for which there is something."""
         return await self._db.read("to_device_outbox.destinations", _destinations)
 
-    async def waiting(self, destination: str, limit: int) -> list[Outgoing]:
-        """The oldest ones for a server, in order."""
-        return await self._db.read("to_device_outbox.waiting", _waiting, destination, limit)
+    async def waiting(self, destinations: Collection[str], limit: int) -> list[Outgoing]:
+        """The oldest ones for each of the servers, in order."""
+        return await self._db.read("to_device_outbox.waiting", _waiting, list(destinations), limit)
 
-    async def delete(self, destination: str, message_ids: Collection[str]) -> None:
-        """The server has these."""
-        if message_ids:
-            await self._db.write_idempotent("to_device_outbox.delete", _delete, destination, list(message_ids))
+    async def delete(self, arrived: Collection[tuple[str, str]]) -> None:
+        """Servers have these: (destination, message id)."""
+        if arrived:
+            await self._db.write_idempotent("to_device_outbox.delete", _delete, list(arrived))
 
     async def trim(self, limit: int) -> int:
         """Deletes the oldest of servers for which there are more than that many. Returns how many."""
@@ -60,20 +60,27 @@ def _destinations(txn: Transaction) -> set[str]:
     return {destination for (destination,) in txn.rows()}
 
 
-def _waiting(txn: Transaction, destination: str, limit: int) -> list[Outgoing]:
+def _waiting(txn: Transaction, destinations: list[str], limit: int) -> list[Outgoing]:
     txn.execute(
         """
-        SELECT destination, message_id, content FROM to_device_outbox WHERE destination = %s
-        ORDER BY stream_id, message_id LIMIT %s
+        SELECT o.destination, o.message_id, o.content FROM unnest(%s::text[]) AS d (destination)
+        CROSS JOIN LATERAL (
+            SELECT * FROM to_device_outbox w WHERE w.destination = d.destination
+            ORDER BY w.stream_id, w.message_id LIMIT %s
+        ) AS o ORDER BY o.destination, o.stream_id, o.message_id
         """,
-        (destination, limit),
+        (destinations, limit),
     )
     return [Outgoing(*row) for row in txn.rows()]
 
 
-def _delete(txn: Transaction, destination: str, message_ids: list[str]) -> None:
+def _delete(txn: Transaction, arrived: list[tuple[str, str]]) -> None:
     txn.execute(
-        "DELETE FROM to_device_outbox WHERE destination = %s AND message_id = ANY(%s)", (destination, message_ids)
+        """
+        DELETE FROM to_device_outbox o USING unnest(%s::text[], %s::text[]) AS a (destination, message_id)
+        WHERE o.destination = a.destination AND o.message_id = a.message_id
+        """,
+        tuple(map(list, zip(*arrived, strict=True))),
     )
 
 

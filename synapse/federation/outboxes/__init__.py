@@ -1,11 +1,11 @@
 """What waits for other servers and is not events: messages between devices, and changes of local users' devices.
 
-Both outboxes look alike to who sends:
+Both outboxes look alike to who sends, and cost the same for any number of servers:
 
     outbox.begin(wake)                    # wake(destinations): there is something new for these
     await outbox.destinations()           # for whom there is something already
-    await outbox.pending(name, limit)     # EDUs for a server, in order
-    await outbox.sent(name, marks)        # it has those that had these marks
+    await outbox.waiting(names)           # EDUs for each of these servers, in order, `most` at most
+    await outbox.sent({name: marks})      # these have those that had these marks
     outbox.end()
 
 Nothing goes away before it was `sent`; what is asked for again is told again, in the same words.
@@ -13,29 +13,39 @@ Nothing goes away before it was `sent`; what is asked for again is told again, i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
+
+from synapse.events import canonical
 
 Wake = Callable[[Collection[str]], None]
 
 
-class PendingEdu(NamedTuple):
-    """An EDU that waits; `mark` is what `sent` wants back."""
+class Waiting(NamedTuple):
+    """An EDU as canonical JSON; `mark` is what `sent` wants back."""
 
-    edu_type: str
-    content: dict[str, Any]
+    edu: bytes
     mark: Any
 
 
 class Outbox(Protocol):
     """As the sender sees it."""
 
+    @property
+    def most(self) -> int:
+        """EDUs of this kind in one transaction."""
+
     async def begin(self, wake: Wake) -> None: ...
 
     def end(self) -> None: ...
 
-    async def destinations(self) -> set[str]: ...
+    async def destinations(self) -> Collection[str]: ...
 
-    async def pending(self, destination: str, limit: int) -> list[PendingEdu]: ...
+    async def waiting(self, destinations: Collection[str]) -> Mapping[str, Sequence[Waiting]]: ...
 
-    async def sent(self, destination: str, marks: Sequence[Any]) -> None: ...
+    async def sent(self, marks: Mapping[str, Sequence[Any]]) -> None: ...
+
+
+def encoded(edu_type: str, content: dict[str, Any]) -> bytes:
+    """An EDU as it stands in a transaction. Contents may have come from clients, and hold any JSON."""
+    return canonical.encode_lenient({"edu_type": edu_type, "content": content})

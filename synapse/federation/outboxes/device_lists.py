@@ -18,8 +18,8 @@ from twisted.internet.defer import Deferred
 
 from synapse.api.constants import EventTypes, Membership
 from synapse.api.identifiers import domain_of
-from synapse.federation.outboxes import PendingEdu, Wake
-from synapse.federation.outboxes.chain import Chain, chain
+from synapse.federation.outboxes import Waiting, Wake, encoded
+from synapse.federation.outboxes.chain import chain
 from synapse.replication.event_rows import StateRow
 from synapse.storage.device_keys import KEEP_CHANGES
 from synapse.storage.device_lists_outbox import Positions, Told
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 RETRY_SECONDS: Final = 5.0
-_USERS: Final = 50  # of whom a server is told at a time
 _CHAINS: Final = 1_000  # that are remembered: of those who are in rooms with many servers
 
 RoomsOf = Callable[[Collection[str]], "Awaitable[Mapping[str, Collection[str]]]"]
@@ -57,12 +56,20 @@ class Mark(NamedTuple):
     told: Told
 
 
+class _Told(NamedTuple):
+    edus: list[bytes]
+    told: Told
+
+
 class DeviceListOutbox:
     """For the process that sends.
 
     :param rooms_of: the rooms that users are joined to.
     :param with_names: whether other servers are told the names of devices.
     """
+
+    most: Final = 50
+    """EDUs in one transaction, and users of whom a server is told at a time."""
 
     def __init__(
         self,
@@ -86,7 +93,7 @@ class DeviceListOutbox:
         self._reached = Positions(0, 0)
         self._following = False
         self._again = False
-        self._chains: LruCache[tuple[str, Told | None, int], Chain] = LruCache("device_list_chains", _CHAINS)
+        self._chains: LruCache[tuple[str, Told | None, int], _Told] = LruCache("device_list_chains", _CHAINS)
         notifier.subscribe("device_lists", self._learn_lists)
         notifier.subscribe("events", self._learn_events)
 
@@ -104,26 +111,29 @@ class DeviceListOutbox:
         """The servers that are to be told of somebody."""
         return await self._store.destinations()
 
-    async def pending(self, destination: str, limit: int) -> list[PendingEdu]:
-        """At most `limit` EDUs, in order. Those of a user come together, `MAX_CHAIN` and one more at most."""
-        edus: list[PendingEdu] = []
-        nothing_to_say: list[Mark] = []
-        for due in await self._store.due(destination, min(limit, _USERS)):
-            found = await self._chain(due)
-            mark = Mark(due.user_id, Told(found.stream_id, found.update_id))
-            if not found.edus:
-                nothing_to_say.append(mark)
-            elif len(edus) + len(found.edus) > limit:
-                break
-            edus += [PendingEdu(edu_type, content, mark) for edu_type, content in found.edus]
-        await self._store.told(destination, nothing_to_say)
-        return edus
+    async def waiting(self, destinations: Collection[str]) -> dict[str, list[Waiting]]:
+        """What comes next for each server, in order. All that concerns a user comes together."""
+        found: dict[str, list[Waiting]] = {}
+        nothing_to_say: list[tuple[str, str, Told]] = []
+        full: set[str] = set()
+        for due in await self._store.due(destinations, self.most):
+            told = await self._chain(due)
+            if not told.edus:
+                nothing_to_say.append((due.destination, due.user_id, told.told))
+            waiting = found.setdefault(due.destination, [])
+            if len(waiting) + len(told.edus) > self.most:
+                full.add(due.destination)
+            if due.destination not in full:
+                waiting += [Waiting(edu, Mark(due.user_id, told.told)) for edu in told.edus]
+        await self._store.told(nothing_to_say)
+        return {destination: waiting for destination, waiting in found.items() if waiting}
 
-    async def sent(self, destination: str, marks: Sequence[Mark]) -> None:
-        """The server knows so much; it is told of what came after."""
-        await self._store.told(destination, list(dict.fromkeys(marks)))
+    async def sent(self, marks: Mapping[str, Sequence[Mark]]) -> None:
+        """These servers know so much; they are told of what came after."""
+        unique = {(destination, mark) for destination, each in marks.items() for mark in each}
+        await self._store.told([(destination, *mark) for destination, mark in unique])
 
-    async def _chain(self, due: Due) -> Chain:
+    async def _chain(self, due: Due) -> _Told:
         until = self._notifier.position("device_lists")
         key = (due.user_id, due.told, until)
         found = self._chains.get(key)
@@ -137,7 +147,8 @@ class DeviceListOutbox:
             signing: dict[str, Any] = {f"{usage}_key": each for _, usage, each in shown.signing_keys()}
             if not self._with_names:
                 devices = devices._replace(names=dict.fromkeys(devices.names))
-            found = chain(due.user_id, devices, due.told, keys.get, signing)
+            links = chain(due.user_id, devices, due.told, keys.get, signing)
+            found = _Told([encoded(*edu) for edu in links.edus], Told(links.stream_id, links.update_id))
             self._chains.set(key, found)
         return found
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Final
 
 import orjson
 
 from synapse.api.constants import EduTypes
-from synapse.federation.outboxes import PendingEdu, Wake
+from synapse.federation.outboxes import Waiting, Wake, encoded
 
 if TYPE_CHECKING:
     from synapse.replication.notifier import Notifier
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 class ToDeviceOutbox:
     """Reads what the main process has written, wherever the sender is."""
+
+    most: Final = 50
+    """EDUs in one transaction: each may have 64 KiB."""
 
     def __init__(self, store: ToDeviceOutboxStore, notifier: Notifier) -> None:
         self._store = store
@@ -36,14 +39,17 @@ class ToDeviceOutbox:
         """The servers for which there is something."""
         return await self._store.destinations()
 
-    async def pending(self, destination: str, limit: int) -> list[PendingEdu]:
-        """Their marks are message ids."""
-        waiting = await self._store.waiting(destination, limit)
-        return [PendingEdu(EduTypes.DIRECT_TO_DEVICE, orjson.loads(each.content), each.message_id) for each in waiting]
+    async def waiting(self, destinations: Collection[str]) -> dict[str, list[Waiting]]:
+        """What comes next for each server, in order. Marks are message ids. One statement."""
+        found: dict[str, list[Waiting]] = {}
+        for each in await self._store.waiting(destinations, self.most):
+            edu = encoded(EduTypes.DIRECT_TO_DEVICE, orjson.loads(each.content))
+            found.setdefault(each.destination, []).append(Waiting(edu, each.message_id))
+        return found
 
-    async def sent(self, destination: str, marks: Sequence[str]) -> None:
-        """The server has these; they are deleted."""
-        await self._store.delete(destination, marks)
+    async def sent(self, marks: Mapping[str, Sequence[str]]) -> None:
+        """These servers have these; they are deleted. One statement."""
+        await self._store.delete([(server, message_id) for server, each in marks.items() for message_id in each])
 
     def _learn(self, _position: int, rows: Rows) -> None:
         # Users begin with "@": those are for devices of this server.
