@@ -38,7 +38,7 @@ class EventRow(msgspec.Struct, frozen=True, array_like=True, tag_field="kind", t
     `redacts` names the event that this one redacts, where the redaction is in force; `replaces` the state event whose
     place it took. `unread` are the local users for whom it counts as unread, each with `NOTIFIES` and `HIGHLIGHTS`;
     None where that is to be asked of the database: they are many, or have perhaps read it since. `thread_id` is where
-    it counts.
+    it counts. `relay`: whether other servers are sent it by this one; None: if its sender is one of ours.
     """
 
     room_id: str
@@ -56,6 +56,7 @@ class EventRow(msgspec.Struct, frozen=True, array_like=True, tag_field="kind", t
     replaces: str | None = None
     unread: tuple[tuple[str, int], ...] | None = None
     thread_id: str = "main"
+    relay: bool | None = None
 
 
 class StateRow(msgspec.Struct, frozen=True, array_like=True, tag_field="kind", tag="s"):
@@ -121,6 +122,7 @@ def _event_row(planned: Planned) -> EventRow:
         replaces=planned.replaces,
         unread=_unread(planned.new.push),
         thread_id=planned.new.thread_id,
+        relay=planned.new.relay,
     )
 
 
@@ -147,7 +149,7 @@ def read(txn: Transaction, after: int, until: int, limit: int) -> list[tuple[int
 # Events that clients never see have no part in the stream: outliers, rejected and soft-failed ones.
 _EVENTS: Final = """
     SELECT e.stream_ordering, e.room_id, e.event_id, e.depth, e.type, e.state_key, e.sender, e.origin_server_ts,
-        e.state_group, e.contains_url, e.redacted_by, r.event_id, e.json, e.replaces
+        e.state_group, e.contains_url, e.redacted_by, r.event_id, e.json, e.replaces, e.relay
     FROM events e LEFT JOIN events r ON e.type = 'm.room.redaction' AND r.redacted_by = e.event_id
         AND r.event_id = COALESCE(e.json::jsonb #>> '{content,redacts}', e.json::jsonb ->> 'redacts')
     WHERE e.stream_ordering > %s AND e.stream_ordering <= %s
@@ -164,11 +166,15 @@ _DELTAS: Final = """
 
 
 def _from_tables(row: tuple[Any, ...]) -> tuple[int, EventRow]:
-    position, room_id, event_id, depth, kind, state_key, sender, ts, group, url, redacted_by, redacts, text, prev = row
+    (
+        position, room_id, event_id, depth, kind, state_key, sender, ts, group, url, redacted_by, redacts, text, prev,
+        relay,
+    ) = row  # fmt: skip
     previous = orjson.loads(text)["prev_events"]
     # In the oldest room versions, references are pairs of an id and its hashes.
     ids = tuple(each if isinstance(each, str) else each[0] for each in previous)
     usable = len(text) <= SMALL and redacted_by is None
     return position, EventRow(
-        room_id, event_id, depth, kind, state_key, sender, ts, ids, group, url, redacts, text if usable else "", prev
-    )
+        room_id, event_id, depth, kind, state_key, sender, ts, ids, group, url, redacts, text if usable else "", prev,
+        relay=relay,
+    )  # fmt: skip

@@ -54,6 +54,7 @@ def write_event(rows: Rows, new: NewEvent, position: int, group: int, now: int, 
             None if relation is None else relation.rel_type,
             replaces,
             event.json.decode(),
+            new.relay,
         )
     )
     if relation is not None and relation.rel_type in AGGREGATED:

@@ -30,7 +30,8 @@ class Replaced(NamedTuple):
 class NewEvent(NamedTuple):
     """An event to be written, hashed and signed.
 
-    `replaces` is for state events; `redacts` is the event that this one redacts, if it may.
+    `replaces` is for state events; `redacts` is the event that this one redacts, if it may. `relay`: whether other
+    servers are sent it by this one; None: if its sender is one of ours.
     """
 
     event: Event
@@ -39,6 +40,7 @@ class NewEvent(NamedTuple):
     thread_id: str = "main"
     replaces: Replaced | None = None
     redacts: str | None = None
+    relay: bool | None = None
 
 
 class NewRoom(NamedTuple):

@@ -152,7 +152,7 @@ _COUNTED: Final = frozenset({"joined_members", "invited_members"})
 
 _EVENTS: Final = """
     INSERT INTO events (stream_ordering, event_id, room_id, depth, type, state_key, sender, origin_server_ts,
-        received_ts, state_group, contains_url, relates_to, relation_type, replaces, json) VALUES %s
+        received_ts, state_group, contains_url, relates_to, relation_type, replaces, json, relay) VALUES %s
 """
 _TXNS: Final = "INSERT INTO event_txns (user_id, device_id, room_id, txn_id, event_id, sent_ts) VALUES %s"
 _ROOMS: Final = "INSERT INTO rooms (room_id, creator, room_version, is_public, created_ts) VALUES %s"

@@ -61,6 +61,38 @@ CREATE TABLE remote_devices (
     PRIMARY KEY (user_id, device_id)
 );
 
+---------------------------------------------------------------- sending to other servers
+
+CREATE TABLE federation_sender (         -- who may send: a number that each one who takes the duty over raises
+    one boolean PRIMARY KEY DEFAULT true CHECK (one),
+    epoch bigint NOT NULL
+);
+CREATE TABLE federation_audiences (      -- sets of servers that events are sent to
+    audience bytea NOT NULL,             -- a hash of the servers
+    destination text NOT NULL,
+    PRIMARY KEY (audience, destination)
+);
+CREATE INDEX federation_audiences_destination ON federation_audiences (destination);
+CREATE TABLE federation_outgoing (       -- events for other servers, for an hour or so; see federation_missed
+    stream_ordering bigint PRIMARY KEY,
+    room_id text NOT NULL,
+    audience bytea NOT NULL,
+    logged_ts bigint NOT NULL
+);
+CREATE INDEX federation_outgoing_audience ON federation_outgoing (audience, stream_ordering);
+CREATE TABLE federation_queues (         -- how far each server has come: rewritten with every transaction
+    destination text PRIMARY KEY,
+    acked bigint NOT NULL,               -- of federation_outgoing, it has what is for it, or it is in federation_missed
+    sending_until bigint,                -- where the transaction under way, of that id, ends; NULL: none is
+    sending_txn text
+) WITH (fillfactor = 40);
+CREATE TABLE federation_missed (         -- the last event of each room that a server was away for
+    destination text NOT NULL,
+    room_id text NOT NULL,
+    stream_ordering bigint NOT NULL,
+    PRIMARY KEY (destination, room_id)
+);
+
 ---------------------------------------------------------------- transactions of other servers
 
 CREATE TABLE received_transactions (

@@ -1,0 +1,1 @@
+"""Sending to other servers: the duty `federation_sender`."""
