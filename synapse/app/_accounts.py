@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from synapse.handlers.profile import Profiles
     from synapse.handlers.push_rules import PushRules
     from synapse.handlers.registration import Registration
-    from synapse.handlers.server_keys import ServerKeys
     from synapse.handlers.shared_secret import SharedSecret
     from synapse.handlers.turn import Turn
     from synapse.handlers.ui_auth import UiAuth
@@ -354,12 +353,6 @@ class Accounts:
         if uri is None or self._hs.is_main:
             return None
         return FrontendProxy(ProcessClient(self._hs.reactor, Address.parse(uri)))
-
-    @cached_property
-    def server_keys(self) -> ServerKeys:
-        from synapse.handlers.server_keys import ServerKeys
-
-        return ServerKeys(self._server_name, self._config.keys.read_signing_keys(), self._clock)
 
     # -- profiles and settings -------------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from synapse.app._edus import Edus
     from synapse.app._encryption import Encryption
     from synapse.app._extras import Extras
+    from synapse.app._federation import Federation
     from synapse.app._finding import Finding
     from synapse.app._pushing import Pushing
     from synapse.app._queries import Queries
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from synapse.handlers.positions import StreamWriter
     from synapse.http.drain import Drain
     from synapse.http.ratelimit import RateLimits
-    from synapse.http.server import Router
+    from synapse.http.server import Request, Router
     from synapse.http.site import Site
     from synapse.metrics.sources import ReactorLag
     from synapse.replication.calls import MainProcess
@@ -166,7 +167,7 @@ class Homeserver:
         from synapse.rest.registry import mount
         from synapse.storage.errors import DatabaseUnavailable, OutcomeUnknown, refusal_of
 
-        router = Router(self.drain, self.authenticator, self.ratelimits)
+        router = Router(self.drain, self.authenticator, self.ratelimits, self)
         router.translate(DatabaseUnavailable, refusal_of)
         router.translate(OutcomeUnknown, refusal_of)
         mount(router, self, self.application.endpoints)
@@ -248,12 +249,26 @@ class Homeserver:
             *self.extras.background,
             *self.encryption.background,
             *self.edus.background,
+            *self.federation.background,
         ]
 
     @property
     def authenticator(self) -> Authenticator:
         """Who asks."""
         return self.accounts.authenticator
+
+    # -- other servers --------------------------------------------------------------------------------------------
+
+    @cached_property
+    def federation(self) -> Federation:
+        """Other servers: their keys, where they are, what is asked of them."""
+        from synapse.app._federation import Federation
+
+        return Federation(self)
+
+    async def origin_of(self, request: Request) -> str:
+        """The server that has signed a request: what the router asks, of which most processes never learn."""
+        return await self.federation.authenticator.origin_of(request)
 
     # -- rooms: writing ------------------------------------------------------------------------------------------
 

@@ -28,6 +28,18 @@ def to_users_hosts(config: Config, reactor: Any, verify: bool, authorities: tupl
     return OutsideClient(reactor, addresses, Trust(verify, authorities))
 
 
+def to_servers(config: Config, reactor: Any) -> OutsideClient:
+    """For other homeservers."""
+    from synapse.http.addresses import AddressFilter
+    from synapse.http.outside import OutsideClient, Trust
+
+    options, outgoing = config.federating, config.outgoing
+    blocked = options.federation_ip_range_blacklist
+    addresses = AddressFilter(outgoing.ip_range_blacklist if blocked is None else blocked, outgoing.ip_range_whitelist)
+    trust = Trust(options.federation_verify_certificates, options.federation_custom_ca_list)
+    return OutsideClient(reactor, addresses, trust)
+
+
 def to_identity_servers(config: Config, reactor: Any) -> OutsideClient:
     """For identity servers that users name."""
     return to_users_hosts(config, reactor, not config.outgoing.use_insecure_ssl_client_just_for_testing_do_not_use)

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from synapse.app._accounts import Accounts
     from synapse.app._conduct import Conduct
     from synapse.app._doors import Doors
+    from synapse.app._federation import Federation
     from synapse.app._replication import MainReplication, WorkerReplication
     from synapse.app._sessions import Sessions
-    from synapse.federation.client import FederationClient
     from synapse.handlers.aliases import Aliases
     from synapse.handlers.auto_join import AutoJoin
     from synapse.handlers.deactivation import Departures
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from synapse.handlers.room_succession import RoomSuccession
     from synapse.handlers.room_upgrade import RoomUpgrade
     from synapse.handlers.third_party_invites import ThirdPartyInvites
-    from synapse.http.outside import OutsideClient
     from synapse.http.ratelimit import RateLimits
     from synapse.push.bulk import BulkPush, RoomMembers
     from synapse.state.heads import RoomHeads
@@ -84,6 +83,9 @@ class Foundation(Base, Protocol):
 
     @property
     def sessions(self) -> Sessions: ...
+
+    @property
+    def federation(self) -> Federation: ...
 
     async def invalidate(self, cache: str, keys: Iterable[str]) -> None:
         """Has every process forget keys of a cache, this one before it returns."""
@@ -232,10 +234,9 @@ class Rooms:
     @cached_property
     def signer(self) -> Signer:
         """In whose name events are made, and with which key: the first of the file."""
-        from synapse.app._outside import signing_key
         from synapse.handlers.event_creation import Signer
 
-        return Signer(self._server_name, signing_key(self._config))
+        return Signer(self._server_name, self._hs.federation.signing_key)
 
     @cached_property
     def push(self) -> BulkPush:
@@ -297,26 +298,8 @@ class Rooms:
         from synapse.handlers.policy_server import PolicyServers
 
         witnesses = self._hs.caches.lru("policy_witnesses", 1_000)
-        federation, state, store = lambda: self.federation, self.memory.state, self.membership_store
+        federation, state, store = lambda: self._hs.federation.client, self.memory.state, self.membership_store
         return PolicyServers(federation, state, store, witnesses, self._server_name, lambda: self._hs.doors.policy)
-
-    @cached_property
-    def federation(self) -> FederationClient:
-        """Requests to other servers."""
-        from synapse.federation.client import FederationClient
-        from synapse.federation.discovery import Discovery, lookup_srv
-
-        discovery = Discovery(self._hs.accounts.contacts.identity_client, lookup_srv, self._hs.reactor)
-        return FederationClient(self._server_name, self.signer.key, discovery, self.servers_client)
-
-    @cached_property
-    def servers_client(self) -> OutsideClient:
-        """The connections to other servers."""
-        from synapse.app._outside import to_users_hosts
-
-        options = self._config.outgoing
-        authorities = options.federation_custom_ca_list
-        return to_users_hosts(self._config, self._hs.reactor, options.federation_verify_certificates, authorities)
 
     @cached_property
     def room_profiles(self) -> RoomProfiles:

@@ -16,6 +16,7 @@ from synapse.config.app_services import read_app_services
 from synapse.config.auto_join import check_auto_join
 from synapse.config.contacts import check_contacts
 from synapse.config.errors import ConfigError
+from synapse.config.federation import check_federation
 from synapse.config.jwt import check_jwt
 from synapse.config.listeners import Listener, bracketed, is_loopback
 from synapse.config.options import nearest, options_of
@@ -78,6 +79,7 @@ def check(config: Config, place: Place) -> Iterator[str]:
     yield from _sessions(config, place)
     _voip(config, place)
     _outgoing(config, place)
+    yield from check_federation(config, place)
     yield from _discovery(config, place)
     yield from check_jwt(config, place)
     yield from check_saml(config, place)

@@ -21,6 +21,7 @@ from synapse.config import (
     conduct,
     contacts,
     discovery,
+    federation,
     jwt,
     limits,
     oauth,
@@ -75,6 +76,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     validity: conduct.ValidityConfig
     outgoing: sections.OutgoingConfig
     policy_server: policy.PolicyServerConfig
+    federating: federation.FederatingConfig
+    federation: federation.FederationConfig
     ratelimiting: limits.RatelimitConfig
     media: sections.MediaConfig
     push: push.PushConfig
@@ -176,6 +179,7 @@ NESTED: Final = (
     "sso",
     "oauth",
     "cas_config",
+    "federation",
     "push",
     "policy_server",
 )

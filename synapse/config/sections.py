@@ -250,17 +250,6 @@ class OutgoingConfig(Section, frozen=True, kw_only=True):
         tuple[str, ...],
         Doc("Networks within those of `ip_range_blacklist` to which they may go.", example=["192.168.1.1/32"]),
     ] = ()
-    federation_verify_certificates: Annotated[
-        bool, Doc("Whether other servers must prove by a certificate that they are who they should be.")
-    ] = True
-    federation_custom_ca_list: Annotated[
-        tuple[Path, ...],
-        Doc(
-            "Files (PEM) with the authorities that other servers' certificates must come from, in place of the "
-            "system's.",
-            example=["/etc/synapse/ca.pem"],
-        ),
-    ] = ()
     use_insecure_ssl_client_just_for_testing_do_not_use: Annotated[
         bool, Doc("Whether to believe any identity server without a certificate. Only ever for tests.")
     ] = False

@@ -1,51 +1,243 @@
-"""Requests to other servers: found by their names, and signed as this server's.
+"""Requests to other servers, signed as this server's: may they be asked now, and what does it mean how they answer?
+
+Where a server is and how to get there is the business of a `Transport`; what is asked and answered, that of
+`synapse.federation.api`.
 
 Server-server API, "Request Authentication".
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+
+from twisted.internet.defer import Deferred
 
 from synapse.events import canonical
 from synapse.events.signing import key_id_of
+from synapse.federation.errors import BadAnswer, Unreachable
+from synapse.http.client import AnswerLate, AnswerTooLarge, ClientError
 
 if TYPE_CHECKING:
     from signedjson.types import SigningKey
 
+    from synapse.federation.destinations import Destinations
     from synapse.federation.discovery import Discovery
     from synapse.http.client import ClientAnswer
     from synapse.http.outside import OutsideClient
+    from synapse.util.clock import Clock
+
+MAX_ANSWER: Final = 8 << 20  # bytes, where nobody says otherwise
+_AWAY: Final = frozenset({502, 503, 504})
+"""Statuses by which something in front of a server says that the server is away."""
+_FIRST_DELAY: Final = 0.5  # seconds
+
+
+class Transport(Protocol):
+    """The way to other servers."""
+
+    async def send(
+        self,
+        destination: str,
+        method: str,
+        path: str,
+        body: bytes | None,
+        headers: tuple[tuple[str, str], ...],
+        *,
+        within: float,
+        max_answer: int,
+    ) -> ClientAnswer:
+        """The answer of a server, whatever its status. Raises ClientError."""
+
+
+class Retries(NamedTuple):
+    """How often a request that got no answer is made again, and the longest pause before it, in seconds. The first is
+    half a second, and each is twice the one before."""
+
+    times: int
+    longest: float
+
+
+class Insistence(Enum):
+    """How much trouble to take over a request."""
+
+    NONE = "none"
+    """It is made once."""
+
+    SHORT = "short"
+    """It is made again a few times within seconds."""
+
+    LONG = "long"
+    """It is made again for minutes. Nobody waits for it."""
+
+
+class Settings(NamedTuple):
+    """What the configuration says of requests to other servers. Times are seconds."""
+
+    timeout: float = 60.0
+    short: Retries = Retries(3, 2.0)
+    long: Retries = Retries(10, 60.0)
+    allowed: frozenset[str] | None = None
+    """The servers that may be asked; None: all."""
+
+    def retries(self, insistence: Insistence) -> Retries:
+        """How often to ask again."""
+        if insistence is Insistence.NONE:
+            return Retries(0, 0.0)
+        return self.short if insistence is Insistence.SHORT else self.long
 
 
 class FederationClient:
-    """Sends requests in the name of this server."""
+    """Sends requests in the name of this server.
 
-    def __init__(self, server_name: str, key: SigningKey, discovery: Discovery, client: OutsideClient) -> None:
+    :param destinations: which servers are left alone for now; None where that is not kept.
+    """
+
+    def __init__(
+        self,
+        server_name: str,
+        key: SigningKey,
+        transport: Transport,
+        clock: Clock,
+        destinations: Destinations | None = None,
+        settings: Settings = Settings(),  # noqa: B008  # it is immutable
+    ) -> None:
         self._server_name = server_name
         self._key = key
+        self.transport = transport
+        self._clock = clock
+        self._destinations = destinations
+        self._settings = settings
+
+    def is_allowed(self, server: str) -> bool:
+        """Whether this server has to do with that other one at all (`federation_domain_whitelist`)."""
+        return self._settings.allowed is None or server in self._settings.allowed
+
+    async def request(
+        self,
+        destination: str,
+        method: str,
+        path: str,
+        content: dict[str, Any] | None = None,
+        *,
+        within: float | None = None,
+        max_answer: int = MAX_ANSWER,
+        insistence: Insistence = Insistence.NONE,
+        despite_backoff: bool = False,
+        signed: bool = True,
+        noted: bool = True,
+    ) -> ClientAnswer:
+        """The answer of the server `destination`, whatever its status but 502, 503 and 504.
+
+        `path` begins with `/_matrix/`, its query included, as it is to be on the wire. `within` seconds, retries not
+        `path` begins with `/_matrix/`, its query included, as it is to be on the wire. `within` seconds, retries not
+        included. With `despite_backoff` the server is asked though it has not answered of late: a user waits for it.
+        That it does not answer is `noted`, unless whoever asks keeps that by itself. Raises Unreachable; BadAnswer
+        where the answer is too large.
+        """
+        await self._admit(destination, despite_backoff)
+        body = None if content is None else canonical.encode_lenient(content)
+        headers = _headers(self._server_name, self._key, destination, method, path, content, signed)
+        seconds = self._settings.timeout if within is None else within
+        retries = self._settings.retries(insistence)
+        for attempt in range(retries.times + 1):
+            if attempt:
+                await self._pause(min(_FIRST_DELAY * 2 ** (attempt - 1), retries.longest))
+            try:
+                return await self._attempt(destination, method, path, body, headers, seconds, max_answer)
+            except Unreachable:
+                if attempt == retries.times:
+                    if self._destinations is not None and noted:
+                        await self._destinations.failed(destination)
+                    raise
+        raise AssertionError("the last attempt returns or raises")
+
+    async def _admit(self, destination: str, despite_backoff: bool) -> None:
+        if destination == self._server_name:
+            raise Unreachable(destination, f"{destination} is this server itself.", asked=False)
+        if not self.is_allowed(destination):
+            sentence = f"This server does not federate with {destination}."
+            raise Unreachable(destination, sentence, asked=False)
+        if self._destinations is not None and not despite_backoff:
+            await self._destinations.check(destination)
+
+    async def _attempt(
+        self,
+        destination: str,
+        method: str,
+        path: str,
+        body: bytes | None,
+        headers: tuple[tuple[str, str], ...],
+        within: float,
+        max_answer: int,
+    ) -> ClientAnswer:
+        try:
+            answer = await self.transport.send(
+                destination, method, path, body, headers, within=within, max_answer=max_answer
+            )
+        except AnswerTooLarge as error:
+            raise BadAnswer(destination, f"The answer of {destination} is too large.") from error
+        except AnswerLate as error:
+            raise Unreachable(destination, f"{destination} does not answer in time.", late=True) from error
+        except ClientError as error:
+            raise Unreachable(destination, f"{destination} cannot be reached: {error}") from error
+        if answer.code in _AWAY:
+            raise Unreachable(destination, f"{destination} is away: it answers with status {answer.code}.")
+        if self._destinations is not None and answer.code < 500:
+            await self._destinations.succeeded(destination)
+        return answer
+
+    async def _pause(self, seconds: float) -> None:
+        passed: Deferred[None] = Deferred()
+        self._clock.callLater(seconds, passed.callback, None)
+        await passed
+
+
+class HttpsTransport:
+    """Servers found by name, over HTTPS. What that takes is made when it is needed."""
+
+    def __init__(self, discovery: Callable[[], Discovery], client: Callable[[], OutsideClient]) -> None:
         self._discovery = discovery
         self._client = client
 
-    async def request(
-        self, destination: str, method: str, path: str, content: dict[str, Any] | None = None, *, within: float = 30.0
+    async def send(
+        self,
+        destination: str,
+        method: str,
+        path: str,
+        body: bytes | None,
+        headers: tuple[tuple[str, str], ...],
+        *,
+        within: float,
+        max_answer: int,
     ) -> ClientAnswer:
-        """The answer of the server `destination`, whatever its status. `path` begins with `/_matrix/`, its query
-        included. Raises ClientError."""
-        target = await self._discovery.find(destination)
-        headers = (
-            ("Host", target.header),
-            ("Authorization", authorization(self._server_name, self._key, destination, method, path, content)),
-            ("Content-Type", "application/json"),
-        )
-        return await self._client.request(
+        """The answer of a server, whatever its status. Raises ClientError."""
+        target = await self._discovery().find(destination)
+        return await self._client().request(
             method,
             f"https://{target.name}:{target.port}{path}",
-            None if content is None else canonical.encode_lenient(content),
-            headers,
+            body,
+            (("Host", target.header), *headers),
             within=within,
+            max_answer=max_answer,
             connect_to=target.host if target.host != target.name else None,
         )
+
+
+def _headers(
+    server_name: str,
+    key: SigningKey,
+    destination: str,
+    method: str,
+    path: str,
+    content: dict[str, Any] | None,
+    signed: bool,
+) -> tuple[tuple[str, str], ...]:
+    kind = (("Content-Type", "application/json"),) if content is not None else ()
+    if not signed:
+        return kind
+    return (("Authorization", authorization(server_name, key, destination, method, path, content)), *kind)
 
 
 def authorization(

@@ -18,8 +18,8 @@ from synapse.api.identifiers import domain_of, is_server_name
 from synapse.events.event import Event
 from synapse.events.hashes import essential_bytes
 from synapse.events.signing import SignatureError, signatures_by, verify
+from synapse.federation.errors import FederationError, Unreachable
 from synapse.handlers.event_creation import POLICY
-from synapse.http.client import AnswerLate, ClientError
 
 if TYPE_CHECKING:
     from synapse.api.room_versions import RoomVersion
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 PATH: Final = "/_matrix/policy/v1/sign"
 KEY_ID: Final = "ed25519:policy_server"
 WITHIN: Final = 10.0  # seconds that a sender waits for the policy server
+MAX_ANSWER: Final = 1 << 20  # bytes
 _MAX_SENTENCE: Final = 1024  # characters
 _MAX_RETRY_MS: Final = 3_600_000
 _OF_THE_TOKEN: Final = frozenset({Codes.UNKNOWN_TOKEN, Codes.MISSING_TOKEN, Codes.USER_DEACTIVATED, Codes.USER_LOCKED})
@@ -128,11 +129,16 @@ class PolicyServers:
         if policy.via == self._server_name:
             return self._signed_here(event, policy)
         try:
-            answer = await self._federation().request(policy.via, "POST", PATH, event.raw, within=WITHIN)
-        except AnswerLate:
-            sentence = f"The policy server of this room, {policy.via}, does not answer. Please try again later."
-            raise MatrixError(504, Codes.CONNECTION_TIMEOUT, sentence) from None
-        except ClientError:
+            answer = await self._federation().request(
+                policy.via, "POST", PATH, event.raw, within=WITHIN, max_answer=MAX_ANSWER, despite_backoff=True
+            )
+        except Unreachable as error:
+            if error.late:
+                sentence = f"The policy server of this room, {policy.via}, does not answer. Please try again later."
+                raise MatrixError(504, Codes.CONNECTION_TIMEOUT, sentence) from None
+            sentence = f"The policy server of this room, {policy.via}, cannot be reached. Please try again later."
+            raise MatrixError(502, Codes.CONNECTION_FAILED, sentence) from None
+        except FederationError:
             sentence = f"The policy server of this room, {policy.via}, cannot be reached. Please try again later."
             raise MatrixError(502, Codes.CONNECTION_FAILED, sentence) from None
         return _signed(event, policy, _signature_in(answer, policy))

@@ -46,6 +46,10 @@ class AnswerLost(ClientError):
     outcome = "lost"
 
 
+class AnswerTooLarge(AnswerLost):
+    """The answer has more bytes than whoever asked wants."""
+
+
 class AnswerLate(ClientError):
     """There was no answer in time; the request may have had its effect, or may still have it."""
 

@@ -33,7 +33,7 @@ from twisted.web.iweb import IAgentEndpointFactory, IBodyProducer
 from zope.interface import implementer
 
 from synapse.http.addresses import AddressFilter
-from synapse.http.client import AnswerLate, AnswerLost, ClientAnswer, NotSent
+from synapse.http.client import AnswerLate, AnswerLost, AnswerTooLarge, ClientAnswer, NotSent
 
 ssl: Any = twisted_ssl  # neither has types of its own
 web: Any = twisted_client
@@ -162,7 +162,7 @@ class _Collector(Protocol):
             self._parts.append(data)
             return
         if not self.done.called:
-            self.done.errback(AnswerLost(f"The answer has more than {self._limit} bytes."))
+            self.done.errback(AnswerTooLarge(f"The answer has more than {self._limit} bytes."))
         self.transport.abortConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:

@@ -106,3 +106,48 @@ class BoundedQueue(Generic[T]):
 
     def __len__(self) -> int:
         return len(self._items)
+
+
+class Slots:
+    """So many at a time, and so many more who wait for their turn.
+
+    async with slots.taken():
+        ...
+    """
+
+    def __init__(self, size: int, waiting: int) -> None:
+        self._free = size
+        self._most_waiting = waiting
+        self._waiting: deque[Deferred[None]] = deque()
+
+    @asynccontextmanager
+    async def taken(self) -> AsyncIterator[None]:
+        """Waits for a slot. Raises `QueueFull` where too many wait already."""
+        if self._free > 0:
+            self._free -= 1
+        else:
+            await self._turn()
+        try:
+            yield
+        finally:
+            self._pass_on()
+
+    async def _turn(self) -> None:
+        if len(self._waiting) >= self._most_waiting:
+            raise QueueFull(f"{self._most_waiting} wait already")
+        turn: Deferred[None] = Deferred()
+        self._waiting.append(turn)
+        try:
+            await turn
+        except BaseException:
+            if turn in self._waiting:
+                self._waiting.remove(turn)
+            raise
+
+    def _pass_on(self) -> None:
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.called:
+                turn.callback(None)
+                return
+        self._free += 1

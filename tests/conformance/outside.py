@@ -60,9 +60,9 @@ class Letterbox:
 
 def alone(server: TestServer) -> None:
     """Lets a server that has sent nothing yet reach nobody but who is here."""
-    rooms: Any = server.hs.rooms
+    federation: Any = server.hs.federation
     contacts: Any = server.hs.accounts.contacts
-    rooms.servers_client = contacts.identity_client = contacts.service_client = Outside()
+    federation.outside = contacts.identity_client = contacts.service_client = Outside()
     sso: Any = server.hs.sso
     sso._provider_client = Outside()
     contacts.mailer._post = Letterbox()

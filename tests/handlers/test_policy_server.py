@@ -17,7 +17,7 @@ from unpaddedbase64 import encode_base64
 from synapse.api.errors import MatrixError
 from synapse.api.room_versions import RoomVersion, room_version
 from synapse.events.signing import add_signature
-from synapse.federation.client import FederationClient
+from synapse.federation.client import FederationClient, HttpsTransport
 from synapse.federation.discovery import Discovery
 from synapse.handlers.event_creation import Draft
 from synapse.http.addresses import AddressFilter
@@ -67,7 +67,8 @@ async def guarded(
         policy.name = server.name
         outside = OutsideClient(real_reactor(), AddressFilter(()), Trust(authorities=(certificates.path,)))
         discovery = Discovery(outside, _no_records, Clock())
-        process.federation_client = FederationClient(SERVER, SIGNER.key, discovery, outside)
+        transport = HttpsTransport(lambda: discovery, lambda: outside)
+        process.federation_client = FederationClient(SERVER, SIGNER.key, transport, real_reactor())
         room_id = await process.room(room_version=version, joined=[BOB])
         await process.creation.send(Draft(room_id, policy.bot, "m.room.member", {"membership": "join"}, policy.bot))
         await process.set(ALICE, room_id, "m.room.policy", policy.content)

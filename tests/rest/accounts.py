@@ -14,6 +14,7 @@ from synapse.app._accounts import Accounts
 from synapse.app._conduct import Conduct
 from synapse.app._encryption import Encryption
 from synapse.app._extras import Extras
+from synapse.app._federation import Federation
 from synapse.app._pushing import Pushing
 from synapse.app._sessions import Sessions
 from synapse.app._sso import SignOnServices
@@ -134,6 +135,7 @@ class Server:
         self.sessions = Sessions(self)
         self.sso = SignOnServices(self)
         self.extras = Extras(self)
+        self.federation = Federation(self)
         hs: Any = self
         self.pushing = Pushing(hs)
         owners = [row.make(hs) for row in ROWS if set(row.names) & set(MOUNTED)]

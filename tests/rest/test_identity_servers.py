@@ -69,7 +69,7 @@ class World:
             parts[name].strip('"') for name in ("origin", "destination", "key", "sig")
         )
         assert (scheme, origin, destination) == ("X-Matrix", "test", self.name)
-        keys_of_ours = self.server.accounts.server_keys.published()
+        keys_of_ours = self.server.federation.server_keys.published()
         keys = json.loads(keys_of_ours)["verify_keys"]
         key = decode_verify_key_bytes(key_id, decode_base64(keys[key_id]["key"]))
         signed = {

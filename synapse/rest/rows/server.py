@@ -49,7 +49,7 @@ def _admin_media(hs: Homeserver) -> object:
 def _server_keys(hs: Homeserver) -> object:
     from synapse.rest.key.server import KeyServer
 
-    return KeyServer(hs.accounts.server_keys)
+    return KeyServer(hs.federation.server_keys)
 
 
 def _federation_version(hs: Homeserver) -> object:

@@ -103,3 +103,26 @@ CREATE TABLE received_transactions (
     PRIMARY KEY (origin, txn_id)
 );
 CREATE INDEX received_transactions_ts ON received_transactions (received_ts);
+
+---------------------------------------------------------------- other servers
+
+CREATE TABLE destinations ( -- those that do not answer
+    destination text PRIMARY KEY,
+    failing_since bigint NOT NULL,
+    retry_last_ts bigint NOT NULL,
+    retry_interval bigint NOT NULL,
+    retry_at bigint NOT NULL
+);
+CREATE INDEX destinations_retry ON destinations (retry_at);
+CREATE TABLE server_keys (
+    server_name text NOT NULL,
+    key_id text NOT NULL,
+    verify_key bytea NOT NULL,
+    good_until bigint NOT NULL,          -- what it has signed later is not to be believed
+    is_old boolean NOT NULL,
+    answer text,                         -- the JSON that published it, as its server has signed it
+    answer_until bigint NOT NULL,
+    used_ts bigint NOT NULL,
+    PRIMARY KEY (server_name, key_id)
+);
+CREATE INDEX server_keys_use ON server_keys (used_ts);

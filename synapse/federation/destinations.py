@@ -1,0 +1,129 @@
+"""Which other servers are left alone because they did not answer: known to all processes, through the database.
+
+`check` before a request, `succeeded` or `failed` after it; `federation.client` does all three. Whoever has something to
+send listens by `on_change` and asks `retry_at`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TYPE_CHECKING, Final
+
+from synapse.federation.backoff import Failing, Schedule, failed, heard_from
+from synapse.federation.errors import Unreachable
+from synapse.storage.destinations import DestinationRow
+from synapse.util.concurrency import spawn
+from synapse.util.problems import log_failure
+
+if TYPE_CHECKING:
+    from synapse.storage.destinations import DestinationsStore
+    from synapse.util.caches import Cache
+    from synapse.util.clock import Clock
+
+logger = logging.getLogger(__name__)
+
+CACHE: Final = "destinations"
+HEARD_AGAIN_MS: Final = 60_000
+"""A server that speaks to us, but does not answer, is tried once in so long because of what it says."""
+KEPT_MS: Final = 30 * 86_400_000
+
+Tell = Callable[[str, list[str]], Awaitable[None]]
+"""Has every process forget keys of a cache: `hs.invalidate`."""
+
+
+class Destinations:
+    """The standing of other servers.
+
+    :param cache: the shared cache of the name CACHE.
+    """
+
+    def __init__(
+        self,
+        store: DestinationsStore,
+        cache: Cache[str, DestinationRow | None],
+        tell: Tell,
+        schedule: Schedule,
+        clock: Clock,
+    ) -> None:
+        self._store = store
+        self._cache = cache
+        self._tell = tell
+        self._schedule = schedule
+        self._clock = clock
+        self._listeners: list[Callable[[str | None], None]] = []
+        cache.on_forget = self._changed
+
+    async def retry_at(self, destination: str) -> int | None:
+        """When (milliseconds) a server may be asked again; None where it may be asked now."""
+        row = await self._cache.fetch(destination, self._store.get)
+        return row.retry_at if row is not None and row.retry_at > self._now() else None
+
+    async def ready(self, destinations: Iterable[str]) -> list[str]:
+        """Those of many that may be asked now. One statement for all that are not remembered."""
+        found = await self._cache.fetch_many(destinations, self._store.get_many)
+        now = self._now()
+        return [name for name, row in found.items() if row is None or row.retry_at <= now]
+
+    async def check(self, destination: str) -> None:
+        """Raises Unreachable while the server is left alone."""
+        retry_at = await self.retry_at(destination)
+        if retry_at is not None:
+            minutes = max(1, (retry_at - self._now() + 59_999) // 60_000)
+            sentence = f"{destination} does not answer; it is tried again in {minutes} min."
+            raise Unreachable(destination, sentence, asked=False)
+
+    async def succeeded(self, destination: str) -> None:
+        """The server has answered. Costs nothing while it is known to answer."""
+        if await self._cache.fetch(destination, self._store.get) is not None:
+            logger.info("%s answers again", destination)
+            await self._change(destination, lambda _: None)
+
+    async def failed(self, destination: str) -> None:
+        """The server has not answered."""
+        now = self._now()
+
+        def change(before: DestinationRow | None) -> DestinationRow:
+            after = failed(None if before is None else Failing(*before), now, self._schedule)
+            return DestinationRow(*after)
+
+        await self._change(destination, change)
+
+    def heard_from(self, destination: str) -> None:
+        """The server has sent something by itself: it may be there again, and is tried as soon as there is reason to.
+
+        What is to be written is written later.
+        """
+        if destination not in self._cache or self._cache.peek(destination) is not None:
+            spawn(self._heard_from(destination))
+
+    def on_change(self, listener: Callable[[str | None], None]) -> None:
+        """Has `listener(destination)` told when a server's standing changes, in whichever process; None: of any."""
+        self._listeners.append(listener)
+
+    async def forget_old(self) -> None:
+        """Forgets the servers that nobody wants to reach any more. (In the main process, once in a while.)"""
+        await self._store.forget_before(self._now() - KEPT_MS)
+
+    async def _heard_from(self, destination: str) -> None:
+        now = self._now()
+
+        def change(before: DestinationRow | None) -> DestinationRow | None:
+            return before and DestinationRow(*heard_from(Failing(*before), now, HEARD_AGAIN_MS))
+
+        try:
+            if await self._cache.fetch(destination, self._store.get) is not None:
+                await self._change(destination, change)
+        except Exception as error:
+            log_failure(logger, error, "It was not written down that %s is there again", destination)
+
+    async def _change(self, destination: str, change: Callable[[DestinationRow | None], DestinationRow | None]) -> None:
+        if await self._store.change(destination, change):
+            await self._tell(CACHE, [destination])
+
+    def _changed(self, destination: str | None) -> None:
+        for listener in self._listeners:
+            listener(destination)
+
+    def _now(self) -> int:
+        return int(self._clock.seconds() * 1000)

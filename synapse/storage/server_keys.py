@@ -1,0 +1,110 @@
+"""The signing keys of other servers, with the answers that they were published in. Times are milliseconds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from synapse.storage.database import Database, Transaction
+
+MAX_KEYS: Final = 100
+"""How many keys of a server are kept: those that were good last."""
+
+
+class StoredKey(NamedTuple):
+    """A key, and until when what it has signed is to be believed.
+
+    `is_old`: its server signs with it no more. `answer` is the JSON that published it, as its server has signed it,
+    and `answer_until` what that says of its validity; None for old keys, which no answer of their own has published.
+    """
+
+    verify_key: bytes
+    good_until: int
+    is_old: bool = False
+    answer: str | None = None
+    answer_until: int = 0
+
+
+class ServerKeysStore:
+    """Reads and writes the table `server_keys`."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    async def get_many(self, servers: Sequence[str]) -> dict[str, dict[str, StoredKey]]:
+        """The keys of servers by their ids; {} for servers that have none. The answers are left out."""
+        return await self._db.read("server_keys.get", _get, servers)
+
+    async def answers(self, server: str) -> dict[str, StoredKey]:
+        """The keys of one server with the answers that published them."""
+        return await self._db.read("server_keys.answers", _answers, server)
+
+    async def store(self, server: str, keys: Mapping[str, StoredKey], now: int) -> None:
+        """Stores keys in place of those of the same ids."""
+        await self._db.write_idempotent("server_keys.store", _store, server, keys, now)
+
+    async def used(self, servers: Sequence[str], now: int) -> None:
+        """Keeps servers' keys from being forgotten."""
+        await self._db.write_idempotent("server_keys.used", _used, servers, now)
+
+    async def forget_unused(self, before: int) -> None:
+        """Forgets the keys that nobody has needed since `before`."""
+        await self._db.write_idempotent("server_keys.forget", _forget, before)
+
+
+def _get(txn: Transaction, servers: Sequence[str]) -> dict[str, dict[str, StoredKey]]:
+    txn.execute(
+        "SELECT server_name, key_id, verify_key, good_until, is_old FROM server_keys WHERE server_name = ANY(%s)",
+        (list(servers),),
+    )
+    found: dict[str, dict[str, StoredKey]] = {server: {} for server in servers}
+    for server, key_id, verify_key, good_until, is_old in txn.rows():
+        found[server][key_id] = StoredKey(bytes(verify_key), good_until, is_old)
+    return found
+
+
+def _answers(txn: Transaction, server: str) -> dict[str, StoredKey]:
+    txn.execute(
+        """
+        SELECT key_id, verify_key, good_until, is_old, answer, answer_until FROM server_keys
+        WHERE server_name = %s
+        """,
+        (server,),
+    )
+    return {row[0]: StoredKey(bytes(row[1]), *row[2:]) for row in txn.rows()}
+
+
+def _store(txn: Transaction, server: str, keys: Mapping[str, StoredKey], now: int) -> None:
+    # In one order, so that two processes that store the same do not wait for each other.
+    for key_id, key in sorted(keys.items()):
+        txn.execute(
+            """
+            INSERT INTO server_keys
+                (server_name, key_id, verify_key, good_until, is_old, answer, answer_until, used_ts)
+            VALUES (%s, %s, %s, %s, %s, %s, %s, %s)
+            ON CONFLICT (server_name, key_id) DO UPDATE SET
+                verify_key = EXCLUDED.verify_key, good_until = EXCLUDED.good_until, is_old = EXCLUDED.is_old,
+                answer = coalesce(EXCLUDED.answer, server_keys.answer),
+                answer_until = CASE WHEN EXCLUDED.answer IS NULL THEN server_keys.answer_until
+                    ELSE EXCLUDED.answer_until END,
+                used_ts = EXCLUDED.used_ts
+            """,
+            (server, key_id, key.verify_key, key.good_until, key.is_old, key.answer, key.answer_until, now),
+        )
+    txn.execute(
+        """
+        DELETE FROM server_keys WHERE server_name = %s AND key_id IN (
+            SELECT key_id FROM server_keys WHERE server_name = %s ORDER BY good_until DESC, key_id OFFSET %s
+        )
+        """,
+        (server, server, MAX_KEYS),
+    )
+
+
+def _used(txn: Transaction, servers: Sequence[str], now: int) -> None:
+    txn.execute("UPDATE server_keys SET used_ts = %s WHERE server_name = ANY(%s)", (now, list(servers)))
+
+
+def _forget(txn: Transaction, before: int) -> None:
+    txn.execute("DELETE FROM server_keys WHERE used_ts < %s", (before,))
