@@ -23,7 +23,7 @@ from nacl.signing import SigningKey
 from signedjson.key import encode_signing_key_base64
 from twisted.internet.defer import Deferred
 
-from synapse.http.client import AnswerLost, ClientAnswer, NotSent
+from synapse.http.client import AnswerLost, AnswerTooLarge, ClientAnswer, NotSent
 from synapse.http.request import RawRequest
 from synapse.storage import migrations
 from synapse.storage.pool import connect
@@ -33,6 +33,8 @@ from tests.support.postgres import PostgresServer
 from tests.support.reactor import real_reactor
 
 PORT = 8448
+AT_ONCE = {"destination_min_retry_interval": 0, "max_short_retries": 0, "max_long_retries": 0}
+"""Who has not answered is asked again whenever there is reason to, and not by itself."""
 _DEADLINE = 20.0  # seconds, for what is waited for
 
 
@@ -122,30 +124,28 @@ class Network:
 
 
 class Line:
-    """In the place of a server's `OutsideClient`: the way to the other servers of the test."""
+    """In the place of a server's `HttpsTransport`: the way to the other servers of the test."""
 
     def __init__(self, network: Network, name: str) -> None:
         self._network = network
         self._name = name
 
-    async def request(
+    async def send(
         self,
+        destination: str,
         method: str,
-        url: str,
-        body: bytes | None = None,
-        headers: tuple[tuple[str, str], ...] = (),
+        path: str,
+        body: bytes | None,
+        headers: tuple[tuple[str, str], ...],
         *,
-        within: float = 30.0,
-        max_answer: int = 1 << 20,
-        connect_to: str | None = None,
+        within: float,
+        max_answer: int,
     ) -> ClientAnswer:
+        url = f"https://{destination}{path}"
         answer = await self._network.carry(self._name, method, url, body, {k.lower(): v for k, v in headers})
         if len(answer.body) > max_answer:
-            raise AnswerLost("The answer is too long.")
+            raise AnswerTooLarge("The answer is too long.")
         return answer
-
-    async def close(self) -> None:
-        pass
 
 
 @asynccontextmanager
@@ -185,9 +185,9 @@ def _server(
     key = SigningKey.generate()
     path = keys / f"{name}.key"
     path.write_text(f"ed25519 {name} {encode_signing_key_base64(_named(key, name))}\n")
-    own = {"server_name": server_name, "signing_key_path": str(path), **UNLIMITED, **options}
+    own = {"server_name": server_name, "signing_key_path": str(path), **UNLIMITED, "federation": AT_ONCE, **options}
     server = TestServer(settings, network.reactor, own)
-    server.hs.rooms.__dict__["servers_client"] = Line(network, name)  # before anything asks for it
+    server.hs.federation.__dict__["transport"] = Line(network, name)  # before anything asks for it
     return server
 
 
