@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from synapse.app._queries import Queries
     from synapse.app._reading import Reading
     from synapse.app._receiving import Receiving
+    from synapse.app._remote import Remote
     from synapse.app._replication import Replication
     from synapse.app._rooms import Rooms
     from synapse.app._sessions import Sessions
@@ -339,6 +340,13 @@ class Homeserver:
         return Finding(self)
 
     # -- other servers ---------------------------------------------------------------------------------------------
+
+    @cached_property
+    def remote(self) -> Remote:
+        """What other servers help with: memberships, and history from before this one came."""
+        from synapse.app._remote import Remote
+
+        return Remote(self)
 
     @cached_property
     def queries(self) -> Queries:

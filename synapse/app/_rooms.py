@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from synapse.app._conduct import Conduct
     from synapse.app._doors import Doors
     from synapse.app._federation import Federation
+    from synapse.app._remote import Remote
     from synapse.app._replication import MainReplication, WorkerReplication
     from synapse.app._sessions import Sessions
     from synapse.handlers.aliases import Aliases
@@ -86,6 +87,9 @@ class Foundation(Base, Protocol):
 
     @property
     def federation(self) -> Federation: ...
+
+    @property
+    def remote(self) -> Remote: ...
 
     async def invalidate(self, cache: str, keys: Iterable[str]) -> None:
         """Has every process forget keys of a cache, this one before it returns."""
@@ -314,7 +318,7 @@ class Rooms:
 
         memberships = Memberships(
             self.creation,
-            self.memory.heads,
+            self._hs.remote.memberships,
             self.memory.state,
             self.entry,
             self.third_party_invites,
@@ -356,6 +360,7 @@ class Rooms:
             self.new_rooms,
             self.invitees_store,
             self.third_party_invites,
+            self._hs.remote.memberships,
             self._hs.ratelimits,
             self._server_name,
             options.default_room_version,

@@ -43,6 +43,11 @@ class Pdus(Sequence[Json]):
         for raw in self._raws:
             yield _event(bytes(raw))
 
+    def without(self, others: Pdus) -> Pdus:
+        """Those that are not, to the letter, among the others: which need not be looked at twice."""
+        texts = {bytes(raw) for raw in others._raws}
+        return Pdus([raw for raw in self._raws if bytes(raw) not in texts])
+
 
 def _event(raw: bytes) -> Json:
     try:

@@ -59,6 +59,10 @@ class Entry:
         await self._require_condition(requester.user_id, list(allowed_rooms(rules)))
         return await self._voucher(room_id, state)
 
+    async def lets_guests_in(self, room_id: str) -> bool:
+        """Whether guests may be in the room."""
+        return _lets_guests_in(await self._state.current(room_id, [_GUEST_ACCESS]))
+
     async def _require_condition(self, user_id: str, room_ids: list[str]) -> None:
         if await self._store.joined_any(user_id, room_ids):
             return

@@ -1,8 +1,8 @@
 """Memberships: joining and leaving rooms, inviting, knocking, kicking and banning.
 
 Each is an m.room.member event that `EventCreation` makes; here stands what its content is to be, and what must be
-true besides the room's authorisation rules: for joins, that is `handlers.entry`. Rooms that this server does not take
-part in would be reached over federation, which is not done here.
+true besides the room's authorisation rules: for joins, that is `handlers.entry`. Where other servers have to help,
+because this one is not in the room or the user is theirs, `handlers.remote` asks them.
 
 Client-server API, "Room membership", "Invite permission".
 """
@@ -13,19 +13,31 @@ from collections.abc import Awaitable, Callable, Set
 from typing import TYPE_CHECKING, Any, Final
 
 from synapse.api.constants import EventTypes, Membership
-from synapse.api.errors import Codes, MatrixError, bad_json, forbidden, invalid_param, not_found, unknown
+from synapse.api.errors import (
+    Codes,
+    MatrixError,
+    bad_json,
+    forbidden,
+    guest_access_forbidden,
+    invalid_param,
+    not_found,
+    unknown,
+)
 from synapse.api.identifiers import domain_of, is_room_id, parse_user_id
+from synapse.handlers.event_creation import Draft
 from synapse.handlers.room_plan import Invite3pid
 from synapse.http.body import convert
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from synapse.handlers.aliases import Aliases
     from synapse.handlers.entry import Entry
     from synapse.handlers.event_creation import EventCreation
+    from synapse.handlers.remote.memberships import RemoteMemberships
     from synapse.handlers.third_party_invites import ThirdPartyInvites
     from synapse.http.ratelimit import RateLimits
     from synapse.http.request import Requester
-    from synapse.state.heads import RoomHeads
     from synapse.state.store import StateReader
     from synapse.storage.invitees import InviteesStore
     from synapse.storage.memberships import MembershipsStore
@@ -34,6 +46,10 @@ PER_ROOM: Final = "rc_invites.per_room"
 PER_USER: Final = "rc_invites.per_user"
 """The settings that invitations count against, besides the one of who invites."""
 
+REMOTE_JOINS: Final = "rc_joins.remote"
+"""The setting that joins count against, besides that of all joins, for which other servers must be asked."""
+
+_ASK_OTHERS: Final = frozenset({Codes.UNABLE_TO_AUTHORISE_JOIN, Codes.UNABLE_TO_GRANT_JOIN})
 _AUTHORISER: Final = "join_authorised_via_users_server"
 _SHOWS_PROFILE: Final = frozenset({Membership.JOIN, Membership.INVITE, Membership.KNOCK})
 _NOT_CUSTOM: Final = frozenset({"membership", "third_party_signed", "third_party_invite", _AUTHORISER})
@@ -55,7 +71,7 @@ class Memberships:
     def __init__(
         self,
         creation: EventCreation,
-        heads: RoomHeads,
+        remote: RemoteMemberships,
         state: StateReader,
         entry: Entry,
         third_party: ThirdPartyInvites,
@@ -72,7 +88,7 @@ class Memberships:
         self._joined = joined
         self._forgotten = forgotten
         self._check_refusal = check_refusal
-        self._heads = heads
+        self._remote = remote
         self._state = state
         self._entry = entry
         self._third_party = third_party
@@ -84,36 +100,55 @@ class Memberships:
 
     # -- what users do -----------------------------------------------------------------------------------------
 
-    async def join(self, requester: Requester, room: str, body: dict[str, Any] | None = None) -> str:
+    async def join(
+        self, requester: Requester, room: str, body: dict[str, Any] | None = None, via: Sequence[str] = ()
+    ) -> str:
         """Join a room by id or alias; its id. Whoever is in it already stays as they are.
 
-        What `body` has besides `reason` and `third_party_signed` goes into the content of the membership. Raises 403
-        M_FORBIDDEN, 404 M_NOT_FOUND for rooms that this server does not know, and what `Entry.allow` says.
+        What `body` has besides `reason` and `third_party_signed` goes into the content of the membership; `via` are
+        servers that may be in the room. Raises 403 M_FORBIDDEN, 404 M_NOT_FOUND for rooms that nobody knows, what
+        `Entry.allow` says, and what other servers answer, where they must be asked.
         """
-        room_id = await self._local_room(room)
-        if await self._surely(room_id, requester.user_id, {Membership.JOIN}):
+        room_id, servers = await self._find(room, via)
+        elsewhere = await self._remote.is_elsewhere(room_id)
+        if not elsewhere and await self._surely(room_id, requester.user_id, {Membership.JOIN}):
             return room_id
         if body and "third_party_signed" in body:
             await self._third_party.accept(requester, room_id, body["third_party_signed"])
         custom = {key: value for key, value in (body or {}).items() if key not in _NOT_CUSTOM}
         content = {**custom, "membership": Membership.JOIN, **_reason(body)}
-        await self._change(requester, room_id, requester.user_id, content)
+        if elsewhere and await self._join_elsewhere(requester, room_id, content, servers):
+            return room_id
+        try:
+            await self._change(requester, room_id, requester.user_id, content)
+        except MatrixError as error:
+            if error.errcode not in _ASK_OTHERS or not await self._join_vouched(requester, room_id, content, servers):
+                raise
         return room_id
 
-    async def knock(self, requester: Requester, room: str, body: dict[str, Any] | None = None) -> str:
-        """Ask to be let in; the room's id."""
-        room_id = await self._local_room(room)
+    async def knock(
+        self, requester: Requester, room: str, body: dict[str, Any] | None = None, via: Sequence[str] = ()
+    ) -> str:
+        """Ask to be let in; the room's id. `via` as for `join`."""
+        room_id, servers = await self._find(room, via)
         content = {"membership": Membership.KNOCK, **_reason(body)}
-        await self._change(requester, room_id, requester.user_id, content)
+        if await self._remote.is_elsewhere(room_id):
+            shown = {**await self._shown(requester.user_id, Membership.KNOCK), **content}
+            await self._remote.knock(requester.user_id, room_id, shown, servers)
+        else:
+            await self._change(requester, room_id, requester.user_id, content)
         return room_id
 
     async def leave(self, requester: Requester, room_id: str, body: dict[str, Any] | None = None) -> None:
         """Leave, refuse an invitation, or take back a knock. Whoever has left already stays so."""
+        content = {"membership": Membership.LEAVE, **_reason(body)}
+        if await self._remote.is_elsewhere(room_id):
+            await self._remote.leave(requester.user_id, room_id, content)
+            return
         if await self._surely(room_id, requester.user_id, {Membership.LEAVE}):
             return
         if await self._surely(room_id, requester.user_id, {None}):
             raise forbidden("You are not in that room, or there is no such room.")
-        content = {"membership": Membership.LEAVE, **_reason(body)}
         await self._change(requester, room_id, requester.user_id, content)
 
     async def invite(self, requester: Requester, room_id: str, body: dict[str, Any]) -> None:
@@ -173,6 +208,8 @@ class Memberships:
             self._limits.check("rc_invites.per_issuer", requester.user_id)
         elif membership == Membership.JOIN and await self.membership(room_id, target) != Membership.JOIN:
             self._limits.check("rc_joins.local", requester.user_id)
+        if target == requester.user_id and await self._remote.is_elsewhere(room_id):
+            return await self._put_elsewhere(requester, room_id, content)
         return await self._change(requester, room_id, target, content)
 
     async def joined_rooms(self, user_id: str) -> list[str]:
@@ -202,12 +239,30 @@ class Memberships:
             await self._leaving(room_id, target)
         if membership in _SHOWS_PROFILE:
             content = {**await self._shown(target, membership), **content}
-        created = await self._creation.create(requester, room_id, EventTypes.MEMBER, content, state_key=target)
+        if membership == Membership.INVITE and domain_of(target) != self._server_name:
+            created = await self._remote.invite(draft_of(requester, room_id, target, content))
+        else:
+            created = await self._creation.create(requester, room_id, EventTypes.MEMBER, content, state_key=target)
         for limit, key in limits:
             self._limits.count(limit, key)
         if membership == Membership.JOIN:
             await self._joined(target, room_id)
         return created.event_id
+
+    async def _put_elsewhere(self, requester: Requester, room_id: str, content: dict[str, Any]) -> str:
+        """The own membership, as the client words it, of a room that this server is not in."""
+        user_id, membership = requester.user_id, content["membership"]
+        if membership == Membership.JOIN:
+            if not await self._join_elsewhere(requester, room_id, content, ()):
+                return await self._change(requester, room_id, user_id, content)
+        elif membership == Membership.KNOCK:
+            await self._remote.knock(user_id, room_id, {**await self._shown(user_id, membership), **content}, ())
+        elif membership == Membership.LEAVE:
+            await self._remote.leave(user_id, room_id, content)
+        else:
+            raise forbidden("You are not in that room, or there is no such room.")
+        own = await self._store.of_user(user_id, room_id)
+        return "" if own is None else own.event_id
 
     async def _leaving(self, room_id: str, user_id: str) -> None:
         if self._check_refusal is not None and await self.membership(room_id, user_id) == Membership.INVITE:
@@ -216,24 +271,46 @@ class Memberships:
     async def _shown(self, user_id: str, membership: str) -> dict[str, Any]:
         """How the user shows in rooms. Raises for those who cannot be invited, or do not want to be."""
         if domain_of(user_id) != self._server_name:
-            if membership == Membership.INVITE:
-                raise forbidden(f"{user_id} belongs to another server, and this one cannot invite over federation yet.")
             return {}
         user = await self._invitees.get(user_id)
         if membership == Membership.INVITE and user.blocks_invites:
             raise invite_blocked(user_id)
         return dict(user.as_invited() if membership == Membership.INVITE else user.as_json())
 
-    async def _local_room(self, room: str) -> str:
+    async def _join_elsewhere(
+        self, requester: Requester, room_id: str, content: dict[str, Any], servers: Sequence[str]
+    ) -> bool:
+        """Comes in with the help of others; False if the room is this server's by now, to be joined like any other."""
+        self._limits.check(REMOTE_JOINS, requester.user_id)
+        shown = {**await self._shown(requester.user_id, Membership.JOIN), **content}
+        if not await self._remote.join(requester.user_id, room_id, shown, servers):
+            return False
+        if requester.is_guest and not await self._entry.lets_guests_in(room_id):
+            # The room's servers do not know who is a guest, and this one did not know the room.
+            await self.leave(requester, room_id)
+            raise guest_access_forbidden("Guests may not join this room.")
+        await self._joined(requester.user_id, room_id)
+        return True
+
+    async def _join_vouched(
+        self, requester: Requester, room_id: str, content: dict[str, Any], servers: Sequence[str]
+    ) -> bool:
+        """Comes into a room of this server's, where only others can say that the user may; False if there are none."""
+        shown = {**await self._shown(requester.user_id, Membership.JOIN), **content}
+        if not await self._remote.join_vouched(requester.user_id, room_id, shown, servers):
+            return False
+        await self._joined(requester.user_id, room_id)
+        return True
+
+    async def _find(self, room: str, via: Sequence[str]) -> tuple[str, list[str]]:
+        """The room's id, and servers that may be in it."""
         if room.startswith("#"):
-            return await self._aliases.resolve(room)
+            return await self._aliases.resolve(room), list(via)
         if not is_room_id(room):
             raise invalid_param(
                 "A room is named by its ID, like !name:server or ! and 43 letters, or its alias, like #name:server."
             )
-        if await self._heads.get(room) is None:
-            raise not_found("This server does not know that room, and cannot yet ask others for it.")
-        return room
+        return room, list(via)
 
     async def _surely(self, room_id: str, user_id: str, memberships: Set[str | None]) -> bool:
         """Whether the user stands with the room in one of these ways, also by the word of the database."""
@@ -250,6 +327,12 @@ class Memberships:
 def invite_blocked(user_id: str) -> MatrixError:
     """The answer to who invites somebody that wants no invitations."""
     return MatrixError(403, Codes.INVITE_BLOCKED, f"{user_id} does not accept invitations.")
+
+
+def draft_of(requester: Requester, room_id: str, user_id: str, content: dict[str, Any]) -> Draft:
+    """A membership of `user_id`, as the requester makes it."""
+    marks = (requester.is_admin, requester.standing.suspended)
+    return Draft(room_id, requester.user_id, EventTypes.MEMBER, content, user_id, None, None, None, *marks)
 
 
 def _target(body: dict[str, Any]) -> str:

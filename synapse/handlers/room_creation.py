@@ -7,33 +7,43 @@ Client-server API, "Creation", "Invite permission".
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+import logging
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from synapse.api.constants import EventTypes
-from synapse.api.errors import forbidden, invalid_param
-from synapse.api.identifiers import parse_room_alias, parse_user_id
+from synapse.api.errors import MatrixError, invalid_param
+from synapse.api.identifiers import domain_of, parse_room_alias, parse_user_id
 from synapse.api.room_versions import room_version
 from synapse.handlers.directory_rules import NO_RULES
-from synapse.handlers.membership import PER_USER, invite_blocked
+from synapse.handlers.membership import PER_USER, draft_of, invite_blocked
 from synapse.handlers.new_rooms import MAX_EVENTS
 from synapse.handlers.room_plan import CreateRoom, RoomPlan, preset_of
 from synapse.handlers.third_party_invites import content_of
 from synapse.storage.invitees import NOBODY
 from synapse.storage.persist_events import NewRoom
+from synapse.util.concurrency import gather
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from synapse.handlers.directory_rules import DirectoryRules
     from synapse.handlers.new_rooms import NewRooms, RoomBuilder
+    from synapse.handlers.remote.memberships import RemoteMemberships
     from synapse.handlers.room_plan import Invite3pid
     from synapse.handlers.third_party_invites import ThirdPartyInvites
     from synapse.http.ratelimit import RateLimits
     from synapse.http.request import Requester
     from synapse.storage.invitees import Invitee, InviteesStore
 
+logger = logging.getLogger(__name__)
+
 INVITES: Final = "rc_invites.per_issuer"
 """The setting that invitations count against. A room may begin with more of them than it would allow one by one."""
+
+AT_ONCE: Final = 10
+"""Servers that are asked at the same time to invite their users."""
 
 
 class Created(msgspec.Struct, frozen=True):
@@ -55,6 +65,7 @@ class RoomCreation:
         rooms: NewRooms,
         invitees: InviteesStore,
         third_party: ThirdPartyInvites,
+        remote: RemoteMemberships,
         limits: RateLimits,
         server_name: str,
         default_version: str,
@@ -64,6 +75,7 @@ class RoomCreation:
         self._rooms = rooms
         self._invitees = invitees
         self._third_party = third_party
+        self._remote = remote
         self._limits = limits
         self._server_name = server_name
         self._default_version = default_version
@@ -74,9 +86,9 @@ class RoomCreation:
         """Create a room with the requester as its creator.
 
         Raises 400 M_UNSUPPORTED_ROOM_VERSION, M_ROOM_IN_USE (the alias is taken), M_INVALID_ROOM_STATE (the events
-        that were asked for contradict each other), M_BAD_ALIAS, M_INVALID_PARAM, M_BAD_JSON; 403 for invitations that
-        cannot be, aliases and listings that the server's rules do not allow; M_INVITE_BLOCKED where somebody wants no
-        invitations.
+        that were asked for contradict each other), M_BAD_ALIAS, M_INVALID_PARAM, M_BAD_JSON; 403 for aliases and
+        listings that the server's rules do not allow; M_INVITE_BLOCKED where somebody wants no invitations. Users of
+        other servers are invited when the room is there, and it stays whatever their servers say.
         """
         version = room_version(self._default_version if wish.room_version is None else wish.room_version)
         preset_of(wish)
@@ -90,13 +102,14 @@ class RoomCreation:
         users = await self._invitees.get_many([requester.user_id, *invited])
         plan = RoomPlan(requester.user_id, version, wish, alias, invited, self._encrypted)
         builder = self._rooms.begin(version, requester.user_id)
-        _build(builder, plan, users)
+        _build(builder, plan, users, self._server_name)
         self._check_rules(requester, builder.room_id, alias, wish.visibility == "public")
         for wanted in unbound:
             stored = await self._third_party.store(requester, builder.room_id, builder.state, wanted)
             builder.add(EventTypes.THIRD_PARTY_INVITE, stored.token, content_of(stored))
         room = NewRoom(requester.user_id, wish.visibility == "public", [alias] if alias is not None else [])
         await self._rooms.write(builder, room)
+        await self._invite_others(requester, builder.room_id, plan)
         for _ in (*invited, *unbound):
             self._limits.count(INVITES, requester.user_id)
         for user_id in invited:
@@ -131,25 +144,43 @@ class RoomCreation:
             if user_id is None:
                 unbound.append(wanted)
             else:
-                self._require_local(user_id)
+                parse_user_id(user_id)
                 if user_id not in (*invited, requester.user_id):
                     invited.append(user_id)
         return unbound
 
-    def _require_local(self, user_id: str) -> None:
-        if parse_user_id(user_id).domain != self._server_name:
-            raise forbidden(f"{user_id} belongs to another server, and this one cannot invite over federation yet.")
+    async def _invite_others(self, requester: Requester, room_id: str, plan: RoomPlan) -> None:
+        """Invites other servers' users, each server's one after another. Who cannot be invited now may be later."""
+        by_server: dict[str, list[tuple[str, dict[str, Any]]]] = {}
+        for _type, user_id, content in plan.invitations():
+            if domain_of(user_id) != self._server_name:
+                by_server.setdefault(domain_of(user_id), []).append((user_id, content))
+        servers = list(by_server.values())
+        for start in range(0, len(servers), AT_ONCE):
+            await gather(self._invite_all(requester, room_id, users) for users in servers[start : start + AT_ONCE])
+
+    async def _invite_all(
+        self, requester: Requester, room_id: str, users: Iterable[tuple[str, dict[str, Any]]]
+    ) -> None:
+        for user_id, content in users:
+            try:
+                await self._remote.invite(draft_of(requester, room_id, user_id, content))
+            except MatrixError as error:
+                logger.warning("%s is not invited to the new room %s: %s", user_id, room_id, error.message)
+                if error.code >= 500:
+                    return  # the server is away, for its other users too
 
     def _invited(self, requester: Requester, wish: CreateRoom) -> list[str]:
         """Whom to invite by user id, each once, and never the creator."""
         if len(wish.invite) + len(wish.invite_3pid) + len(wish.initial_state) > MAX_EVENTS:
             raise invalid_param(f"A room may begin with {MAX_EVENTS} invitations and state events at most.")
         for user_id in wish.invite:
-            self._require_local(user_id)
+            parse_user_id(user_id)
         return [user_id for user_id in dict.fromkeys(wish.invite) if user_id != requester.user_id]
 
 
-def _build(builder: RoomBuilder, plan: RoomPlan, users: dict[str, Invitee]) -> None:
+def _build(builder: RoomBuilder, plan: RoomPlan, users: dict[str, Invitee], server_name: str) -> None:
+    """All that is written at once: everything but the invitations of other servers' users."""
     for user_id in plan.invited:
         if users.get(user_id, NOBODY).blocks_invites:
             raise invite_blocked(user_id)
@@ -158,4 +189,6 @@ def _build(builder: RoomBuilder, plan: RoomPlan, users: dict[str, Invitee]) -> N
         shown = creator if len(builder.events) == 1 else {}  # the creator's own join
         builder.add(event_type, state_key, {**content, **shown})
     for event_type, state_key, content in plan.invitations():
+        if domain_of(state_key) != server_name:
+            continue
         builder.add(event_type, state_key, {**content, **users.get(state_key, NOBODY).as_invited()})

@@ -149,7 +149,6 @@ async def test_power_levels_may_be_overridden(database: Database) -> None:
         ({"visibility": "secret"}, "M_INVALID_PARAM"),
         ({"preset": "nice_chat"}, "M_INVALID_PARAM"),
         ({"invite": ["bob"]}, "M_INVALID_PARAM"),
-        ({"invite": ["@bob:elsewhere.example"]}, "M_FORBIDDEN"),
         ({"room_alias_name": "a:b"}, "M_INVALID_PARAM"),
         ({"room_alias_name": ""}, "M_INVALID_PARAM"),
         ({"room_alias_name": "x" * 300}, "M_INVALID_PARAM"),
@@ -237,6 +236,17 @@ async def test_a_room_created_by_a_worker_is_known_everywhere(database: Database
     await check_invariants(cluster, database)
 
 
+@pytest_twisted.ensureDeferred
+async def test_users_whose_servers_are_away_keep_nobody_from_the_new_room(database: Database) -> None:
+    process = (await start(database)).main
+    wish = CreateRoom(preset="trusted_private_chat", invite=["@bob:elsewhere.example", BOB.user_id])
+    created = await process.rooms.create(ALICE, wish)
+    state = await state_of(process, created.room_id)
+    assert state["m.room.member", BOB.user_id]["membership"] == "invite"
+    assert ("m.room.member", "@bob:elsewhere.example") not in state
+    assert state["m.room.create", ""]["additional_creators"] == ["@bob:elsewhere.example", BOB.user_id]
+
+
 @pytest.mark.parametrize(
     ("option", "preset", "expected"),
     [
@@ -256,6 +266,7 @@ async def test_rooms_are_encrypted_where_the_server_is_set_up_so(
         process.new_rooms,
         InviteesStore(database),
         process.third_party,
+        process.remote,
         process.limits,
         "test",
         "12",

@@ -129,7 +129,7 @@ def _signed_for_bob(**signed: Any) -> dict[str, Any]:
         ("PUT", "/rooms/{room}/redact/%00/1", {}, "400 M_INVALID_PARAM"),
         ("POST", "/join/%23%00:test", {}, "400 M_INVALID_PARAM"),
         ("POST", "/rooms/%23here:test/join", {}, "400 M_INVALID_PARAM"),
-        ("POST", "/knock/!no:test?via=elsewhere.example", {}, "404 M_NOT_FOUND"),
+        ("POST", "/knock/!no:test?via=elsewhere.example", {}, "502 M_CONNECTION_FAILED"),
         ("POST", "/rooms/{room}/invite", {"user_id": "@\x00:test"}, "400 M_INVALID_PARAM"),
         ("PUT", "/rooms/{room}/send/m.room.message/" + "x" * 5000, {}, "400 M_INVALID_PARAM"),
         ("POST", "/createRoom", {"room_alias_name": "\x00"}, "400 M_BAD_JSON"),

@@ -65,6 +65,7 @@ from synapse.storage.state import StateStore
 from synapse.sync.breath import Breath
 from synapse.sync.shared import SharedWork
 from synapse.util.caches import Cache, LruCache
+from tests.support.alone import alone
 from tests.support.reactor import real_reactor
 
 SERVER = "test"
@@ -131,7 +132,10 @@ class RoomProcess:
             self.creation, self.state, identity, InviteesStore(db), self.limits, SERVER
         )
         self.new_rooms = NewRooms(SIGNER, self.push, write, self.caught_up, now)
-        self.rooms = RoomCreation(self.new_rooms, InviteesStore(db), self.third_party, self.limits, SERVER, "12")
+        self.remote = alone(db, self, SIGNER)
+        self.rooms = RoomCreation(
+            self.new_rooms, InviteesStore(db), self.third_party, self.remote, self.limits, SERVER, "12"
+        )
         self.aliases = Aliases(AliasesStore(db), RoomsStore(db), self.state, self.creation, SERVER)
         self.directory = PublicRooms(RoomsStore(db), SERVER)
         self.redactions = Redactions(self.creation)
@@ -141,7 +145,7 @@ class RoomProcess:
         self.succession = RoomSuccession(self.state, self.account_data, self.push_rules)
         self.memberships = Memberships(
             self.creation,
-            self.heads,
+            self.remote,
             self.state,
             Entry(self.state, self.members, MembershipsStore(db)),
             self.third_party,

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+import orjson
 from nacl.signing import SigningKey
 from signedjson.key import encode_signing_key_base64
 from twisted.internet.defer import Deferred
@@ -31,6 +32,7 @@ from tests.support.homeserver import TestServer
 from tests.support.limits import UNLIMITED
 from tests.support.postgres import PostgresServer
 from tests.support.reactor import real_reactor
+from tests.support.resident import Resident
 
 PORT = 8448
 AT_ONCE = {"destination_min_retry_interval": 0, "max_short_retries": 0, "max_long_retries": 0}
@@ -55,6 +57,8 @@ class Network:
         self.reactor = reactor
         self._real = real_reactor()
         self.servers: dict[str, TestServer] = {}
+        self.strangers: dict[str, Resident] = {}
+        """Servers of the test's own making, by their whole names."""
         self.asked: list[Asked] = []
         self.lose_answer: Callable[[Asked], bool] = lambda _: False
         """Says of which requests the answer never arrives, though they had their effect."""
@@ -108,17 +112,23 @@ class Network:
         self._under_way += 1
         try:
             await self.pause()
-            if server is None or parts.port != PORT or frozenset((by, name)) in self._cut:
-                raise NotSent(f"{parts.netloc} cannot be reached.")
             target = parts.path + (f"?{parts.query}" if parts.query else "")
-            answer = await server.hs.router.handle(RawRequest(method, target, headers, body or b""))
-            asked = Asked(by, name, method, target, answer.code)
+            stranger = self.strangers.get(parts.netloc)
+            if frozenset((by, name)) in self._cut or (stranger is None and (server is None or parts.port != PORT)):
+                raise NotSent(f"{parts.netloc} cannot be reached.")
+            if stranger is not None:
+                code, value = stranger.answer(method, target, body, parts.netloc)
+                answered = ClientAnswer(code, {}, orjson.dumps(value))
+            else:
+                assert server is not None
+                answer = await server.hs.router.handle(RawRequest(method, target, headers, body or b""))
+                answered = ClientAnswer(answer.code, {k.lower(): v for k, v in answer.headers}, answer.body)
+            asked = Asked(by, name, method, target, answered.code)
             if self.lose_answer(asked) or frozenset((by, name)) in self._cut:
                 self.asked.append(asked._replace(code=None))
                 raise AnswerLost(f"{parts.netloc} did not answer.")
             self.asked.append(asked)
-            answered = {key.lower(): value for key, value in answer.headers}
-            return ClientAnswer(answer.code, answered, answer.body)
+            return answered
         finally:
             self._under_way -= 1
 

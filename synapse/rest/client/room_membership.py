@@ -18,7 +18,7 @@ class RoomMembership:
     @serves("join")
     async def join(self, request: Request, room_id_or_alias: str) -> dict[str, Any]:
         body = request.json_object(allow_empty=True)
-        return {"room_id": await self._memberships.join(request.user, room_id_or_alias, body)}
+        return {"room_id": await self._memberships.join(request.user, room_id_or_alias, body, _via(request))}
 
     @serves("room_join")
     async def join_by_id(self, request: Request, room_id: str) -> dict[str, Any]:
@@ -28,7 +28,7 @@ class RoomMembership:
     @serves("knock")
     async def knock(self, request: Request, room_id_or_alias: str) -> dict[str, Any]:
         body = request.json_object(allow_empty=True)
-        return {"room_id": await self._memberships.knock(request.user, room_id_or_alias, body)}
+        return {"room_id": await self._memberships.knock(request.user, room_id_or_alias, body, _via(request))}
 
     @serves("room_leave")
     async def leave(self, request: Request, room_id: str) -> dict[str, Any]:
@@ -63,3 +63,8 @@ class RoomMembership:
     @serves("joined_rooms")
     async def joined_rooms(self, request: Request) -> dict[str, Any]:
         return {"joined_rooms": await self._memberships.joined_rooms(request.user.user_id)}
+
+
+def _via(request: Request) -> list[str]:
+    """The servers that the client names: `via`, and `server_name`, which it replaces."""
+    return [*request.args("via"), *request.args("server_name")]

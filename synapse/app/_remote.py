@@ -1,0 +1,93 @@
+"""What other servers help with: memberships of rooms that this one is not in, invites of their users, history.
+
+A part of the composition root (`hs.remote`). What it stands on, it names in `Foundation`. Whatever speaks to other
+servers is made when it is first needed.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Protocol
+
+from synapse.api.errors import not_found
+from synapse.app._foundation import Base
+
+if TYPE_CHECKING:
+    from synapse.app._federation import Federation
+    from synapse.app._queries import Queries
+    from synapse.app._rooms import Rooms
+    from synapse.handlers.remote.aside import Aside
+    from synapse.handlers.remote.inviting import Inviting
+    from synapse.handlers.remote.joining import Joining
+    from synapse.handlers.remote.memberships import RemoteMemberships
+    from synapse.handlers.remote.signatures import Countersigning
+
+
+class Foundation(Base, Protocol):
+    """What it stands on: the rest of the composition root."""
+
+    @property
+    def rooms(self) -> Rooms: ...
+
+    @property
+    def queries(self) -> Queries: ...
+
+    @property
+    def federation(self) -> Federation: ...
+
+
+class Remote:
+    """One lazily built attribute per service."""
+
+    def __init__(self, hs: Foundation) -> None:
+        self._hs = hs
+
+    @cached_property
+    def memberships(self) -> RemoteMemberships:
+        """What users want of rooms elsewhere. In the main process, it also answers those workers that join."""
+        from synapse.handlers.remote.joining import answer_calls
+        from synapse.handlers.remote.memberships import RemoteMemberships
+
+        rooms = self._hs.rooms
+        if self._hs.is_main:
+            answer_calls(self._hs.main, lambda: self.joining)
+        return RemoteMemberships(
+            self._hs.main,
+            lambda: self.aside,
+            lambda: self.inviting,
+            rooms.creation,
+            rooms.memory.heads,
+            rooms.memory.members,
+            rooms.memory.state,
+            rooms.memory.events,
+            rooms.membership_store,
+            self._hs.queries.hosts,
+            self._hs.config.server.server_name,
+            rooms.caught_up,
+        )
+
+    @property
+    def joining(self) -> Joining:
+        """In the main process: enters rooms."""
+        raise not_found("This server does not know that room, and cannot yet ask others for it.")
+
+    @property
+    def aside(self) -> Aside:
+        """Knocks, and leaves what was never joined."""
+        raise not_found("This server does not know that room, and cannot yet ask others for it.")
+
+    @cached_property
+    def inviting(self) -> Inviting:
+        """Invites other servers' users."""
+        from synapse.handlers.remote.inviting import Inviting
+
+        rooms = self._hs.rooms
+        api = self._hs.federation.api.for_users
+        return Inviting(api, rooms.creation, rooms.memory.state, self.countersigning)
+
+    @cached_property
+    def countersigning(self) -> Countersigning:
+        """What other servers have signed of ours."""
+        from synapse.handlers.remote.signatures import Countersigning
+
+        return Countersigning(self._hs.federation.keyring)

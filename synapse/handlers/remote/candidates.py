@@ -1,0 +1,58 @@
+"""Which servers are asked for help with a room, and in which order: pure.
+
+Names come from users, from other servers and out of rooms, so each is looked at before it is called, and only so many
+are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from synapse.api.constants import EventTypes
+from synapse.api.identifiers import domain_of, is_room_id_without_domain, is_server_name, is_user_id
+
+MAX_NAMED: Final = 50
+"""So many of the names that somebody gives are looked at."""
+
+MAX_TRIED: Final = 10
+"""So many servers are asked for one thing."""
+
+
+def candidates(own_name: str, *groups: Iterable[str], limit: int = MAX_TRIED) -> list[str]:
+    """The servers to ask, the best first: those of the first group, then of the next, each once, this server never."""
+    found: dict[str, None] = {}
+    for group in groups:
+        for name, _ in zip(group, range(MAX_NAMED), strict=False):
+            if name != own_name and is_server_name(name):
+                found[name] = None
+            if len(found) >= limit:
+                return list(found)
+    return list(found)
+
+
+def server_of_room(room_id: str) -> list[str]:
+    """The server that made the room, as far as its id says so: it need not be in the room any more."""
+    return [] if is_room_id_without_domain(room_id) or ":" not in room_id else [domain_of(room_id)]
+
+
+def servers_of_stripped(state: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The servers of those who made the room what stripped state says that it is."""
+    senders = (event.get("sender") for event in state)
+    return [domain_of(sender) for sender in senders if isinstance(sender, str) and is_user_id(sender)]
+
+
+def by_size(hosts: Mapping[str, int]) -> list[str]:
+    """The servers in a room, those with most members first."""
+    return sorted(hosts, key=lambda name: (-hosts[name], name))
+
+
+def able_to_invite(levels: Mapping[str, int], needed: int) -> list[str]:
+    """The servers of those whose power is enough to invite, the most powerful first; by user id."""
+    able = [user_id for user_id, level in levels.items() if level >= needed and is_user_id(user_id)]
+    return [domain_of(user_id) for user_id in sorted(able, key=lambda user_id: (-levels[user_id], user_id))]
+
+
+def is_create(event: Mapping[str, Any]) -> bool:
+    """Whether a (stripped) state event is the room's m.room.create."""
+    return event.get("type") == EventTypes.CREATE and event.get("state_key") == ""

@@ -1,0 +1,211 @@
+"""Entering rooms that this server takes no part in, in the main process: one join a room at a time, however many users
+want to come in. The first takes the whole room along; those who waited enter it as any other room of this server's.
+
+What is fetched of a room is written in pieces, as events that nobody sees (outliers), and at last the join itself makes
+a room of them. So whatever ends this midway, nothing is there but those, and the next attempt begins anew.
+
+Server-server API, "Joining Rooms", "Restricted rooms".
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Iterator
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from synapse.api.errors import MatrixError, forbidden, incompatible_room_version
+from synapse.api.identifiers import domain_of
+from synapse.api.room_versions import ROOM_VERSIONS, RoomVersion
+from synapse.federation.errors import BadAnswer, FederationError, Refused
+from synapse.handlers.remote.search import Search
+from synapse.handlers.remote.templates import AUTHORISER, made_by
+from synapse.replication.calls import Call
+from synapse.storage.persist_events import Fate, Kind, Outlier, Received, ReceivedEvent
+from synapse.util.concurrency import Linearizer
+
+if TYPE_CHECKING:
+    from synapse.events.event import Event
+    from synapse.federation.answers import JoinAnswer
+    from synapse.federation.api import FederationApi
+    from synapse.handlers.event_creation import Signer
+    from synapse.handlers.remote.room_seen import RoomCheck
+    from synapse.handlers.remote.signatures import Countersigning
+    from synapse.push.bulk import RoomMembers
+    from synapse.replication.calls import MainProcess
+    from synapse.storage.persist_events import Persisted, Receipt
+    from synapse.util.clock import Clock
+
+logger = logging.getLogger(__name__)
+
+SECONDS: Final = 120.0
+"""After so long, no further server is asked to let somebody in."""
+
+LONGEST: Final = 900.0
+"""Seconds that a worker waits for a join: the last server may take long to put a large room together."""
+
+PIECE: Final = 500
+"""Events that are written at once while a room is taken in, so that other writes have their turn."""
+
+Receive = Callable[[Received], Awaitable["Receipt"]]
+Accept = Callable[[str, "Event"], Awaitable["Persisted"]]
+"""Takes an event of a room that this server is in, which the named server has accepted. Raises 403."""
+
+
+class Join(msgspec.Struct, frozen=True, kw_only=True):
+    """A user who wants to come in with the help of one of the servers. `content` is that of the membership.
+
+    `vouched`: this server is in the room, where nobody of it can vouch for the user.
+    """
+
+    room_id: str
+    user_id: str
+    content: dict[str, Any]
+    servers: list[str]
+    vouched: bool = False
+
+
+class Joined(msgspec.Struct, frozen=True, kw_only=True):
+    """The join, written at that position of the events stream; or, with `is_here`, nothing: the server is in the room
+    (by now), and the user can come in like any other."""
+
+    event_id: str = ""
+    position: int = 0
+    is_here: bool = False
+
+
+class Room(msgspec.Struct, frozen=True):
+    """A room by its id."""
+
+    room_id: str
+
+
+JOIN: Final = Call("remote.join", Join, Joined, within=LONGEST)
+SETTLED: Final = Call("remote.settled", Room, bool)
+
+
+def answer_calls(main: MainProcess, joining: Callable[[], Joining]) -> None:
+    """Let workers ask, through the main process that this is; `joining` is made when somebody does."""
+
+    async def join(wish: Join) -> Joined:
+        return await joining().join(wish)
+
+    async def settled(room: Room) -> bool:
+        return await joining().settled(room.room_id)
+
+    main.expose(JOIN, join)
+    main.expose(SETTLED, settled)
+
+
+class Joining:
+    """Enters rooms; in the main process.
+
+    :param receive: the writer.
+    :param accept: takes an event of a room that this server is in; the server named has sent it to all others.
+    """
+
+    def __init__(
+        self,
+        api: FederationApi,
+        check: RoomCheck,
+        members: RoomMembers,
+        receive: Receive,
+        accept: Accept,
+        countersigning: Countersigning,
+        signer: Signer,
+        clock: Clock,
+    ) -> None:
+        self._api = api
+        self._check = check
+        self._members = members
+        self._receive = receive
+        self._accept = accept
+        self._countersigning = countersigning
+        self._signer = signer
+        self._clock = clock
+        self._rooms: Linearizer[str] = Linearizer()
+
+    async def join(self, wish: Join) -> Joined:
+        """Raises what the servers answer, 404 M_NOT_FOUND where there is none to ask."""
+        async with self._rooms.queue(wish.room_id):
+            if not wish.vouched and (await self._members.get(wish.room_id)).local:
+                return Joined(is_here=True)
+            return await Search(self._clock, SECONDS).first(wish.servers, lambda server: self._join(server, wish))
+
+    async def settled(self, room_id: str) -> bool:
+        """Returns once nobody of this server is on the way into the room; whether somebody was."""
+        if not self._rooms.is_busy(room_id):
+            return False
+        async with self._rooms.queue(room_id):
+            return True
+
+    async def _join(self, server: str, wish: Join) -> Joined:
+        template = await self._api.make_join(server, wish.room_id, wish.user_id, list(ROOM_VERSIONS))
+        version = version_of(server, template.room_version)
+        event = made_by(
+            server,
+            template.event,
+            version,
+            room_id=wish.room_id,
+            user_id=wish.user_id,
+            content=wish.content,
+            signer=self._signer,
+            now=int(self._clock.seconds() * 1000),
+        )
+        answer = await self._api.send_join(server, event.room_id, event.event_id, event.raw)
+        event = await self._countersigned(server, event, answer)
+        if wish.vouched:
+            return Joined(event_id=(await self._accept(server, event)).event_id)
+        return await self._enter(server, event, answer)
+
+    async def _countersigned(self, server: str, event: Event, answer: JoinAnswer) -> Event:
+        """The join with the signature of the server that vouches for it, where that is needed."""
+        authoriser = event.content.get(AUTHORISER)
+        if not isinstance(authoriser, str):
+            return event
+        try:
+            return await self._countersigning.take(event, answer.event, domain_of(authoriser))
+        except MatrixError as error:
+            raise BadAnswer(server, f"{server} sent back a join that is not well-formed: {error.message}") from error
+
+    async def _enter(self, server: str, join: Event, answer: JoinAnswer) -> Joined:
+        if answer.members_omitted:
+            raise BadAnswer(server, f"{server} leaves members out, which it was not asked to.")
+
+        async def fetch(event_id: str) -> Any:
+            try:
+                return await self._api.event(server, event_id)
+            except FederationError as error:
+                logger.info("%s does not give %s: %s", server, event_id, error.message)
+                return None
+
+        seen = await self._check.look(server, join, answer.state, answer.auth_chain, fetch)
+        del answer
+        room_id, version = join.room_id, join.room_version
+        state = {key: event.event_id for key, event in seen.state.items()}
+        for piece in _pieces(seen.outliers):
+            await self._receive(Received(room_id, version, outliers=piece))
+        del seen
+        # The server that let us in tells the others of it.
+        entered = ReceivedEvent(join, state_before=state, relay=False)
+        receipt = await self._receive(Received(room_id, version, (entered,), kind=Kind.JOIN))
+        fate, why = receipt.fates[0]
+        if fate not in (Fate.ACCEPTED, Fate.KNOWN):
+            raise forbidden(why)
+        logger.info("%s has entered %s by %s", join.sender, room_id, server)
+        return Joined(event_id=join.event_id, position=receipt.position)
+
+
+def version_of(server: str, identifier: str) -> RoomVersion:
+    """The version of a room as `server` names it. Raises Refused where it is none of ours."""
+    version = ROOM_VERSIONS.get(identifier)
+    if version is None:
+        error = incompatible_room_version(identifier[:32])
+        raise Refused(server, error.code, error.errcode, error.message, {"room_version": identifier[:32]})
+    return version
+
+
+def _pieces(outliers: list[Outlier]) -> Iterator[list[Outlier]]:
+    for start in range(0, len(outliers), PIECE):
+        yield outliers[start : start + PIECE]

@@ -1,0 +1,184 @@
+"""Fetching what happened before: from whom, how often, and what of it is taken."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import pytest_twisted
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+
+from synapse.api.room_versions import RoomVersion
+from synapse.events.event import Event
+from synapse.federation.answers import Pdus
+from synapse.federation.errors import Unreachable
+from synapse.federation.receiving.checks import EventChecks
+from synapse.handlers.remote.backfill import ENDS, QUIET, SERVERS, Backfiller
+from synapse.util.caches import LruCache
+from tests.handlers.remote.test_room_seen import Keys, at_once, pdus
+from tests.support.deferreds import started
+from tests.support.resident import Resident
+
+OWN = "here.test"
+
+
+class Head:
+    def __init__(self, version: RoomVersion) -> None:
+        self.version = version
+
+
+class Case:
+    """A room of which this server has the last message alone; several servers are in it."""
+
+    def __init__(self, messages: int = 30, servers: Sequence[str] = ("there.test",)) -> None:
+        self.resident = Resident("there.test")
+        for number in range(messages):
+            self.resident.say(self.resident.creator, f"message {number}")
+        self.here = {self.resident.ends[0]: self.resident.events[self.resident.ends[0]]}
+        self.servers = servers
+        self.asked: list[tuple[str, list[str]]] = []
+        self.answers: dict[str, Callable[[], Pdus]] = {}
+        self.unkept: set[str] = set()
+        self.clock = Clock()
+        self.waiting: Deferred[None] | None = None
+        self.backfiller = Backfiller(
+            self, EventChecks(Keys(), at_once), self, self, self, self, OWN, LruCache("silent", 10), self.clock
+        )
+
+    # -- what it stands on ---------------------------------------------------------------------------------------------
+
+    async def backfill(self, server: str, room_id: str, event_ids: Sequence[str], limit: int) -> Pdus:
+        self.asked.append((server, list(event_ids)))
+        if self.waiting is not None:
+            await self.waiting
+        if server in self.answers:
+            return self.answers[server]()
+        args = "&".join(f"v={event_id.replace('$', '%24')}" for event_id in event_ids)
+        answer = self.resident.answer("GET", f"/_matrix/federation/v1/backfill/{room_id}?{args}&limit={limit}")[1]
+        return pdus(answer["pdus"])
+
+    async def history(
+        self, origin: str, room_id: str, version: RoomVersion, events: Sequence[Event]
+    ) -> dict[str, str | None]:
+        assert (room_id, version) == (self.resident.room_id, self.resident.version)
+        kept = {e.event_id: e for e in events if e.event_id not in self.unkept}
+        self.here.update(kept)
+        return {event.event_id: None if event.event_id in kept else "not kept" for event in events}
+
+    async def backwards(self, room_id: str, depth: int, limit: int) -> dict[str, int]:
+        found: dict[str, int] = {}
+        for event in self.here.values():
+            for before in event.prev_event_ids:
+                if before not in self.here and event.depth >= depth:
+                    found[before] = max(event.depth, found.get(before, 0))
+        return dict(sorted(found.items(), key=lambda item: -item[1])[:limit])
+
+    async def joined(self, room_id: str) -> Mapping[str, int]:
+        return {OWN: 1, **{server: 100 - n for n, server in enumerate(self.servers)}}
+
+    async def get(self, room_id: str) -> Head:
+        return Head(self.resident.version)
+
+    async def fetch(self, depth: int = 0) -> bool:
+        return await self.backfiller.fetch(self.resident.room_id, depth)
+
+
+def away(server: str) -> Callable[[], Pdus]:
+    def fail() -> Pdus:
+        raise Unreachable(server, f"{server} is away")
+
+    return fail
+
+
+@pytest_twisted.ensureDeferred
+async def test_history_comes_to_its_beginning() -> None:
+    case = Case(messages=250)
+    while await case.fetch():
+        pass
+    assert case.here.keys() == case.resident.events.keys()
+    assert len(case.asked) == 3
+    assert not await case.fetch()
+    assert len(case.asked) == 3  # there is nothing left to ask for
+
+
+@pytest_twisted.ensureDeferred
+async def test_gaps_that_lie_further_back_are_not_asked_for() -> None:
+    case = Case()
+    depth = max(event.depth for event in case.here.values())
+    assert not await case.fetch(depth + 1)
+    assert case.asked == []
+    assert await case.fetch(depth)
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_next_server_is_asked_where_one_is_away_or_has_nothing_new() -> None:
+    case = Case(servers=["away.test", "empty.test", "there.test", "never.test"])
+    case.answers = {"away.test": away("away.test"), "empty.test": lambda: Pdus()}
+    assert await case.fetch()
+    assert [server for server, _ in case.asked] == ["away.test", "empty.test", "there.test"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_where_nobody_has_anything_it_is_not_asked_again_for_a_while() -> None:
+    case = Case(servers=[f"s{n}.test" for n in range(20)])
+    case.answers = {server: away(server) for server in case.servers}
+    for _ in range(5):
+        assert not await case.fetch()
+    assert len(case.asked) == SERVERS
+    case.clock.advance(QUIET + 1)
+    assert not await case.fetch()
+    assert len(case.asked) == 2 * SERVERS
+
+
+@pytest_twisted.ensureDeferred
+async def test_nothing_is_taken_that_was_not_asked_for() -> None:
+    case = Case()
+    other = Resident("other.test")
+    stray = case.resident.made(case.resident.creator, "m.room.message", {"body": "beside"})
+    before = dict(case.here)
+    case.answers["there.test"] = lambda: pdus(
+        [stray.raw, *(event.raw for event in other.events.values()), {}, {"a": 1}]
+    )
+    assert not await case.fetch()
+    assert case.here == before
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_is_not_kept_is_no_progress() -> None:
+    case = Case(servers=["there.test", "there.test"])
+    case.unkept = set(case.resident.events)
+    assert not await case.fetch()
+    assert not await case.fetch()
+    assert len(case.asked) == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_server_that_answers_with_a_flood_is_heard_for_so_long_only() -> None:
+    case = Case(messages=400)
+    flood = [event.raw for event in sorted(case.resident.events.values(), key=lambda event: -event.depth)]
+    case.answers["there.test"] = lambda: pdus(flood)
+    assert await case.fetch()
+    assert len(case.here) <= 101
+
+
+@pytest_twisted.ensureDeferred
+async def test_those_who_ask_at_the_same_time_share_what_comes() -> None:
+    case = Case()
+    case.waiting = Deferred()
+    first, second = started(case.fetch()), started(case.fetch())
+    assert len(case.asked) == 1
+    case.waiting.callback(None)
+    assert await first
+    assert await second
+    assert len(case.asked) == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_nearest_ends_are_asked_for_first() -> None:
+    case = Case(messages=60)
+    by_depth = sorted(case.resident.events.values(), key=lambda event: event.depth)
+    case.here = {event.event_id: event for event in by_depth[10::4]}  # gaps all over
+    await case.fetch(by_depth[18].depth)
+    wanted = case.asked[0][1]
+    assert len(wanted) == ENDS
+    assert wanted[0] == by_depth[17].event_id
