@@ -36,6 +36,7 @@ class Nothing:
 
 _PERFORMERS: dict[Name, Callable[[Homeserver], Performer]] = {
     Name.PUSHER: lambda hs: hs.pushing.sending,
+    Name.FEDERATION_SENDER: lambda hs: hs.sending.sending,
     Name.USER_DIRECTORY: lambda hs: hs.accounts.directory_follower,
     Name.MEDIA_REPOSITORY: lambda hs: hs.accounts.media_upkeep,
 }

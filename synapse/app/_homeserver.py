@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from synapse.app._remote import Remote
     from synapse.app._replication import Replication
     from synapse.app._rooms import Rooms
+    from synapse.app._sending import Sending
     from synapse.app._sessions import Sessions
     from synapse.app._sso import SignOnServices
     from synapse.app.applications import Application
@@ -361,3 +362,14 @@ class Homeserver:
         from synapse.app._edus import Edus
 
         return Edus(self)
+
+    @cached_property
+    def sending(self) -> Sending:
+        """What other servers are sent."""
+        from synapse.app._sending import Sending
+
+        return Sending(self)
+
+    def acknowledge_events(self, position: int) -> None:
+        """Tells the main process up to where the events stream is queued for other servers."""
+        self.replication.acknowledge_events(position)

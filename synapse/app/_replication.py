@@ -15,6 +15,7 @@ import msgspec
 
 from synapse import __version__
 from synapse.api.errors import unknown
+from synapse.metrics import table
 from synapse.replication import invalidation, protocol
 from synapse.replication.calls import (
     MAX_BODY,
@@ -133,6 +134,7 @@ class MainReplication:
         _ = hs.router  # the services take their workers' commands and calls before any worker can connect
         self.commands.on_user_ip = self._seen
         self.commands.on_remove_pusher = self._remove_pusher
+        self.commands.on_federation_ack = _federation_ack
         invalidation.follow(hs.notifier, hs.caches)
         await self.streams.start()
         self._updating = spawn(self.background_updates.run())
@@ -172,6 +174,10 @@ class MainReplication:
     def report_syncing(self, user_id: str, device_id: str | None, presence: str, syncing: bool) -> None:
         """Tells whoever keeps presence, in this process, that a device syncs here."""
         self.commands.user_sync("main", user_id, device_id, presence, syncing)
+
+    def acknowledge_events(self, position: int) -> None:
+        """The events stream is queued for other servers up to there, by this process."""
+        self.commands.federation_ack("main", position)
 
     async def report_sightings(self, batch: list[Seen]) -> None:
         for seen in batch:
@@ -242,6 +248,10 @@ class WorkerReplication:
         """Tells the main process that a device syncs here."""
         self.client.send(user_sync(user_id, device_id, presence, syncing))
 
+    def acknowledge_events(self, position: int) -> None:
+        """Tells the main process that the events stream is queued for other servers up to there."""
+        self.client.send(protocol.FederationAck(position))
+
     async def report_sightings(self, batch: list[Seen]) -> None:
         for seen in batch:
             self.client.deliver(protocol.UserIp(msgspec.json.encode(tuple(seen)).decode()))
@@ -257,6 +267,10 @@ class WorkerReplication:
         instance = "_".join(config.instance_name.split())
         secret = self._workers.worker_replication_secret
         return protocol.Identity(config.server.server_name, __version__, nonce, secret, instance)
+
+
+def _federation_ack(instance: str, position: int) -> None:
+    table.FEDERATION_ACKED.child(instance).set(position)
 
 
 class NoMain:

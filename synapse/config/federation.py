@@ -80,6 +80,9 @@ class FederatingConfig(Section, frozen=True, kw_only=True):
         tuple[str, ...] | None,
         Doc("Networks that other servers are not looked for in; by default those of `ip_range_blacklist`.", example=[]),
     ] = None
+    federation_rr_transactions_per_room_per_second: Annotated[
+        float, Doc("How many transactions a second the receipts in a room may bring about, for all of its servers.")
+    ] = 50.0
     allow_public_rooms_over_federation: Annotated[
         bool, Doc("Whether other servers' users can read this server's room directory.")
     ] = False
@@ -156,6 +159,9 @@ def check_federation(config: Config, place: Callable[[str | None], str]) -> Iter
         if not key_id.startswith("ed25519:") or not is_public_key(key.key):
             problem = "is not the public key, in base64, of an id that begins with `ed25519:`"
             raise fail(f"old_signing_keys.{key_id}", problem, "take both from the key's publication")
+    if options.federation_rr_transactions_per_room_per_second <= 0:
+        problem = "must be more than 0"
+        raise fail("federation_rr_transactions_per_room_per_second", problem, "write 50, or remove it")
     if config.federation.destination_retry_multiplier < 1:
         problem = "must be at least 1"
         raise fail("federation.destination_retry_multiplier", problem, "write 2, or remove it")

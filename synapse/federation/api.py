@@ -31,7 +31,7 @@ from synapse.federation.answers import (
     UserDevices,
     UserKeys,
 )
-from synapse.federation.client import Insistence
+from synapse.federation.client import Canonical, Insistence
 from synapse.federation.errors import BadAnswer, FederationError, Refused, Unreachable, refused
 
 if TYPE_CHECKING:
@@ -136,12 +136,15 @@ class FederationApi:
     # -- transactions --------------------------------------------------------------------------------------------------
 
     async def send_transaction(
-        self, destination: str, txn_id: str, content: Json, *, insistence: Insistence = Insistence.LONG
+        self, destination: str, txn_id: str, content: Json | Canonical, *, insistence: Insistence = Insistence.LONG
     ) -> dict[str, Json]:
-        """Sends events and EDUs; what the server says of each event: {} or {"error": …}."""
+        """Sends events and EDUs; what the server says of each event: {} or {"error": …}.
+
+        Without insistence, whoever sends keeps by itself that the server does not answer.
+        """
         path = f"{V1}send/{_part(txn_id)}"
-        kind = answers.WireTransaction
-        return (await self._send("PUT", destination, path, content, kind, insistence=insistence)).pdus
+        kind, noted = answers.WireTransaction, insistence is not Insistence.NONE
+        return (await self._send("PUT", destination, path, content, kind, insistence=insistence, noted=noted)).pdus
 
     # -- events --------------------------------------------------------------------------------------------------------
 
@@ -379,13 +382,14 @@ class FederationApi:
         method: str,
         destination: str,
         path: str,
-        content: Json,
+        content: Json | Canonical,
         kind: type[T],
         *,
         max_answer: int = MAX_SMALL,
         within: float | None = None,
         insistence: Insistence = Insistence.NONE,
         signed: bool = True,
+        noted: bool = True,
     ) -> T:
         answer = await self._client.request(
             destination,
@@ -396,6 +400,7 @@ class FederationApi:
             within=within,
             insistence=insistence,
             signed=signed,
+            noted=noted,
             despite_backoff=self._despite_backoff,
         )
         return await self._decoded(destination, answer, kind)

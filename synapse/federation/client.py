@@ -13,6 +13,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from twisted.internet.defer import Deferred
+from unpaddedbase64 import encode_base64
 
 from synapse.events import canonical
 from synapse.events.signing import key_id_of
@@ -32,6 +33,10 @@ MAX_ANSWER: Final = 8 << 20  # bytes, where nobody says otherwise
 _AWAY: Final = frozenset({502, 503, 504})
 """Statuses by which something in front of a server says that the server is away."""
 _FIRST_DELAY: Final = 0.5  # seconds
+
+
+class Canonical(bytes):
+    """JSON that is in canonical form already: it is signed and sent as it is."""
 
 
 class Transport(Protocol):
@@ -119,7 +124,7 @@ class FederationClient:
         destination: str,
         method: str,
         path: str,
-        content: dict[str, Any] | None = None,
+        content: dict[str, Any] | Canonical | None = None,
         *,
         within: float | None = None,
         max_answer: int = MAX_ANSWER,
@@ -137,8 +142,8 @@ class FederationClient:
         where the answer is too large.
         """
         await self._admit(destination, despite_backoff)
-        body = None if content is None else canonical.encode_lenient(content)
-        headers = _headers(self._server_name, self._key, destination, method, path, content, signed)
+        body = _encoded(content)
+        headers = _headers(self._server_name, self._key, destination, method, path, body, signed)
         seconds = self._settings.timeout if within is None else within
         retries = self._settings.retries(insistence)
         for attempt in range(retries.times + 1):
@@ -231,25 +236,35 @@ def _headers(
     destination: str,
     method: str,
     path: str,
-    content: dict[str, Any] | None,
+    body: bytes | None,
     signed: bool,
 ) -> tuple[tuple[str, str], ...]:
-    kind = (("Content-Type", "application/json"),) if content is not None else ()
+    kind = (("Content-Type", "application/json"),) if body is not None else ()
     if not signed:
         return kind
-    return (("Authorization", authorization(server_name, key, destination, method, path, content)), *kind)
+    return (("Authorization", _authorization(server_name, key, destination, method, path, body)), *kind)
+
+
+def _encoded(content: dict[str, Any] | Canonical | None) -> bytes | None:
+    if content is None:
+        return None
+    return bytes(content) if isinstance(content, Canonical) else canonical.encode_lenient(content)
 
 
 def authorization(
     server_name: str, key: SigningKey, destination: str, method: str, path: str, content: dict[str, Any] | None
 ) -> str:
     """The header `Authorization` of a request that `server_name` signs, to another server or an identity server."""
-    from signedjson.sign import sign_json
+    return _authorization(server_name, key, destination, method, path, _encoded(content))
 
-    signed: dict[str, Any] = {"method": method, "uri": path, "origin": server_name, "destination": destination}
-    if content is not None:
-        signed["content"] = content
-    sign_json(signed, server_name, key)
-    key_id = key_id_of(key)
-    signature = signed["signatures"][server_name][key_id]
-    return f'X-Matrix origin="{server_name}",destination="{destination}",key="{key_id}",sig="{signature}"'
+
+def _authorization(
+    server_name: str, key: SigningKey, destination: str, method: str, path: str, body: bytes | None
+) -> str:
+    # The canonical JSON of what is signed, around that of the content, which is large and the same for many servers.
+    rest = {"destination": destination, "method": method, "origin": server_name, "uri": path}
+    signed = canonical.encode(rest)
+    if body is not None:
+        signed = b'{"content":%s,%s' % (body, signed[1:])
+    signature = encode_base64(key.sign(signed).signature)
+    return f'X-Matrix origin="{server_name}",destination="{destination}",key="{key_id_of(key)}",sig="{signature}"'

@@ -149,6 +149,35 @@ REPLICATION_UNDELIVERED = Gauge(
 )
 LEASES = Gauge("synapse_lease_held", "1 while this process holds the lease of a duty, 0 while it stands by.", ("name",))
 
+# -- sending to other servers ----------------------------------------------------------------------------------------
+FEDERATION_TRANSACTIONS = Counter(
+    "synapse_federation_transactions_sent_total",
+    "Transactions to other servers, by outcome (sent, failed, refused as they were).",
+    ("outcome",),
+)
+FEDERATION_PDUS = Counter("synapse_federation_pdus_sent_total", "Events in transactions that were acknowledged.")
+FEDERATION_EDUS = Counter("synapse_federation_edus_sent_total", "EDUs in transactions that were acknowledged.")
+FEDERATION_PDUS_REFUSED = Counter(
+    "synapse_federation_pdus_refused_total", "Events that another server acknowledged with an error."
+)
+FEDERATION_QUEUES = Gauge(
+    "synapse_federation_destinations",
+    "Servers for which there is something to send, by state (sending, waiting for a turn, failing, catching_up).",
+    ("state",),
+)
+FEDERATION_WAITING = Gauge(
+    "synapse_federation_events_waiting", "Events that wait in memory, counted for each server that they are for."
+)
+FEDERATION_POSITION = Gauge(
+    "synapse_federation_position",
+    "Up to which position of the events stream this process has queued for other servers.",
+)
+FEDERATION_ACKED = Gauge(
+    "synapse_federation_acked_position",
+    "The same as the main process was told of it (FEDERATION_ACK), by the process that sends.",
+    ("name",),
+)
+
 # -- users ---------------------------------------------------------------------------------------------------------
 MAU_CURRENT = Gauge("synapse_admin_mau_current", "Users who were active within 30 days, as far as they count.")
 MAU_MAX = Gauge("synapse_admin_mau_max", "How many of them there may be; 0 where nobody is limited.")

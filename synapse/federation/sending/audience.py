@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from sys import intern
 from typing import Final, NamedTuple
 
@@ -54,10 +54,14 @@ class RoomAudiences:
     """The servers in the rooms that events of ours were sent into lately.
 
     :param server_name: this server, which is never told anything.
+    :param is_allowed: whether this server has to do with another.
     """
 
-    def __init__(self, server_name: str, max_entries: int = MAX_ENTRIES) -> None:
+    def __init__(
+        self, server_name: str, is_allowed: Callable[[str], bool] = lambda _: True, max_entries: int = MAX_ENTRIES
+    ) -> None:
         self._server_name = server_name
+        self._is_allowed = is_allowed
         self._max_entries = max_entries
         self._entries = 0
         self._rooms: OrderedDict[str, _Room] = OrderedDict()  # that was used last is the last
@@ -136,7 +140,7 @@ class RoomAudiences:
                 change.event_id == row.event_id
                 and change.membership in (Membership.LEAVE, Membership.BAN)
                 and change.prev_membership in (Membership.INVITE, Membership.KNOCK)
-                and not self.is_ours(change.state_key)
+                and self._is_told(domain_of(change.state_key))
             ):
                 return intern(domain_of(change.state_key))
         return None
@@ -165,8 +169,11 @@ class RoomAudiences:
 
     def _audience(self, room: _Room) -> Audience:
         if room.audience is None:
-            room.audience = audience_of(server for server in room.counts if server != self._server_name)
+            room.audience = audience_of(server for server in room.counts if self._is_told(server))
         return room.audience
+
+    def _is_told(self, server: str) -> bool:
+        return server != self._server_name and self._is_allowed(server)
 
     def _trim(self) -> None:
         while self._entries > self._max_entries and len(self._rooms) > 1:
