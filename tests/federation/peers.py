@@ -8,7 +8,7 @@ from typing import Any
 from signedjson.key import generate_signing_key, get_verify_key
 
 from synapse.api.errors import MatrixError
-from synapse.api.room_versions import RoomVersion
+from synapse.api.room_versions import EventFormat, RoomVersion
 from synapse.events.builder import build
 from synapse.events.event import Event
 from synapse.events.hashes import essential_bytes, reference_hash
@@ -56,11 +56,16 @@ class Peer:
             server_name=self.name,
             signing_key=self.key,
             state_key=state_key,
-            reference_hashes={i: reference_hash(e.raw, version) for i, e in self.knows.items()},
+            reference_hashes=self._hashes([*prev, *auth], version),
             **more,
         )
         self.knows[made.event_id] = made
         return made
+
+    def _hashes(self, event_ids: Sequence[str], version: RoomVersion) -> dict[str, str]:
+        if version.event_format is not EventFormat.V1:
+            return {}
+        return {i: reference_hash(self.knows[i].raw, version) for i in event_ids if i in self.knows}
 
 
 class KeysOf:

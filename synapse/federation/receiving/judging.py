@@ -5,7 +5,7 @@ Server-server API, "Checks performed on receipt of a PDU", 4; room versions, "Au
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 
 from synapse.api.constants import EventTypes
 from synapse.api.errors import AuthError
@@ -51,17 +51,22 @@ def judge(event: Event, create_id: str | None, find: Find) -> str | None:
     return None
 
 
+def order_to_judge(events: Iterable[Event]) -> list[Event]:
+    """Events such that those that are cited come first; the create event, which need not be cited, first of all."""
+    return ancestors_first(sorted(events, key=lambda event: event.type != EventTypes.CREATE), auth_events_of)
+
+
 def judge_all(
     events: Iterable[Event], create_id: str | None, find: Find, judged: dict[str, Found]
-) -> Sequence[tuple[Event, str | None]]:
-    """Judge many, those that are cited first; each with the reason why it is not allowed. What cites something that
-    cannot be found is left out. `judged` is what has been judged so far; it grows."""
+) -> list[tuple[Event, str | None]]:
+    """Judge many, in their order (`order_to_judge`); each with the reason why it is not allowed. What cites something
+    that cannot be found is left out. `judged` is what has been judged so far; it grows."""
 
     def find_any(event_id: str) -> Found | None:
         return judged.get(event_id) or find(event_id)
 
     results: list[tuple[Event, str | None]] = []
-    for event in ancestors_first(events, auth_events_of):
+    for event in events:
         try:
             rejected = judge(event, create_id, find_any)
         except Unfit:

@@ -1,0 +1,333 @@
+"""What is missing before an event, fetched from other servers: its predecessors, the state where these end, and the
+auth events that it cites.
+
+Theory of operation. An event comes whose predecessors are not here. They are asked for (`fill`), a few rounds of them;
+what comes back counts only as far as it leads from the event to what is here. Where it does not, the oldest that came
+has a gap before it: its state is asked for at the missing predecessors (`state_before`), as ids, and of these only what
+is not here is fetched. Everything that comes passes checks 1 to 4; nothing is kept but what is referred to. All of it
+is bounded by the `Allowance` of the batch: a server that wants this one to go on asking does not get far.
+
+Server-server API, "Backfilling and retrieving missing events", "Retrieving events", "Retrieving event authorisation
+information".
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+
+from synapse.api.errors import AuthError
+from synapse.api.identifiers import domain_of, is_event_id
+from synapse.events import auth
+from synapse.events.event import Event, StateKey
+from synapse.federation.errors import FederationError
+from synapse.federation.receiving.faults import Unfit
+from synapse.federation.receiving.judging import judge_all, order_to_judge, unknown_auth_events
+from synapse.federation.receiving.order import ancestors_first, predecessors_of
+from synapse.federation.receiving.work import Found
+from synapse.storage.persist_events import Outlier
+
+if TYPE_CHECKING:
+    from synapse.federation.receiving.checks import EventChecks
+    from synapse.federation.receiving.meeting import Meeting
+    from synapse.federation.receiving.work import Work
+    from synapse.storage.event_places import EventPlace
+
+logger = logging.getLogger(__name__)
+
+ROUNDS: Final = 10
+"""How often a server is asked what came before an event."""
+
+PER_ROUND: Final = 50
+"""Predecessors that are asked for in one go; others answer with as many or fewer."""
+
+MAX_LATEST: Final = 20
+"""Events whose predecessors are asked for in one go."""
+
+MAX_STATE: Final = 100_000
+"""Events of a state and of its auth chain, all together."""
+
+SINGLY: Final = 20
+"""Events of a state that are fetched one by one; where more are missing, the state is fetched whole."""
+
+MAX_AUTH_CHAIN: Final = 10_000
+"""Events of an auth chain."""
+
+T = TypeVar("T")
+StateIds = dict[StateKey, str]
+
+
+class StateOfRoom(Protocol):
+    """The state before an event, and its auth chain, as another server tells it."""
+
+    @property
+    def pdus(self) -> Sequence[Any]: ...
+
+    @property
+    def auth_chain(self) -> Sequence[Any]: ...
+
+
+class IdsOfState(Protocol):
+    """The same as ids."""
+
+    @property
+    def pdu_ids(self) -> list[str]: ...
+
+    @property
+    def auth_chain_ids(self) -> list[str]: ...
+
+
+class Asking(Protocol):
+    """Asks other servers; see `synapse.federation.api.FederationApi`. Raises FederationError."""
+
+    async def missing_events(
+        self, destination: str, room_id: str, *, earliest: Collection[str], latest: Collection[str], limit: int
+    ) -> Sequence[Any]: ...
+
+    async def event(self, destination: str, event_id: str) -> Any: ...
+
+    async def event_auth(self, destination: str, room_id: str, event_id: str) -> Sequence[Any]: ...
+
+    async def state(self, destination: str, room_id: str, event_id: str) -> StateOfRoom: ...
+
+    async def state_ids(self, destination: str, room_id: str, event_id: str) -> IdsOfState: ...
+
+
+class Places(Protocol):
+    """Where events stand; see `synapse.storage.event_places`."""
+
+    async def places(self, event_ids: Collection[str]) -> dict[str, EventPlace]: ...
+
+
+class Ancestors:
+    """Fetches what is missing.
+
+    :param keep: writes outliers, so that states can refer to them.
+    """
+
+    def __init__(
+        self,
+        asking: Asking,
+        checks: EventChecks,
+        places: Places,
+        meeting: Meeting,
+        keep: Callable[[Work], Awaitable[None]],
+    ) -> None:
+        self._asking = asking
+        self._checks = checks
+        self._places = places
+        self._meeting = meeting
+        self._keep = keep
+
+    # -- predecessors ------------------------------------------------------------------------------------------------
+
+    async def fill(self, work: Work, event: Event, extremities: Collection[str]) -> list[Event]:
+        """The events that lead from the event back to what is here, or to a gap, ancestors first. They have passed
+        checks 1 to 3. Empty where the other server has none of its predecessors, or does not give them."""
+        found: dict[str, Event] = {}
+        wanted = set(work.gaps(event))
+        latest = [event.event_id]
+        for _ in range(ROUNDS):
+            fresh = await self._round(work, event, extremities, latest)
+            reached = _leading_from(wanted, fresh, found)
+            if not reached:
+                break
+            work.allowance.fetched(len(reached))
+            await work.look_up(work.cited_by(reached))
+            open_ends = [each for each in reached if any(i not in found for i in work.gaps(each))]
+            if not open_ends:
+                break
+            wanted = {i for each in open_ends for i in work.gaps(each) if i not in found}
+            latest = [each.event_id for each in open_ends][:MAX_LATEST]
+        return ancestors_first(found.values(), predecessors_of)
+
+    async def _round(
+        self, work: Work, event: Event, extremities: Collection[str], latest: Sequence[str]
+    ) -> dict[str, Event]:
+        async def ask(server: str) -> Sequence[Any]:
+            return await self._asking.missing_events(
+                server, work.room_id, earliest=extremities, latest=latest, limit=PER_ROUND
+            )
+
+        try:
+            raws = await self._ask(work, event, ask)
+        except FederationError as error:
+            logger.info("What came before %s is not told: %s", event.event_id, error)
+            return {}
+        events = await self._checks.check_many(raws[:PER_ROUND], work.version, room_id=work.room_id)
+        return {each.event_id: each for each in events if each.event_id != event.event_id}
+
+    # -- states ------------------------------------------------------------------------------------------------------
+
+    async def state_before(self, work: Work, event: Event, gaps: Sequence[str]) -> StateIds:
+        """The state before an event whose predecessors `gaps` are missing: where the states after all of them meet."""
+        states = [await self._state_after(work, event, event_id) for event_id in gaps]
+        return await self._meeting.meet(work, event, states)
+
+    async def _state_after(self, work: Work, event: Event, event_id: str) -> StateIds:
+        """The state after a predecessor that is missing, which becomes an outlier if it is a part of that state."""
+        state = await self.state_at(work, event, event_id)
+        await work.look_up([event_id])
+        if work.find(event_id) is None:
+            await self._fetch_singly(work, event, [event_id])
+        found = work.find(event_id)
+        if found is None or found.event.room_id != work.room_id:
+            raise Unfit(f"The event comes after {event_id}, which this server cannot get.")
+        if found.event.is_state() and found.rejected is None and await self._is_allowed(work, found.event, state):
+            await self._keep(work)
+            state[found.event.key] = event_id
+        return state
+
+    async def state_at(self, work: Work, event: Event, event_id: str) -> StateIds:
+        """The room's state before the event `event_id`, as another server tells it, but for what is not allowed by its
+        own auth events. What was not here is written as outliers. `event` is the one for whose sake that is."""
+
+        async def ask(server: str) -> IdsOfState:
+            return await self._asking.state_ids(server, work.room_id, event_id)
+
+        try:
+            ids = await self._ask(work, event, ask)
+        except FederationError as error:
+            raise Unfit(f"The state of the room before {event_id} is not told: {error}") from error
+        state_ids = [each for each in ids.pdu_ids if is_event_id(each)]
+        wanted = {*state_ids, *(each for each in ids.auth_chain_ids if is_event_id(each))}
+        if len(wanted) > MAX_STATE:
+            raise Unfit("The state of the room is too large for this server.")
+        places = await self._places.places(wanted)
+        missing = [each for each in wanted if each not in places]
+        if missing:
+            await self._fetch_state(work, event, event_id, missing)
+            await self._keep(work)
+            places.update(await self._places.places(missing))
+        return self._state_of(work, state_ids, places)
+
+    def _state_of(self, work: Work, state_ids: Sequence[str], places: dict[str, EventPlace]) -> StateIds:
+        state: StateIds = {}
+        for event_id in state_ids:
+            place = places.get(event_id)
+            if place is None or place.room_id != work.room_id or place.state_key is None or place.is_rejected:
+                logger.info("%s is no part of the state of %s, whatever %s says", event_id, work.room_id, work.origin)
+            else:
+                state.setdefault((place.type, place.state_key), event_id)
+        if auth.CREATE_KEY not in state:
+            raise Unfit("The state of the room is not told: it does not begin with an m.room.create event.")
+        return state
+
+    async def _fetch_state(self, work: Work, event: Event, at: str, missing: Sequence[str]) -> None:
+        if len(missing) <= SINGLY:
+            await self._fetch_singly(work, event, missing)
+            return
+
+        async def ask(server: str) -> StateOfRoom:
+            return await self._asking.state(server, work.room_id, at)
+
+        try:
+            state = await self._ask(work, event, ask)
+        except FederationError as error:
+            raise Unfit(f"The state of the room before {at} is not told: {error}") from error
+        if len(state.pdus) + len(state.auth_chain) > MAX_STATE:
+            raise Unfit("The state of the room is too large for this server.")
+        events = await self._checks.check_many(state.auth_chain, work.version, room_id=work.room_id)
+        events += await self._checks.check_many(state.pdus, work.version, room_id=work.room_id)
+        await self._add_outliers(work, [each for each in events if each.event_id in set(missing)])
+
+    async def _is_allowed(self, work: Work, event: Event, state: StateIds) -> bool:
+        """Whether a state allows an event that comes upon it. All of its events are stored."""
+        ids = [state[key] for key in auth.auth_types_for_event(event) if key in state]
+        await work.look_up(ids)
+        deciding = [each.event for i in ids if (each := work.find(i)) is not None]
+        try:
+            auth.check(event, {each.key: each for each in deciding})
+        except AuthError:
+            return False
+        return True
+
+    # -- auth events -------------------------------------------------------------------------------------------------
+
+    async def auth_chain(self, work: Work, event: Event) -> None:
+        """Fetch the auth events that an event cites and that are not here, with what these cite."""
+        if not unknown_auth_events(event, work.create_id, work.find):
+            return
+
+        async def ask(server: str) -> Sequence[Any]:
+            return await self._asking.event_auth(server, work.room_id, event.event_id)
+
+        try:
+            raws = await self._ask(work, event, ask)
+        except FederationError as error:
+            raise Unfit(f"What allows the event is not told: {error}") from error
+        events = await self._checks.check_many(raws[:MAX_AUTH_CHAIN], work.version, room_id=work.room_id)
+        chain = {each.event_id: each for each in events}
+        await work.look_up(chain)
+        await self._add_outliers(work, _chain_of(event, chain, work))
+
+    async def _fetch_singly(self, work: Work, event: Event, event_ids: Iterable[str]) -> None:
+        """Fetch events by their ids. Those that cannot be had, or have no right to be there, are not there then."""
+        found: list[Event] = []
+        for event_id in event_ids:
+
+            async def ask(server: str, event_id: str = event_id) -> Any:
+                return await self._asking.event(server, event_id)
+
+            try:
+                raw = await self._ask(work, event, ask)
+            except FederationError as error:
+                logger.info("%s cannot be fetched: %s", event_id, error)
+                continue
+            events = await self._checks.check_many([raw], work.version, room_id=work.room_id)
+            found += [each for each in events if each.event_id == event_id]
+        await self._add_outliers(work, found)
+
+    async def _add_outliers(self, work: Work, events: Sequence[Event]) -> None:
+        """Judge events by what they cite, and have them written as outliers; those that cite what is not to be had are
+        left."""
+        await work.look_up(i for each in events for i in (each.event_id, *each.auth_event_ids))
+        if work.create_id is not None:
+            await work.look_up([work.create_id])
+        new = [each for each in events if work.find(each.event_id) is None]
+        judged: dict[str, Found] = {}
+        for each, rejected in judge_all(order_to_judge(new), work.create_id, work.find, judged):
+            work.outliers[each.event_id] = Outlier(each, rejected)
+
+    # -- whom to ask -------------------------------------------------------------------------------------------------
+
+    async def _ask(self, work: Work, event: Event, ask: Callable[[str], Awaitable[T]]) -> T:
+        """Asks the server that sent the event, then the one that its sender is of. Raises FederationError."""
+        servers = dict.fromkeys((work.origin, domain_of(event.sender)))
+        problem: FederationError | None = None
+        for server in servers:
+            if server == self._meeting.server_name:
+                continue
+            work.allowance.request()
+            try:
+                return await ask(server)
+            except FederationError as error:
+                problem = problem or error
+        raise problem or FederationError(work.origin, "There is no server to ask.")
+
+
+def _leading_from(wanted: set[str], fresh: dict[str, Event], found: dict[str, Event]) -> list[Event]:
+    """Those of the fresh events that can be reached from the wanted ones, which are added to `found`."""
+    reached: list[Event] = []
+    pending = list(wanted)
+    while pending:
+        event = fresh.get(pending.pop())
+        if event is not None and event.event_id not in found:
+            found[event.event_id] = event
+            reached.append(event)
+            pending += event.prev_event_ids
+    return reached
+
+
+def _chain_of(event: Event, chain: dict[str, Event], work: Work) -> list[Event]:
+    """What of the chain the event cites, directly or not, as far as it is not here."""
+    reached: dict[str, Event] = {}
+    pending = unknown_auth_events(event, work.create_id, work.find)
+    while pending:
+        event_id = pending.pop()
+        cited = chain.get(event_id)
+        if cited is not None and event_id not in reached and work.find(event_id) is None:
+            reached[event_id] = cited
+            pending += cited.auth_event_ids
+    return list(reached.values())

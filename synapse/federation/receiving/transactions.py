@@ -1,0 +1,280 @@
+"""Transactions: what another server has to say, events and ephemeral data, taken in once.
+
+Theory of operation. An origin's transactions are worked on one after another; it waits for each answer before it sends
+the next, so a queue means that it repeats itself, and the same transaction, while it is under way, is the same work.
+Answers are kept for a day, for an origin that did not get one. What must not happen twice is held apart from that: the
+writer takes an event once, messages to devices have ids.
+
+Events are worked on room by room, all rooms at the same time. A room may take long, because much has to be fetched;
+the answer does not wait for it longer than the other server would. The work goes on; should it be lost, the next event
+of the room brings to light what is missing.
+
+Server-server API, "Transactions".
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import msgspec
+from twisted.internet.defer import Deferred
+
+from synapse.api.errors import MatrixError, bad_json, forbidden, invalid_param, limit_exceeded, not_json
+from synapse.api.identifiers import fits
+from synapse.federation.receiving.checks import id_of, room_of
+from synapse.federation.receiving.faults import is_passing
+from synapse.metrics import table
+from synapse.util.concurrency import Linearizer
+
+if TYPE_CHECKING:
+    from synapse.api.room_versions import RoomVersion
+    from synapse.federation.receiving.checks import EventChecks
+    from synapse.federation.receiving.edus import EduRegistry
+    from synapse.federation.receiving.outside import Outsider
+    from synapse.federation.receiving.pipeline import Pipeline
+    from synapse.util.clock import Clock
+
+logger = logging.getLogger(__name__)
+
+MAX_PDUS: Final = 50
+MAX_EDUS: Final = 100
+
+ANSWER_WITHIN: Final = 40.0
+"""Seconds after which a transaction is answered though some rooms still have work with it; others wait for a minute."""
+
+MAX_UNFINISHED: Final = 100
+"""Rooms that may still have work with earlier transactions of one origin when it sends the next."""
+
+MAX_QUEUED: Final = 10
+"""Different transactions of one origin that may wait for each other."""
+
+_BUSY_MS: Final = 10_000
+
+
+class Transaction(msgspec.Struct):
+    """The body of a transaction. Events stay text until the version of their room is known."""
+
+    pdus: list[msgspec.Raw] = []
+    edus: list[msgspec.Raw] = []
+    origin: str | None = None
+
+
+class Door(Protocol):
+    """Lets servers in; see `synapse.handlers.federation_door`."""
+
+    async def check_acl(self, origin: str, room_id: str) -> None:
+        """Raises 403 M_FORBIDDEN for a server that the room's access list keeps out."""
+
+
+class Entered(Protocol):
+    """Knows the rooms that this server takes part in."""
+
+    async def version(self, room_id: str) -> RoomVersion | None:
+        """The version of a room that a user of this server is joined to."""
+
+
+class Answers(Protocol):
+    """Keeps answers; see `synapse.storage.received_transactions`."""
+
+    async def get(self, origin: str, txn_id: str) -> str | None: ...
+
+    async def put(self, origin: str, txn_id: str, answer: str, received_ts: int) -> None: ...
+
+
+class Transactions:
+    """Takes transactions in.
+
+    :param outside: for events of rooms that this server takes no part in.
+    :param now: the time in milliseconds.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        checks: EventChecks,
+        edus: EduRegistry,
+        door: Door,
+        rooms: Entered,
+        outside: Outsider,
+        answers: Answers,
+        clock: Clock,
+        now: Callable[[], int],
+    ) -> None:
+        self._pipeline = pipeline
+        self._checks = checks
+        self._edus = edus
+        self._door = door
+        self._rooms = rooms
+        self._outside = outside
+        self._answers = answers
+        self._clock = clock
+        self._now = now
+        self._origins: Linearizer[str] = Linearizer()
+        self._under_way: dict[tuple[str, str], list[Deferred[bytes]]] = {}
+        self._queued: dict[str, int] = {}
+        self._unfinished: dict[str, int] = {}
+
+    async def receive(self, origin: str, txn_id: str, body: bytes) -> bytes:
+        """Take in a transaction; the answer as JSON: `{"pdus": {event id: {} or {"error": …}}}`.
+
+        Raises 400 M_NOT_JSON, M_BAD_JSON, M_INVALID_PARAM for what is no transaction, 403 M_FORBIDDEN where it says to
+        be of another server, 429 M_LIMIT_EXCEEDED where the origin asks for too much at a time, and what says that this
+        server cannot do it just now (503).
+        """
+        key = (origin, txn_id)
+        followers = self._under_way.get(key)
+        if followers is not None:
+            answer: Deferred[bytes] = Deferred()
+            followers.append(answer)
+            return await answer
+        self._under_way[key] = []
+        try:
+            result = await self._receive_once(origin, txn_id, body)
+        except Exception as error:
+            for follower in self._under_way.pop(key):
+                follower.errback(error)
+            raise
+        for follower in self._under_way.pop(key):
+            follower.callback(result)
+        return result
+
+    async def _receive_once(self, origin: str, txn_id: str, body: bytes) -> bytes:
+        transaction = _parse(origin, txn_id, body)
+        if self._queued.get(origin, 0) >= MAX_QUEUED or self._unfinished.get(origin, 0) >= MAX_UNFINISHED:
+            raise limit_exceeded(_BUSY_MS, "This server still has work with earlier transactions of yours.")
+        self._queued[origin] = self._queued.get(origin, 0) + 1
+        try:
+            async with self._origins.queue(origin):
+                earlier = await self._answers.get(origin, txn_id)
+                if earlier is not None:
+                    return earlier.encode()
+                results = await self._take_pdus(origin, transaction.pdus)
+                await self._take_edus(origin, transaction.edus)
+                answer = msgspec.json.encode({"pdus": {i: _told(problem) for i, problem in results.items()}})
+                await self._answers.put(origin, txn_id, answer.decode(), self._now())
+        finally:
+            self._queued[origin] -= 1
+            if not self._queued[origin]:
+                del self._queued[origin]
+        table.FEDERATION_TRANSACTIONS_RECEIVED.child().inc()
+        return answer
+
+    # -- events ------------------------------------------------------------------------------------------------------
+
+    async def _take_pdus(self, origin: str, pdus: Sequence[msgspec.Raw]) -> dict[str, str | None]:
+        rooms: dict[str, list[msgspec.Raw]] = {}
+        for raw in pdus:
+            room_id = room_of(raw)
+            if room_id is None or not fits(room_id):
+                logger.info("%s sent an event that says of no room that it belongs to it", origin)
+            else:
+                rooms.setdefault(room_id, []).append(raw)
+        results: dict[str, str | None] = {}
+        works = [self._take_room(origin, room_id, raws, results) for room_id, raws in rooms.items()]
+        if works:
+            await self._for_a_while(origin, works)
+        table.FEDERATION_PDUS_RECEIVED.child("kept").inc(sum(problem is None for problem in results.values()))
+        table.FEDERATION_PDUS_RECEIVED.child("refused").inc(sum(problem is not None for problem in results.values()))
+        return dict(results)
+
+    async def _take_room(
+        self, origin: str, room_id: str, raws: Sequence[msgspec.Raw], results: dict[str, str | None]
+    ) -> None:
+        """Fills in `results` for events of one room, also before they are there."""
+        version = await self._rooms.version(room_id)
+        if version is None:
+            results.update(await self._outside.receive(origin, room_id, raws))
+            return
+        for raw in raws:
+            event_id = id_of(raw, version)
+            if event_id is not None:
+                results[event_id] = "The event waits for others, and is looked at later."
+        try:
+            await self._door.check_acl(origin, room_id)
+        except MatrixError as error:
+            results.update((i, error.message) for raw in raws if (i := id_of(raw, version)) is not None)
+            return
+        events = []
+        for raw, (event, problem) in zip(raws, await self._checks.check_each(raws, version), strict=True):
+            event_id = id_of(raw, version)
+            if problem is not None or event is None:
+                sentence = "The event is not right." if problem is None else problem.message
+                logger.info("The event %s of %s is dropped: %s", event_id, origin, sentence)
+                if event_id is not None:
+                    results[event_id] = sentence
+            else:
+                events.append(event)
+        if events:
+            results.update(await self._pipeline.receive(origin, room_id, version, events))
+
+    async def _for_a_while(self, origin: str, works: Sequence[Coroutine[Any, Any, None]]) -> None:
+        """Let all work be done at the same time; returns when it is, or a while later. Raises what says that this
+        server cannot do it just now."""
+        done: Deferred[None] = Deferred()
+        state = {"left": len(works)}
+        problems: list[Exception] = []
+        self._unfinished[origin] = self._unfinished.get(origin, 0) + len(works)
+
+        async def run(work: Coroutine[Any, Any, None]) -> None:
+            try:
+                await work
+            except Exception as error:
+                if is_passing(error):
+                    problems.append(error)
+                else:
+                    logger.error("Events of %s could not be looked at", origin, exc_info=error)
+            finally:
+                self._finished(origin)
+                state["left"] -= 1
+                if not state["left"] and not done.called:
+                    done.callback(None)
+
+        def late() -> None:
+            if not done.called:
+                done.callback(None)
+
+        timer = self._clock.callLater(ANSWER_WITHIN, late)
+        for work in works:
+            Deferred.fromCoroutine(run(work))
+        await done
+        if timer.active():
+            timer.cancel()
+        if problems:
+            raise problems[0]
+
+    def _finished(self, origin: str) -> None:
+        self._unfinished[origin] -= 1
+        if not self._unfinished[origin]:
+            del self._unfinished[origin]
+
+    # -- ephemeral data ----------------------------------------------------------------------------------------------
+
+    async def _take_edus(self, origin: str, edus: Sequence[msgspec.Raw]) -> None:
+        for raw in edus:
+            try:
+                edu = msgspec.json.decode(raw)
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                continue
+            await self._edus.take(origin, edu)
+
+
+def _parse(origin: str, txn_id: str, body: bytes) -> Transaction:
+    if not fits(txn_id) or "\x00" in txn_id:
+        raise invalid_param("A transaction ID may have 255 bytes at most, and no NUL.")
+    try:
+        transaction = msgspec.json.decode(body, type=Transaction)
+    except msgspec.ValidationError as error:
+        raise bad_json(f"The transaction is not as it should be: {error}.") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise not_json(f"The transaction is not valid JSON: {error}.") from None
+    if transaction.origin is not None and transaction.origin != origin:
+        raise forbidden(f"The transaction says to be of another server than {origin}, which sent it.")
+    if len(transaction.pdus) > MAX_PDUS or len(transaction.edus) > MAX_EDUS:
+        raise bad_json(f"A transaction may have {MAX_PDUS} PDUs and {MAX_EDUS} EDUs at most.")
+    return transaction
+
+
+def _told(problem: str | None) -> dict[str, str]:
+    return {} if problem is None else {"error": problem}
