@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from synapse.federation.discovery import Discovery
     from synapse.federation.key_fetching import KeyFetcher
     from synapse.federation.keyring import KeyRing
+    from synapse.federation.notary import Notary
+    from synapse.federation.turns import Turns
     from synapse.handlers.server_keys import ServerKeys
     from synapse.http.outside import OutsideClient
     from synapse.storage.server_keys import ServerKeysStore
@@ -120,6 +122,25 @@ class Federation:
 
         allowed, clock = self.client.is_allowed, self._hs.reactor
         return RequestSignatures(self._server_name, self.keyring, allowed, self.destinations, in_thread, clock)
+
+    @cached_property
+    def turns(self) -> Turns:
+        """How many requests of each other server are answered."""
+        from synapse.federation.turns import Turns, TurnSettings
+
+        rate = self._config.federating.rc_federation
+        settings = TurnSettings(
+            rate.window_size / 1000, rate.sleep_limit, rate.sleep_delay / 1000, rate.reject_limit, rate.concurrent
+        )
+        return Turns(settings, self._hs.reactor)
+
+    @cached_property
+    def notary(self) -> Notary:
+        """The keys of others, under this server's signature."""
+        from synapse.federation.notary import Notary
+
+        own, clock = self.server_keys.published, self._hs.reactor
+        return Notary(self._server_name, self.signing_key, own, self.key_store, self.key_fetcher, in_thread, clock)
 
     # -- asking --------------------------------------------------------------------------------------------------------
 

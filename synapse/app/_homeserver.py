@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
+    from contextlib import AbstractAsyncContextManager
 
     from synapse.app._accounts import Accounts
     from synapse.app._conduct import Conduct
@@ -271,6 +272,10 @@ class Homeserver:
     async def origin_of(self, request: Request) -> str:
         """The server that has signed a request: what the router asks, of which most processes never learn."""
         return await self.federation.authenticator.origin_of(request)
+
+    def turn(self, origin: str) -> AbstractAsyncContextManager[None]:
+        """Waits until a request of that server may be worked on, which happens within."""
+        return self.federation.turns.turn(origin)
 
     # -- rooms: writing ------------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 from synapse.api.identifiers import is_server_name
 from synapse.config.errors import ConfigError
-from synapse.config.options import Doc, Duration, Path, Section
+from synapse.config.options import Doc, Duration, Path, Positive, Section
 
 if TYPE_CHECKING:
     from synapse.config.root import Config
@@ -45,6 +45,16 @@ class TrustedKeyServer(Section, frozen=True, kw_only=True):
     accept_keys_insecurely: Annotated[
         bool, Doc("Whether to believe it without its signature. Whoever can pretend to be it can forge any event then.")
     ] = False
+
+
+class FederationRate(Section, frozen=True, kw_only=True):
+    """How many requests of one other server are answered in which time."""
+
+    window_size: Annotated[Duration, Doc("The time in which requests are counted.")] = _SECOND
+    sleep_limit: Annotated[Positive, Doc("From so many requests in that time on, each further one has to wait.")] = 10
+    sleep_delay: Annotated[Duration, Doc("How long it waits.")] = 500
+    reject_limit: Annotated[Positive, Doc("When so many wait, further ones are refused (M_LIMIT_EXCEEDED).")] = 50
+    concurrent: Annotated[Positive, Doc("How many are worked on at the same time; further ones wait.")] = 3
 
 
 class FederatingConfig(Section, frozen=True, kw_only=True):
@@ -92,6 +102,9 @@ class FederatingConfig(Section, frozen=True, kw_only=True):
     allow_device_name_lookup_over_federation: Annotated[
         bool, Doc("Whether other servers' users see what this server's users call their devices.")
     ] = False
+    rc_federation: Annotated[FederationRate, Doc("How many requests of each other server are answered.")] = (
+        FederationRate()
+    )
     old_signing_keys: Annotated[
         dict[str, OldSigningKey],
         Doc(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from synapse.api.errors import MatrixError, forbidden, not_json, unauthorized
+from synapse.api.errors import MatrixError, forbidden, invalid_param, not_json, unauthorized
 from synapse.api.identifiers import is_server_name
 from synapse.events import canonical
 from synapse.events.signing import SUPPORTED_ALGORITHM, SignatureError
@@ -53,12 +53,13 @@ class RequestSignatures:
         """The server that has signed the request for this one.
 
         Raises MatrixError: 401 M_UNAUTHORIZED where it is not signed, not rightly, or for another server; 403
-        M_FORBIDDEN where this server does not federate with that one; 400 M_NOT_JSON for a body that is no JSON.
+        M_FORBIDDEN where this server does not federate with that one; 400 M_INVALID_PARAM for an origin that is no
+        server name, M_NOT_JSON for a body that is no JSON.
         """
         credentials = parse(request.headers.get("authorization"))
         origin = credentials.origin
         if not is_server_name(origin):
-            raise unauthorized("The 'origin' of the Authorization header is not a server name.")
+            raise invalid_param("The 'origin' of the Authorization header is not a server name.")
         if origin == self._server_name:
             raise unauthorized(f"{origin} is this server itself.")
         if credentials.destination is not None and credentials.destination != self._server_name:

@@ -169,7 +169,7 @@ class KeyFetcher:
         stored = {
             key_id: StoredKey(key.verify_key, key.good_until, True)
             if key.is_old
-            else StoredKey(key.verify_key, key.good_until, False, answer, published.valid_until_ts)
+            else StoredKey(key.verify_key, key.good_until, False, answer, published.valid_until_ts, self._now())
             for key_id, key in published.keys.items()
         }
         await self._store.store(server, stored, self._now())

@@ -22,7 +22,7 @@ WEEK_MS: Final = 7 * 24 * 3600 * 1000
 """However long a server says that its answer is valid, it is believed for a week after it was given."""
 
 MAX_KEYS: Final = 50
-MAX_ANSWER: Final = 64 * 1024  # bytes
+MAX_ANSWER: Final = 32 * 1024  # bytes
 _KEY_ID: Final = re.compile(r"ed25519:[a-zA-Z0-9_]{1,200}", re.ASCII)
 _MAX_SIGNATURES: Final = 10
 _MAX_TS: Final = MAX_INT

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import logging
 from collections.abc import Callable, Collection, Coroutine, Iterable
+from contextlib import AbstractAsyncContextManager
 from time import monotonic
 from typing import Any, Protocol, TypeVar
 
@@ -55,6 +56,9 @@ class ServerAuthenticator(Protocol):
 
     async def origin_of(self, request: Request) -> str:
         """The server that has signed the request for this one. Raises MatrixError (401, 403)."""
+
+    def turn(self, origin: str) -> AbstractAsyncContextManager[None]:
+        """Waits until a request of that server may be worked on, which happens within. Raises MatrixError (429)."""
 
 
 class RateLimiter(Protocol):
@@ -169,6 +173,9 @@ class Router:
                 raise match.error or unknown("The request leads nowhere.")
             if match.endpoint is not None:
                 await self._admit(request, match.endpoint)
+            if request.server is not None and self._servers is not None:
+                async with self._servers.turn(request.server):
+                    return as_answer(await match.handler(request, **match.params))
             return as_answer(await self._result(request, match, match.handler))
         except MatrixError as e:
             answer = error_answer(e)

@@ -31,7 +31,7 @@ _DIGITS: Final = re.compile(r"[0-9]{1,18}")
 _CHUNK: Final = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[^\x00-\x08\x0a-\x1f\x7f]*)?[ \t]*")
 _UNSAFE: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 # Headers of which there may be only one, because two would say two things.
-_SINGLE: Final = frozenset(("content-length", "transfer-encoding", "host", "authorization", "content-type"))
+_SINGLE: Final = frozenset(("content-length", "transfer-encoding", "host", "content-type"))
 
 REASONS: Final = {
     100: "Continue",

@@ -16,7 +16,8 @@ class StoredKey(NamedTuple):
     """A key, and until when what it has signed is to be believed.
 
     `is_old`: its server signs with it no more. `answer` is the JSON that published it, as its server has signed it,
-    and `answer_until` what that says of its validity; None for old keys, which no answer of their own has published.
+    `answer_until` what that says of its validity, and `answer_ts` when it was given; None for old keys, which no answer
+    of their own has published.
     """
 
     verify_key: bytes
@@ -24,6 +25,7 @@ class StoredKey(NamedTuple):
     is_old: bool = False
     answer: str | None = None
     answer_until: int = 0
+    answer_ts: int = 0
 
 
 class ServerKeysStore:
@@ -67,7 +69,7 @@ def _get(txn: Transaction, servers: Sequence[str]) -> dict[str, dict[str, Stored
 def _answers(txn: Transaction, server: str) -> dict[str, StoredKey]:
     txn.execute(
         """
-        SELECT key_id, verify_key, good_until, is_old, answer, answer_until FROM server_keys
+        SELECT key_id, verify_key, good_until, is_old, answer, answer_until, answer_ts FROM server_keys
         WHERE server_name = %s
         """,
         (server,),
@@ -81,16 +83,18 @@ def _store(txn: Transaction, server: str, keys: Mapping[str, StoredKey], now: in
         txn.execute(
             """
             INSERT INTO server_keys
-                (server_name, key_id, verify_key, good_until, is_old, answer, answer_until, used_ts)
-            VALUES (%s, %s, %s, %s, %s, %s, %s, %s)
+                (server_name, key_id, verify_key, good_until, is_old, answer, answer_until, answer_ts, used_ts)
+            VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)
             ON CONFLICT (server_name, key_id) DO UPDATE SET
                 verify_key = EXCLUDED.verify_key, good_until = EXCLUDED.good_until, is_old = EXCLUDED.is_old,
                 answer = coalesce(EXCLUDED.answer, server_keys.answer),
                 answer_until = CASE WHEN EXCLUDED.answer IS NULL THEN server_keys.answer_until
                     ELSE EXCLUDED.answer_until END,
+                answer_ts = CASE WHEN EXCLUDED.answer IS NULL THEN server_keys.answer_ts
+                    ELSE EXCLUDED.answer_ts END,
                 used_ts = EXCLUDED.used_ts
             """,
-            (server, key_id, key.verify_key, key.good_until, key.is_old, key.answer, key.answer_until, now),
+            (server, key_id, *key, now),
         )
     txn.execute(
         """

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gzip
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -150,15 +151,23 @@ def test_servers_are_known_by_their_signatures() -> None:
                 raise MatrixError(401, "M_UNAUTHORIZED", "Not signed.")
             return "elsewhere.example"
 
+        @asynccontextmanager
+        async def turn(self, origin: str) -> AsyncIterator[None]:
+            turns.append(origin)
+            yield
+            turns.append("end")
+
     async def answer(request: Request) -> dict[str, Any]:
         return {"origin": request.origin, "user": request.requester and request.requester.user_id}
 
+    turns: list[str] = []
     limits = Limits()
     router = Router(Drain(Clock()), Tokens(), limits, Servers())
     router.mount(replace(find("whoami"), auth=Auth.SERVER, ratelimit="rc_x"), answer)
     expected = (200, {"origin": "elsewhere.example", "user": None})
     assert _get(router, f"{C}/account/whoami", authorization="X-Matrix good") == expected
     assert limits.seen == [("rc_x", "elsewhere.example")]
+    assert turns == ["elsewhere.example", "end"]
     assert _get(router, f"{C}/account/whoami", authorization="Bearer alice")[0] == 401
 
 

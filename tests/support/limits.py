@@ -16,4 +16,7 @@ def _lifted(section: Any) -> dict[str, Any]:
     }
 
 
-UNLIMITED: Final[dict[str, Any]] = _lifted(RatelimitConfig())
+UNLIMITED: Final[dict[str, Any]] = {
+    **_lifted(RatelimitConfig()),
+    "rc_federation": {"sleep_limit": 100_000, "reject_limit": 100_000, "concurrent": 100},
+}

@@ -19,6 +19,17 @@ def _signed(name: str, path: str, method: str = "GET", *, versions: tuple[str, .
     return Endpoint(name, _PREFIX + path, (method,), versions, routes, auth=Auth.SERVER, resource="federation")
 
 
+# Of keys, which everybody may ask for.
+_KEY_QUERY = tuple(route for route in workers.FEDERATION if re.search(route.regex, "/_matrix/key/v2/query"))
+_KEYS = (
+    Endpoint("notary_query", "/_matrix/key/v2/query", ("POST",), (), _KEY_QUERY, auth=Auth.NONE, resource="keys"),
+    Endpoint(
+        *("notary_query_of", "/_matrix/key/v2/query/{server_name}[/{key_id}]", ("GET",), (), _KEY_QUERY),
+        auth=Auth.NONE,
+        resource="keys",
+    ),
+)
+
 _POLICY = (Endpoint("policy_sign", "/_matrix/policy/v1/sign", ("POST",), auth=Auth.SERVER, resource="federation"),)
 
 # Reading: events of rooms, and what servers ask about rooms and users.
@@ -31,4 +42,4 @@ _QUERIES = (
     _signed("federation_get_missing_events", "get_missing_events/{room_id}", "POST"),
 )
 
-FEDERATION: tuple[Endpoint, ...] = (*_QUERIES, *_POLICY)
+FEDERATION: tuple[Endpoint, ...] = (*_KEYS, *_QUERIES, *_POLICY)

@@ -9,6 +9,15 @@ from synapse.rest.rows.types import Row
 if TYPE_CHECKING:
     from synapse.app._homeserver import Homeserver
 
+# -- keys ------------------------------------------------------------------------------------------------------------
+
+
+def _notary(hs: Homeserver) -> object:
+    from synapse.rest.key.query import KeyQuery
+
+    return KeyQuery(hs.federation.notary)
+
+
 # -- memberships -----------------------------------------------------------------------------------------------------
 
 
@@ -30,6 +39,7 @@ def _events(hs: Homeserver) -> object:
 # -- the rows --------------------------------------------------------------------------------------------------------
 
 ROWS: tuple[Row, ...] = (
+    Row(("notary_query", "notary_query_of"), _notary),
     Row(("policy_sign", "well_known_policy_server"), _policy_server),
     Row(
         (

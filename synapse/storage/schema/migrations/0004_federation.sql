@@ -122,6 +122,7 @@ CREATE TABLE server_keys (
     is_old boolean NOT NULL,
     answer text,                         -- the JSON that published it, as its server has signed it
     answer_until bigint NOT NULL,
+    answer_ts bigint NOT NULL,
     used_ts bigint NOT NULL,
     PRIMARY KEY (server_name, key_id)
 );
