@@ -48,13 +48,14 @@ if TYPE_CHECKING:
     from synapse.storage.invitees import InviteesStore
     from synapse.storage.memberships import MembershipsStore
     from synapse.storage.persist import Persister
-    from synapse.storage.persist_events import Outcome, Request
+    from synapse.storage.persist_events import Outcome, Receipt, Received, Request
     from synapse.storage.persist_plan import Planned
     from synapse.storage.rooms import RoomsStore
     from synapse.storage.state import StateStore
     from synapse.util.repeating import Repeating
 
     Writer = Callable[[Request], Awaitable[Outcome]]
+    Receive = Callable[[Received], Awaitable[Receipt]]
 
 MINUTE_SECONDS: Final = 60.0
 HOUR_SECONDS: Final = 3600.0
@@ -195,7 +196,9 @@ class Rooms:
         from synapse.metrics import table
         from synapse.replication.event_rows import rows_of
         from synapse.replication.writing import MainStreams
+        from synapse.storage.awaited import AwaitedStore
         from synapse.storage.persist import Persister, Stores
+        from synapse.storage.persist_outliers import OutlierWriter
         from synapse.storage.persist_room import RoomEnds
         from synapse.storage.persist_state import GroupIds
 
@@ -206,7 +209,8 @@ class Rooms:
         def announce(position: int, planned: Sequence[Planned]) -> None:
             streams.events_written(position, rows_of(planned))
 
-        ends = RoomEnds(self.extremities_store, memory.events, caches.lru("room_ends", 5_000))
+        awaited, room_ends = AwaitedStore(self._hs.database), caches.lru("room_ends", 5_000)
+        ends = RoomEnds(self.extremities_store, awaited, memory.events, room_ends)
         persister = Persister(
             self._hs.database,
             Stores(ends, memory.state, self.state_store, memory.events, self.txn_store),
@@ -216,6 +220,7 @@ class Rooms:
             announce,
             self.now,
             caches.lru("events_written", 10_000),
+            OutlierWriter(self._hs.database, self.now),
         )
         table.EVENTS_WAITING.read_from(lambda: [((), persister.waiting)])
         return persister
@@ -223,15 +228,27 @@ class Rooms:
     @cached_property
     def writer(self) -> Writer:
         """The way to the writer: itself in the main process, where it also answers the calls of workers."""
+        from synapse.handlers import event_receiver
         from synapse.handlers.event_writer import RemoteWriter, answer_calls
 
         if not self._hs.is_main:
             return RemoteWriter(self._hs.main)
         answer_calls(self._hs.main, self._write)
+        event_receiver.answer_calls(self._hs.main, self._receive)
         return self._write
 
     async def _write(self, request: Request) -> Outcome:
         return await self.persister.persist(request)
+
+    @cached_property
+    def receive(self) -> Receive:
+        """The way to the writer for what comes from other servers, or with their help."""
+        from synapse.handlers.event_receiver import RemoteReceiver
+
+        return self._receive if self._hs.is_main else RemoteReceiver(self._hs.main)
+
+    async def _receive(self, received: Received) -> Receipt:
+        return await self.persister.receive(received)
 
     # -- what users do -----------------------------------------------------------------------------------------------
 

@@ -38,7 +38,12 @@ class EventRow(msgspec.Struct, frozen=True, array_like=True, tag_field="kind", t
     `redacts` names the event that this one redacts, where the redaction is in force; `replaces` the state event whose
     place it took. `unread` are the local users for whom it counts as unread, each with `NOTIFIES` and `HIGHLIGHTS`;
     None where that is to be asked of the database: they are many, or have perhaps read it since. `thread_id` is where
-    it counts. `relay`: whether other servers are sent it by this one; None: if its sender is one of ours.
+    it counts.
+
+    `relay` says whether other servers are sent it, None: if its sender is one of ours. `after_gap`: what was just
+    before it in its room is not here. `aside`: it is a membership of one of our users in a room that goes on without
+    us, and in no timeline. `is_regular`: the room's extremities have moved as the references say, which else is to be
+    read.
     """
 
     room_id: str
@@ -57,6 +62,9 @@ class EventRow(msgspec.Struct, frozen=True, array_like=True, tag_field="kind", t
     unread: tuple[tuple[str, int], ...] | None = None
     thread_id: str = "main"
     relay: bool | None = None
+    after_gap: bool = False
+    aside: bool = False
+    is_regular: bool = True
 
 
 class StateRow(msgspec.Struct, frozen=True, array_like=True, tag_field="kind", tag="s"):
@@ -118,11 +126,14 @@ def _event_row(planned: Planned) -> EventRow:
         state_group=planned.state_group,
         contains_url=isinstance(event.content.get("url"), str),
         redacts=planned.new.redacts,
-        json=text if len(text) <= SMALL else "",
+        json=text if len(text) <= SMALL and planned.redacted_by is None else "",
         replaces=planned.replaces,
         unread=_unread(planned.new.push),
         thread_id=planned.new.thread_id,
         relay=planned.new.relay,
+        after_gap=planned.after_gap,
+        aside=planned.aside,
+        is_regular=planned.is_regular,
     )
 
 
@@ -146,14 +157,15 @@ def read(txn: Transaction, after: int, until: int, limit: int) -> list[tuple[int
     return rows
 
 
-# Events that clients never see have no part in the stream: outliers, rejected and soft-failed ones.
+# Events that clients never see have no part in the stream: rejected and soft-failed ones, and outliers, which have
+# positions below it; those that have not are memberships in rooms that go on without us.
 _EVENTS: Final = """
     SELECT e.stream_ordering, e.room_id, e.event_id, e.depth, e.type, e.state_key, e.sender, e.origin_server_ts,
-        e.state_group, e.contains_url, e.redacted_by, r.event_id, e.json, e.replaces, e.relay
+        e.state_group, e.contains_url, e.redacted_by, r.event_id, e.json, e.replaces, e.relay, e.after_gap, e.outlier
     FROM events e LEFT JOIN events r ON e.type = 'm.room.redaction' AND r.redacted_by = e.event_id
         AND r.event_id = COALESCE(e.json::jsonb #>> '{content,redacts}', e.json::jsonb ->> 'redacts')
     WHERE e.stream_ordering > %s AND e.stream_ordering <= %s
-        AND NOT e.outlier AND NOT e.soft_failed AND e.rejected IS NULL
+        AND NOT e.soft_failed AND e.rejected IS NULL
     ORDER BY e.stream_ordering LIMIT %s
 """
 _DELTAS: Final = """
@@ -166,15 +178,27 @@ _DELTAS: Final = """
 
 
 def _from_tables(row: tuple[Any, ...]) -> tuple[int, EventRow]:
-    (
-        position, room_id, event_id, depth, kind, state_key, sender, ts, group, url, redacted_by, redacts, text, prev,
-        relay,
-    ) = row  # fmt: skip
+    position, room_id, event_id, depth, kind, state_key, sender, ts, group, url, redacted_by, redacts, text = row[:13]
+    replaces, relay, after_gap, aside = row[13:]
     previous = orjson.loads(text)["prev_events"]
     # In the oldest room versions, references are pairs of an id and its hashes.
     ids = tuple(each if isinstance(each, str) else each[0] for each in previous)
-    usable = len(text) <= SMALL and redacted_by is None
     return position, EventRow(
-        room_id, event_id, depth, kind, state_key, sender, ts, ids, group, url, redacts, text if usable else "", prev,
+        room_id,
+        event_id,
+        depth,
+        kind,
+        state_key,
+        sender,
+        ts,
+        ids,
+        group,
+        url,
+        redacts,
+        text if len(text) <= SMALL and redacted_by is None else "",
+        replaces,
         relay=relay,
-    )  # fmt: skip
+        after_gap=after_gap,
+        aside=aside,
+        is_regular=False,  # where the extremities have moved to, this does not tell
+    )

@@ -53,13 +53,19 @@ class RoomFeed:
                 self._learn_state(position, row, members)
 
     def _learn_event(self, position: int, row: EventRow, changes_state: bool, members: dict[str, Event]) -> None:
+        if row.aside:
+            return  # nothing is known of that room
+        self._events.has_arrived(row.event_id)
         growth = Growth(position, row.event_id, row.prev_event_ids, row.depth, changes_state)
-        if row.type == EventTypes.CREATE and not row.prev_event_ids and row.json:
+        if row.type == EventTypes.CREATE and not row.prev_event_ids and row.json and row.is_regular:
             self._learn_create(row, growth)
         else:
-            self._heads.learn(row.room_id, (growth,))
             if row.state_key is not None and row.json:
                 self._learn_state_event(position, row, members)
+            if row.is_regular:
+                self._heads.learn(row.room_id, (growth,))
+            else:
+                self._heads.forget(row.room_id)
         if row.redacts is not None:
             self._events.learn_redaction(row.redacts, row.event_id)
 

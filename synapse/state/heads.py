@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from synapse.api.constants import MAX_PREV_EVENTS
 from synapse.api.room_versions import RoomVersion, room_version
@@ -17,6 +17,10 @@ from synapse.api.room_versions import RoomVersion, room_version
 if TYPE_CHECKING:
     from synapse.storage.extremities import ExtremitiesStore, HeadRow
     from synapse.util.caches import LruCache
+
+
+MAX_DEPTH: Final = 2**53 - 1
+"""The largest integer of canonical JSON. Whoever sends an event of this depth does not end the room by that."""
 
 
 class Growth(NamedTuple):
@@ -53,7 +57,7 @@ class Head(NamedTuple):
 
     @property
     def next_depth(self) -> int:
-        return max(self.extremities.values()) + 1
+        return min(max(self.extremities.values()) + 1, MAX_DEPTH)
 
     def grown(self, growth: Growth) -> Head:
         """The head after one more event."""
@@ -65,13 +69,23 @@ class Head(NamedTuple):
         return Head(self.room_id, self.version, extremities, state_ordering, growth.stream_ordering)
 
 
+class _Reading:
+    """A question to the database, and what the stream tells until it is answered. `is_void`: that is not enough."""
+
+    __slots__ = ("is_void", "meanwhile")
+
+    def __init__(self) -> None:
+        self.meanwhile: list[Growth] = []
+        self.is_void = False
+
+
 class RoomHeads:
     """The heads of rooms, in any process that creates events."""
 
     def __init__(self, store: ExtremitiesStore, cache: LruCache[str, Head]) -> None:
         self._store = store
         self._cache = cache
-        self._reading: dict[str, list[list[Growth]]] = {}
+        self._reading: dict[str, list[_Reading]] = {}
 
     async def get(self, room_id: str) -> Head | None:
         """The head of a room that this server takes part in. No statement when warm, else one."""
@@ -79,21 +93,23 @@ class RoomHeads:
         return head if head is not None else await self.reload(room_id)
 
     async def reload(self, room_id: str) -> Head | None:
-        """The head as the database has it now. One statement."""
-        meanwhile: list[Growth] = []
-        readings = self._reading.setdefault(room_id, [])
-        readings.append(meanwhile)
-        try:
-            row = await self._store.head(room_id)
-        finally:
-            # Not `remove`, which compares by value: two lists of the same growths are equal.
-            readings[:] = [other for other in readings if other is not meanwhile]
-            if not readings:
-                self._reading.pop(room_id, None)
+        """The head as the database has it now. One statement, and another where the room has been changed meanwhile."""
+        while True:
+            reading = _Reading()
+            readings = self._reading.setdefault(room_id, [])
+            readings.append(reading)
+            try:
+                row = await self._store.head(room_id)
+            finally:
+                readings.remove(reading)
+                if not readings:
+                    self._reading.pop(room_id, None)
+            if not reading.is_void:
+                break
         if row is None:
             return None
         head = _head_of(row)
-        for growth in meanwhile:
+        for growth in reading.meanwhile:
             head = head.grown(growth)
         self._cache.set(room_id, head)
         return head
@@ -102,8 +118,8 @@ class RoomHeads:
 
     def learn(self, room_id: str, growths: Sequence[Growth]) -> None:
         """Take in a room's new events, in the order of the stream."""
-        for meanwhile in self._reading.get(room_id, ()):
-            meanwhile.extend(growths)
+        for reading in self._reading.get(room_id, ()):
+            reading.meanwhile.extend(growths)
         head = self._cache.get(room_id)
         if head is None:
             return
@@ -123,6 +139,12 @@ class RoomHeads:
         extremities = {create.event_id: create.depth}
         position = create.stream_ordering
         self._cache.set(room_id, Head(room_id, version, extremities, position, position))
+
+    def forget(self, room_id: str) -> None:
+        """The room's end has moved in a way that its events do not tell."""
+        self._cache.pop(room_id)
+        for reading in self._reading.get(room_id, ()):
+            reading.is_void = True
 
     def forget_all(self) -> None:
         """Drop everything: rows of the stream may have been missed."""

@@ -6,7 +6,7 @@ over what may happen in a room. Timelines are read by `synapse.storage.timeline`
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Iterable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from synapse.api.room_versions import room_version
 from synapse.events.event import Event, StateKey
@@ -104,6 +104,14 @@ def from_row(row: tuple[Any, ...]) -> StoredEvent:
     )
 
 
+class Mark(NamedTuple):
+    """What is known of a stored event, the event aside."""
+
+    stream_ordering: int
+    outlier: bool
+    rejected: str | None
+
+
 class EventsStore:
     """Reads events, in any process. What `learn` is told by the events stream needs not be read."""
 
@@ -172,8 +180,33 @@ class EventsStore:
 
     async def state_groups(self, event_ids: Collection[str]) -> dict[str, int]:
         """The state after each of the events that are here and no outliers. One statement, or none."""
+        for event_id in event_ids:
+            self.has_arrived(event_id)  # of one that was an outlier when it was read, the database knows more
         stored = await self.get_many(event_ids)
         return {event_id: s.state_group for event_id, s in stored.items() if s.state_group is not None}
+
+    async def marks(self, event_ids: Collection[str]) -> dict[str, Mark]:
+        """What is known of those of the events that are stored, without the events. One statement, past the cache."""
+        return await self._db.read("events.marks", _marks, list(event_ids)) if event_ids else {}
+
+    async def group_near(self, room_id: str, depth: int) -> int | None:
+        """The state after an event that is as deep as this, or a little deeper. One statement."""
+        return await self._db.read("events.group_near", _group_near, room_id, depth)
+
+    async def odd_ones(self, room_id: str, event_ids: Collection[str]) -> dict[str, str | None]:
+        """Those of the events that are not here, or not this room's (None), and rejected ones (why). One statement."""
+        return await self._db.read("events.odd_ones", _odd_ones, room_id, list(event_ids))
+
+    def forget(self, event_ids: Iterable[str]) -> None:
+        """Drop what is remembered of events, since it is not true any more."""
+        for event_id in event_ids:
+            self._cache.pop(event_id)
+
+    def has_arrived(self, event_id: str) -> None:
+        """The event is announced: if it was an outlier, it is none any more."""
+        cached = self._cache.peek(event_id)
+        if cached is not None and cached.outlier:
+            self._cache.pop(event_id)
 
     def learn(self, stored: StoredEvent) -> None:
         """Take in a new event that is likely to be asked for."""
@@ -191,6 +224,37 @@ class EventsStore:
 def _get(txn: Transaction, event_ids: list[str]) -> list[StoredEvent]:
     txn.execute(f"SELECT {COLUMNS} FROM events e JOIN rooms r USING (room_id) WHERE e.event_id = ANY(%s)", (event_ids,))
     return [from_row(row) for row in txn.rows()]
+
+
+def _marks(txn: Transaction, event_ids: list[str]) -> dict[str, Mark]:
+    txn.execute(
+        "SELECT event_id, stream_ordering, outlier, rejected FROM events WHERE event_id = ANY(%s)", (event_ids,)
+    )
+    return {event_id: Mark(*rest) for event_id, *rest in txn.rows()}
+
+
+def _group_near(txn: Transaction, room_id: str, depth: int) -> int | None:
+    txn.execute(
+        """
+        SELECT state_group FROM events WHERE room_id = %s AND depth >= %s AND NOT outlier AND state_group IS NOT NULL
+        ORDER BY depth, stream_ordering LIMIT 1
+        """,
+        (room_id, depth),
+    )
+    row = txn.one_or_none()
+    return None if row is None else row[0]
+
+
+def _odd_ones(txn: Transaction, room_id: str, event_ids: list[str]) -> dict[str, str | None]:
+    txn.execute(
+        """
+        SELECT wanted.event_id, e.rejected FROM unnest(%s::text[]) AS wanted (event_id)
+        LEFT JOIN events e ON e.event_id = wanted.event_id AND e.room_id = %s
+        WHERE e.event_id IS NULL OR e.rejected IS NOT NULL
+        """,
+        (event_ids, room_id),
+    )
+    return dict(txn.rows())
 
 
 # A lateral subquery with an OFFSET has the index looked into once an event. The planner, who takes chains for much

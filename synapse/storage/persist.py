@@ -13,8 +13,8 @@ Only the main process has one, since it alone holds the lease on writing.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from psycopg2.errors import UniqueViolation
 from twisted.internet.defer import Deferred
@@ -23,8 +23,9 @@ from synapse.api.errors import Codes, MatrixError, limit_exceeded
 from synapse.metrics import table
 from synapse.storage.errors import DatabaseProblem
 from synapse.storage.event_txns import TxnKey
-from synapse.storage.persist_events import Outcome, Persisted, Request
+from synapse.storage.persist_events import Kind, Outcome, Persisted, Receipt, Received, Request
 from synapse.storage.persist_plan import BatchPlan, Planned, Positions, Stale
+from synapse.storage.persist_received import Reception
 from synapse.storage.persist_resolution import Resolver
 from synapse.storage.persist_rows import Rows
 from synapse.storage.persist_state import BatchState, GroupIds
@@ -34,7 +35,8 @@ if TYPE_CHECKING:
     from synapse.state.store import StateReader
     from synapse.storage.database import Database, Transaction
     from synapse.storage.event_txns import EventTxnsStore
-    from synapse.storage.events import EventsStore
+    from synapse.storage.events import EventsStore, Mark
+    from synapse.storage.persist_outliers import OutlierWriter
     from synapse.storage.persist_room import RoomEnds
     from synapse.storage.state import StateStore
     from synapse.util.caches import LruCache
@@ -46,6 +48,9 @@ MAX_BATCH: Final = 100
 
 MAX_WAITING: Final = 20_000
 """Requests that may wait; beyond, whoever comes is asked to come again later."""
+
+ATTEMPTS: Final = 4
+"""How often a batch is planned, each time with more knowledge of what is stored."""
 
 BUSY_MS: Final = 2_000
 
@@ -63,9 +68,12 @@ class Stores(NamedTuple):
     txns: EventTxnsStore
 
 
+Answer = Outcome | Receipt
+
+
 class _Waiting(NamedTuple):
-    request: Request
-    answer: Deferred[Outcome]
+    request: Request | Received
+    answer: Deferred[Any]
 
 
 class Persister:
@@ -76,6 +84,7 @@ class Persister:
     :param announce: called after each commit, before anybody is answered.
     :param now: the time in milliseconds.
     :param recent: remembers what was written a moment ago, by transaction id and event id.
+    :param outliers: writes outliers, beside the queue.
     """
 
     def __init__(
@@ -88,6 +97,7 @@ class Persister:
         announce: Announce,
         now: Callable[[], int],
         recent: LruCache[TxnKey | str, Persisted],
+        outliers: OutlierWriter,
     ) -> None:
         self._db = db
         self._stores = stores
@@ -97,6 +107,7 @@ class Persister:
         self._announce = announce
         self._now = now
         self._recent = recent
+        self._outliers = outliers
         self._queue: list[_Waiting] = []
         self._busy = False
         self._position = 0
@@ -107,6 +118,22 @@ class Persister:
         A request that comes a second time (same event ids, or same transaction id) is answered like the first. Raises a
         MatrixError where the room's present state does not allow the events, or an alias is taken.
         """
+        outcome: Outcome = await self._enqueue(request)
+        return outcome
+
+    async def receive(self, received: Received) -> Receipt:
+        """Write received events, and answer when they are committed and announced.
+
+        Outliers do not wait for others' events, nor others for them. Events that come a second time are known then.
+        """
+        if received.outliers:
+            await self._outliers.write(received.room_id, received.version, received.outliers)
+        if not received.events:
+            return Receipt((), self._position)
+        receipt: Receipt = await self._enqueue(received)
+        return receipt
+
+    async def _enqueue(self, request: Request | Received) -> Any:
         if len(self._queue) >= MAX_WAITING:
             raise limit_exceeded(BUSY_MS, "The server is writing as much as it can. Please try again in a moment.")
         waiting = _Waiting(request, Deferred())
@@ -151,49 +178,61 @@ class Persister:
                     waiting.answer.errback(_as_told(own))
 
     async def _write(self, batch: list[_Waiting]) -> None:
-        for _attempt in range(3):
-            plan, outcomes = await self._plan(batch)
-            if not plan.planned:
+        marks = await self._look_ahead(batch)
+        for _attempt in range(ATTEMPTS):
+            plan, answers = await self._plan(batch, marks)
+            if not plan.written:
                 break
             try:
                 await self._db.write_idempotent("events.persist", _write_rows, plan.rows)
             except UniqueViolation:
-                if not await self._look_up(plan):
+                found = await self._look_up(plan)
+                if not found:
                     raise
-                if not self._is_ours(plan):
+                if not self._is_ours(plan, found):
+                    marks.update(found)
                     continue
-            self._commit(plan)
+            self._commit(plan, marks)
             break
         else:
             raise RuntimeError("events could not be told from those that are stored")
-        for waiting, outcome in zip(batch, outcomes, strict=True):
-            if isinstance(outcome, Outcome):
-                waiting.answer.callback(outcome)
+        for waiting, answer in zip(batch, answers, strict=True):
+            if isinstance(answer, Answer):
+                waiting.answer.callback(answer)
             else:
-                waiting.answer.errback(outcome)
+                waiting.answer.errback(answer)
 
-    async def _plan(self, batch: Sequence[_Waiting]) -> tuple[BatchPlan, list[Outcome | Exception]]:
+    async def _plan(
+        self, batch: Sequence[_Waiting], marks: Mapping[str, Mark]
+    ) -> tuple[BatchPlan, list[Answer | Exception]]:
         await self._groups.ready()
+        await self._outliers.ready()
         stores = self._stores
         state = BatchState(self._groups, stores.states, stores.events)
         resolver = Resolver(state, stores.events)
         plan = BatchPlan(self._positions, stores.ends, state, resolver, stores.reader, self._server_name, self._now())
+        reception = Reception(plan, self._outliers.positions, marks, self._recent.__contains__)
         known: dict[TxnKey | str, Persisted] = {}
-        outcomes: list[Outcome | Exception] = []
+        answers: list[Answer | Exception] = []
         for waiting in batch:
             try:
-                outcomes.append(await self._plan_one(plan, waiting.request, known))
+                answers.append(await self._plan_one(plan, reception, waiting.request, known))
             except Stale:
                 table.EVENTS_STALE.inc()
-                outcomes.append(Outcome((), max(self._position, plan.position), stale=True))
+                answers.append(Outcome((), max(self._position, plan.position), stale=True))
             except MatrixError as error:
-                outcomes.append(error)
+                answers.append(error)
             except Exception as error:
                 log_failure(logger, error, "An event for %s could not be prepared for writing", waiting.request.room_id)
-                outcomes.append(error)
-        return plan, outcomes
+                answers.append(error)
+        return plan, answers
 
-    async def _plan_one(self, plan: BatchPlan, request: Request, known: dict[TxnKey | str, Persisted]) -> Outcome:
+    async def _plan_one(
+        self, plan: BatchPlan, reception: Reception, request: Request | Received, known: dict[TxnKey | str, Persisted]
+    ) -> Answer:
+        if isinstance(request, Received):
+            fates = await reception.add(request)
+            return Receipt(tuple(fates), max(self._position, plan.position))
         earlier = self._earlier(request, known)
         if earlier is not None:
             return earlier
@@ -217,49 +256,59 @@ class Persister:
             return None
         return Outcome(tuple(found), max(done.stream_ordering for done in found))
 
-    def _commit(self, plan: BatchPlan) -> None:
+    def _commit(self, plan: BatchPlan, marks: Mapping[str, Mark]) -> None:
         for end in plan.ends.values():
             self._stores.ends.commit(end)
+        for event_id, position in plan.written.items():
+            if event_id not in plan.reserved:
+                self._recent.set(event_id, Persisted(event_id, position))
         for step in plan.planned:
-            done = Persisted(step.new.event.event_id, step.stream_ordering)
-            self._recent.set(done.event_id, done)
             if step.new.txn is not None:
-                self._recent.set(step.new.txn, done)
-        self._position = plan.position
-        table.EVENTS_WRITTEN.inc(len(plan.planned))
+                self._recent.set(step.new.txn, Persisted(step.new.event.event_id, step.stream_ordering))
+        arrived = [event_id for event_id in plan.written if event_id in marks]
+        if arrived:
+            self._stores.events.forget(arrived)
+        table.EVENTS_WRITTEN.inc(len(plan.written))
         table.EVENTS_BATCHES.inc()
-        self._announce(plan.position, plan.planned)
+        if plan.position:
+            self._position = plan.position
+            self._announce(plan.position, plan.planned)
 
     # -- what is there already ---------------------------------------------------------------------------------
 
-    async def _look_up(self, plan: BatchPlan) -> bool:
-        """Remember which of the planned events, or of their transaction ids, are stored. False if none is."""
+    async def _look_ahead(self, batch: Sequence[_Waiting]) -> dict[str, Mark]:
+        """What is stored of received events that may well be here: all but new ones."""
+        likely: list[str] = []
+        for waiting in batch:
+            request = waiting.request
+            if isinstance(request, Received):
+                of_the_past = request.kind is not Kind.TIMELINE
+                likely += [e.event.event_id for e in request.events if of_the_past or e.state_before is not None]
+        return await self._stores.events.marks(likely)
+
+    async def _look_up(self, plan: BatchPlan) -> dict[str, Mark]:
+        """What is stored of the planned events, and of their transaction ids, which is remembered."""
         keys = [step.new.txn for step in plan.planned if step.new.txn is not None]
         sent = await self._stores.txns.get_many(keys)
-        ids = {step.new.event.event_id for step in plan.planned}
-        stored = await self._db.read("events.positions", _positions, list(ids.union(sent.values())))
-        for event_id, position in stored.items():
-            self._recent.set(event_id, Persisted(event_id, position))
+        marks = await self._stores.events.marks(list({*plan.written, *sent.values()}))
+        for event_id, mark in marks.items():
+            if not mark.outlier:
+                self._recent.set(event_id, Persisted(event_id, mark.stream_ordering))
         for key, event_id in sent.items():
-            self._recent.set(key, Persisted(event_id, stored[event_id]))
+            self._recent.set(key, Persisted(event_id, marks[event_id].stream_ordering))
         for end in plan.ends:
             self._stores.ends.forget(end)
-        return bool(stored)
+        return marks
 
-    def _is_ours(self, plan: BatchPlan) -> bool:
+    def _is_ours(self, plan: BatchPlan, found: Mapping[str, Mark]) -> bool:
         """Whether it is this very plan that is stored: its COMMIT was done, and its answer lost."""
-        first = plan.planned[0]
-        event_id = first.new.event.event_id
-        return self._recent.get(event_id) == Persisted(event_id, first.stream_ordering)
+        event_id, position = next(iter(plan.written.items()))
+        mark = found.get(event_id)
+        return mark is not None and mark.stream_ordering == position
 
 
 def _write_rows(txn: Transaction, rows: Rows) -> None:
     rows.write(txn)
-
-
-def _positions(txn: Transaction, event_ids: list[str]) -> dict[str, int]:
-    txn.execute("SELECT event_id, stream_ordering FROM events WHERE event_id = ANY(%s)", (event_ids,))
-    return dict(txn.rows())
 
 
 def _as_told(error: Exception) -> Exception:

@@ -10,7 +10,7 @@ from synapse.api.identifiers import domain_of, is_room_alias
 from synapse.events.event import Event, StateKey
 from synapse.storage.persist_events import NewEvent, Replaced
 from synapse.storage.persist_rows import STATS_OF_STATE, Rows
-from synapse.storage.relations import AGGREGATED, relation_kept_of
+from synapse.storage.relations import AGGREGATED, Relation, relation_kept_of
 
 _COUNTED = {Membership.JOIN: "joined_members", Membership.INVITE: "invited_members"}
 # What a room list may show as such; content is anybody's.
@@ -35,8 +35,7 @@ def write_event(rows: Rows, new: NewEvent, position: int, group: int, now: int, 
     `replaces` is the state event whose place it takes.
     """
     event = new.event
-    content = event.content
-    relation = relation_kept_of(event) if "m.relates_to" in content else None
+    relation = relation_of_row(event)
     rows.events.append(
         (
             position,
@@ -49,7 +48,7 @@ def write_event(rows: Rows, new: NewEvent, position: int, group: int, now: int, 
             event.origin_server_ts,
             now,
             group,
-            isinstance(content.get("url"), str),
+            has_url(event),
             None if relation is None else relation.event_id,
             None if relation is None else relation.rel_type,
             replaces,
@@ -57,16 +56,43 @@ def write_event(rows: Rows, new: NewEvent, position: int, group: int, now: int, 
             new.relay,
         )
     )
-    if relation is not None and relation.rel_type in AGGREGATED:
+    if new.txn is not None:
+        rows.txns[new.txn] = (*new.txn, event.event_id, now)
+    if relation is not None:
+        write_relation(rows, event, relation, position)
+    if event.is_state():
+        write_auth_events(rows, event)
+        if event.type == EventTypes.MEMBER:
+            rows.memberships.append(membership_row(event, position))
+    write_audience(rows, new, position)
+
+
+def relation_of_row(event: Event) -> Relation | None:
+    """The relation that stands in the event's row."""
+    return relation_kept_of(event) if "m.relates_to" in event.content else None
+
+
+def has_url(event: Event) -> bool:
+    """Whether the event carries media."""
+    return isinstance(event.content.get("url"), str)
+
+
+def write_relation(rows: Rows, event: Event, relation: Relation, position: int) -> None:
+    """What the event means for the one that it relates to."""
+    if relation.rel_type in AGGREGATED:
         rows.parents.add((relation.event_id, event.room_id))
         if relation.rel_type == RelationTypes.THREAD:
             rows.threads.append((event.room_id, relation.event_id, event.sender, event.depth, position))
-    if new.txn is not None:
-        rows.txns[new.txn] = (*new.txn, event.event_id, now)
-    if event.is_state():
-        rows.event_auth += [(event.event_id, cited) for cited in dict.fromkeys(event.auth_event_ids)]
-        if event.type == EventTypes.MEMBER:
-            rows.memberships.append(_membership_row(event, position))
+
+
+def write_auth_events(rows: Rows, event: Event) -> None:
+    """What a state event cites."""
+    rows.event_auth += [(event.event_id, cited) for cited in dict.fromkeys(event.auth_event_ids)]
+
+
+def write_audience(rows: Rows, new: NewEvent, position: int) -> None:
+    """Whom the event concerns, and what its sender has read."""
+    event = new.event
     place = (event.room_id, position, event.event_id, new.thread_id)
     rows.push_actions += [(p.user_id, *place, p.notify, p.highlight, p.actions) for p in new.push]
     if event.type != EventTypes.MEMBER:
@@ -110,7 +136,8 @@ def _stats_change(key: StateKey, old: Replaced, new: Event | None) -> dict[str, 
     return {column: text if text is None or is_such is None or is_such(text) else None}
 
 
-def _membership_row(event: Event, position: int) -> tuple[Any, ...]:
+def membership_row(event: Event, position: int) -> tuple[Any, ...]:
+    """A row of `memberships`."""
     content = event.content
     return (
         event.event_id,

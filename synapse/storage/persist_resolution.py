@@ -79,7 +79,8 @@ class _Conflict:
         read = self._events.with_auth_chains if request.with_chains else self._events.get_many
         stored = await read(missing) if missing else {}
         events.update((event_id, found.event) for event_id, found in stored.items())
-        return Loaded(events, {event_id for event_id, found in stored.items() if found.rejected is not None})
+        rejected = {event_id for event_id, found in stored.items() if found.rejected is not None}
+        return Loaded(events, rejected | self._batch.rejected.intersection(events))
 
     async def entries(self, keys: Collection[StateKey]) -> dict[StateKey, str]:
         known = {key: event_id for key in keys if (event_id := self._agreed.get(key)) is not None}

@@ -10,6 +10,15 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from synapse.storage.event_txns import TxnKey
+from synapse.storage.persist_received_rows import (
+    Lack,
+    PendingRedaction,
+    ReceivedRow,
+    columns_of,
+    write_arrived,
+    write_awaited,
+    write_received,
+)
 from synapse.storage.persist_relations import write_parents, write_redactions, write_threads
 
 if TYPE_CHECKING:
@@ -63,6 +72,11 @@ class Rows:
         self.parents: set[tuple[str, str]] = set()  # (event, room): it is related to
         self.threads: list[Params] = []  # (room, root, sender, depth, position) of events in threads
         self.redactions: dict[str, tuple[str, str]] = {}  # target: (redaction, room)
+        self.received: list[ReceivedRow] = []  # events of others' making
+        self.arrived: list[ReceivedRow] = []  # likewise, which were here as outliers
+        self.lacks: list[Lack] = []
+        self.pending: list[PendingRedaction] = []
+        self.come: list[tuple[str, str]] = []  # (room, event): was awaited
 
     def add(self, other: Rows) -> None:
         """Take over the rows of an event that comes after those that are here."""
@@ -86,6 +100,8 @@ class Rows:
 
     def write(self, txn: Transaction) -> None:
         """All of it, to be sent with the COMMIT."""
+        write_received(txn, self.received)
+        write_arrived(txn, self.arrived)
         for sql, rows in (
             (_EVENTS, self.events),
             (_TXNS, self.txns.values()),
@@ -111,6 +127,7 @@ class Rows:
         write_parents(txn, self.parents)
         write_threads(txn, self.threads)
         write_redactions(txn, self.redactions)
+        write_awaited(txn, self.lacks, self.pending, self.come)
 
     def _write_push_actions(self, txn: Transaction) -> None:
         """What is unread from now on, and what is not any more, in one statement."""
@@ -118,7 +135,7 @@ class Rows:
             return
         new = [row for row in self.push_actions if row[2] > self.read.get((row[0], row[1], row[4]), 0)]
         read = [(*key, position) for key, position in self.read.items()]
-        txn.planned_later(_PUSH_ACTIONS, [*_columns(read, 4), *_columns(new, 8)])
+        txn.planned_later(_PUSH_ACTIONS, [*columns_of(read, 4), *columns_of(new, 8)])
 
     def _write_stats(self, txn: Transaction) -> None:
         by_columns: dict[tuple[str, ...], list[Params]] = {}
@@ -140,10 +157,6 @@ class Rows:
             )
 
 
-def _columns(rows: list[Params], count: int) -> list[list[Any]]:
-    return [list(column) for column in zip(*rows, strict=True)] or [[] for _ in range(count)]
-
-
 def _later(txn: Transaction, sql: str, rows: Iterable[Params]) -> None:
     txn.values(sql, rows, later=True)
 
@@ -157,7 +170,8 @@ _EVENTS: Final = """
 _TXNS: Final = "INSERT INTO event_txns (user_id, device_id, room_id, txn_id, event_id, sent_ts) VALUES %s"
 _ROOMS: Final = "INSERT INTO rooms (room_id, creator, room_version, is_public, created_ts) VALUES %s"
 _ALIASES: Final = "INSERT INTO room_aliases (alias, room_id, creator) VALUES %s"
-_EVENT_AUTH: Final = "INSERT INTO event_auth (event_id, auth_event_id) VALUES %s"
+# What was an outlier has these already.
+_EVENT_AUTH: Final = "INSERT INTO event_auth (event_id, auth_event_id) VALUES %s ON CONFLICT DO NOTHING"
 _STATE_GROUPS: Final = "INSERT INTO state_groups (id, room_id, prev_group, base_group, number) VALUES %s"
 _GROUP_ENTRIES: Final = "INSERT INTO state_group_entries (state_group, type, state_key, event_id) VALUES %s"
 _CURRENT: Final = """
@@ -174,7 +188,8 @@ _DELTAS: Final = """
 """
 _MEMBERSHIPS: Final = """
     INSERT INTO memberships (event_id, room_id, user_id, sender, membership, display_name, avatar_url, stream_ordering)
-    VALUES %s
+    VALUES %s ON CONFLICT (event_id) DO UPDATE SET stream_ordering = excluded.stream_ordering
+    WHERE memberships.stream_ordering < 0 AND excluded.stream_ordering > 0
 """
 # A room that was forgotten stays so until its user enters or is asked in again.
 # Who comes or goes begins anew to count what is unread: by then, an invite has been seen. A new name is no coming.

@@ -14,7 +14,7 @@ from synapse.state.groups import Delta, Line, base_of
 from synapse.storage.persist_rows import Rows
 
 if TYPE_CHECKING:
-    from synapse.storage.events import EventsStore
+    from synapse.storage.events import EventsStore, StoredEvent
     from synapse.storage.state import StateStore
 
 
@@ -52,6 +52,9 @@ class BatchState:
         self._events = events
         self._made: dict[int, Made] = {}
         self.new: dict[str, Event] = {}
+        self.group_after: dict[str, int] = {}  # of received events of the batch
+        self.left_out: dict[str, Event] = {}  # received events of the batch that were rejected or have soft-failed
+        self.rejected: set[str] = set()
 
     def add_event(self, event: Event) -> None:
         """The event is part of the batch."""
@@ -64,6 +67,17 @@ class BatchState:
             stored = await self._events.get(event_id)
             event = None if stored is None else stored.event
         return event
+
+    async def events(self, ids: Mapping[StateKey, str]) -> dict[StateKey, Event]:
+        """The events of a state. One statement at most."""
+        unknown = [event_id for event_id in ids.values() if event_id not in self.new]
+        stored = await self._events.get_many(unknown) if unknown else {}
+        events = {event_id: found.event for event_id, found in stored.items()}
+        return {key: self.new.get(i) or events[i] for key, i in ids.items() if i in self.new or i in events}
+
+    async def stored(self, event_ids: Collection[str]) -> dict[str, StoredEvent]:
+        """Those of the events that are stored, with what is known of them. One statement at most."""
+        return await self._events.get_many(event_ids) if event_ids else {}
 
     # -- groups --------------------------------------------------------------------------------------------------
 

@@ -24,7 +24,8 @@ class TimelineRow(NamedTuple):
     """An event as it stands in a room's timeline; `json` is the federation form, canonical.
 
     `replaces` is the state event whose place it took; `is_parent` says whether others may relate to it in a way that
-    is aggregated. Readers that care for neither leave them out.
+    is aggregated; `after_gap`, that what was just before it in the room is not here. Readers that care for none of
+    them leave them out.
     """
 
     stream: int
@@ -41,6 +42,7 @@ class TimelineRow(NamedTuple):
     json: str
     replaces: str | None = None
     is_parent: bool = False
+    after_gap: bool = False
 
 
 class Window(NamedTuple):
@@ -90,7 +92,7 @@ class Annotation(NamedTuple):
 
 COLUMNS = (
     "e.stream_ordering, e.room_id, e.event_id, e.depth, e.type, e.state_key, e.sender, e.origin_server_ts, "
-    "e.state_group, e.redacted_by, e.contains_url, e.json, e.replaces, e.is_parent"
+    "e.state_group, e.redacted_by, e.contains_url, e.json, e.replaces, e.is_parent, e.after_gap"
 )
 """The columns of `e`, the events table, that make a `TimelineRow`."""
 

@@ -43,7 +43,8 @@ class UserRoomStore:
         return await self._db.read("user_rooms.of_user", _of_user, user_id)
 
     async def steps(self, user_id: str, room_ids: Sequence[str]) -> list[Step]:
-        """How the user's membership of these rooms went, oldest first. One statement."""
+        """How the user's membership of these rooms went, oldest first; what is known of it from others' word alone is
+        left out. One statement."""
         return await self._db.read("user_rooms.steps", _steps, user_id, list(room_ids)) if room_ids else []
 
     async def joined_members(self, room_id: str) -> list[tuple[str, str | None, str | None]]:
@@ -66,7 +67,7 @@ def _steps(txn: Transaction, user_id: str, room_ids: list[str]) -> list[Step]:
     txn.planned(
         """
         SELECT room_id, stream_ordering, membership FROM memberships
-        WHERE user_id = %s AND room_id = ANY(%s) ORDER BY stream_ordering
+        WHERE user_id = %s AND room_id = ANY(%s) AND stream_ordering > 0 ORDER BY stream_ordering
         """,
         (user_id, room_ids),
     )

@@ -94,7 +94,8 @@ class SyncFeed:
         self.started(stream, notifier.position(stream))
 
     def _event(self, stream: int, row: EventRow) -> None:
-        self._recent.add_event(timeline_row(stream, row))
+        if not row.aside:
+            self._recent.add_event(timeline_row(stream, row))
         if row.redacts is not None:
             self._recent.spoil(row.room_id, row.redacts)
             self._room_states.invalidate(row.room_id)
@@ -127,4 +128,5 @@ def timeline_row(stream: int, row: EventRow) -> TimelineRow:
         row.json,
         row.replaces,
         True,  # it may be related to by what comes later
+        row.after_gap,
     )

@@ -31,17 +31,19 @@ class Dag:
 
     def __init__(self, version: RoomVersion, events: Sequence[Event]) -> None:
         self.version = version
-        self.events = {event.event_id: event for event in events}
+        self.events: dict[str, Event] = {}
         self.create = events[0]
         self.after: dict[str, StateMap] = {}
         self.before: dict[str, StateMap] = {}
         self._resolved: dict[tuple[int, ...], StateMap] = {}
         for event in events:
-            self.before[event.event_id] = before = self.state_at(event.prev_event_ids)
-            state = before
-            if event.is_state():
-                state = {**before, event.key: event.event_id}
-            self.after[event.event_id] = state
+            self.add(event)
+
+    def add(self, event: Event) -> None:
+        """One event more."""
+        self.events[event.event_id] = event
+        self.before[event.event_id] = before = self.state_at(event.prev_event_ids)
+        self.after[event.event_id] = {**before, event.key: event.event_id} if event.is_state() else before
 
     @property
     def extremities(self) -> set[str]:

@@ -46,6 +46,7 @@ from synapse.state.heads import RoomHeads
 from synapse.state.store import StateReader
 from synapse.storage.account_data import AccountDataStore
 from synapse.storage.aliases import AliasesStore
+from synapse.storage.awaited import AwaitedStore
 from synapse.storage.current_state import CurrentStateStore
 from synapse.storage.database import Database, Transaction
 from synapse.storage.event_txns import EventTxnsStore
@@ -54,7 +55,8 @@ from synapse.storage.extremities import ExtremitiesStore
 from synapse.storage.invitees import InviteesStore
 from synapse.storage.memberships import MembershipsStore
 from synapse.storage.persist import Persister, Stores
-from synapse.storage.persist_events import Outcome, Request
+from synapse.storage.persist_events import Outcome, Receipt, Received, Request
+from synapse.storage.persist_outliers import OutlierWriter
 from synapse.storage.persist_plan import Planned
 from synapse.storage.persist_room import RoomEnds
 from synapse.storage.persist_state import GroupIds
@@ -247,6 +249,10 @@ class Cluster:
         self.requests.append(request)
         return await self.persister.persist(request)
 
+    async def receive(self, received: Received) -> Receipt:
+        assert self.persister is not None
+        return await self.persister.receive(received)
+
     def announce(self, position: int, planned: Sequence[Planned]) -> None:
         self.announced += planned
         rows = rows_of(planned)
@@ -261,11 +267,19 @@ async def start(db: Database, workers: int = 0) -> Cluster:
     position = await db.read("where we were", _where_we_were)
     for process in (main, *cluster.workers):
         process.position = position
-    ends = RoomEnds(ExtremitiesStore(db), main.events, LruCache("ends", 100))
+    ends = RoomEnds(ExtremitiesStore(db), AwaitedStore(db), main.events, LruCache("ends", 100))
     stores = Stores(ends, main.state, StateStore(db), main.events, EventTxnsStore(db))
     recent: LruCache[Any, Any] = LruCache("recent", 1000)
     cluster.persister = Persister(
-        db, stores, Counter(position), GroupIds(StateStore(db)), SERVER, cluster.announce, cluster.now, recent
+        db,
+        stores,
+        Counter(position),
+        GroupIds(StateStore(db)),
+        SERVER,
+        cluster.announce,
+        cluster.now,
+        recent,
+        OutlierWriter(db, cluster.now),
     )
     return cluster
 
@@ -319,11 +333,16 @@ async def check_memory(db: Database, room_id: str, memory: Memory) -> None:
     assert known.state_ordering == head.state_ordering
     assert await memory.state.current_ids(room_id, StateFilter.keys(current)) == current
     members = await memory.members.get(room_id)
-    assert (set(members.local), members.count) == (joined, len(joined))
+    assert (set(members.local), members.count) == ({user_id for user_id in joined if _is_ours(user_id)}, len(joined))
+    assert head.residents == len(members.local)
+
+
+def _is_ours(user_id: str) -> bool:
+    return user_id.endswith(f":{SERVER}")
 
 
 def _room_ids(txn: Transaction) -> list[str]:
-    txn.execute("SELECT room_id FROM rooms")
+    txn.execute("SELECT room_id FROM rooms JOIN room_heads USING (room_id)")
     return [room_id for (room_id,) in txn.rows()]
 
 
@@ -341,7 +360,7 @@ def _check_derived(txn: Transaction, room_id: str, current: dict[StateKey, str])
     counted = (memberships.count("join"), memberships.count("invite"))
     assert rows("SELECT joined_members, invited_members FROM room_stats WHERE room_id = %s") == [counted], room_id
     local = rows("SELECT user_id, membership, event_id FROM local_memberships WHERE room_id = %s")
-    assert set(local) == set(members), room_id
+    assert set(local) == {member for member in members if _is_ours(member[0])}, room_id
     latest = rows(
         "SELECT DISTINCT ON (type, state_key) type, state_key, event_id FROM current_state_deltas WHERE room_id = %s "
         "ORDER BY type, state_key, stream_ordering DESC"
@@ -355,5 +374,5 @@ def announced_rows(cluster: Cluster) -> list[tuple[int, Row]]:
     rows: list[tuple[int, Row]] = []
     for position, row in rows_of(cluster.announced):
         is_event = isinstance(row, EventRow)
-        rows.append((position, replace(row, unread=None, thread_id="main") if is_event else row))
+        rows.append((position, replace(row, unread=None, thread_id="main", is_regular=False) if is_event else row))
     return rows

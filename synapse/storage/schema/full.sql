@@ -503,7 +503,8 @@ CREATE TABLE events (
     replaces text,                       -- the state event that this one took the place of
     is_parent boolean NOT NULL DEFAULT false, -- others relate to it in a way that is aggregated
     json text NOT NULL,                  -- the event as signed, canonical JSON
-    relay boolean                        -- whether other servers are sent it; NULL: if its sender is one of ours
+    relay boolean,                       -- whether other servers are sent it; NULL: if its sender is one of ours
+    after_gap boolean NOT NULL DEFAULT false -- what came just before it in the room is not here, or came later
 );
 CREATE INDEX events_room_stream ON events (room_id, stream_ordering) WHERE NOT outlier;
 CREATE INDEX events_room_depth ON events (room_id, depth, stream_ordering) WHERE NOT outlier;
@@ -546,7 +547,23 @@ CREATE TABLE room_heads (
 CREATE TABLE backward_extremities (      -- events referred to that we do not have
     room_id text NOT NULL,
     event_id text NOT NULL,
+    depth bigint,                        -- of the event that refers to it, the deepest of them
     PRIMARY KEY (room_id, event_id)
+);
+CREATE TABLE pending_redactions (        -- redactions that came before what they redact
+    room_id text NOT NULL,
+    event_id text NOT NULL,              -- what is to be redacted
+    redaction_id text NOT NULL,
+    server_name text,                    -- whose events it may redact; NULL: everybody's
+    stream_ordering bigint NOT NULL,     -- of the redaction
+    PRIMARY KEY (room_id, event_id, redaction_id)
+);
+CREATE TABLE stripped_states (           -- what an invite, or the answer to a knock, told of a room that we are not in
+    user_id text NOT NULL,
+    room_id text NOT NULL,
+    event_id text NOT NULL,              -- the membership that it came with
+    state text NOT NULL,                 -- JSON: a list of stripped events
+    PRIMARY KEY (user_id, room_id)
 );
 
 CREATE TABLE event_txns (                -- what a client sent under which transaction id

@@ -127,3 +127,23 @@ CREATE TABLE server_keys (
     PRIMARY KEY (server_name, key_id)
 );
 CREATE INDEX server_keys_use ON server_keys (used_ts);
+
+---------------------------------------------------------------- what other servers' events mean
+
+ALTER TABLE events ADD COLUMN after_gap boolean NOT NULL DEFAULT false;
+ALTER TABLE backward_extremities ADD COLUMN depth bigint;
+CREATE TABLE pending_redactions (        -- redactions that came before what they redact
+    room_id text NOT NULL,
+    event_id text NOT NULL,              -- what is to be redacted
+    redaction_id text NOT NULL,
+    server_name text,                    -- whose events it may redact; NULL: everybody's
+    stream_ordering bigint NOT NULL,     -- of the redaction
+    PRIMARY KEY (room_id, event_id, redaction_id)
+);
+CREATE TABLE stripped_states (           -- what an invite, or the answer to a knock, told of a room that we are not in
+    user_id text NOT NULL,
+    room_id text NOT NULL,
+    event_id text NOT NULL,              -- the membership that it came with
+    state text NOT NULL,                 -- JSON: a list of stripped events
+    PRIMARY KEY (user_id, room_id)
+);

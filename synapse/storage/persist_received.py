@@ -1,0 +1,376 @@
+"""What received events mean for their rooms: checks 5 and 6 of the specification, and what follows from them.
+
+Theory of operation. `Reception.add` is called for one `Received` after the other and adds to the batch's plan. Each
+event stands for itself. It finds the state in which its predecessors' branches meet, or the one that its receipt
+brought along, where predecessors are missing. Whether it is allowed there is check 5; one that is not is *rejected*:
+kept, since others may refer to it, without any effect. Whether the room's present state allows it too is check 6; one
+that it does not allow *soft-fails*: it counts in the states of what comes after it, and is otherwise nowhere seen.
+Neither is ever an extremity, so what an extremity has behind it is looked for through them.
+
+Two things may have come before an event: one that refers to it, and one that redacts it. `Awaited` knows of both.
+
+Server-server API, "Checks performed on receipt of a PDU", "Rejection", "Soft failure".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from synapse.api.constants import EventTypes
+from synapse.api.errors import AuthError
+from synapse.api.identifiers import domain_of
+from synapse.events import auth
+from synapse.events.event import Event, StateKey
+from synapse.events.power_levels import PowerLevels
+from synapse.storage.awaited import Awaited, Redactor
+from synapse.storage.persist_derived import (
+    has_url,
+    membership_row,
+    relation_of_row,
+    write_audience,
+    write_auth_events,
+    write_relation,
+)
+from synapse.storage.persist_events import Fate, Kind, NewEvent, Received, ReceivedEvent
+from synapse.storage.persist_plan import BatchPlan, Planned
+from synapse.storage.persist_received_rows import Lack, PendingRedaction, ReceivedRow
+from synapse.storage.persist_rows import Rows
+
+if TYPE_CHECKING:
+    from synapse.state.groups import Line
+    from synapse.storage.events import Mark
+    from synapse.storage.persist_plan import Positions
+    from synapse.storage.persist_room import RoomEnd
+
+MAX_BEHIND: Final = 100
+"""Rejected and soft-failed events through which is looked for extremities."""
+
+Verdict = tuple[Fate, str]
+"""What became of an event, and why."""
+
+NOT_HERE: Final = (Fate.REFUSED, "This server takes no part in the room.")
+LOST: Final = (Fate.REFUSED, "The events that this one refers to are not here, nor is it known what the state was.")
+
+
+class _Place(NamedTuple):
+    """Where an event stands. `before` is the state that it finds (None: nothing, it is the room's first event); `lacks`
+    are its predecessors that are not here. `is_straight`: it comes after everything in the room. `is_late`: others that
+    are here refer to it already. `redactor` is the redaction that has come before it."""
+
+    before: Line | None
+    is_straight: bool = False
+    is_late: bool = False
+    lacks: Sequence[str] = ()
+    redactor: str | None = None
+
+
+class _Room:
+    """A `Received` at work."""
+
+    def __init__(self, end: RoomEnd, received: Received) -> None:
+        self.end = end
+        self.kind = received.kind
+        self.rows = Rows()
+        self.planned: list[Planned] = []
+        self.written: dict[str, int] = {}
+
+
+class Reception:
+    """Adds received events to a plan.
+
+    :param backwards: hands out positions of history, each lower than the one before.
+    :param marks: what is known of events that are stored, by id.
+    :param is_known: whether an event was written a moment ago.
+    """
+
+    def __init__(
+        self, plan: BatchPlan, backwards: Positions, marks: Mapping[str, Mark], is_known: Callable[[str], bool]
+    ) -> None:
+        self._plan = plan
+        self._branches = plan.branches
+        self._state = plan.state
+        self._backwards = backwards
+        self._marks = marks
+        self._is_known = is_known
+
+    async def add(self, received: Received) -> list[Verdict]:
+        """Plan received events; what becomes of each of them."""
+        end = await self._plan.end_of(received.room_id)
+        if end is None or not end.residents:
+            return [NOT_HERE for _ in received.events]
+        room = _Room(end, received)
+        verdicts: list[Verdict] = []
+        places = self._places_in_history(received)
+        for number, each in enumerate(received.events):
+            if self._is_here(each.event.event_id, room):
+                verdicts.append((Fate.KNOWN, ""))
+            else:
+                verdicts.append(await self._add_event(room, each, places[number] if places else None))
+        if room.written:
+            self._plan.keep(end, room.rows, room.planned, room.written)
+        return verdicts
+
+    def _is_here(self, event_id: str, room: _Room) -> bool:
+        mark = self._marks.get(event_id)
+        if event_id in room.written or event_id in self._plan.written:
+            return True
+        return self._is_known(event_id) if mark is None else not mark.outlier
+
+    def _places_in_history(self, received: Received) -> list[int]:
+        """Positions of events of the past: the later of them are the higher."""
+        if received.kind is not Kind.HISTORY:
+            return []
+        return [self._backwards.next() for _ in received.events][::-1]
+
+    # -- one event -------------------------------------------------------------------------------------------------
+
+    async def _add_event(self, room: _Room, each: ReceivedEvent, position: int | None) -> Verdict:
+        event = each.event
+        mark = self._marks.get(event.event_id)
+        rejected = each.rejected or (None if mark is None else mark.rejected)
+        place = await self._place(room, each)
+        if place is None:
+            return self._leave_aside(room, each, rejected)
+        rejected = rejected or await self._why_rejected(room.end, event, place)
+        if position is None:
+            position = self._plan.positions.next()
+        if rejected is not None:
+            self._write(room, each, place, position, place.before, rejected=rejected)
+            return (Fate.REJECTED, rejected)
+        soft_failed = each.soft_failed
+        if soft_failed is None and room.kind is not Kind.HISTORY and not place.is_straight:
+            soft_failed = await self._why_soft_failed(room.end, event)
+        self._state.add_event(event)
+        after = await self._branches.after(place.before, event, room.rows)
+        if soft_failed is not None:
+            self._write(room, each, place, position, after, soft_failed=soft_failed)
+            return (Fate.SOFT_FAILED, soft_failed)
+        await self._accept(room, each, place, position, after)
+        return (Fate.ACCEPTED, "")
+
+    async def _place(self, room: _Room, each: ReceivedEvent) -> _Place | None:
+        """Where the event stands; None where that cannot be known."""
+        end, event = room.end, each.event
+        previous = event.prev_event_ids
+        is_late, redactor = await self._awaited(end, event)
+        if end.line is not None and end.is_after(previous) and room.kind is not Kind.HISTORY:
+            return _Place(end.line, True, False, (), redactor)
+        if not previous:
+            create = await self._branches.present(end, auth.CREATE_KEY)
+            is_first = create is not None and create.event_id == event.event_id
+            return _Place(None, False, True, (), redactor) if is_first else None
+        groups = await self._branches.groups_after(end, previous)
+        lacks = [event_id for event_id in previous if event_id not in groups]
+        if not lacks:
+            before = await self._branches.where_they_meet(end, set(groups.values()), room.rows)
+            return _Place(before, False, is_late, (), redactor)
+        state = None if each.state_before is None else await self._usable(room, each.state_before)
+        if state is None:
+            return None
+        before = await self._branches.as_told(end, state, await self._nearby(room, event), room.rows)
+        return _Place(before, False, is_late, lacks, redactor)
+
+    async def _usable(self, room: _Room, state: Mapping[StateKey, str]) -> dict[StateKey, str] | None:
+        """The state as it was told, without rejected events; None where some of it is not here."""
+        odd = await self._plan.committed.odd_ones(room.end.room_id, list(state.values()))
+        if None in odd.values():
+            return None
+        return {key: event_id for key, event_id in state.items() if event_id not in odd}
+
+    async def _nearby(self, room: _Room, event: Event) -> Line | None:
+        """A state that is likely to be much like the one that an event finds."""
+        if room.kind is not Kind.HISTORY:
+            return room.end.line
+        group = await self._plan.committed.group_near(room.end.room_id, event.depth)
+        return room.end.line if group is None else await self._state.line_of(group)
+
+    async def _awaited(self, end: RoomEnd, event: Event) -> tuple[bool, str | None]:
+        """Whether others refer to the event already, and the redaction that has come before it. No statement when
+        warm."""
+        awaited = await self._plan.committed.awaited(end)
+        if not awaited.is_all:
+            awaited = await self._plan.committed.awaited_event(end, event.event_id)
+        redactors = awaited.redactors.get(event.event_id, ())
+        sent_by = domain_of(event.sender)
+        redactor = next((each.event_id for each in redactors if each.server_name in (None, sent_by)), None)
+        return event.event_id in awaited.missing, redactor
+
+    # -- checks ----------------------------------------------------------------------------------------------------
+
+    async def _why_rejected(self, end: RoomEnd, event: Event, place: _Place) -> str | None:
+        """Check 5: the state before the event."""
+        if place.before is None:
+            return None
+        keys = auth.auth_types_for_event(event)
+        state = await self._branches.state_of(end, place.before, keys)
+        why = await self._why_cited_wrongly(event, state)
+        if why is None:
+            try:
+                auth.check(event, state)
+            except AuthError as error:
+                why = error.message
+        return why
+
+    async def _why_cited_wrongly(self, event: Event, state: Mapping[StateKey, Event]) -> str | None:
+        """Check 4, of what its caller cannot know: auth events that are rejected in the same breath."""
+        in_force = {entry.event_id for entry in state.values()}
+        others = [cited for cited in event.auth_event_ids if cited not in in_force and cited not in self._state.new]
+        bad = self._state.rejected.intersection(event.auth_event_ids)
+        if others and not bad:
+            stored = await self._state.stored(others)
+            bad = {event_id for event_id, found in stored.items() if found.rejected is not None}
+        return f"The event cites {min(bad)}, which was rejected." if bad else None
+
+    async def _why_soft_failed(self, end: RoomEnd, event: Event) -> str | None:
+        """Check 6: the room's present state."""
+        try:
+            await self._branches.check_present(end, event)
+        except AuthError as error:
+            return error.message
+        return None
+
+    # -- what follows ----------------------------------------------------------------------------------------------
+
+    async def _accept(self, room: _Room, each: ReceivedEvent, place: _Place, position: int, after: Line) -> None:
+        end, event, rows = room.end, each.event, room.rows
+        redacts = await self._redacts(room, each, place, position)
+        if room.kind is Kind.HISTORY:
+            self._write(room, each, place, position, after)
+        else:
+            is_regular = await self._advance(end, event, place, after)
+            changes = await self._branches.move(end, place.before, after, event, None, rows)
+            push = () if place.redactor is not None else each.push
+            new = NewEvent(event, None, push, each.thread_id, redacts=redacts, relay=each.relay)
+            gap = bool(place.lacks)
+            planned = Planned(
+                new, position, after.group, changes, is_regular, gap, redacted_by=place.redactor
+            )
+            room.planned.append(planned)
+            self._write(room, each, place, position, after, replaces=planned.replaces)
+            self._plan.change(end, rows, changes, position)
+            if new.push or domain_of(event.sender) == self._plan.server_name:
+                write_audience(rows, new, position)
+        if redacts is not None:
+            await self._plan.redact(end, rows, event.event_id, redacts)
+        if place.redactor is not None:
+            await self._plan.redact(end, rows, place.redactor, event.event_id)
+
+    def _write(
+        self,
+        room: _Room,
+        each: ReceivedEvent,
+        place: _Place,
+        position: int,
+        line: Line | None,
+        *,
+        rejected: str | None = None,
+        soft_failed: str | None = None,
+        replaces: str | None = None,
+    ) -> None:
+        """The event itself, and what is known of it; `line` is the state after it."""
+        event, rows = each.event, room.rows
+        counts = rejected is None and soft_failed is None
+        relation = relation_of_row(event) if counts else None
+        row = ReceivedRow(
+            position,
+            event.event_id,
+            event.room_id,
+            event.depth,
+            event.type,
+            event.state_key,
+            event.sender,
+            event.origin_server_ts,
+            self._plan.now,
+            None if line is None else line.group,
+            line is None,
+            soft_failed is not None,
+            rejected,
+            None,
+            has_url(event),
+            None if relation is None else relation.event_id,
+            None if relation is None else relation.rel_type,
+            replaces,
+            event.json.decode(),
+            each.relay,
+            counts and bool(place.lacks),
+        )
+        (rows.received if event.event_id not in self._marks else rows.arrived).append(row)
+        room.written[event.event_id] = position
+        if event.is_state():
+            write_auth_events(rows, event)
+            if counts and event.type == EventTypes.MEMBER:
+                rows.memberships.append(membership_row(event, position))
+        if relation is not None:
+            write_relation(rows, event, relation, position)
+        if line is not None:
+            self._state.group_after[event.event_id] = line.group
+        if not counts:
+            self._state.left_out[event.event_id] = event
+        if rejected is not None:
+            self._state.rejected.add(event.event_id)
+        self._note_awaited(room, event, place, place.lacks if counts else ())
+
+    def _note_awaited(self, room: _Room, event: Event, place: _Place, lacks: Sequence[str]) -> None:
+        """The event has come, and may refer to what has not."""
+        awaited = room.end.awaited
+        if place.is_late or place.redactor is not None:
+            room.rows.come.append((event.room_id, event.event_id))
+        room.rows.lacks += [Lack(event.room_id, event_id, event.depth) for event_id in lacks]
+        if awaited is not None and (lacks or place.is_late or place.redactor is not None):
+            missing = awaited.missing.union(lacks).difference([event.event_id])
+            redactors = {target: each for target, each in awaited.redactors.items() if target != event.event_id}
+            room.end.awaited = Awaited(missing, redactors, awaited.is_all)
+
+    def _leave_aside(self, room: _Room, each: ReceivedEvent, rejected: str | None) -> Verdict:
+        """An event of which it is not known what it found."""
+        if each.event.prev_event_ids and rejected is None:
+            return LOST
+        rejected = rejected or "The room has begun with another event."
+        self._write(room, each, _Place(None), self._backwards.next(), None, rejected=rejected)
+        return (Fate.REJECTED, rejected)
+
+    async def _advance(self, end: RoomEnd, event: Event, place: _Place, after: Line) -> bool:
+        """The event becomes an extremity, unless others refer to it; whether that is all that its references say."""
+        if place.is_straight:
+            end.advance(event, after.group)
+            return True
+        is_regular = not end.leave_behind(await self._behind(end, event.prev_event_ids))
+        if place.is_late and not end.extremities.keys() <= set(event.prev_event_ids):
+            end.leave_behind(event.prev_event_ids)
+            return False
+        end.advance(event, after.group)
+        return is_regular
+
+    async def _behind(self, end: RoomEnd, event_ids: Sequence[str]) -> list[str]:
+        """What rejected and soft-failed events among these have behind them, through others of the kind too."""
+        found: list[str] = []
+        queue = list(event_ids)
+        seen = set(queue)
+        while queue and len(seen) <= MAX_BEHIND:
+            unknown = [i for i in queue if i not in end.extremities and i not in end.recent]
+            stored = await self._state.stored([i for i in unknown if i not in self._state.new])
+            events = [s.event for s in stored.values() if s.soft_failed or s.rejected is not None]
+            events += [self._state.left_out[i] for i in unknown if i in self._state.left_out]
+            queue = [prev for event in events for prev in event.prev_event_ids if prev not in seen]
+            seen.update(queue)
+            found += queue
+        return found
+
+    async def _redacts(self, room: _Room, each: ReceivedEvent, place: _Place, position: int) -> str | None:
+        """The event that a redaction takes effect on. One that is not here yet is remembered."""
+        event = each.event
+        target_id = event.redacts if event.type == EventTypes.REDACTION else None
+        if each.redacts is not None or target_id is None or place.before is None:
+            return each.redacts
+        state = await self._branches.state_of(room.end, place.before, auth.auth_types_for_event(event))
+        levels = PowerLevels.of_state(state, event.room_version)
+        target = await self._state.event(target_id)
+        if target is not None:
+            return target_id if auth.may_redact(event, target, levels) else None
+        server_name = None if levels.user(event.sender) >= levels.redact else domain_of(event.sender)
+        room.rows.pending.append(PendingRedaction(event.room_id, target_id, event.event_id, server_name, position))
+        awaited = await self._plan.committed.awaited(room.end)
+        waiting = (*awaited.redactors.get(target_id, ()), Redactor(event.event_id, server_name))
+        room.end.awaited = awaited._replace(redactors={**awaited.redactors, target_id: waiting})
+        return None
