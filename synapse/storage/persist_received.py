@@ -243,9 +243,7 @@ class Reception:
             push = () if place.redactor is not None else each.push
             new = NewEvent(event, None, push, each.thread_id, redacts=redacts, relay=each.relay)
             gap = bool(place.lacks)
-            planned = Planned(
-                new, position, after.group, changes, is_regular, gap, redacted_by=place.redactor
-            )
+            planned = Planned(new, position, after.group, changes, is_regular, gap, redacted_by=place.redactor)
             room.planned.append(planned)
             self._write(room, each, place, position, after, replaces=planned.replaces)
             self._plan.change(end, rows, changes, position)
