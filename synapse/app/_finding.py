@@ -13,6 +13,7 @@ from synapse.app._foundation import Base
 
 if TYPE_CHECKING:
     from synapse.app._accounts import Accounts
+    from synapse.app._queries import Queries
     from synapse.app._reading import Reading
     from synapse.app._rooms import Rooms
     from synapse.handlers.mutual_rooms import MutualRooms
@@ -41,6 +42,9 @@ class Foundation(Base, Protocol):
 
     @property
     def rooms(self) -> Rooms: ...
+
+    @property
+    def queries(self) -> Queries: ...
 
 
 class Finding:
@@ -105,14 +109,16 @@ class Finding:
         from synapse.handlers.room_summaries import RoomSummaries
 
         rooms = self._hs.rooms
-        return RoomSummaries(rooms.room_store, self._hs.reading.memory.memberships, rooms.aliases)
+        memberships = self._hs.reading.memory.memberships
+        return RoomSummaries(rooms.room_store, memberships, rooms.aliases, self._hs.queries.host_store)
 
     @cached_property
     def spaces(self) -> Spaces:
         from synapse.handlers.spaces import Spaces
         from synapse.storage.spaces import SpacesStore
 
-        return Spaces(self.room_summaries, SpacesStore(self._hs.database), self._hs.reading.annotator)
+        annotator, door = self._hs.reading.annotator, self._hs.queries.door
+        return Spaces(self.room_summaries, SpacesStore(self._hs.database), annotator, door)
 
     @cached_property
     def mutual_rooms(self) -> MutualRooms:

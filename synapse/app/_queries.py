@@ -12,10 +12,15 @@ from synapse.app._foundation import Base
 
 if TYPE_CHECKING:
     from synapse.app._accounts import Accounts
+    from synapse.app._federation import Federation
     from synapse.app._rooms import Rooms
     from synapse.federation.hosts import RoomHosts
+    from synapse.handlers.aliases import Located
+    from synapse.handlers.federated_aliases import FederatedAliases
     from synapse.handlers.federation_door import FederationDoor
     from synapse.handlers.served_events import ServedEvents
+    from synapse.handlers.served_lookups import ServedLookups
+    from synapse.storage.room_hosts import RoomHostsStore
 
 
 class Foundation(Base, Protocol):
@@ -23,6 +28,9 @@ class Foundation(Base, Protocol):
 
     @property
     def accounts(self) -> Accounts: ...
+
+    @property
+    def federation(self) -> Federation: ...
 
     @property
     def rooms(self) -> Rooms: ...
@@ -35,14 +43,19 @@ class Queries:
         self._hs = hs
 
     @cached_property
+    def host_store(self) -> RoomHostsStore:
+        from synapse.storage.room_hosts import RoomHostsStore
+
+        return RoomHostsStore(self._hs.database)
+
+    @cached_property
     def hosts(self) -> RoomHosts:
         """Which servers are in which rooms, kept true by the events stream."""
         from synapse.federation.hosts import ROOMS, SERVERS, RoomHosts
-        from synapse.storage.room_hosts import RoomHostsStore
 
         caches = self._hs.caches
         hosts = RoomHosts(
-            RoomHostsStore(self._hs.database),
+            self.host_store,
             caches.cache("room_hosts", ROOMS, shared=False),
             caches.cache("rooms_of_servers", SERVERS, shared=False),
         )
@@ -75,3 +88,31 @@ class Queries:
         shared: SharedWork[bytes] = SharedWork(hs.reactor, lambda _: False, 0.0)
         groups = hs.rooms.state_store
         return ServedEvents(self.door, store, groups, HistoryWalk(store), visible, shared, server_name, hs.reactor)
+
+    @cached_property
+    def served_lookups(self) -> ServedLookups:
+        from synapse.handlers.served_lookups import ServedLookups
+        from synapse.storage.timeline import TimelineStore
+
+        hs = self._hs
+        return ServedLookups(
+            self.door,
+            hs.accounts.profiles,
+            hs.rooms.aliases,
+            hs.rooms.public_rooms,
+            TimelineStore(hs.database),
+            hs.config.server.server_name,
+            profiles_shown=hs.config.federating.allow_profile_lookup_over_federation,
+            rooms_listed=hs.config.federating.allow_public_rooms_over_federation,
+        )
+
+    # -- asking others -------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def federated_aliases(self) -> FederatedAliases:
+        from synapse.handlers.federated_aliases import KEEP_SECONDS, FederatedAliases
+        from synapse.sync.shared import SharedWork
+
+        hs = self._hs
+        shared: SharedWork[Located] = SharedWork(hs.reactor, lambda _: True, KEEP_SECONDS)
+        return FederatedAliases(self.hosts, hs.federation.api, shared, hs.config.server.server_name)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from synapse.app._conduct import Conduct
     from synapse.app._doors import Doors
     from synapse.app._federation import Federation
+    from synapse.app._queries import Queries
     from synapse.app._remote import Remote
     from synapse.app._replication import MainReplication, WorkerReplication
     from synapse.app._sessions import Sessions
@@ -91,6 +92,9 @@ class Foundation(Base, Protocol):
 
     @property
     def remote(self) -> Remote: ...
+
+    @property
+    def queries(self) -> Queries: ...
 
     async def invalidate(self, cache: str, keys: Iterable[str]) -> None:
         """Has every process forget keys of a cache, this one before it returns."""
@@ -408,8 +412,10 @@ class Rooms:
     def aliases(self) -> Aliases:
         from synapse.handlers.aliases import Aliases
 
-        state, creation = self.memory.state, self.creation
-        return Aliases(self.alias_store, self.room_store, state, creation, self._server_name, self.directory_rules)
+        state, creation, elsewhere = self.memory.state, self.creation, self._hs.queries.federated_aliases
+        return Aliases(
+            self.alias_store, self.room_store, state, creation, self._server_name, elsewhere, self.directory_rules
+        )
 
     @cached_property
     def directory_rules(self) -> DirectoryRules:

@@ -1,5 +1,4 @@
-"""Room aliases, and whether a room is listed in the directory. Aliases of other servers are asked for over federation,
-which is not done here: they are not found.
+"""Room aliases, and whether a room is listed in the directory. What is known of other servers is `Elsewhere`.
 
 Client-server API, "Room aliases", "Published room directory".
 """
@@ -7,7 +6,7 @@ Client-server API, "Room aliases", "Published room directory".
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from synapse.api.constants import EventTypes, HistoryVisibility, Membership
 from synapse.api.errors import Codes, MatrixError, forbidden, invalid_param, not_found
@@ -30,6 +29,23 @@ logger = logging.getLogger(__name__)
 _CANONICAL = (EventTypes.CANONICAL_ALIAS, "")
 
 
+class Located(NamedTuple):
+    """What an alias leads to: the room, and servers that are likely to be in it, the best to ask first."""
+
+    room_id: str
+    servers: list[str]
+
+
+class Elsewhere(Protocol):
+    """What concerns other servers: `synapse.handlers.federated_aliases`."""
+
+    async def servers_of(self, room_id: str) -> list[str]:
+        """Servers in a room: this one first, where it is in it."""
+
+    async def locate(self, alias: str) -> Located:
+        """What an alias of another server leads to. Raises 404 M_NOT_FOUND, 502, 504 where it cannot be asked."""
+
+
 class Aliases:
     """Looks up, makes and removes aliases; lists rooms."""
 
@@ -40,6 +56,7 @@ class Aliases:
         state: StateReader,
         creation: EventCreation,
         server_name: str,
+        elsewhere: Elsewhere,
         rules: DirectoryRules = NO_RULES,
     ) -> None:
         self._store = store
@@ -47,12 +64,24 @@ class Aliases:
         self._state = state
         self._creation = creation
         self._server_name = server_name
+        self._elsewhere = elsewhere
         self._rules = rules
 
-    async def resolve(self, alias: str) -> str:
-        """The room that an alias leads to; raises M_INVALID_PARAM and M_NOT_FOUND."""
+    async def locate(self, alias: str) -> Located:
+        """What an alias leads to, of whichever server.
+
+        Raises 400 M_INVALID_PARAM, 404 M_NOT_FOUND, 502 and 504 where another server would know and does not answer.
+        """
         if parse_room_alias(alias).domain != self._server_name:
-            raise not_found(f"The room alias {alias} belongs to another server, and this one cannot ask it yet.")
+            return await self._elsewhere.locate(alias)
+        room_id = await self.resolve(alias)
+        # Of a room that nobody is in any more, this server is the last to know something.
+        return Located(room_id, await self._elsewhere.servers_of(room_id) or [self._server_name])
+
+    async def resolve(self, alias: str) -> str:
+        """The room that an alias leads to. Raises as `locate` does."""
+        if parse_room_alias(alias).domain != self._server_name:
+            return (await self._elsewhere.locate(alias)).room_id
         found = await self._store.get(alias)
         if found is None:
             raise not_found(f"There is no room alias {alias}.")

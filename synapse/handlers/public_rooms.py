@@ -67,7 +67,15 @@ class PublicRooms:
         """
         if requester is None and not self._without_account:
             raise missing_token()
-        limit = self._check(wish)
+        if wish.server is not None and wish.server != self._server_name:
+            if not is_server_name(wish.server):
+                raise invalid_param("'server' is not the name of a server.")
+            raise not_found("This server cannot ask others for their rooms yet; leave 'server' out.")
+        return await self.own_page(wish)
+
+    async def own_page(self, wish: Wish) -> dict[str, Any]:
+        """The same of this server's list, for whoever may read it."""
+        limit = _limit_of(wish)
         search = Search(wish.filter.generic_search_term or None, wish.filter.room_types)
         # No bridge has published a list of its own here.
         if not self._enabled or wish.third_party_instance_id is not None:
@@ -77,21 +85,6 @@ class PublicRooms:
             return result
         await self._fill(result, search, min(limit, MAX_PAGE), wish.since)
         return result
-
-    def _check(self, wish: Wish) -> int:
-        """Raises for what cannot be; the limit."""
-        if wish.server is not None and wish.server != self._server_name:
-            if not is_server_name(wish.server):
-                raise invalid_param("'server' is not the name of a server.")
-            raise not_found("This server cannot ask others for their rooms yet; leave 'server' out.")
-        if wish.include_all_networks and wish.third_party_instance_id is not None:
-            raise invalid_param("With 'include_all_networks', there can be no 'third_party_instance_id'.")
-        if len(wish.filter.generic_search_term or "") > MAX_TERM or len(wish.filter.room_types or ()) > MAX_TYPES:
-            raise invalid_param(f"A search has at most {MAX_TERM} characters and {MAX_TYPES} types of rooms.")
-        limit = MAX_PAGE if wish.limit is None else wish.limit
-        if limit < 0:
-            raise invalid_param("'limit' must not be negative.")
-        return limit
 
     async def _fill(self, result: dict[str, Any], search: Search, limit: int, since: str | None) -> None:
         backwards, place = (False, None) if since is None else _parse(since)
@@ -104,6 +97,18 @@ class PublicRooms:
             result["next_batch"] = _token("n", rooms[-1])
         if rooms and (place is not None and (more or not backwards)):
             result["prev_batch"] = _token("p", rooms[0])
+
+
+def _limit_of(wish: Wish) -> int:
+    """How many rooms are wanted. Raises M_INVALID_PARAM for what cannot be."""
+    if wish.include_all_networks and wish.third_party_instance_id is not None:
+        raise invalid_param("With 'include_all_networks', there can be no 'third_party_instance_id'.")
+    if len(wish.filter.generic_search_term or "") > MAX_TERM or len(wish.filter.room_types or ()) > MAX_TYPES:
+        raise invalid_param(f"A search has at most {MAX_TERM} characters and {MAX_TYPES} types of rooms.")
+    limit = MAX_PAGE if wish.limit is None else wish.limit
+    if limit < 0:
+        raise invalid_param("'limit' must not be negative.")
+    return limit
 
 
 def _token(direction: str, room: ListedRoom) -> str:

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from synapse.api.constants import MEGOLM, GuestAccess, HistoryVisibility, JoinRules, Membership
-from synapse.api.errors import not_found
+from synapse.api.errors import MatrixError, not_found
 from synapse.api.identifiers import is_room_id, parse_room_id
 from synapse.api.room_versions import ROOM_VERSIONS
 from synapse.handlers.entry import allowed_rooms
 
 if TYPE_CHECKING:
     from synapse.handlers.aliases import Aliases
+    from synapse.storage.room_hosts import RoomHostsStore
     from synapse.storage.rooms import KnownRoom, ListedRoom, RoomsStore
     from synapse.sync.memberships import Memberships, UserRooms
 
@@ -30,8 +31,9 @@ _MAY_KNOW: Final = frozenset({Membership.JOIN, Membership.INVITE, Membership.KNO
 class RoomSummaries:
     """Answers in any process."""
 
-    def __init__(self, rooms: RoomsStore, memberships: Memberships, aliases: Aliases) -> None:
+    def __init__(self, rooms: RoomsStore, memberships: Memberships, aliases: Aliases, hosts: RoomHostsStore) -> None:
         self._rooms = rooms
+        self._hosts = hosts
         self._memberships = memberships
         self._aliases = aliases
 
@@ -40,7 +42,7 @@ class RoomSummaries:
 
         Raises 404 M_NOT_FOUND for rooms that they may not know of, 400 M_INVALID_PARAM for what is neither.
         """
-        room_id = await self._aliases.resolve(room) if room.startswith("#") else parse_room_id(room)
+        room_id = await self._resolved(room) if room.startswith("#") else parse_room_id(room)
         found = (await self.accessible(user_id, [room_id])).get(room_id)
         if found is None:
             raise not_found("There is no such room, or it is not open to you.")
@@ -50,11 +52,34 @@ class RoomSummaries:
             summary["membership"] = Membership.LEAVE if standing is None else standing.membership
         return summary
 
+    async def _resolved(self, alias: str) -> str:
+        try:
+            return await self._aliases.resolve(alias)
+        except MatrixError as error:
+            if error.code < 500:
+                raise
+            raise not_found(f"Where {alias} leads is not to be found out now: {error.message}") from error
+
     async def accessible(self, user_id: str | None, room_ids: Collection[str]) -> dict[str, KnownRoom]:
         """Those of the rooms that somebody may know of. One statement, two at first."""
         known = await self._rooms.known(room_ids)
         theirs = None if user_id is None else await self._memberships.of(user_id)
         return {room_id: room for room_id, room in known.items() if _may_know(room, theirs)}
+
+    async def accessible_to_server(self, server_name: str, room_ids: Collection[str]) -> dict[str, KnownRoom | None]:
+        """Those of the rooms that this server knows; None where none of the other server's users may know of it, as
+        far as this one can tell. Two statements."""
+        known = await self._rooms.known(room_ids)
+        deciding = {*known, *(each for room in known.values() for each in allowed_by(room))}
+        joined = await self._hosts.among(server_name, list(deciding))
+        return {room_id: room if _open_to(room, joined) else None for room_id, room in known.items()}
+
+
+def _open_to(room: KnownRoom, joined: frozenset[str]) -> bool:
+    """Whether somebody who is joined to these rooms is in the room, could come in, or could read it anyway."""
+    if room.listed.history_visibility == HistoryVisibility.WORLD_READABLE or room.listed.room_id in joined:
+        return True
+    return _lets_in(room, joined)
 
 
 def _may_know(room: KnownRoom, user: UserRooms | None) -> bool:

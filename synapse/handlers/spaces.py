@@ -16,8 +16,9 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from synapse.api.constants import RoomTypes
-from synapse.api.errors import forbidden, invalid_param
+from synapse.api.errors import forbidden, invalid_param, not_found
 from synapse.api.identifiers import is_room_id
+from synapse.handlers.federation_door import FederationDoor
 from synapse.handlers.room_summaries import RoomSummaries, summarised
 from synapse.storage.rooms import KnownRoom
 from synapse.storage.spaces import SpacesStore
@@ -65,7 +66,10 @@ class Tree(NamedTuple):
 class Spaces:
     """Walks spaces, in any process."""
 
-    def __init__(self, summaries: RoomSummaries, store: SpacesStore, annotator: Annotator) -> None:
+    def __init__(
+        self, summaries: RoomSummaries, store: SpacesStore, annotator: Annotator, door: FederationDoor
+    ) -> None:
+        self._door = door
         self._summaries = summaries
         self._store = store
         self._annotator = annotator
@@ -85,6 +89,27 @@ class Spaces:
         answer: dict[str, Any] = {"rooms": [_shown(tree, each) for each in order[begin:end]]}
         if end < len(order):
             answer["next_batch"] = pack(*scope, order[end - 1], end)
+        return orjson.dumps(answer)
+
+    async def served(self, origin: str, room_id: str, suggested_only: bool) -> bytes:
+        """What another server is told of a space: the room, those of its children that users of that server may know
+        of, and those that they may not. Raises 404 M_NOT_FOUND. Five statements.
+
+        Server-server API, "Spaces".
+        """
+        room = (await self._summaries.accessible_to_server(origin, [room_id])).get(room_id)
+        if room is None or not (await self._door.acl_of(room_id)).allows(origin):
+            raise not_found("There is no such room, or it is not open to users of your server.")
+        is_space = room.listed.room_type == RoomTypes.SPACE
+        children = (await self._children([room_id], suggested_only))[room_id] if is_space else []
+        ids = list(dict.fromkeys(child.room_id for child in children))
+        found = await self._summaries.accessible_to_server(origin, ids)
+        tree = Tree({room_id: room}, {room_id: children})
+        answer = {
+            "room": _shown(tree, room_id),
+            "children": [summarised(each) for i in ids if (each := found.get(i)) is not None],
+            "inaccessible_children": [i for i in ids if i in found and found[i] is None],
+        }
         return orjson.dumps(answer)
 
     async def _tree(self, user_id: str, room_id: str, depth: int, suggested_only: bool) -> Tree:

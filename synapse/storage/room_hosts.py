@@ -30,6 +30,12 @@ class RoomHostsStore:
         """The rooms that somebody of the server is joined to."""
         return await self._db.read("room_hosts.rooms_of", _rooms_of, server_name)
 
+    async def among(self, server_name: str, room_ids: Sequence[str]) -> frozenset[str]:
+        """Those of the rooms that somebody of the server is joined to."""
+        if not room_ids:
+            return frozenset()
+        return await self._db.read("room_hosts.among", _among, server_name, list(room_ids))
+
     async def is_joined(self, server_name: str, room_id: str) -> bool:
         """Whether somebody of the server is joined to the room."""
         return await self._db.read("room_hosts.is_joined", _is_joined, server_name, room_id)
@@ -61,6 +67,14 @@ def _joined(txn: Transaction, room_ids: list[str]) -> dict[str, HostCounts]:
 
 def _rooms_of(txn: Transaction, server_name: str) -> frozenset[str]:
     txn.execute(f"SELECT DISTINCT c.room_id FROM current_state c WHERE {_MEMBER} AND {_SERVER} = %s", (server_name,))
+    return frozenset(room_id for (room_id,) in txn.rows())
+
+
+def _among(txn: Transaction, server_name: str, room_ids: list[str]) -> frozenset[str]:
+    txn.execute(
+        f"SELECT DISTINCT c.room_id FROM current_state c WHERE {_MEMBER} AND {_SERVER} = %s AND c.room_id = ANY(%s)",
+        (server_name, room_ids),
+    )
     return frozenset(room_id for (room_id,) in txn.rows())
 
 

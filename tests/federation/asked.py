@@ -11,7 +11,9 @@ from synapse.federation.serving.history import HistoryWalk
 from synapse.federation.serving.visibility import ServerVisibility
 from synapse.handlers.federation_door import FederationDoor
 from synapse.handlers.served_events import ServedEvents
+from synapse.handlers.served_lookups import ServedLookups
 from synapse.rest.federation.events import FederationEvents
+from synapse.rest.federation.lookups import FederationFinding
 from synapse.state.store import StateReader
 from synapse.storage.current_state import CurrentStateStore
 from synapse.storage.database import Database
@@ -20,7 +22,7 @@ from synapse.storage.room_hosts import RoomHostsStore
 from synapse.storage.served_events import ServedEventsStore
 from synapse.storage.served_visibility import ServedVisibilityStore
 from synapse.storage.state import StateStore
-from synapse.storage.timeline import TimelineRow
+from synapse.storage.timeline import TimelineRow, TimelineStore
 from synapse.storage.users import UserStore
 from synapse.sync.erased import ErasedUsers
 from synapse.sync.shared import SharedWork
@@ -48,7 +50,11 @@ class Asked:
         visibility = ServerVisibility(ServedVisibilityStore(db), LruCache("visibilities", 1000), erased, "test")
         shared: SharedWork[bytes] = SharedWork(Clock(), lambda _: False, 0.0)
         served = ServedEvents(self.door, store, StateStore(db), self.walk, visibility, shared, "test", Clock())
-        self.driver = Driver(FederationEvents(served))
+        nothing: Any = None
+        lookups = ServedLookups(
+            self.door, nothing, nothing, nothing, TimelineStore(db), "test", profiles_shown=True, rooms_listed=True
+        )
+        self.driver = Driver(FederationEvents(served), FederationFinding(nothing, lookups))
 
     async def room(self, *members: str, **wish: Any) -> str:
         """A room of alice's that these have joined."""
@@ -66,6 +72,10 @@ class Asked:
             *(room_id, self.world.stream, self.world.stream),
         )
         self.hosts.forget_all()
+
+    async def first(self, room_id: str) -> TimelineRow:
+        """The room's first event."""
+        return (await TimelineStore(self.db).by_time(room_id, (0, 0), 2**62, 1, backwards=False))[0]
 
     async def cites(self, row: TimelineRow, *cited: TimelineRow) -> None:
         """A state event cites these as its auth events."""

@@ -344,3 +344,31 @@ async def test_hiding_costs_the_same_statements_for_any_number_of_events(databas
             answer = await asked.get(f"/backfill/{room_id}", v=end.event_id, limit=limit)
         assert len(answer.json["pdus"]) == limit
         assert counts.read.total() <= 5
+
+
+# -- by time ---------------------------------------------------------------------------------------------------------
+
+
+@ensureDeferred
+async def test_the_event_nearest_to_a_moment_is_found(database: Database) -> None:
+    asked = Asked(database)
+    room_id = await asked.room(BOB)
+    said = await line(asked, room_id, 3)
+    await asked.world.event(room_id, BOB, "m.room.message", {}, rejected="because")
+    middle = said[1].origin_server_ts
+    for ts, direction, row in (
+        (middle, "f", said[1]),
+        (middle, "b", said[1]),
+        (middle + 1, "f", said[2]),
+        (middle - 1, "b", said[0]),
+        (-5, "f", None),
+        (2**50, "b", said[2]),
+    ):
+        answer = await asked.get(f"/timestamp_to_event/{room_id}", ts=ts, dir=direction)
+        expected = row or await asked.first(room_id)
+        assert answer.json == {"event_id": expected.event_id, "origin_server_ts": expected.origin_server_ts}
+    for ts, direction in ((2**55, "f"), (0, "b")):
+        answer = await asked.get(f"/timestamp_to_event/{room_id}", ts=ts, dir=direction)
+        assert (answer.code, answer.errcode) == (404, "M_NOT_FOUND")
+    refused = await asked.get(f"/timestamp_to_event/{room_id}", ts=0, dir="f", origin="other.example")
+    assert refused.code == 403

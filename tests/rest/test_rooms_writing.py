@@ -28,7 +28,7 @@ class Client:
             RoomCreate(process.rooms, process.upgrades),
             RoomWriting(process.creation, process.redactions, process.memberships),
             RoomMembership(process.memberships),
-            RoomAliases(process.aliases, "test"),
+            RoomAliases(process.aliases),
             RoomDirectory(process.directory),
         )
 

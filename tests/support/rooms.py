@@ -13,9 +13,10 @@ from signedjson.key import decode_signing_key_base64
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
+from synapse.api.errors import not_found
 from synapse.config.contacts import ThreepidsConfig
 from synapse.handlers.account_data import AccountData
-from synapse.handlers.aliases import Aliases
+from synapse.handlers.aliases import Aliases, Located
 from synapse.handlers.entry import Entry
 from synapse.handlers.event_creation import EventCreation, Signer
 from synapse.handlers.event_rules import EventRules
@@ -92,6 +93,16 @@ class Numbers:
         return await write(next(self._positions))
 
 
+class Alone:
+    """The world beyond the server, where there is nothing."""
+
+    async def servers_of(self, room_id: str) -> list[str]:
+        return [SERVER]
+
+    async def locate(self, alias: str) -> Located:
+        raise not_found("There is no other server.")
+
+
 class RoomProcess:
     """What a process that creates events is made of. `write` hands requests to the writer."""
 
@@ -138,7 +149,7 @@ class RoomProcess:
         self.rooms = RoomCreation(
             self.new_rooms, InviteesStore(db), self.third_party, self.remote, self.limits, SERVER, "12"
         )
-        self.aliases = Aliases(AliasesStore(db), RoomsStore(db), self.state, self.creation, SERVER)
+        self.aliases = Aliases(AliasesStore(db), RoomsStore(db), self.state, self.creation, SERVER, Alone())
         self.directory = PublicRooms(RoomsStore(db), SERVER)
         self.redactions = Redactions(self.creation)
         self.account_data = AccountData(

@@ -40,6 +40,11 @@ _QUERIES = (
     _signed("federation_event_auth", "event_auth/{room_id}/{event_id}"),
     _signed("federation_backfill", "backfill/{room_id}"),
     _signed("federation_get_missing_events", "get_missing_events/{room_id}", "POST"),
+    _signed("federation_query", "query/{query_type}"),
+    _signed("federation_public_rooms", "publicRooms"),
+    _signed("federation_public_rooms_search", "publicRooms", "POST"),
+    _signed("federation_hierarchy", "hierarchy/{room_id}"),
+    _signed("federation_timestamp_to_event", "timestamp_to_event/{room_id}"),
 )
 
 FEDERATION: tuple[Endpoint, ...] = (*_KEYS, *_QUERIES, *_POLICY)

@@ -22,13 +22,12 @@ class NewAlias(msgspec.Struct, frozen=True):
 class RoomAliases:
     """`/directory/room/{roomAlias}`, `/rooms/{roomId}/aliases` and `/directory/list/room/{roomId}`."""
 
-    def __init__(self, aliases: Aliases, server_name: str) -> None:
+    def __init__(self, aliases: Aliases) -> None:
         self._aliases = aliases
-        self._server_name = server_name
 
     @serves("alias_get")
     async def get(self, request: Request, room_alias: str) -> dict[str, Any]:
-        return {"room_id": await self._aliases.resolve(room_alias), "servers": [self._server_name]}
+        return (await self._aliases.locate(room_alias))._asdict()
 
     @serves("alias_set")
     async def set(self, request: Request, room_alias: str) -> dict[str, Any]:

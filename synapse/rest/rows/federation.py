@@ -36,6 +36,18 @@ def _events(hs: Homeserver) -> object:
     return FederationEvents(hs.queries.served_events)
 
 
+def _queries(hs: Homeserver) -> object:
+    from synapse.rest.federation.lookups import FederationQueries
+
+    return FederationQueries(hs.queries.served_lookups)
+
+
+def _finding(hs: Homeserver) -> object:
+    from synapse.rest.federation.lookups import FederationFinding
+
+    return FederationFinding(hs.finding.spaces, hs.queries.served_lookups)
+
+
 # -- the rows --------------------------------------------------------------------------------------------------------
 
 ROWS: tuple[Row, ...] = (
@@ -48,4 +60,6 @@ ROWS: tuple[Row, ...] = (
         ),
         _events,
     ),
+    Row(("federation_query", "federation_public_rooms", "federation_public_rooms_search"), _queries),
+    Row(("federation_hierarchy", "federation_timestamp_to_event"), _finding),
 )

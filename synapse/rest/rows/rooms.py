@@ -33,7 +33,7 @@ def _room_membership(hs: Homeserver) -> object:
 def _room_aliases(hs: Homeserver) -> object:
     from synapse.rest.client.room_directory import RoomAliases
 
-    return RoomAliases(hs.rooms.aliases, hs.config.server.server_name)
+    return RoomAliases(hs.rooms.aliases)
 
 
 def _room_directory(hs: Homeserver) -> object:

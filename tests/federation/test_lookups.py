@@ -1,0 +1,202 @@
+"""What one server looks up at another: profiles, aliases, public rooms, spaces, events by time. Both sides at once:
+`one` has it, `two` asks."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import pytest_twisted
+from pytest_twisted import ensureDeferred
+
+from synapse.http.request import RawRequest
+from tests.support.postgres import PostgresServer
+from tests.support.two_servers import AT_ONCE, Network, federation
+
+ONE, TWO = "one.test:8448", "two.test:8448"
+V1, V3 = "/_matrix/client/v1", "/_matrix/client/v3"
+FEDERATION = "/_matrix/federation/v1"
+
+
+class Pair:
+    """The two servers, with `alice` at one and `bob` at two."""
+
+    def __init__(self, net: Network) -> None:
+        self.net = net
+        self.tokens: dict[str, str] = {}
+
+    async def settle(self) -> None:
+        self.tokens = {
+            "one": await self.net["one"].client.register("alice"),
+            "two": await self.net["two"].client.register("bob"),
+        }
+
+    async def ask(self, server: str, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+        """A request of the user of that server."""
+        return await self.net[server].client.request(method, path, body, self.tokens[server])
+
+    async def ok(self, server: str, method: str, path: str, body: Any = None) -> Any:
+        code, answer = await self.ask(server, method, path, body)
+        assert code == 200, answer
+        return answer
+
+    async def asked(self, path: str, **query: Any) -> tuple[int, Any]:
+        """What two, the server, is answered by one."""
+        target = FEDERATION + path + ("?" + urlencode(query) if query else "")
+        answer = await self.net["two"].hs.federation.client.request(ONE, "GET", target)
+        return answer.code, answer.json_object()
+
+    async def room(self, **wish: Any) -> str:
+        """A room of alice's."""
+        created = await self.ok("one", "POST", f"{V3}/createRoom", {"preset": "public_chat", **wish})
+        return str(created["room_id"])
+
+    def questions(self, part: str) -> int:
+        """How often something was asked over the line."""
+        return sum(part in asked.path for asked in self.net.asked)
+
+
+@pytest_twisted.async_yield_fixture(scope="module")
+async def pair(postgres: PostgresServer) -> AsyncIterator[Pair]:
+    async with federation(postgres, "one", "two", federation=AT_ONCE, allow_public_rooms_over_federation=True) as net:
+        made = Pair(net)
+        await made.settle()
+        yield made
+
+
+@ensureDeferred
+async def test_requests_must_be_signed(pair: Pair) -> None:
+    for path in ("query/profile?user_id=x", "publicRooms", "event/$x", "hierarchy/!x:y", "state/!x:y?event_id=$x"):
+        raw = RawRequest("GET", f"{FEDERATION}/{path}", {"host": ONE}, b"")
+        assert (await pair.net["one"].hs.router.handle(raw)).code == 401
+
+
+# -- profiles --------------------------------------------------------------------------------------------------------
+
+
+@ensureDeferred
+async def test_servers_are_shown_profiles(pair: Pair) -> None:
+    alice = f"@alice:{ONE}"
+    await pair.ok("one", "PUT", f"{V3}/profile/{alice}/displayname", {"displayname": "Alice"})
+    await pair.ok("one", "PUT", f"{V3}/profile/{alice}/com.example.x", {"com.example.x": [1]})
+    assert await pair.asked("/query/profile", user_id=alice) == (200, {"displayname": "Alice", "com.example.x": [1]})
+    assert await pair.asked("/query/profile", user_id=alice, field="displayname") == (200, {"displayname": "Alice"})
+    assert await pair.asked("/query/profile", user_id=alice, field="avatar_url") == (200, {})
+    for query, code, errcode in (
+        ({"user_id": f"@nobody:{ONE}"}, 404, "M_NOT_FOUND"),
+        ({"user_id": alice, "field": "com.example.y"}, 404, "M_NOT_FOUND"),
+        ({"user_id": f"@bob:{TWO}"}, 400, "M_INVALID_PARAM"),
+        ({"user_id": "nonsense"}, 400, "M_INVALID_PARAM"),
+        ({}, 400, "M_MISSING_PARAM"),
+    ):
+        found, answer = await pair.asked("/query/profile", **query)
+        assert (found, answer["errcode"]) == (code, errcode), query
+    assert (await pair.asked("/query/nonsense"))[0] == 404
+
+
+# -- aliases ---------------------------------------------------------------------------------------------------------
+
+
+@ensureDeferred
+async def test_aliases_of_another_server_are_looked_up_there(pair: Pair) -> None:
+    room_id = await pair.room(room_alias_name="here")
+    alias = f"#here:{ONE}"
+    located = {"room_id": room_id, "servers": [ONE]}
+    assert await pair.asked("/query/directory", room_alias=alias) == (200, located)
+    before = pair.questions("query/directory")
+    for _ in range(2):  # the second time, it is remembered
+        assert await pair.ok("two", "GET", f"{V3}/directory/room/{quote(alias)}") == located
+    assert pair.questions("query/directory") == before + 1
+    for wanted, code, errcode in ((f"#no:{ONE}", 404, "M_NOT_FOUND"), (f"#x:{TWO}", 400, "M_INVALID_PARAM")):
+        found, answer = await pair.asked("/query/directory", room_alias=wanted)
+        assert (found, answer["errcode"]) == (code, errcode)
+    code, answer = await pair.ask("two", "GET", f"{V3}/directory/room/{quote(f'#no:{ONE}')}")
+    assert (code, answer["errcode"]) == (404, "M_NOT_FOUND")
+    pair.net.cut("one", "two")
+    code, answer = await pair.ask("two", "GET", f"{V3}/directory/room/{quote(f'#other:{ONE}')}")
+    pair.net.mend()
+    assert (code, answer["errcode"]) == (502, "M_CONNECTION_FAILED")
+
+
+# -- public rooms ----------------------------------------------------------------------------------------------------
+
+
+@ensureDeferred
+async def test_servers_are_shown_the_room_directory(pair: Pair) -> None:
+    rooms = {await pair.room(visibility="public", name=f"Listed {number}") for number in range(3)}
+    code, answer = await pair.asked("/publicRooms", limit=0)
+    assert code == 200
+    assert rooms <= {room["room_id"] for room in answer["chunk"]}
+    found: list[str] = []
+    query: dict[str, Any] = {"limit": 2}
+    while True:
+        code, answer = await pair.asked("/publicRooms", **query)
+        found += [room["room_id"] for room in answer["chunk"]]
+        assert len(answer["chunk"]) <= 2
+        if "next_batch" not in answer:
+            break
+        query["since"] = answer["next_batch"]
+    assert len(found) == len(set(found))
+    assert rooms <= set(found)
+    client = pair.net["two"].hs.federation.client
+    wish = {"filter": {"generic_search_term": "Listed 1"}}
+    searched = (await client.request(ONE, "POST", f"{FEDERATION}/publicRooms", wish)).json_object()
+    assert [room["name"] for room in searched["chunk"]] == ["Listed 1"]
+    refused = await client.request(ONE, "POST", f"{FEDERATION}/publicRooms", {"limit": "x"})
+    assert (refused.code, refused.json_object()["errcode"]) == (400, "M_BAD_JSON")
+
+
+# -- spaces ----------------------------------------------------------------------------------------------------------
+
+
+async def space(pair: Pair, *children: str, **wish: Any) -> str:
+    room_id = await pair.room(creation_content={"type": "m.space"}, **wish)
+    for child in children:
+        path = f"{V3}/rooms/{quote(room_id)}/state/m.space.child/{quote(child)}"
+        await pair.ok("one", "PUT", path, {"via": [ONE], "suggested": child == children[0]})
+    return room_id
+
+
+@ensureDeferred
+async def test_servers_are_shown_what_of_a_space_is_open_to_them(pair: Pair) -> None:
+    public, private = await pair.room(name="Open"), await pair.room(preset="private_chat")
+    room_id = await space(pair, public, private, "!unknown:far.example", name="Space")
+    code, answer = await pair.asked(f"/hierarchy/{quote(room_id)}")
+    assert code == 200
+    assert answer["room"]["room_type"] == "m.space"
+    assert {each["state_key"] for each in answer["room"]["children_state"]} == {
+        public,
+        private,
+        "!unknown:far.example",
+    }
+    assert [each["room_id"] for each in answer["children"]] == [public]
+    assert answer["inaccessible_children"] == [private]
+    code, answer = await pair.asked(f"/hierarchy/{quote(room_id)}", suggested_only="true")
+    assert (answer["inaccessible_children"], len(answer["children"])) == ([], 1)
+    for closed in (private, "!unknown:one.test"):
+        code, answer = await pair.asked(f"/hierarchy/{quote(closed)}")
+        assert (code, answer["errcode"]) == (404, "M_NOT_FOUND")
+    code, answer = await pair.asked(f"/hierarchy/{quote(public)}")
+    assert (code, answer["room"]["children_state"]) == (200, [])
+
+
+@ensureDeferred
+async def test_servers_that_an_access_list_keeps_out_are_told_nothing_of_a_space(pair: Pair) -> None:
+    room_id = await space(pair)
+    acl = {"allow": ["*"], "deny": ["two.*"]}
+    await pair.ok("one", "PUT", f"{V3}/rooms/{quote(room_id)}/state/m.room.server_acl/", acl)
+    assert (await pair.asked(f"/hierarchy/{quote(room_id)}"))[0] == 404
+
+
+# -- events by time --------------------------------------------------------------------------------------------------
+
+
+@ensureDeferred
+async def test_events_by_time_are_for_servers_in_the_room(pair: Pair) -> None:
+    room_id = await pair.room()
+    code, answer = await pair.asked(f"/timestamp_to_event/{quote(room_id)}", ts=0, dir="f")
+    assert (code, answer["errcode"]) == (403, "M_FORBIDDEN")
+    for query in ({"dir": "f"}, {"ts": 1}, {"ts": 1, "dir": "x"}, {"ts": "x", "dir": "f"}):
+        code, answer = await pair.asked(f"/timestamp_to_event/{quote(room_id)}", **query)
+        assert code == 400
