@@ -16,6 +16,7 @@ from synapse.events.event import Event, StateKey
 from synapse.federation.errors import Unreachable
 from synapse.federation.receiving.ancestors import Ancestors
 from synapse.federation.receiving.checks import EventChecks
+from synapse.federation.receiving.gates import Gates
 from synapse.federation.receiving.meeting import Meeting
 from synapse.federation.receiving.pipeline import Pipeline
 from synapse.state.heads import Head
@@ -192,7 +193,9 @@ class MemoryRoom:
         this: Any = self
         pipeline = Pipeline(this, this, this, self.audience, this, self.write, self.caught_up, self.clock)
         checks = EventChecks(KeysOf(*self.peers.values()), at_once)
-        pipeline.ancestors = Ancestors(self.elsewhere, checks, self, Meeting(HERE, this, this), pipeline.keep)
+        pipeline.ancestors = Ancestors(
+            self.elsewhere, checks, self, Meeting(HERE, this, this), Gates(self.clock), pipeline.keep
+        )
         return pipeline
 
     async def get(self, room_id: str) -> Head | None:

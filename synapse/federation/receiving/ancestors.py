@@ -30,6 +30,7 @@ from synapse.storage.persist_events import Outlier
 
 if TYPE_CHECKING:
     from synapse.federation.receiving.checks import EventChecks
+    from synapse.federation.receiving.gates import Gates
     from synapse.federation.receiving.meeting import Meeting
     from synapse.federation.receiving.work import Work
     from synapse.storage.event_places import EventPlace
@@ -112,12 +113,14 @@ class Ancestors:
         checks: EventChecks,
         places: Places,
         meeting: Meeting,
+        gates: Gates,
         keep: Callable[[Work], Awaitable[None]],
     ) -> None:
         self._asking = asking
         self._checks = checks
         self._places = places
         self._meeting = meeting
+        self._gates = gates
         self._keep = keep
 
     # -- predecessors ------------------------------------------------------------------------------------------------
@@ -186,6 +189,7 @@ class Ancestors:
         async def ask(server: str) -> IdsOfState:
             return await self._asking.state_ids(server, work.room_id, event_id)
 
+        self._gates.state(work.origin)
         try:
             ids = await self._ask(work, event, ask)
         except FederationError as error:
@@ -223,7 +227,7 @@ class Ancestors:
             return await self._asking.state(server, work.room_id, at)
 
         try:
-            state = await self._ask(work, event, ask)
+            state = await self._ask(work, event, ask, large=True)
         except FederationError as error:
             raise Unfit(f"The state of the room before {at} is not told: {error}") from error
         if len(state.pdus) + len(state.auth_chain) > MAX_STATE:
@@ -254,7 +258,7 @@ class Ancestors:
             return await self._asking.event_auth(server, work.room_id, event.event_id)
 
         try:
-            raws = await self._ask(work, event, ask)
+            raws = await self._ask(work, event, ask, large=True)
         except FederationError as error:
             raise Unfit(f"What allows the event is not told: {error}") from error
         events = await self._checks.check_many(raws[:MAX_AUTH_CHAIN], work.version, room_id=work.room_id)
@@ -292,7 +296,7 @@ class Ancestors:
 
     # -- whom to ask -------------------------------------------------------------------------------------------------
 
-    async def _ask(self, work: Work, event: Event, ask: Callable[[str], Awaitable[T]]) -> T:
+    async def _ask(self, work: Work, event: Event, ask: Callable[[str], Awaitable[T]], *, large: bool = False) -> T:
         """Asks the server that sent the event, then the one that its sender is of. Raises FederationError."""
         servers = dict.fromkeys((work.origin, domain_of(event.sender)))
         problem: FederationError | None = None
@@ -301,7 +305,8 @@ class Ancestors:
                 continue
             work.allowance.request()
             try:
-                return await ask(server)
+                async with self._gates.passed(work.origin, large=large):
+                    return await ask(server)
             except FederationError as error:
                 problem = problem or error
         raise problem or FederationError(work.origin, "There is no server to ask.")

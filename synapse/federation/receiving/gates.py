@@ -1,0 +1,73 @@
+"""How much is fetched at the same time for the sake of what other servers send, and how often whole states are.
+
+All of it counts against the server that has sent the event, whoever is asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from synapse.federation.receiving.faults import Unfit
+from synapse.http.ratelimit import Buckets
+from synapse.util.concurrency import QueueFull, Slots
+
+if TYPE_CHECKING:
+    from synapse.util.clock import Clock
+
+PER_ORIGIN: Final = 5
+"""Requests at a time for one origin."""
+
+IN_ALL: Final = 40
+"""Requests at a time in one process."""
+
+LARGE: Final = 2
+"""Of these, for whole states and auth chains, whose answers may be large."""
+
+MAX_WAITING: Final = 200
+
+
+class _Rate(NamedTuple):
+    per_second: float
+    burst_count: int
+
+
+STATES: Final = _Rate(per_second=0.1, burst_count=30)
+"""How often the state of a room at some event is asked for, for one origin."""
+
+
+class Gates:
+    """Lets requests through."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._all = Slots(IN_ALL, MAX_WAITING)
+        self._large = Slots(LARGE, MAX_WAITING)
+        self._origins: dict[str, tuple[Slots, int]] = {}
+        self._states = Buckets(STATES, clock)
+
+    @asynccontextmanager
+    async def passed(self, origin: str, *, large: bool = False) -> AsyncIterator[None]:
+        """Waits until one more request may be made for an origin. Raises Unfit where too many wait already."""
+        slots, users = self._origins.get(origin, (None, 0))
+        slots = slots or Slots(PER_ORIGIN, MAX_WAITING)
+        self._origins[origin] = (slots, users + 1)
+        try:
+            async with slots.taken(), self._all.taken():
+                if large:
+                    async with self._large.taken():
+                        yield
+                else:
+                    yield
+        except QueueFull:
+            raise Unfit("This server fetches as much as it can. Please send the event again later.") from None
+        finally:
+            slots, users = self._origins.pop(origin)
+            if users > 1:
+                self._origins[origin] = (slots, users - 1)
+
+    def state(self, origin: str) -> None:
+        """A state is about to be asked for. Raises Unfit where that happens too often."""
+        if self._states.wait(origin):
+            raise Unfit("This server has asked for too many states of rooms of late.")
+        self._states.add(origin)
