@@ -251,6 +251,7 @@ class Homeserver:
             *self.finding.background,
             *self.extras.background,
             *self.encryption.background,
+            *self.receiving.background,
             *self.edus.background,
             *self.federation.background,
         ]
@@ -321,7 +322,7 @@ class Homeserver:
         """What other servers send."""
         from synapse.app._receiving import Receiving
 
-        return Receiving()
+        return Receiving(self)
 
     # -- encryption ------------------------------------------------------------------------------------------------
 

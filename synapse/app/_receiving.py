@@ -1,19 +1,53 @@
 """The services that take in what other servers send: transactions, the events and the ephemeral data in them.
 
-A part of the composition root (`hs.receiving`).
+A part of the composition root (`hs.receiving`). What it stands on, it names in `Foundation`.
 """
 
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, Protocol
+
+from synapse.app._foundation import Base, in_thread
 
 if TYPE_CHECKING:
+    from synapse.api.room_versions import RoomVersion
+    from synapse.app._federation import Federation
+    from synapse.app._queries import Queries
+    from synapse.app._rooms import Rooms
+    from synapse.federation.receiving.checks import EventChecks
     from synapse.federation.receiving.edus import EduRegistry
+    from synapse.federation.receiving.pipeline import Pipeline
+    from synapse.federation.receiving.transactions import Transactions
+    from synapse.storage.received_transactions import ReceivedTransactionsStore
+    from synapse.util.repeating import Repeating
+
+KEEP_ANSWERS_MS: Final = 24 * 3600 * 1000
+"""How long an answer is kept for an origin that asks again."""
+
+CLEANING_SECONDS: Final = 600.0
+
+
+class Foundation(Base, Protocol):
+    """What it stands on: the rest of the composition root."""
+
+    @property
+    def rooms(self) -> Rooms: ...
+
+    @property
+    def queries(self) -> Queries: ...
+
+    @property
+    def federation(self) -> Federation: ...
 
 
 class Receiving:
     """One lazily built attribute per service."""
+
+    def __init__(self, hs: Foundation) -> None:
+        self._hs = hs
+        self._clock = hs.reactor
+        self._server_name = hs.config.server.server_name
 
     @cached_property
     def edus(self) -> EduRegistry:
@@ -21,3 +55,82 @@ class Receiving:
         from synapse.federation.receiving.edus import EduRegistry
 
         return EduRegistry()
+
+    @cached_property
+    def checks(self) -> EventChecks:
+        """Checks 1 to 3 of events."""
+        from synapse.federation.receiving.checks import EventChecks
+
+        return EventChecks(self._hs.federation.keyring, in_thread)
+
+    @cached_property
+    def pipeline(self) -> Pipeline:
+        """The way of events into rooms."""
+        from synapse.federation.receiving.ancestors import Ancestors
+        from synapse.federation.receiving.gates import Gates
+        from synapse.federation.receiving.meeting import Meeting
+        from synapse.federation.receiving.pipeline import Pipeline
+        from synapse.storage.event_places import EventPlacesStore
+
+        rooms = self._hs.rooms
+        memory = rooms.memory
+        pipeline = Pipeline(
+            memory.heads,
+            memory.state,
+            memory.events,
+            rooms.push,
+            rooms.policy_servers,
+            rooms.receive,
+            rooms.caught_up,
+            self._clock,
+        )
+        meeting = Meeting(self._server_name, memory.state, memory.events)
+        places = EventPlacesStore(self._hs.database)
+        pipeline.ancestors = Ancestors(
+            self._hs.federation.api, self.checks, places, meeting, Gates(self._clock), pipeline.keep
+        )
+        return pipeline
+
+    @cached_property
+    def store(self) -> ReceivedTransactionsStore:
+        from synapse.storage.received_transactions import ReceivedTransactionsStore
+
+        return ReceivedTransactionsStore(self._hs.database)
+
+    @cached_property
+    def transactions(self) -> Transactions:
+        from synapse.federation.receiving.outside import Outsider
+        from synapse.federation.receiving.transactions import Transactions
+
+        rooms = self._hs.rooms
+        return Transactions(
+            self.pipeline,
+            self.checks,
+            self.edus,
+            self._hs.queries.door,
+            self,
+            Outsider(self.checks, rooms.membership_store, rooms.events, rooms.receive),
+            self.store,
+            self._clock,
+            rooms.now,
+        )
+
+    async def version(self, room_id: str) -> RoomVersion | None:
+        """The version of a room that a user of this server is joined to."""
+        head = await self._hs.rooms.memory.heads.get(room_id)
+        if head is None or not await self._hs.queries.hosts.is_joined(self._server_name, room_id):
+            return None
+        return head.version
+
+    @cached_property
+    def background(self) -> list[Repeating]:
+        """What the main process does once in a while, to be started with it."""
+        from synapse.util.repeating import Repeating
+
+        if not self._hs.is_main:
+            return []
+        return [Repeating(self._clock, CLEANING_SECONDS, "Forgetting old answers to other servers", self._forget_old)]
+
+    async def _forget_old(self) -> None:
+        while await self.store.delete_before(self._hs.rooms.now() - KEEP_ANSWERS_MS):
+            pass

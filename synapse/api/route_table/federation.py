@@ -7,17 +7,29 @@ the workers' routes; what meets none is the main process's.
 import re
 
 from synapse.api.route_table import workers
-from synapse.api.route_table.types import Auth, Endpoint
+from synapse.api.route_table.types import DEFAULT_MAX_BODY, MIB, Auth, Endpoint
 
 _PREFIX = "/_matrix/federation/{version}/"
 
 
-def _signed(name: str, path: str, method: str = "GET", *, versions: tuple[str, ...] = ("v1",)) -> Endpoint:
+def _signed(
+    name: str,
+    path: str,
+    method: str = "GET",
+    *,
+    versions: tuple[str, ...] = ("v1",),
+    max_body: int = DEFAULT_MAX_BODY,
+) -> Endpoint:
     """An operation of other servers. `path` follows the version."""
     paths = [f"/_matrix/federation/{version}/{path}" for version in versions]
     routes = tuple(route for route in workers.FEDERATION if all(re.search(route.regex, each) for each in paths))
-    return Endpoint(name, _PREFIX + path, (method,), versions, routes, auth=Auth.SERVER, resource="federation")
+    full = _PREFIX + path
+    resource = "federation"
+    return Endpoint(name, full, (method,), versions, routes, auth=Auth.SERVER, resource=resource, max_body=max_body)
 
+
+# 50 events and 100 pieces of ephemeral data, each of 64 KiB at most.
+_TRANSACTIONS = (_signed("federation_send_transaction", "send/{txn_id}", "PUT", max_body=10 * MIB),)
 
 # Of keys, which everybody may ask for.
 _KEY_QUERY = tuple(route for route in workers.FEDERATION if re.search(route.regex, "/_matrix/key/v2/query"))
@@ -47,4 +59,4 @@ _QUERIES = (
     _signed("federation_timestamp_to_event", "timestamp_to_event/{room_id}"),
 )
 
-FEDERATION: tuple[Endpoint, ...] = (*_KEYS, *_QUERIES, *_POLICY)
+FEDERATION: tuple[Endpoint, ...] = (*_TRANSACTIONS, *_KEYS, *_QUERIES, *_POLICY)

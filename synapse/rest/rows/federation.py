@@ -18,6 +18,15 @@ def _notary(hs: Homeserver) -> object:
     return KeyQuery(hs.federation.notary)
 
 
+# -- transactions ----------------------------------------------------------------------------------------------------
+
+
+def _transactions(hs: Homeserver) -> object:
+    from synapse.rest.federation.transactions import TransactionEndpoints
+
+    return TransactionEndpoints(hs.receiving.transactions)
+
+
 # -- memberships -----------------------------------------------------------------------------------------------------
 
 
@@ -51,6 +60,7 @@ def _finding(hs: Homeserver) -> object:
 # -- the rows --------------------------------------------------------------------------------------------------------
 
 ROWS: tuple[Row, ...] = (
+    Row(("federation_send_transaction",), _transactions),
     Row(("notary_query", "notary_query_of"), _notary),
     Row(("policy_sign", "well_known_policy_server"), _policy_server),
     Row(
