@@ -316,7 +316,15 @@ class Rooms:
         client_location = self._config.email.invite_client_location
         identity = IdentityServers(lambda: contacts.identity_client, contacts.rules, client_location)
         memory, invitees = self.memory, self.invitees_store
-        return ThirdPartyInvites(self.creation, memory.state, identity, invitees, limits, self._server_name)
+        return ThirdPartyInvites(
+            self.creation,
+            memory.state,
+            identity,
+            invitees,
+            limits,
+            self._server_name,
+            lambda: self._hs.doors.third_parties,
+        )
 
     @cached_property
     def policy_servers(self) -> PolicyServers:

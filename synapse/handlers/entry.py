@@ -8,7 +8,7 @@ Client-server API, "Restricted rooms" and "Guest access"; server-server API, "Re
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from synapse.api.constants import EventTypes, GuestAccess, JoinRules, Membership
@@ -30,11 +30,12 @@ _JOIN_RULES: Final = (EventTypes.JOIN_RULES, "")
 _POWER_LEVELS: Final = (EventTypes.POWER_LEVELS, "")
 _GUEST_ACCESS: Final = (EventTypes.GUEST_ACCESS, "")
 _RESTRICTED: Final = (JoinRules.RESTRICTED, JoinRules.KNOCK_RESTRICTED)  # looked up with whatever the event says
+_Joined = Callable[[str, list[str]], Awaitable[bool]]  # whether a user has joined any of the rooms
 _NEEDS_NO_CONDITION: Final = frozenset({Membership.JOIN, Membership.INVITE, Membership.BAN})
 
 
 class Entry:
-    """Decides about joins of this server's users."""
+    """Decides about joins through this server."""
 
     def __init__(self, state: StateReader, members: RoomMembers, store: MembershipsStore) -> None:
         self._state = state
@@ -53,18 +54,28 @@ class Entry:
         own = state[member].event.membership if member in state else None
         if requester.is_guest and own != Membership.JOIN and not _lets_guests_in(state):
             raise guest_access_forbidden("Guests may not join this room.")
+        return await self._vouched(requester.user_id, room_id, state, own, self._store.joined_any)
+
+    async def allow_other(self, user_id: str, room_id: str) -> str | None:
+        """The same for another server's user, who wants to come in through this one."""
+        member = (EventTypes.MEMBER, user_id)
+        state = await self._state.current(room_id, [_CREATE, _JOIN_RULES, _POWER_LEVELS, member])
+        own = state[member].event.membership if member in state else None
+        return await self._vouched(user_id, room_id, state, own, self._store.other_joined_any)
+
+    async def _vouched(self, user_id: str, room_id: str, state: State, own: str | None, joined: _Joined) -> str | None:
         rules = state[_JOIN_RULES].event.content if _JOIN_RULES in state else {}
         if rules.get("join_rule") not in _RESTRICTED or own in _NEEDS_NO_CONDITION:
             return None
-        await self._require_condition(requester.user_id, list(allowed_rooms(rules)))
+        await self._require_condition(user_id, list(allowed_rooms(rules)), joined)
         return await self._voucher(room_id, state)
 
     async def lets_guests_in(self, room_id: str) -> bool:
         """Whether guests may be in the room."""
         return _lets_guests_in(await self._state.current(room_id, [_GUEST_ACCESS]))
 
-    async def _require_condition(self, user_id: str, room_ids: list[str]) -> None:
-        if await self._store.joined_any(user_id, room_ids):
+    async def _require_condition(self, user_id: str, room_ids: list[str], joined: _Joined) -> None:
+        if await joined(user_id, room_ids):
             return
         if room_ids and not await self._store.any_here(room_ids):
             raise MatrixError(

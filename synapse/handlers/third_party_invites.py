@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import re
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 
@@ -22,7 +22,7 @@ from synapse.handlers.event_creation import Draft
 from synapse.handlers.identity_server import PublicKey
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from synapse.events.event import Event, StateKey
     from synapse.handlers.event_creation import EventCreation
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from synapse.http.request import Requester
     from synapse.state.store import StateReader
     from synapse.storage.invitees import InviteesStore
+    from synapse.storage.persist_events import Persisted
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +72,46 @@ class Bound(msgspec.Struct, frozen=True, kw_only=True):
     invites: list[Pending] = msgspec.field(default_factory=list)
 
 
+class Signed(msgspec.Struct, frozen=True, kw_only=True):
+    """What an identity server has signed: that the owner of an invitation is that user."""
+
+    display_name: str
+    signed: dict[str, Any]
+
+
+class ExchangeContent(msgspec.Struct, frozen=True, kw_only=True):
+    """Its content."""
+
+    membership: str
+    third_party_invite: Signed
+
+
+class Exchange(msgspec.Struct, frozen=True, kw_only=True):
+    """The ordinary invitation that another server wants for a user of its own: a partial m.room.member."""
+
+    type: str
+    room_id: str
+    sender: str
+    state_key: str
+    content: ExchangeContent
+
+
+class OtherServers(Protocol):
+    """What others have to do with it; see `handlers.doors.third_party`."""
+
+    async def is_in(self, room_id: str) -> bool:
+        """Whether this server is in the room."""
+
+    async def ask(self, server: str, room_id: str, event: dict[str, Any]) -> None:
+        """Has a server that is in a room exchange an invitation for a user of ours. Raises MatrixError."""
+
+    async def invite(self, draft: Draft) -> Persisted:
+        """Invites another server's user."""
+
+    async def bring_in(self, event: Event) -> Persisted:
+        """Brings an invitation of ours by another server's user into the room."""
+
+
 class ThirdPartyInvites:
     """Makes and accepts invitations by e-mail address or phone number."""
 
@@ -82,7 +123,9 @@ class ThirdPartyInvites:
         invitees: InviteesStore,
         limits: RateLimits,
         server_name: str,
+        others: Callable[[], OtherServers],
     ) -> None:
+        self._others = others
         self._creation = creation
         self._state = state
         self._identity = identity
@@ -166,6 +209,25 @@ class ThirdPartyInvites:
         if refused and len(refused) == len(binding.invites):
             raise refused[0]
 
+    async def exchange(self, origin: str, room_id: str, wanted: Exchange) -> None:
+        """Invite a user of `origin` in the place of an address, into a room that this server is in.
+
+        Raises 400 M_INVALID_PARAM for another kind of event; 403 M_FORBIDDEN where the room has no such invitation by a
+        user of ours, or it is signed for somebody else.
+        """
+        if (wanted.type, wanted.content.membership) != (EventTypes.MEMBER, Membership.INVITE):
+            raise invalid_param("The event must be an m.room.member with the membership 'invite'.")
+        if wanted.room_id != room_id:
+            raise invalid_param("The event belongs to another room than the path says.")
+        if not is_user_id(wanted.state_key) or domain_of(wanted.state_key) != origin:
+            raise forbidden(f"{origin} may have its own users invited, and no others.")
+        if domain_of(wanted.sender) != self._server_name:
+            raise forbidden("The invitation was not made by a user of this server.")
+        signed = wanted.content.third_party_invite.signed
+        if signed.get("mxid") != wanted.state_key:
+            raise forbidden("The invitation was signed for somebody else.")
+        await self._exchange(room_id, wanted.sender, wanted.state_key, signed)
+
     async def _invite_bound(self, user_id: str, pending: Pending) -> None:
         if pending.signed.get("mxid") != user_id:
             raise forbidden("The invitation was signed for somebody else.")
@@ -183,6 +245,23 @@ class ThirdPartyInvites:
             or not _TOKEN.fullmatch(token)
         ):
             raise invalid_param("The invitation lacks a room, a sender or a token.")
+        if await self._others().is_in(room_id):
+            await self._exchange_here(room_id, sender, user_id, token, signed)
+        elif domain_of(sender) == self._server_name:
+            raise forbidden("The room has no such invitation (any more).")
+        else:
+            invite = {"display_name": "", "signed": signed}  # the room's server knows the name
+            event = {
+                "type": EventTypes.MEMBER,
+                "room_id": room_id,
+                "sender": sender,
+                "state_key": user_id,
+                "content": {"membership": Membership.INVITE, "third_party_invite": invite},
+            }
+            await self._others().ask(domain_of(sender), room_id, event)
+
+    async def _exchange_here(self, room_id: str, sender: str, user_id: str, token: str, signed: dict[str, Any]) -> None:
+        """In a room that this server is in. Who makes the event signs it, also for another server's inviter."""
         place, member = (EventTypes.THIRD_PARTY_INVITE, token), (EventTypes.MEMBER, user_id)
         await self._creation.refresh(room_id)
         state = await self._state.current(room_id, [place, member])
@@ -190,8 +269,6 @@ class ThirdPartyInvites:
             return
         if place not in state or state[place].event.sender != sender:
             raise forbidden("The room has no such invitation (any more).")
-        if domain_of(sender) != self._server_name:
-            raise forbidden("The invitation comes from another server, which this one cannot ask for it yet.")
         invite = state[place].event
         await self._require_valid_key(invite, signed)
         name = invite.content.get("display_name")
@@ -200,7 +277,13 @@ class ThirdPartyInvites:
             "membership": Membership.INVITE,
             "third_party_invite": {"display_name": name if isinstance(name, str) else "", "signed": signed},
         }
-        await self._creation.send(Draft(room_id, sender, EventTypes.MEMBER, content, user_id))
+        draft = Draft(room_id, sender, EventTypes.MEMBER, content, user_id)
+        if domain_of(user_id) != self._server_name:
+            await self._others().invite(draft)
+        elif domain_of(sender) == self._server_name:
+            await self._creation.send(draft)
+        else:
+            await self._others().bring_in(await self._creation.rehearse(draft))
 
     async def _require_valid_key(self, invite: Event, signed: dict[str, Any]) -> None:
         """The key that signed must be one of the room's, and not revoked: for us, who vouch for the invitation."""

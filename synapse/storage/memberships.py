@@ -55,6 +55,10 @@ class MembershipsStore:
         """Whether a user of this server has joined any of the rooms."""
         return await self._db.read("memberships.joined_any", _joined_any, user_id, list(room_ids))
 
+    async def other_joined_any(self, user_id: str, room_ids: Iterable[str]) -> bool:
+        """Whether another server's user has joined any of those rooms that this server takes part in."""
+        return await self._db.read("memberships.other_joined_any", _other_joined_any, user_id, list(room_ids))
+
     async def any_here(self, room_ids: Iterable[str]) -> bool:
         """Whether this server takes part in any of the rooms."""
         return await self._db.read("memberships.any_here", _any_here, list(room_ids))
@@ -117,6 +121,19 @@ def _joined_any(txn: Transaction, user_id: str, room_ids: list[str]) -> bool:
     txn.execute(
         "SELECT 1 FROM local_memberships WHERE user_id = %s AND membership = %s AND room_id = ANY(%s) LIMIT 1",
         (user_id, Membership.JOIN, room_ids),
+    )
+    return txn.one_or_none() is not None
+
+
+def _other_joined_any(txn: Transaction, user_id: str, room_ids: list[str]) -> bool:
+    txn.execute(
+        """
+        SELECT 1 FROM current_state c WHERE c.room_id = ANY(%s) AND c.type = %s AND c.state_key = %s
+            AND c.membership = %s
+            AND EXISTS (SELECT FROM local_memberships l WHERE l.room_id = c.room_id AND l.membership = %s)
+        LIMIT 1
+        """,
+        (room_ids, EventTypes.MEMBER, user_id, Membership.JOIN, Membership.JOIN),
     )
     return txn.one_or_none() is not None
 

@@ -13,12 +13,13 @@ from signedjson.key import decode_signing_key_base64
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from synapse.api.errors import not_found
+from synapse.api.errors import MatrixError, not_found
 from synapse.config.contacts import ThreepidsConfig
+from synapse.events.event import Event
 from synapse.handlers.account_data import AccountData
 from synapse.handlers.aliases import Aliases, Located
 from synapse.handlers.entry import Entry
-from synapse.handlers.event_creation import EventCreation, Signer
+from synapse.handlers.event_creation import Draft, EventCreation, Signer
 from synapse.handlers.event_rules import EventRules
 from synapse.handlers.identity_server import IdentityServers
 from synapse.handlers.membership import Memberships
@@ -56,7 +57,7 @@ from synapse.storage.extremities import ExtremitiesStore
 from synapse.storage.invitees import InviteesStore
 from synapse.storage.memberships import MembershipsStore
 from synapse.storage.persist import Persister, Stores
-from synapse.storage.persist_events import Outcome, Receipt, Received, Request
+from synapse.storage.persist_events import Outcome, Persisted, Receipt, Received, Request
 from synapse.storage.persist_outliers import OutlierWriter
 from synapse.storage.persist_plan import Planned
 from synapse.storage.persist_room import RoomEnds
@@ -103,6 +104,25 @@ class Alone:
         raise not_found("There is no other server.")
 
 
+class Nobody:
+    """Other servers, of which none can be reached."""
+
+    def __init__(self, members: RoomMembers) -> None:
+        self._members = members
+
+    async def is_in(self, room_id: str) -> bool:
+        return bool((await self._members.get(room_id)).local)
+
+    async def ask(self, server: str, room_id: str, event: dict[str, Any]) -> None:
+        raise MatrixError(502, "M_CONNECTION_FAILED", f"{server} cannot be reached.")
+
+    async def invite(self, draft: Draft) -> Persisted:
+        raise MatrixError(502, "M_CONNECTION_FAILED", f"The server of {draft.state_key} cannot be reached.")
+
+    async def bring_in(self, event: Event) -> Persisted:
+        raise MatrixError(403, "M_FORBIDDEN", "This process takes in no events of others.")
+
+
 class RoomProcess:
     """What a process that creates events is made of. `write` hands requests to the writer."""
 
@@ -142,7 +162,7 @@ class RoomProcess:
         self.limits = RateLimits(limits.get, Clock())
         identity = IdentityServers(self.outside, ThreepidRules(ThreepidsConfig()))
         self.third_party = ThirdPartyInvites(
-            self.creation, self.state, identity, InviteesStore(db), self.limits, SERVER
+            self.creation, self.state, identity, InviteesStore(db), self.limits, SERVER, lambda: Nobody(self.members)
         )
         self.new_rooms = NewRooms(SIGNER, self.push, write, self.caught_up, now)
         self.remote = alone(db, self, SIGNER)

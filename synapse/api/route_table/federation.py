@@ -42,6 +42,22 @@ _KEYS = (
     ),
 )
 
+_ROOM_AND_USER, _ROOM_AND_EVENT = "{room_id}/{user_id}", "{room_id}/{event_id}"
+
+_MEMBERSHIPS = (
+    _signed("make_join", f"make_join/{_ROOM_AND_USER}"),
+    _signed("send_join_v1", f"send_join/{_ROOM_AND_EVENT}", "PUT"),
+    _signed("send_join", f"send_join/{_ROOM_AND_EVENT}", "PUT", versions=("v2",)),
+    _signed("make_leave", f"make_leave/{_ROOM_AND_USER}"),
+    _signed("send_leave_v1", f"send_leave/{_ROOM_AND_EVENT}", "PUT"),
+    _signed("send_leave", f"send_leave/{_ROOM_AND_EVENT}", "PUT", versions=("v2",)),
+    _signed("make_knock", f"make_knock/{_ROOM_AND_USER}"),
+    _signed("send_knock", f"send_knock/{_ROOM_AND_EVENT}", "PUT"),
+    _signed("receive_invite_v1", f"invite/{_ROOM_AND_EVENT}", "PUT"),
+    _signed("receive_invite", f"invite/{_ROOM_AND_EVENT}", "PUT", versions=("v2",)),
+    _signed("exchange_third_party_invite", "exchange_third_party_invite/{room_id}", "PUT"),
+)
+
 _POLICY = (Endpoint("policy_sign", "/_matrix/policy/v1/sign", ("POST",), auth=Auth.SERVER, resource="federation"),)
 
 # Reading: events of rooms, and what servers ask about rooms and users.
@@ -59,4 +75,4 @@ _QUERIES = (
     _signed("federation_timestamp_to_event", "timestamp_to_event/{room_id}"),
 )
 
-FEDERATION: tuple[Endpoint, ...] = (*_TRANSACTIONS, *_KEYS, *_QUERIES, *_POLICY)
+FEDERATION: tuple[Endpoint, ...] = (*_TRANSACTIONS, *_KEYS, *_QUERIES, *_MEMBERSHIPS, *_POLICY)

@@ -30,6 +30,31 @@ def _transactions(hs: Homeserver) -> object:
 # -- memberships -----------------------------------------------------------------------------------------------------
 
 
+def _joining(hs: Homeserver) -> object:
+    from synapse.rest.federation.memberships import JoiningByOthers
+
+    doors = hs.doors
+    return JoiningByOthers(doors.templates, doors.submissions, doors.join_answers)
+
+
+def _leaving(hs: Homeserver) -> object:
+    from synapse.rest.federation.memberships import LeavingByOthers
+
+    return LeavingByOthers(hs.doors.templates, hs.doors.submissions)
+
+
+def _inviting(hs: Homeserver) -> object:
+    from synapse.rest.federation.memberships import InvitingByOthers
+
+    return InvitingByOthers(hs.doors.invites)
+
+
+def _exchange(hs: Homeserver) -> object:
+    from synapse.rest.federation.third_party import InviteExchange
+
+    return InviteExchange(hs.doors.residence, hs.rooms.third_party_invites)
+
+
 def _policy_server(hs: Homeserver) -> object:
     from synapse.rest.federation.policy import PolicyServer
 
@@ -62,7 +87,6 @@ def _finding(hs: Homeserver) -> object:
 ROWS: tuple[Row, ...] = (
     Row(("federation_send_transaction",), _transactions),
     Row(("notary_query", "notary_query_of"), _notary),
-    Row(("policy_sign", "well_known_policy_server"), _policy_server),
     Row(
         (
             *("federation_event", "federation_state", "federation_state_ids", "federation_event_auth"),
@@ -72,4 +96,9 @@ ROWS: tuple[Row, ...] = (
     ),
     Row(("federation_query", "federation_public_rooms", "federation_public_rooms_search"), _queries),
     Row(("federation_hierarchy", "federation_timestamp_to_event"), _finding),
+    Row(("make_join", "send_join", "send_join_v1"), _joining),
+    Row(("make_leave", "send_leave", "send_leave_v1", "make_knock", "send_knock"), _leaving),
+    Row(("receive_invite", "receive_invite_v1"), _inviting),
+    Row(("exchange_third_party_invite",), _exchange),
+    Row(("policy_sign", "well_known_policy_server"), _policy_server),
 )

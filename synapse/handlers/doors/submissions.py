@@ -1,0 +1,130 @@
+"""Membership events that other servers have signed for users of theirs, and bring to this one, which is in the room:
+joins, knocks, and the end of invites and knocks.
+
+Each must be what its template said (`handlers.doors.templates`): of a user of the very server that brings it, about
+that user, following on events that are here. Then it goes through the checks that all received events do, and what the
+room does not allow is refused, not stored quietly as rejected. What has been accepted is passed on to the others.
+
+Server-server API, "Joining Rooms", "Restricted rooms", "Knocking upon a room", "Leaving Rooms".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+from synapse.api.constants import EventTypes, Membership
+from synapse.api.errors import forbidden, invalid_param
+from synapse.api.identifiers import domain_of
+from synapse.api.room_versions import EventIdScheme
+from synapse.events.canonical import parse_lenient
+from synapse.events.client import STRIPPED_STATE_TYPES
+from synapse.events.hashes import event_id_of, has_valid_content_hash
+from synapse.events.signing import add_signature, authorising_user, signatures_by
+from synapse.events.validation import check_pdu
+from synapse.http.body import decode_object
+
+if TYPE_CHECKING:
+    from synapse.api.room_versions import RoomVersion
+    from synapse.events.event import Event
+    from synapse.handlers.doors.residence import Residence
+    from synapse.handlers.entry import Entry
+    from synapse.handlers.event_creation import Signer
+    from synapse.state.store import StateReader
+    from synapse.storage.events import EventsStore, StoredEvent
+    from synapse.storage.persist_events import Persisted
+
+
+class Checking(Protocol):
+    """Checks format, signatures and hashes; see `federation.receiving.checks`."""
+
+    async def check_one(self, raw: dict[str, Any], version: RoomVersion) -> Event:
+        """The event. Raises 400 M_BAD_JSON, 413 M_TOO_LARGE, 403 M_FORBIDDEN where a signature is missing or wrong."""
+
+
+class Accepting(Protocol):
+    """Takes events into rooms; see `federation.receiving.pipeline`."""
+
+    async def accept(self, origin: str, event: Event, *, relay: bool) -> Persisted:
+        """Makes all checks and writes the event. Raises 403 M_FORBIDDEN where it is rejected or soft-failed."""
+
+
+class Submissions:
+    """Takes in signed membership events, in any process.
+
+    :param recommend: has the room's policy server sign; see `handlers.policy_server`.
+    """
+
+    def __init__(
+        self,
+        residence: Residence,
+        entry: Entry,
+        signer: Signer,
+        checks: Checking,
+        accepting: Accepting,
+        recommend: Callable[[Event], Awaitable[Event]],
+        events: EventsStore,
+        state: StateReader,
+    ) -> None:
+        self._residence = residence
+        self._entry = entry
+        self._signer = signer
+        self._checks = checks
+        self._accepting = accepting
+        self._recommend = recommend
+        self._events = events
+        self._state = state
+
+    async def take(self, origin: str, room_id: str, event_id: str, body: bytes, membership: str) -> StoredEvent:
+        """The event as it is in the room now, also if it had been brought before.
+
+        Raises 400 M_BAD_JSON, 413 M_TOO_LARGE for what is no event; 400 M_INVALID_PARAM for what is not the event that
+        was to come; 403 M_FORBIDDEN for others' users, wrong signatures, and what the room does not allow; 404
+        M_NOT_FOUND for rooms that this server is not in; and for joins what `Entry.allow_other` says.
+        """
+        version = await self._residence.version(origin, room_id)
+        parsed = decode_object(body)
+        if "hashes" not in parsed or not signatures_by(parsed, origin):
+            raise forbidden(f"The event is not signed by {origin}.")  # whatever else may be wrong with it
+        raw = check_pdu(parsed if version.strict_canonical_json else parse_lenient(body), version)
+        _check_template(raw, origin, room_id, membership)
+        if event_id_of(raw, version) != event_id:
+            raise invalid_param("The event ID of the path is not the event's.")
+        if version.event_ids is EventIdScheme.ASSIGNED and domain_of(event_id) != origin:
+            raise forbidden("The event ID is not one of the server that brings it.")
+        if not has_valid_content_hash(raw, version):
+            raise invalid_param("The hash of the event is not right.")
+        if membership == Membership.JOIN:
+            raw = await self._vouched(raw, version)
+        event = await self._checks.check_one(raw, version)
+        event = await self._recommend(event)
+        await self._accepting.accept(origin, event, relay=True)
+        stored = await self._events.get(event_id)
+        if stored is None or stored.rejected is not None or stored.soft_failed:
+            raise forbidden("The room does not allow this.")
+        return stored
+
+    async def stripped_state(self, room_id: str) -> list[dict[str, Any]]:
+        """What whoever has knocked may know of a room: whole events, `m.room.create` among them."""
+        state = await self._state.current(room_id, [(event_type, "") for event_type in STRIPPED_STATE_TYPES])
+        return [stored.shown.raw for stored in state.values()]
+
+    async def _vouched(self, raw: dict[str, Any], version: RoomVersion) -> dict[str, Any]:
+        """The join with our signature, where one of ours is said to vouch for it and the condition is (still) met."""
+        authoriser = authorising_user(raw, version)
+        if authoriser is None or domain_of(authoriser) != self._signer.server_name:
+            return raw
+        await self._entry.allow_other(raw["sender"], raw["room_id"])
+        return add_signature(raw, version, self._signer.server_name, self._signer.key)
+
+
+def _check_template(raw: dict[str, Any], origin: str, room_id: str, membership: str) -> None:
+    """Raises unless the event is such a membership of a user of `origin`."""
+    if raw["type"] != EventTypes.MEMBER or raw["content"].get("membership") != membership:
+        raise invalid_param(f"The event is not an m.room.member with the membership '{membership}'.")
+    if raw.get("room_id") != room_id:
+        raise invalid_param("The event belongs to another room than the path says.")
+    if raw.get("state_key") != raw["sender"]:
+        raise invalid_param("The sender and the state key of the event must be the same user.")
+    if domain_of(raw["sender"]) != origin:
+        raise forbidden(f"{raw['sender']} is not a user of {origin}, which may act for its own users alone.")

@@ -1,0 +1,94 @@
+"""Invitations by address whose owner turns out to be of another server than the inviter."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import quote
+
+import pytest_twisted
+from signedjson.key import generate_signing_key, get_verify_key
+from signedjson.sign import sign_json
+from unpaddedbase64 import encode_base64
+
+from tests.federation.people import Member, member
+from tests.support.outsider import V1, Outsider
+from tests.support.postgres import PostgresServer
+from tests.support.two_servers import federation
+
+FORBIDDEN, INVALID = (403, "M_FORBIDDEN"), (400, "M_INVALID_PARAM")
+KEY = generate_signing_key("0")
+TOKEN = "the token"
+
+
+async def inviting(alice: Member, **options: Any) -> str:
+    """A room of Alice's with an invitation by address, as an identity server would have had her make it."""
+    room = await alice.room(preset="private_chat", **options)
+    key = encode_base64(get_verify_key(KEY).encode())
+    content = {"display_name": "b...@e...", "public_key": key, "key_validity_url": "", "public_keys": []}
+    await alice.put(f"/rooms/{room}/state/m.room.third_party_invite/{quote(TOKEN)}", content)
+    return room
+
+
+def signed(user_id: str, token: str = TOKEN, key: Any = KEY) -> dict[str, Any]:
+    """The identity server's word that the address is the user's."""
+    return dict(sign_json({"mxid": user_id, "token": token}, "id.test", key))
+
+
+def wish(room: str, sender: str, user_id: str, **changes: Any) -> dict[str, Any]:
+    invite = {"display_name": "", "signed": changes.pop("signed", signed(user_id))}
+    content = {"membership": "invite", "third_party_invite": invite}
+    event = {"type": "m.room.member", "room_id": room, "sender": sender, "state_key": user_id, "content": content}
+    return {**event, **changes}
+
+
+def binding(room: str, sender: str, user_id: str) -> dict[str, Any]:
+    """What an identity server tells the user's server."""
+    invite = {"medium": "email", "address": "b@e.test", "mxid": user_id, "room_id": room, "sender": sender}
+    pending = {**invite, "signed": signed(user_id)}
+    return {"medium": "email", "address": "b@e.test", "mxid": user_id, "invites": [pending]}
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_is_not_exchanged(postgres: PostgresServer) -> None:
+    async with federation(postgres, "one", "two") as net:
+        alice, other = await member(net["one"], "alice"), Outsider(net, "two", "one")
+        room, bob = await inviting(alice), other.user("bob")
+
+        async def refused(body: dict[str, Any], of: str = room) -> tuple[int, str]:
+            return await other.refused("PUT", f"{V1}/exchange_third_party_invite/{quote(of, safe='')}", body)
+
+        good = wish(room, alice.id, bob)
+        assert await refused({**good, "type": "m.room.topic"}) == INVALID
+        assert await refused({**good, "content": {**good["content"], "membership": "join"}}) == INVALID
+        assert await refused({**good, "room_id": "!other:one.test"}) == INVALID
+        assert await refused({**good, "content": {"membership": "invite"}}) == (400, "M_MISSING_PARAM")
+        assert await refused({**good, "content": 5}) == (400, "M_BAD_JSON")
+        assert await refused(wish(room, alice.id, alice.id)) == FORBIDDEN, "another server's user"
+        assert await refused(wish(room, other.user("eve"), bob)) == FORBIDDEN, "another server's inviter"
+        assert await refused(wish(room, alice.id.replace("alice", "ann"), bob)) == FORBIDDEN
+        assert await refused(wish(room, alice.id, bob, signed=signed(other.user("eve")))) == FORBIDDEN
+        assert await refused(wish(room, alice.id, bob, signed=signed(bob, "another token"))) == FORBIDDEN
+        assert await refused(wish(room, alice.id, bob, signed={"mxid": bob})) == INVALID
+        stranger = generate_signing_key("0")
+        assert await refused(wish(room, alice.id, bob, signed=signed(bob, TOKEN, stranger))) == FORBIDDEN
+        assert await refused({**good, "room_id": "!none:one.test"}, "!none:one.test") == (404, "M_NOT_FOUND")
+        await alice.state(room, "m.room.server_acl", allow=["*"], deny=["two.test"])
+        assert await refused(good) == FORBIDDEN
+        assert await alice.membership(room, bob) is None
+
+
+@pytest_twisted.ensureDeferred
+async def test_bindings_that_lead_nowhere(postgres: PostgresServer) -> None:
+    async with federation(postgres, "one", "two") as net:
+        alice, bob = await member(net["one"], "alice"), await member(net["two"], "bob")
+        room = await inviting(alice)
+
+        async def told(body: dict[str, Any]) -> tuple[int, str]:
+            code, answer = await net["two"].client.put("/_matrix/federation/v1/3pid/onbind", body)
+            return code, answer.get("errcode", "")
+
+        assert await told(binding(room, alice.id, alice.id)) == INVALID, "another server's user"
+        assert await told(binding(room, bob.id, bob.id)) == FORBIDDEN, "a room that nobody here is in"
+        assert (await told(binding(room, "@a:nowhere.test:1", bob.id)))[0] == 502
+        net.cut("one", "two")
+        assert (await told(binding(room, alice.id, bob.id)))[0] == 502
