@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from synapse.api.room_versions import RoomVersion
     from synapse.app._federation import Federation
     from synapse.app._queries import Queries
+    from synapse.app._remote import Remote
     from synapse.app._rooms import Rooms
     from synapse.federation.receiving.checks import EventChecks
     from synapse.federation.receiving.edus import EduRegistry
@@ -39,6 +40,9 @@ class Foundation(Base, Protocol):
 
     @property
     def federation(self) -> Federation: ...
+
+    @property
+    def remote(self) -> Remote: ...
 
 
 class Receiving:
@@ -116,7 +120,14 @@ class Receiving:
         )
 
     async def version(self, room_id: str) -> RoomVersion | None:
-        """The version of a room that a user of this server is joined to."""
+        """The version of a room that a user of this server is joined to, or is about to be: what others say while this
+        server comes in is heard when it is there."""
+        version = await self._version(room_id)
+        if version is None and await self._hs.remote.settled(room_id):
+            return await self._version(room_id)
+        return version
+
+    async def _version(self, room_id: str) -> RoomVersion | None:
         head = await self._hs.rooms.memory.heads.get(room_id)
         if head is None or not await self._hs.queries.hosts.is_joined(self._server_name, room_id):
             return None

@@ -9,12 +9,12 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
-from synapse.api.errors import not_found
 from synapse.app._foundation import Base
 
 if TYPE_CHECKING:
     from synapse.app._federation import Federation
     from synapse.app._queries import Queries
+    from synapse.app._receiving import Receiving
     from synapse.app._rooms import Rooms
     from synapse.handlers.remote.aside import Aside
     from synapse.handlers.remote.inviting import Inviting
@@ -34,6 +34,9 @@ class Foundation(Base, Protocol):
 
     @property
     def federation(self) -> Federation: ...
+
+    @property
+    def receiving(self) -> Receiving: ...
 
 
 class Remote:
@@ -66,15 +69,31 @@ class Remote:
             rooms.caught_up,
         )
 
-    @property
+    @cached_property
     def joining(self) -> Joining:
         """In the main process: enters rooms."""
-        raise not_found("This server does not know that room, and cannot yet ask others for it.")
+        from synapse.handlers.remote.joining import Joining
+        from synapse.handlers.remote.room_seen import RoomCheck
 
-    @property
+        rooms, receiving = self._hs.rooms, self._hs.receiving
+        return Joining(
+            self._hs.federation.api.for_users,
+            RoomCheck(receiving.checks, receiving.pipeline),
+            rooms.memory.members,
+            rooms.receive,
+            receiving.pipeline,
+            self.countersigning,
+            rooms.signer,
+            self._hs.reactor,
+        )
+
+    @cached_property
     def aside(self) -> Aside:
         """Knocks, and leaves what was never joined."""
-        raise not_found("This server does not know that room, and cannot yet ask others for it.")
+        from synapse.handlers.remote.aside import Aside
+
+        rooms, checks = self._hs.rooms, self._hs.receiving.checks
+        return Aside(self._hs.federation.api.for_users, checks, rooms.receive, rooms.signer, self._hs.reactor)
 
     @cached_property
     def inviting(self) -> Inviting:
@@ -84,6 +103,12 @@ class Remote:
         rooms = self._hs.rooms
         api = self._hs.federation.api.for_users
         return Inviting(api, rooms.creation, rooms.memory.state, self.countersigning)
+
+    async def settled(self, room_id: str) -> bool:
+        """Returns once nobody of this server is on the way into the room; whether somebody was."""
+        from synapse.handlers.remote.joining import SETTLED, Room
+
+        return await self._hs.main(SETTLED, Room(room_id))
 
     @cached_property
     def countersigning(self) -> Countersigning:

@@ -184,13 +184,13 @@ class WireAuthChain(msgspec.Struct, frozen=True):
 class WireJoin(msgspec.Struct, frozen=True):
     state: list[msgspec.Raw] = []
     auth_chain: list[msgspec.Raw] = []
-    event: msgspec.Raw | None = None
+    event: msgspec.Raw = msgspec.Raw(b"null")
     members_omitted: bool = False
     servers_in_room: list[str] = []
 
     def answer(self) -> JoinAnswer:
         """The same with its events to be decoded."""
-        event = None if self.event is None or bytes(self.event) == b"null" else _event(bytes(self.event))
+        event = None if bytes(self.event) == b"null" else _event(bytes(self.event))
         return JoinAnswer(Pdus(self.state), Pdus(self.auth_chain), event, self.members_omitted, self.servers_in_room)
 
 

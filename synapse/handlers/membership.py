@@ -305,7 +305,8 @@ class Memberships:
     async def _find(self, room: str, via: Sequence[str]) -> tuple[str, list[str]]:
         """The room's id, and servers that may be in it."""
         if room.startswith("#"):
-            return await self._aliases.resolve(room), list(via)
+            located = await self._aliases.locate(room)
+            return located.room_id, [*via, *located.servers]
         if not is_room_id(room):
             raise invalid_param(
                 "A room is named by its ID, like !name:server or ! and 43 letters, or its alias, like #name:server."

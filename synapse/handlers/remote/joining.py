@@ -10,12 +10,12 @@ Server-server API, "Joining Rooms", "Restricted rooms".
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterator
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 
-from synapse.api.errors import MatrixError, forbidden, incompatible_room_version
+from synapse.api.errors import Codes, MatrixError, forbidden, incompatible_room_version
 from synapse.api.identifiers import domain_of
 from synapse.api.room_versions import ROOM_VERSIONS, RoomVersion
 from synapse.federation.errors import BadAnswer, FederationError, Refused
@@ -49,8 +49,18 @@ PIECE: Final = 500
 """Events that are written at once while a room is taken in, so that other writes have their turn."""
 
 Receive = Callable[[Received], Awaitable["Receipt"]]
-Accept = Callable[[str, "Event"], Awaitable["Persisted"]]
-"""Takes an event of a room that this server is in, which the named server has accepted. Raises 403."""
+
+
+class Accepting(Protocol):
+    """Takes events into rooms that this server is in; see `synapse.federation.receiving.pipeline`."""
+
+    async def accept(self, origin: str, event: Event, *, relay: bool | None = None) -> Persisted:
+        """Takes in an event. Raises 403 M_FORBIDDEN; 400 M_INVALID_PARAM where it refers to what is not here."""
+
+    async def receive(
+        self, origin: str, room_id: str, version: RoomVersion, events: Sequence[Event]
+    ) -> dict[str, str | None]:
+        """Takes events in, with what they refer to; for each event id why it is not kept, or None."""
 
 
 class Join(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,7 +112,6 @@ class Joining:
     """Enters rooms; in the main process.
 
     :param receive: the writer.
-    :param accept: takes an event of a room that this server is in; the server named has sent it to all others.
     """
 
     def __init__(
@@ -111,7 +120,7 @@ class Joining:
         check: RoomCheck,
         members: RoomMembers,
         receive: Receive,
-        accept: Accept,
+        accepting: Accepting,
         countersigning: Countersigning,
         signer: Signer,
         clock: Clock,
@@ -120,7 +129,7 @@ class Joining:
         self._check = check
         self._members = members
         self._receive = receive
-        self._accept = accept
+        self._accepting = accepting
         self._countersigning = countersigning
         self._signer = signer
         self._clock = clock
@@ -156,7 +165,7 @@ class Joining:
         answer = await self._api.send_join(server, event.room_id, event.event_id, event.raw)
         event = await self._countersigned(server, event, answer)
         if wish.vouched:
-            return Joined(event_id=(await self._accept(server, event)).event_id)
+            return await self._come_in(server, event)
         return await self._enter(server, event, answer)
 
     async def _countersigned(self, server: str, event: Event, answer: JoinAnswer) -> Event:
@@ -168,6 +177,19 @@ class Joining:
             return await self._countersigning.take(event, answer.event, domain_of(authoriser))
         except MatrixError as error:
             raise BadAnswer(server, f"{server} sent back a join that is not well-formed: {error.message}") from error
+
+    async def _come_in(self, server: str, join: Event) -> Joined:
+        """Takes the join into the room, which this server is in. The server that vouches for it tells the others."""
+        try:
+            return Joined(event_id=(await self._accepting.accept(server, join, relay=False)).event_id)
+        except MatrixError as error:
+            if error.errcode != Codes.INVALID_PARAM:
+                raise
+        # It comes after something that has not reached this server yet, and has to be fetched.
+        problems = await self._accepting.receive(server, join.room_id, join.room_version, [join])
+        if (problem := problems.get(join.event_id)) is not None:
+            raise BadAnswer(server, f"The join by {server} cannot be taken: {problem}")
+        return Joined(event_id=join.event_id)
 
     async def _enter(self, server: str, join: Event, answer: JoinAnswer) -> Joined:
         if answer.members_omitted:

@@ -1,0 +1,327 @@
+"""Entering rooms by other servers: one join a room, what is written of it, lies, lost answers, who vouches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import orjson
+import pytest
+import pytest_twisted
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+
+from synapse.api.errors import MatrixError, forbidden, invalid_param
+from synapse.api.room_versions import ROOM_VERSIONS, RoomVersion
+from synapse.events.event import Event
+from synapse.events.signing import SignatureError, verify
+from synapse.federation.api import FederationApi
+from synapse.federation.errors import Unreachable
+from synapse.federation.receiving.checks import EventChecks
+from synapse.handlers.event_creation import Signer
+from synapse.handlers.remote.joining import PIECE, Join, Joined, Joining
+from synapse.handlers.remote.room_seen import RoomCheck
+from synapse.handlers.remote.signatures import Countersigning
+from synapse.http.client import ClientAnswer
+from synapse.push.bulk import Members
+from synapse.storage.persist_events import Fate, Kind, Persisted, Receipt, Received
+from tests.handlers.remote.test_room_seen import Judge, Keys, at_once
+from tests.support.deferreds import started
+from tests.support.resident import Answered, Resident, key_of
+
+OWN = "here.test"
+USER = f"@user:{OWN}"
+
+
+class Line:
+    """In the place of `FederationClient`: the way to residents."""
+
+    def __init__(self, residents: Mapping[str, Resident]) -> None:
+        self.residents = residents
+        self.asked: list[tuple[str, str]] = []
+        self.lost: set[tuple[str, str]] = set()  # what is asked of whom, whose answers are lost once
+        self.waiting: Deferred[None] | None = None
+
+    async def request(
+        self, destination: str, method: str, path: str, content: Any = None, **_more: Any
+    ) -> ClientAnswer:
+        operation = path.split("/")[4]
+        self.asked.append((destination, operation))
+        if self.waiting is not None:
+            await self.waiting
+        if destination not in self.residents:
+            raise Unreachable(destination, f"{destination} is away.")
+        sent = None if content is None else orjson.dumps(content)
+        code, value = self.residents[destination].answer(method, path, sent)
+        if (destination, operation) in self.lost:
+            self.lost.remove((destination, operation))
+            raise Unreachable(destination, f"{destination} did not answer.", late=True)
+        return ClientAnswer(code, {}, orjson.dumps(value))
+
+
+class Keyring:
+    async def verify_message(self, server: str, message: bytes, signatures: Mapping[str, str], _at: int) -> None:
+        if not signatures:
+            raise SignatureError("There is none.")
+        for signature in signatures.values():
+            verify(message, signature, key_of(server).verify_key)
+
+
+class Case:
+    """A room at a resident's, and a server that is nowhere yet."""
+
+    def __init__(self, version: str = "12", **room: Any) -> None:
+        self.resident = Resident("there.test", version, **room)
+        self.residents = {"there.test": self.resident}
+        self.line = Line(self.residents)
+        self.written: list[Received] = []
+        self.fate = Fate.ACCEPTED
+        self.local: dict[str, str | None] = {}
+        self.accepted: list[tuple[str, Event, bool | None]] = []
+        self.refusal: MatrixError | None = None
+        api: Any = FederationApi(self.line, at_once)  # type: ignore[arg-type]
+        keyring: Any = Keyring()
+        self.clock = Clock()
+        self.joining = Joining(
+            api,
+            RoomCheck(EventChecks(Keys(), at_once), Judge()),
+            self,  # type: ignore[arg-type]
+            self.write,
+            self,
+            Countersigning(keyring),
+            Signer(OWN, key_of(OWN)),
+            self.clock,
+        )
+
+    # -- what it stands on ---------------------------------------------------------------------------------------------
+
+    async def get(self, room_id: str) -> Members:
+        return Members(dict(self.local), len(self.local))
+
+    async def write(self, received: Received) -> Receipt:
+        self.written.append(received)
+        if received.kind is Kind.JOIN and self.fate is Fate.ACCEPTED:
+            self.local[received.events[0].event.sender] = None
+        return Receipt(tuple((self.fate, "no") for _ in received.events), 7)
+
+    async def accept(self, origin: str, event: Event, *, relay: bool | None = None) -> Persisted:
+        if self.refusal is not None:
+            raise self.refusal
+        self.accepted.append((origin, event, relay))
+        return Persisted(event.event_id, 8)
+
+    async def receive(
+        self, origin: str, room_id: str, version: RoomVersion, events: Sequence[Event]
+    ) -> dict[str, str | None]:
+        self.accepted += [(origin, event, None) for event in events]
+        return {event.event_id: None for event in events}
+
+    # -- what is done --------------------------------------------------------------------------------------------------
+
+    def wish(self, user_id: str = USER, servers: Sequence[str] = ("there.test",), **more: Any) -> Join:
+        content = {"membership": "join", "displayname": user_id}
+        return Join(room_id=self.resident.room_id, user_id=user_id, content=content, servers=list(servers), **more)
+
+    async def join(self, **more: Any) -> Joined:
+        return await self.joining.join(self.wish(**more))
+
+    async def refused(self, **more: Any) -> MatrixError:
+        with pytest.raises(MatrixError) as raised:
+            await self.join(**more)
+        return raised.value
+
+    @property
+    def entered(self) -> list[Received]:
+        return [received for received in self.written if received.kind is Kind.JOIN]
+
+
+@pytest.mark.parametrize("version", ROOM_VERSIONS)
+@pytest_twisted.ensureDeferred
+async def test_a_room_is_written_in_pieces_and_entered_by_one_event(version: str) -> None:
+    case = Case(version)
+    case.resident.join(f"@m{n}:other.test" for n in range(PIECE if version == "12" else 3))
+    before = dict(case.resident.state)
+    joined = await case.join()
+    *pieces, last = case.written
+    assert all(not piece.events and len(piece.outliers) <= PIECE for piece in pieces)
+    kept = {outlier.event.event_id for piece in pieces for outlier in piece.outliers}
+    (entered,) = last.events
+    assert last.kind is Kind.JOIN
+    assert entered.state_before == {key: event.event_id for key, event in before.items()}
+    assert kept.issuperset(entered.state_before.values())
+    assert kept.issuperset(entered.event.auth_event_ids)
+    assert entered.relay is False
+    assert entered.event.content == {"membership": "join", "displayname": USER}
+    assert joined == Joined(event_id=entered.event.event_id, position=7)
+    assert entered.event.event_id in case.resident.events
+
+
+@pytest_twisted.ensureDeferred
+async def test_of_many_who_come_at_the_same_time_one_takes_the_room_along() -> None:
+    case = Case()
+    case.line.waiting = Deferred()
+    joins = [started(case.join(user_id=f"@u{n}:{OWN}")) for n in range(5)]
+    settled = started(case.joining.settled(case.resident.room_id))
+    assert not settled.called
+    assert case.line.asked == [("there.test", "make_join")]
+    case.line.waiting.callback(None)
+    results = [await each for each in joins]
+    assert [result.is_here for result in results] == [False, True, True, True, True]
+    assert len(case.entered) == 1
+    assert await settled
+    assert not await case.joining.settled(case.resident.room_id)
+
+
+@pytest_twisted.ensureDeferred
+async def test_where_the_first_fails_the_next_begins_anew() -> None:
+    case = Case()
+    case.line.lost = {("there.test", "send_join")}
+    case.line.waiting = Deferred()
+    first, second = started(case.join()), started(case.join(user_id=f"@other:{OWN}"))
+    case.line.waiting.callback(None)
+    with pytest.raises(MatrixError) as raised:
+        await first
+    assert (raised.value.code, raised.value.errcode) == (504, "M_CONNECTION_TIMEOUT")
+    assert (await second).event_id
+    assert case.line.asked == [("there.test", "make_join"), ("there.test", "send_join")] * 2
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_join_whose_answer_was_lost_can_be_repeated() -> None:
+    case = Case()
+    case.line.lost = {("there.test", "send_join")}
+    await case.refused()
+    assert case.written == []
+    joined = await case.join()
+    assert joined.event_id == case.entered[0].events[0].event.event_id
+    assert case.entered[0].events[0].state_before is not None
+    # The room has both joins; the state that is found has the first.
+    assert case.entered[0].events[0].state_before["m.room.member", USER] in case.resident.events
+
+
+@pytest_twisted.ensureDeferred
+async def test_candidates_are_tried_in_turn() -> None:
+    case = Case()
+    case.residents["elsewhere.test"] = Resident("elsewhere.test")
+    joined = await case.join(servers=["away.test", "elsewhere.test", "there.test"])
+    assert joined.event_id
+    assert case.line.asked == [
+        ("away.test", "make_join"),
+        ("elsewhere.test", "make_join"),
+        ("there.test", "make_join"),
+        ("there.test", "send_join"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ({"room_version": "sytest-room-ver"}, (400, "M_INCOMPATIBLE_ROOM_VERSION", "sytest-room-ver")),
+        ({"room_version": "x" * 900}, (400, "M_INCOMPATIBLE_ROOM_VERSION", "x" * 32)),
+        ({"room_version": 12}, (502, "M_CONNECTION_FAILED", None)),
+        ({"event": None}, (502, "M_CONNECTION_FAILED", None)),
+        ({"event": {}}, (502, "M_CONNECTION_FAILED", None)),
+        ({"event": {"type": "m.room.member", "content": []}}, (502, "M_CONNECTION_FAILED", None)),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_templates_that_are_of_no_use(answer: dict[str, Any], expected: tuple[int, str, str | None]) -> None:
+    case = Case()
+    case.resident.lie["make_join"] = lambda answered: (200, {**answered[1], **answer})
+    error = await case.refused()
+    assert (error.code, error.errcode, error.fields.get("room_version")) == expected
+    assert "send_join" not in case.resident.asked
+
+
+def _change(**fields: Any) -> Callable[[Answered], Answered]:
+    return lambda answered: (200, {**answered[1], **fields})
+
+
+def _without_create(answered: Answered) -> Answered:
+    state = [event for event in answered[1]["state"] if event["type"] != "m.room.create"]
+    return 200, {**answered[1], "state": state}
+
+
+LIES: list[Callable[[Answered], Answered]] = [
+    _without_create,
+    _change(state=[], auth_chain=[]),
+    _change(state=None),
+    _change(state={}),
+    _change(state=[1, None, "x", [], {}]),
+    _change(members_omitted=True, servers_in_room=["there.test"]),
+    lambda _: (200, []),
+    lambda _: (200, None),
+    lambda _: (200, {}),
+]
+
+
+@pytest.mark.parametrize("lie", LIES)
+@pytest_twisted.ensureDeferred
+async def test_a_room_that_cannot_be_is_not_entered(lie: Callable[[Answered], Answered]) -> None:
+    case = Case()
+    case.resident.lie["send_join"] = lie
+    error = await case.refused()
+    assert (error.code, error.errcode) == (502, "M_CONNECTION_FAILED")
+    assert case.written == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_after_a_liar_the_next_server_is_asked() -> None:
+    case = Case()
+    liar = Resident("liar.test")
+    liar.__dict__.update({**case.resident.__dict__, "name": "liar.test", "lie": {"send_join": _without_create}})
+    case.residents["liar.test"] = liar
+    assert (await case.join(servers=["liar.test", "there.test"])).event_id
+    assert len(case.entered) == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_the_writer_does_not_take_is_told() -> None:
+    case = Case()
+    case.fate = Fate.REFUSED
+    assert (await case.refused()).errcode == "M_FORBIDDEN"
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_join_of_a_restricted_room_has_the_signature_of_who_vouches() -> None:
+    case = Case(join_rule="restricted")
+    await case.join()
+    event = case.entered[0].events[0].event
+    assert event.content["join_authorised_via_users_server"] == case.resident.creator
+    assert set(event.raw["signatures"]) == {OWN, "there.test"}
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        lambda answered: (200, {k: v for k, v in answered[1].items() if k != "event"}),
+        _change(event={"type": "m.room.member"}),
+        lambda answered: (200, {**answered[1], "event": {**answered[1]["event"], "depth": 1}}),
+        lambda answered: (
+            200,
+            {**answered[1], "event": {**answered[1]["event"], "signatures": {"there.test": {"ed25519:x": "A" * 86}}}},
+        ),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_a_join_that_nobody_vouches_for_is_none(lie: Callable[[Answered], Answered]) -> None:
+    case = Case(join_rule="restricted")
+    case.resident.lie["send_join"] = lie
+    error = await case.refused()
+    assert (error.code, error.errcode) == (502, "M_CONNECTION_FAILED")
+    assert case.written == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_into_a_room_of_ours_the_join_goes_like_others_events() -> None:
+    case = Case(join_rule="restricted")
+    case.local = {f"@other:{OWN}": None}
+    joined = await case.join(vouched=True)
+    ((origin, event, relay),) = case.accepted
+    assert (origin, event.event_id, relay) == ("there.test", joined.event_id, False)
+    assert set(event.raw["signatures"]) == {OWN, "there.test"}
+    assert case.written == []
+    case.refusal = invalid_param("what it refers to is not here")
+    assert (await case.join(vouched=True)).event_id == case.accepted[1][1].event_id
+    case.refusal = forbidden("no")
+    assert (await case.refused(vouched=True)).errcode == "M_FORBIDDEN"
