@@ -217,7 +217,7 @@ class Rooms:
         ends = RoomEnds(self.extremities_store, awaited, memory.events, room_ends)
         persister = Persister(
             self._hs.database,
-            Stores(ends, memory.state, self.state_store, memory.events, self.txn_store),
+            Stores(ends, memory.state, self.state_store, memory.events, self.txn_store, self.membership_store),
             streams.positions.allocators["events"],
             GroupIds(self.state_store),
             self._server_name,

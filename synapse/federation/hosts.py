@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from synapse.api.constants import EventTypes, Membership
 from synapse.api.identifiers import domain_of
-from synapse.replication.event_rows import Row, StateRow
+from synapse.replication.event_rows import Row, StateRow, is_entry
 from synapse.storage.room_hosts import HostCounts
 
 if TYPE_CHECKING:
@@ -69,6 +69,8 @@ class RoomHosts:
         for position, row in rows:
             if isinstance(row, StateRow) and row.type == EventTypes.MEMBER:
                 self._learn_member(position, row)
+            elif is_entry(row):
+                self.forget(row.room_id)
 
     def forget(self, room_id: str) -> None:
         """Drop what is known about a room, and what is being read."""

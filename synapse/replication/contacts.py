@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from synapse.replication.event_rows import StateRow
+from synapse.replication.event_rows import StateRow, is_entry
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -51,6 +51,8 @@ class RoomsOfUsers:
         for _, row in rows:
             if isinstance(row, StateRow) and row.type == "m.room.member":
                 self._cache.invalidate(row.state_key)
+            elif is_entry(row):
+                self._cache.clear()  # of whoever is in that room
 
 
 def _rooms_of(txn: Transaction, user_ids: list[str]) -> dict[str, tuple[str, ...]]:

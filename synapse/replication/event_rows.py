@@ -86,6 +86,20 @@ class StateRow(msgspec.Struct, frozen=True, array_like=True, tag_field="kind", t
 Row = EventRow | StateRow
 
 
+def is_entry(row: Row) -> bool:
+    """Whether this server enters the room, of which nothing holds any more that had been known before.
+
+    It is told by the entry of m.room.create, which takes its own place. Of what else has changed, only our own users'
+    memberships and the history visibility are sure to have rows of their own.
+    """
+    return (
+        isinstance(row, StateRow)
+        and row.type == EventTypes.CREATE
+        and row.event_id is not None
+        and row.event_id == row.prev_event_id
+    )
+
+
 def rows_of(planned: Iterable[Planned]) -> list[tuple[int, Row]]:
     """The rows, with their positions, of events that were just written."""
     rows: list[tuple[int, Row]] = []

@@ -11,7 +11,7 @@ import orjson
 from synapse.api.constants import EventTypes
 from synapse.api.room_versions import ROOM_VERSIONS
 from synapse.events.event import Event
-from synapse.replication.event_rows import EventRow, Row, StateRow
+from synapse.replication.event_rows import EventRow, Row, StateRow, is_entry
 from synapse.state.heads import Growth
 from synapse.storage.events import StoredEvent
 
@@ -87,6 +87,11 @@ class RoomFeed:
             members[row.event_id] = event
 
     def _learn_state(self, position: int, row: StateRow, members: dict[str, Event]) -> None:
+        if is_entry(row):
+            self._heads.forget(row.room_id)
+            self._state.forget(row.room_id)
+            self._members.forget(row.room_id)
+            return
         self._state.learn(row.room_id, (row.type, row.state_key), row.event_id, position)
         if row.type != EventTypes.MEMBER:
             return

@@ -43,6 +43,10 @@ class MembershipsStore:
         """Where a user of this server stands with a room."""
         return await self._db.read("memberships.of_user", _of_user, user_id, room_id)
 
+    async def local(self, room_id: str) -> dict[str, str]:
+        """The membership events by which users of this server stand with a room."""
+        return await self._db.read("memberships.local", _local, room_id)
+
     async def rooms_of(self, user_id: str, memberships: Collection[str]) -> list[LocalMembership]:
         """The rooms in which a user of this server has one of these memberships, and which it has not forgotten."""
         return await self._db.read("memberships.rooms_of", _rooms_of, user_id, memberships)
@@ -96,6 +100,11 @@ def _of_user(txn: Transaction, user_id: str, room_id: str) -> LocalMembership | 
     txn.execute(f"SELECT {_COLUMNS} FROM local_memberships WHERE user_id = %s AND room_id = %s", (user_id, room_id))
     row = txn.one_or_none()
     return None if row is None else LocalMembership(*row)
+
+
+def _local(txn: Transaction, room_id: str) -> dict[str, str]:
+    txn.execute("SELECT user_id, event_id FROM local_memberships WHERE room_id = %s", (room_id,))
+    return dict(txn.rows())
 
 
 def _rooms_of(txn: Transaction, user_id: str, memberships: Collection[str]) -> list[LocalMembership]:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from synapse.storage.database import Database, Transaction
     from synapse.storage.event_txns import EventTxnsStore
     from synapse.storage.events import EventsStore, Mark
+    from synapse.storage.memberships import MembershipsStore
     from synapse.storage.persist_outliers import OutlierWriter
     from synapse.storage.persist_room import RoomEnds
     from synapse.storage.state import StateStore
@@ -66,6 +67,7 @@ class Stores(NamedTuple):
     states: StateStore
     events: EventsStore
     txns: EventTxnsStore
+    memberships: MembershipsStore
 
 
 Answer = Outcome | Receipt
@@ -211,7 +213,7 @@ class Persister:
         state = BatchState(self._groups, stores.states, stores.events)
         resolver = Resolver(state, stores.events)
         plan = BatchPlan(self._positions, stores.ends, state, resolver, stores.reader, self._server_name, self._now())
-        reception = Reception(plan, self._outliers.positions, marks, self._recent.__contains__)
+        reception = Reception(plan, self._outliers.positions, marks, self._recent.__contains__, stores.memberships)
         known: dict[TxnKey | str, Persisted] = {}
         answers: list[Answer | Exception] = []
         for waiting in batch:

@@ -118,7 +118,10 @@ class Branches:
         """Entries of the room's present state, with what the batch has changed so far. No statement when warm."""
         found = {key: event for key in keys if (event := end.changed.get(key)) is not None}
         others = [key for key in keys if key not in end.changed]
-        if others:
+        if others and end.is_new:
+            assert end.line is not None
+            found.update(await self._state.events(await self._state.entries(end.line.group, others)))
+        elif others:
             stored = await self._reader.current(end.room_id, others)
             found.update((key, entry.event) for key, entry in stored.items())
         return found

@@ -9,6 +9,7 @@ from synapse.api.constants import EventTypes, Membership, RelationTypes
 from synapse.api.identifiers import domain_of, is_room_alias
 from synapse.events.event import Event, StateKey
 from synapse.storage.persist_events import NewEvent, Replaced
+from synapse.storage.persist_received_rows import ReceivedRow
 from synapse.storage.persist_rows import STATS_OF_STATE, Rows
 from synapse.storage.relations import AGGREGATED, Relation, relation_kept_of
 
@@ -67,6 +68,34 @@ def write_event(rows: Rows, new: NewEvent, position: int, group: int, now: int, 
     write_audience(rows, new, position)
 
 
+def received_row(event: Event, position: int, group: int | None, now: int) -> ReceivedRow:
+    """The row of an event of another server's making, of which nothing else is to be said. Without a group, it is an
+    outlier."""
+    return ReceivedRow(
+        stream_ordering=position,
+        event_id=event.event_id,
+        room_id=event.room_id,
+        depth=event.depth,
+        type=event.type,
+        state_key=event.state_key,
+        sender=event.sender,
+        origin_server_ts=event.origin_server_ts,
+        received_ts=now,
+        state_group=group,
+        outlier=group is None,
+        soft_failed=False,
+        rejected=None,
+        redacted_by=None,
+        contains_url=has_url(event),
+        relates_to=None,
+        relation_type=None,
+        replaces=None,
+        json=event.json.decode(),
+        relay=None,
+        after_gap=False,
+    )
+
+
 def relation_of_row(event: Event) -> Relation | None:
     """The relation that stands in the event's row."""
     return relation_kept_of(event) if "m.relates_to" in event.content else None
@@ -107,7 +136,7 @@ def write_changes(rows: Rows, room_id: str, changes: Iterable[Change], position:
         membership = None if new is None else new.membership
         rows.current[place] = None if new is None else (*place, event_id, membership, position)
         rows.deltas[position, *place] = (position, *place, event_id, old.event_id)
-        rows.change_stats(room_id, _stats_change(key, old, new))
+        rows.change_stats(room_id, stats_change(key, old, new))
         if new is not None and membership is not None and domain_of(key[1]) == server_name:
             local = (key[1], room_id, membership, new.sender, new.event_id, position)
             rows.local_memberships[key[1], room_id] = local
@@ -117,10 +146,11 @@ def write_redaction(rows: Rows, room_id: str, redaction: str, target_id: str, pr
     """A redaction comes into force. `present` is the room's present state where the target would stand."""
     rows.redactions.setdefault(target_id, (redaction, room_id))
     if present is not None and present.event_id == target_id:
-        rows.change_stats(room_id, _stats_change(present.key, Replaced(target_id), present.redacted()))
+        rows.change_stats(room_id, stats_change(present.key, Replaced(target_id), present.redacted()))
 
 
-def _stats_change(key: StateKey, old: Replaced, new: Event | None) -> dict[str, Any]:
+def stats_change(key: StateKey, old: Replaced, new: Event | None) -> dict[str, Any]:
+    """What the change of an entry means for `room_stats`."""
     if key[0] == EventTypes.MEMBER:
         changes: dict[str, Any] = {}
         for membership, step in ((old.membership, -1), (None if new is None else new.membership, 1)):

@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from synapse.api.constants import EventTypes
-from synapse.storage.persist_derived import has_url, membership_row
+from synapse.storage.persist_derived import membership_row, received_row
+from synapse.storage.persist_entering_rows import KnownRoom, write_known_rooms
 from synapse.storage.persist_received_rows import ReceivedRow, write_outliers
 
 if TYPE_CHECKING:
@@ -66,34 +67,11 @@ class OutlierWriter:
             cited = [
                 (i, a) for i, each in some if each.event.is_state() for a in sorted(set(each.event.auth_event_ids))
             ]
-            room = (room_id, version.identifier, self._now())
+            room = KnownRoom(room_id, version.identifier, None, self._now())
             await self._db.write_idempotent("events.outliers", _write, room, rows, members, cited)
 
     def _row(self, outlier: Outlier) -> ReceivedRow:
-        event = outlier.event
-        return ReceivedRow(
-            self.positions.next(),
-            event.event_id,
-            event.room_id,
-            event.depth,
-            event.type,
-            event.state_key,
-            event.sender,
-            event.origin_server_ts,
-            self._now(),
-            None,
-            True,
-            False,
-            outlier.rejected,
-            None,
-            has_url(event),
-            None,
-            None,
-            None,
-            event.json.decode(),
-            None,
-            False,
-        )
+        return received_row(outlier.event, self.positions.next(), None, self._now())._replace(rejected=outlier.rejected)
 
 
 def _lowest(txn: Transaction) -> int:
@@ -104,20 +82,15 @@ def _lowest(txn: Transaction) -> int:
 
 def _write(
     txn: Transaction,
-    room: tuple[str, str, int],
+    room: KnownRoom,
     rows: Sequence[ReceivedRow],
     members: Sequence[tuple[object, ...]],
     cited: Sequence[tuple[str, str]],
 ) -> None:
-    write_room(txn, room)
+    write_known_rooms(txn, {room.room_id: room})
     write_outliers(txn, rows)
     txn.values(_MEMBERS, members, later=True)
     txn.values(_CITED, cited, later=True)
-
-
-def write_room(txn: Transaction, room: tuple[str, str, int]) -> None:
-    """The room (id, version, when it became known), unless it is known."""
-    txn.later("INSERT INTO rooms (room_id, room_version, created_ts) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING", room)
 
 
 _MEMBERS: Final = """

@@ -108,14 +108,15 @@ class BatchPlan:
         self.keep(end, rows, planned, {step.new.event.event_id: step.stream_ordering for step in planned})
         return [Persisted(step.new.event.event_id, step.stream_ordering) for step in planned]
 
-    def keep(self, end: RoomEnd, rows: Rows, planned: list[Planned], written: dict[str, int]) -> None:
-        """Make what was planned for a room part of the transaction."""
-        if planned and not planned[-1].aside:
+    def keep(self, end: RoomEnd | None, rows: Rows, planned: list[Planned], written: dict[str, int]) -> None:
+        """Make what was planned for a room part of the transaction; `end` is None where that does not matter."""
+        if end is not None:
+            self.ends[end.room_id] = end
+        if end is not None and planned:
             assert end.line is not None
             position = planned[-1].stream_ordering
             head = HeadChange(end.room_id, list(end.extremities), end.line.group, end.state_ordering, position)
             rows.heads[end.room_id] = head
-        self.ends[end.room_id] = end
         self.rows.add(rows)
         self.planned += planned
         self.written.update(written)

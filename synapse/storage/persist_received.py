@@ -25,21 +25,23 @@ from synapse.events.event import Event, StateKey
 from synapse.events.power_levels import PowerLevels
 from synapse.storage.awaited import Awaited, Redactor
 from synapse.storage.persist_derived import (
-    has_url,
     membership_row,
+    received_row,
     relation_of_row,
     write_audience,
     write_auth_events,
     write_relation,
 )
+from synapse.storage.persist_entering import Entering
 from synapse.storage.persist_events import Fate, Kind, NewEvent, Received, ReceivedEvent
 from synapse.storage.persist_plan import BatchPlan, Planned
-from synapse.storage.persist_received_rows import Lack, PendingRedaction, ReceivedRow
+from synapse.storage.persist_received_rows import Lack, PendingRedaction
 from synapse.storage.persist_rows import Rows
 
 if TYPE_CHECKING:
     from synapse.state.groups import Line
     from synapse.storage.events import Mark
+    from synapse.storage.memberships import MembershipsStore
     from synapse.storage.persist_plan import Positions
     from synapse.storage.persist_room import RoomEnd
 
@@ -85,7 +87,12 @@ class Reception:
     """
 
     def __init__(
-        self, plan: BatchPlan, backwards: Positions, marks: Mapping[str, Mark], is_known: Callable[[str], bool]
+        self,
+        plan: BatchPlan,
+        backwards: Positions,
+        marks: Mapping[str, Mark],
+        is_known: Callable[[str], bool],
+        memberships: MembershipsStore,
     ) -> None:
         self._plan = plan
         self._branches = plan.branches
@@ -93,17 +100,23 @@ class Reception:
         self._backwards = backwards
         self._marks = marks
         self._is_known = is_known
+        self._entering = Entering(plan, backwards, marks, memberships)
 
     async def add(self, received: Received) -> list[Verdict]:
         """Plan received events; what becomes of each of them."""
         end = await self._plan.end_of(received.room_id)
-        if end is None or not end.residents:
+        if received.kind is Kind.ASIDE:
+            return await self._entering.aside(end, received)
+        takes_part = end is not None and end.residents > 0
+        if received.kind is Kind.JOIN and not takes_part and not self._is_here(received.events[0].event.event_id):
+            return await self._entering.join(end, received)
+        if end is None or not takes_part:
             return [NOT_HERE for _ in received.events]
         room = _Room(end, received)
         verdicts: list[Verdict] = []
         places = self._places_in_history(received)
         for number, each in enumerate(received.events):
-            if self._is_here(each.event.event_id, room):
+            if self._is_here(each.event.event_id) or each.event.event_id in room.written:
                 verdicts.append((Fate.KNOWN, ""))
             else:
                 verdicts.append(await self._add_event(room, each, places[number] if places else None))
@@ -111,9 +124,9 @@ class Reception:
             self._plan.keep(end, room.rows, room.planned, room.written)
         return verdicts
 
-    def _is_here(self, event_id: str, room: _Room) -> bool:
+    def _is_here(self, event_id: str) -> bool:
         mark = self._marks.get(event_id)
-        if event_id in room.written or event_id in self._plan.written:
+        if event_id in self._plan.written:
             return True
         return self._is_known(event_id) if mark is None else not mark.outlier
 
@@ -139,7 +152,7 @@ class Reception:
             self._write(room, each, place, position, place.before, rejected=rejected)
             return (Fate.REJECTED, rejected)
         soft_failed = each.soft_failed
-        if soft_failed is None and room.kind is not Kind.HISTORY and not place.is_straight:
+        if soft_failed is None and room.kind is Kind.TIMELINE and not place.is_straight:
             soft_failed = await self._why_soft_failed(room.end, event)
         self._state.add_event(event)
         after = await self._branches.after(place.before, event, room.rows)
@@ -162,7 +175,8 @@ class Reception:
             return _Place(None, False, True, (), redactor) if is_first else None
         groups = await self._branches.groups_after(end, previous)
         lacks = [event_id for event_id in previous if event_id not in groups]
-        if not lacks:
+        # In what state one of our users has entered is for the server to say that let them in.
+        if not lacks and (room.kind is not Kind.JOIN or each.state_before is None):
             before = await self._branches.where_they_meet(end, set(groups.values()), room.rows)
             return _Place(before, False, is_late, (), redactor)
         state = None if each.state_before is None else await self._usable(room, each.state_before)
@@ -270,28 +284,14 @@ class Reception:
         event, rows = each.event, room.rows
         counts = rejected is None and soft_failed is None
         relation = relation_of_row(event) if counts else None
-        row = ReceivedRow(
-            position,
-            event.event_id,
-            event.room_id,
-            event.depth,
-            event.type,
-            event.state_key,
-            event.sender,
-            event.origin_server_ts,
-            self._plan.now,
-            None if line is None else line.group,
-            line is None,
-            soft_failed is not None,
-            rejected,
-            None,
-            has_url(event),
-            None if relation is None else relation.event_id,
-            None if relation is None else relation.rel_type,
-            replaces,
-            event.json.decode(),
-            each.relay,
-            counts and bool(place.lacks),
+        row = received_row(event, position, None if line is None else line.group, self._plan.now)._replace(
+            soft_failed=soft_failed is not None,
+            rejected=rejected,
+            relates_to=None if relation is None else relation.event_id,
+            relation_type=None if relation is None else relation.rel_type,
+            replaces=replaces,
+            relay=each.relay,
+            after_gap=counts and bool(place.lacks),
         )
         (rows.received if event.event_id not in self._marks else rows.arrived).append(row)
         room.written[event.event_id] = position

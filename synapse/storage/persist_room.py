@@ -28,12 +28,14 @@ class RoomEnd:
     `recent` are the states after events that were extremities a moment ago, `changed` the entries of the present
     state that a batch under way has changed. `residents` is how many of this server's users are joined: if there are
     none, the end is that of the past, for all that is known. `awaited` is what the room lacks, once somebody has asked.
+    `is_new`: the batch under way replaces the whole of it.
     """
 
     __slots__ = (
         "awaited",
         "changed",
         "extremities",
+        "is_new",
         "line",
         "recent",
         "residents",
@@ -57,6 +59,7 @@ class RoomEnd:
         self.line = line
         self.state_ordering = position
         self.residents = residents
+        self.is_new = False
         self.awaited: Awaited | None = None
         self.recent: dict[str, int] = {}
         self.changed: dict[StateKey, Event | None] = {}
@@ -68,6 +71,7 @@ class RoomEnd:
         copy.recent = dict(self.recent)
         copy.changed = dict(self.changed)
         copy.awaited = self.awaited
+        copy.is_new = self.is_new
         return copy
 
     def is_after(self, prev_event_ids: Collection[str]) -> bool:
@@ -157,6 +161,7 @@ class RoomEnds:
     def commit(self, end: RoomEnd) -> None:
         """The end is in the database now."""
         end.changed.clear()
+        end.is_new = False
         self._cache.set(end.room_id, end)
 
     def forget(self, room_id: str) -> None:

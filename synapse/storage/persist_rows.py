@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from synapse.storage.event_txns import TxnKey
+from synapse.storage.persist_entering_rows import Entered, KnownRoom, write_entered, write_known_rooms
 from synapse.storage.persist_received_rows import (
     Lack,
     PendingRedaction,
@@ -77,6 +78,8 @@ class Rows:
         self.lacks: list[Lack] = []
         self.pending: list[PendingRedaction] = []
         self.come: list[tuple[str, str]] = []  # (room, event): was awaited
+        self.known_rooms: dict[str, KnownRoom] = {}  # those that this server does not create
+        self.entered: list[Entered] = []
 
     def add(self, other: Rows) -> None:
         """Take over the rows of an event that comes after those that are here."""
@@ -102,7 +105,9 @@ class Rows:
         """All of it, to be sent with the COMMIT."""
         write_received(txn, self.received)
         write_arrived(txn, self.arrived)
+        write_known_rooms(txn, self.known_rooms)
         for sql, rows in (
+            (_MEMBERSHIPS, self.memberships),
             (_EVENTS, self.events),
             (_TXNS, self.txns.values()),
             (_ROOMS, self.rooms),
@@ -110,12 +115,12 @@ class Rows:
             (_EVENT_AUTH, self.event_auth),
             (_STATE_GROUPS, self.state_groups),
             (_GROUP_ENTRIES, self.group_entries),
-            (_CURRENT, [row for row in self.current.values() if row is not None]),
-            (_DELTAS, self.deltas.values()),
-            (_MEMBERSHIPS, self.memberships),
-            (_HEADS, self.heads.values()),
         ):
             _later(txn, sql, rows)
+        write_entered(txn, self.entered)
+        _later(txn, _CURRENT, [row for row in self.current.values() if row is not None])
+        _later(txn, _DELTAS, self.deltas.values())
+        _later(txn, _HEADS, self.heads.values())
         gone = [key for key, row in self.current.items() if row is None]
         if gone:
             txn.later(_CURRENT_GONE, [list(column) for column in zip(*gone, strict=True)])

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from synapse.api.constants import EventTypes
-from synapse.replication.event_rows import EventRow, StateRow
+from synapse.replication.event_rows import EventRow, StateRow, is_entry
 from synapse.replication.streams import PrivateDeviceListRow
 from synapse.storage.past_state import Delta
 from synapse.storage.timeline import TimelineRow
@@ -107,7 +107,7 @@ class SyncFeed:
         self._room_states.invalidate(row.room_id)
         if row.type == EventTypes.MEMBER:
             self._memberships.cache.invalidate(row.state_key)
-        elif row.type == EventTypes.HISTORY_VISIBILITY:
+        elif row.type == EventTypes.HISTORY_VISIBILITY or is_entry(row):
             self._visibility.histories.invalidate(row.room_id)
 
 

@@ -6,13 +6,14 @@ hands them over as its test pleases. It starts with the events of a room that th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from synapse.api.room_versions import RoomVersion
+from synapse.api.room_versions import ROOM_VERSIONS, EventFormat, RoomVersion
 from synapse.events.auth import cited_types_for
 from synapse.events.builder import build
 from synapse.events.event import Event, StateKey
+from synapse.events.hashes import reference_hash
 from synapse.storage.database import Database, Transaction
 from synapse.storage.persist_events import Fate, Kind, Outlier, Receipt, Received, ReceivedEvent
 from tests.support.room_dag import Dag
@@ -39,6 +40,55 @@ class Graph:
         events = [Event.from_json(json, head.version, event_id=event_id) for event_id, json in rows]
         return cls(head.version, room_id, events, cluster)
 
+    @classmethod
+    def elsewhere(cls, cluster: Cluster, *joined: str, version: str = "11", visibility: str | None = None) -> Graph:
+        """A public room that EVE has made, with these members, of which this server knows nothing."""
+        room_version = ROOM_VERSIONS[version]
+        create = build(
+            room_version,
+            room_id=None if room_version.room_id_from_create else f"!room{cluster.now()}:elsewhere",
+            sender=EVE,
+            type="m.room.create",
+            content={"room_version": version, **({"creator": EVE} if not room_version.implicit_creator else {})},
+            state_key="",
+            prev_events=[],
+            auth_events=[],
+            depth=1,
+            origin_server_ts=cluster.now(),
+            server_name=SERVER,
+            signing_key=SIGNER.key,
+        )
+        graph = cls(room_version, create.room_id, [create], cluster)
+        graph.join(EVE)
+        privileged = {} if room_version.privileged_creators else {EVE: 100}
+        graph.make(EVE, "m.room.power_levels", {"users": {**privileged, MALLORY: 50}}, state_key="")
+        graph.make(EVE, "m.room.join_rules", {"join_rule": "public"}, state_key="")
+        if visibility is not None:
+            graph.make(EVE, "m.room.history_visibility", {"history_visibility": visibility}, state_key="")
+        graph.make(EVE, "m.room.name", {"name": "Elsewhere"}, state_key="")
+        for user_id in joined:
+            graph.join(user_id)
+        return graph
+
+    async def enter(self, user_id: str) -> Event:
+        """One of our users joins by one of the room's servers, which tells this one its state."""
+        join = self.join(user_id)
+        state = self.before(join)
+        await self.give(outliers=self.chain(state.values()))
+        assert await self.give(self.with_state(join), kind=Kind.JOIN) == [Fate.ACCEPTED]
+        return join
+
+    def chain(self, event_ids: Iterable[str]) -> list[Event]:
+        """These events and their auth chains."""
+        found: dict[str, Event] = {}
+        queue = list(event_ids)
+        while queue:
+            event = self.dag.events[queue.pop()]
+            if event.event_id not in found:
+                found[event.event_id] = event
+                queue += event.auth_event_ids
+        return list(found.values())
+
     def make(
         self,
         sender: str,
@@ -54,6 +104,11 @@ class Graph:
         previous = sorted(self.dag.extremities) if after is None else list(after)
         before = self.dag.state_at(previous) if state is None else state
         keys = cited_types_for(self.version, event_type, sender, state_key, content)
+        cited = [before[key] for key in keys if key in before]
+        hashes = None
+        if self.version.event_format is EventFormat.V1:
+            known = (self.dag.events[event_id] for event_id in {*previous, *cited})
+            hashes = {event.event_id: reference_hash(event.raw, self.version) for event in known}
         event = build(
             self.version,
             room_id=self.room_id,
@@ -62,12 +117,13 @@ class Graph:
             content=content,
             state_key=state_key,
             prev_events=previous,
-            auth_events=[before[key] for key in keys if key in before],
+            auth_events=cited,
             depth=1 + max(self.dag.events[prev].depth for prev in previous),
             origin_server_ts=self.cluster.now(),
             server_name=SERVER,
             signing_key=SIGNER.key,
             redacts=redacts,
+            reference_hashes=hashes,
         )
         self.dag.add(event)
         return event

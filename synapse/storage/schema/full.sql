@@ -558,13 +558,6 @@ CREATE TABLE pending_redactions (        -- redactions that came before what the
     stream_ordering bigint NOT NULL,     -- of the redaction
     PRIMARY KEY (room_id, event_id, redaction_id)
 );
-CREATE TABLE stripped_states (           -- what an invite, or the answer to a knock, told of a room that we are not in
-    user_id text NOT NULL,
-    room_id text NOT NULL,
-    event_id text NOT NULL,              -- the membership that it came with
-    state text NOT NULL,                 -- JSON: a list of stripped events
-    PRIMARY KEY (user_id, room_id)
-);
 
 CREATE TABLE event_txns (                -- what a client sent under which transaction id
     user_id text NOT NULL,
