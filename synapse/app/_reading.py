@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from synapse.app._accounts import Accounts
+    from synapse.app._remote import Remote
     from synapse.app._replication import Replication
     from synapse.app._rooms import Rooms
     from synapse.handlers.context import EventContext
@@ -69,6 +70,9 @@ class Foundation(Base, Protocol):
 
     @property
     def rooms(self) -> Rooms: ...
+
+    @property
+    def remote(self) -> Remote: ...
 
     def stream_writer(self, name: str) -> StreamWriter:
         """The writing end of a stream; in a worker, one that refuses."""
@@ -218,6 +222,7 @@ class Reading:
             self.memory.ignored,
             self.position,
             self._clock,
+            self._hs.remote.backfill,
         )
 
     @cached_property

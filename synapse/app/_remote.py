@@ -17,10 +17,12 @@ if TYPE_CHECKING:
     from synapse.app._receiving import Receiving
     from synapse.app._rooms import Rooms
     from synapse.handlers.remote.aside import Aside
+    from synapse.handlers.remote.backfill import Backfiller
     from synapse.handlers.remote.inviting import Inviting
     from synapse.handlers.remote.joining import Joining
     from synapse.handlers.remote.memberships import RemoteMemberships
     from synapse.handlers.remote.signatures import Countersigning
+    from synapse.storage.awaited import AwaitedStore
 
 
 class Foundation(Base, Protocol):
@@ -103,6 +105,37 @@ class Remote:
         rooms = self._hs.rooms
         api = self._hs.federation.api.for_users
         return Inviting(api, rooms.creation, rooms.memory.state, self.countersigning)
+
+    @cached_property
+    def ends(self) -> AwaitedStore:
+        from synapse.storage.awaited import AwaitedStore
+
+        return AwaitedStore(self._hs.database)
+
+    @cached_property
+    def backfiller(self) -> Backfiller:
+        """Fetches history."""
+        from synapse.handlers.remote.backfill import Backfiller
+
+        rooms, receiving = self._hs.rooms, self._hs.receiving
+        return Backfiller(
+            self._hs.federation.api.for_users,
+            receiving.checks,
+            receiving.pipeline,
+            self.ends,
+            self._hs.queries.hosts,
+            rooms.memory.heads,
+            self._hs.config.server.server_name,
+            self._hs.caches.lru("silent_rooms", 1_000),
+            self._hs.reactor,
+        )
+
+    async def backfill(self, room_id: str, depth: int) -> bool:
+        """Has others tell what is missing in a room at that depth; whether something came. One statement where nothing
+        is missing, and nothing is loaded that speaks to other servers."""
+        if not await self.ends.backwards(room_id, depth, 1):
+            return False
+        return await self.backfiller.fetch(room_id, depth)
 
     async def settled(self, room_id: str) -> bool:
         """Returns once nobody of this server is on the way into the room; whether somebody was."""

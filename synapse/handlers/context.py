@@ -59,7 +59,7 @@ class EventContext:
         before: list[TimelineRow] = []
         after: list[TimelineRow] = []
         if limit:
-            before, _ = await self._pagination.page(request, RoomToken(row.depth, row.stream - 1), newest)
+            before, _ = await self._pagination.whole_page(request, RoomToken(row.depth, row.stream - 1), newest)
             request = replace(request, backwards=False, limit=limit - len(before))
             after, _ = await self._pagination.page(request, RoomToken(row.depth, row.stream), newest)
         seen = await self._pagination.seen(user_id, room_id, [*before, *after], access)

@@ -4,17 +4,21 @@ In the order of history (depth, then arrival), bounded by what had arrived at th
 pages meet the timelines of /sync without gap or overlap, however the room forks. See `synapse.sync.tokens` for the
 tokens.
 
+Where a page comes upon a gap, or the end of what is here, other servers are asked for what is missing
+(`handlers.remote.backfill`): it stands in its place in the order of history, and the page is read again.
+
 Client-server API, "Getting events for a room".
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import orjson
 
+from synapse.api.constants import EventTypes
 from synapse.api.filters import RoomEventFilter
 from synapse.handlers.visibility import RoomDoor
 from synapse.storage.past_state import Members, PastStateStore
@@ -32,6 +36,9 @@ MAX_LIMIT: Final = 1_000
 _DEEPEST: Final = 2**62
 _FURTHER: Final = (100, 500, 1_000, 1_000)
 """How many events are looked at after a page of which the user may see nothing, one batch after another."""
+
+_FETCHES: Final = 3
+"""How often others are asked for what is missing in one page."""
 
 EVERYTHING: Final = RoomEventFilter()
 
@@ -55,6 +62,7 @@ class Pagination:
 
     :param now: the present position of the events stream.
     :param clock: its seconds are those of the epoch.
+    :param backfill: has others tell what is missing in a room at that depth; whether something came.
     """
 
     def __init__(
@@ -67,8 +75,10 @@ class Pagination:
         ignored: IgnoredUsers,
         now: Callable[[], int],
         clock: Clock,
+        backfill: Callable[[str, int], Awaitable[bool]],
     ) -> None:
         self._door = door
+        self._backfill = backfill
         self._timeline = timeline
         self._states = states
         self._visibility = visibility
@@ -103,7 +113,7 @@ class Pagination:
         # Whoever has come to the present end of a room may wait there for what is to come.
         waits = not request.backwards and request.end is None and access.until is None
         for limit in (request.limit, *_FURTHER):
-            rows, more = await self.page(replace(request, limit=limit), start, newest)
+            rows, more = await self.whole_page(replace(request, limit=limit), start, newest)
             seen = await self.seen(request.user_id, request.room_id, rows, access)
             if len(seen) > request.limit:
                 seen = seen[: request.limit]
@@ -113,6 +123,16 @@ class Pagination:
                 return seen, end
             start = end
         return [], start
+
+    async def whole_page(self, request: PageRequest, start: RoomToken, newest: int) -> tuple[list[TimelineRow], bool]:
+        """The same as `page`, with what other servers have of it."""
+        rows, more = await self.page(request, start, newest)
+        for _ in range(_FETCHES if request.backwards else 0):
+            depth = depth_of_gap(rows, more)
+            if depth is None or not await self._backfill(request.room_id, depth):
+                break
+            rows, more = await self.page(request, start, newest)
+        return rows, more
 
     async def page(self, request: PageRequest, start: RoomToken, newest: int) -> tuple[list[TimelineRow], bool]:
         """The rows of a page, and whether there are more after them."""
@@ -166,6 +186,18 @@ def page_of(request: PageRequest, start: RoomToken, newest: int) -> Page:
             until = min(until, end.stream)
     stop = None if end is None or end.depth is None else (end.depth, end.stream)
     return Page(request.room_id, request.backwards, depth, stream, after, until, stop, request.limit + 1)
+
+
+def depth_of_gap(rows: Sequence[TimelineRow], more: bool) -> int | None:
+    """The depth at which something is missing in a page backwards, or after it where the page is the last; None where
+    nothing is."""
+    for row in rows:
+        if row.after_gap:
+            return row.depth
+    if more or (rows and rows[-1].type == EventTypes.CREATE):
+        return None
+    # Nothing is known of what a filter leaves out.
+    return 0
 
 
 def next_token(start: RoomToken, last: TimelineRow, backwards: bool) -> RoomToken:

@@ -45,7 +45,7 @@ class AwaitedStore:
         return await self._db.read("awaited.of_room", _of_room, room_id, event_id, MAX_KEPT)
 
     async def backwards(self, room_id: str, depth: int, limit: int) -> dict[str, int]:
-        """The backward extremities that events of this depth or deeper refer to, the deepest first, each with that
+        """The backward extremities that events of this depth or deeper refer to, the nearest first, each with that
         depth. For whoever looks back from there and fetches what is missing."""
         return await self._db.read("awaited.backwards", _backwards, room_id, depth, limit)
 
@@ -78,7 +78,7 @@ def _backwards(txn: Transaction, room_id: str, depth: int, limit: int) -> dict[s
     txn.execute(
         """
         SELECT event_id, COALESCE(depth, 0) FROM backward_extremities
-        WHERE room_id = %s AND COALESCE(depth, 0) >= %s ORDER BY depth DESC NULLS LAST LIMIT %s
+        WHERE room_id = %s AND COALESCE(depth, 0) >= %s ORDER BY 2 LIMIT %s
         """,
         (room_id, depth, limit),
     )

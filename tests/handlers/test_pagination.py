@@ -310,3 +310,43 @@ def test_tokens_that_are_none(token: str) -> None:
 @pytest.mark.parametrize("token", ["s5", "s-5", "t1-2", "t1--2", "t1-2~3", "t1-2~-3", "t1-2.3"])
 def test_tokens_are_read_as_they_are_written(token: str) -> None:
     assert str(RoomToken.parse(token)) == token
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_is_missing_is_fetched_and_stands_in_its_place(h: Harness) -> None:
+    room = await h.world.room(ALICE)
+    first = (await h.world.message(room, ALICE)).event_id
+    late = (await h.world.event(room, ALICE, "m.room.message", {"body": "late"}, depth=50)).event_id
+    await h.world.sql("UPDATE events SET after_gap = true WHERE event_id = %s", late)
+    last = (await h.world.message(room, ALICE)).event_id
+    readers = Readers(h)
+    come: list[str] = []
+
+    async def tell() -> bool:
+        if come:
+            return False
+        row = await h.world.event(room, ALICE, "m.room.message", {"body": "h"}, depth=30, stream=-1)
+        come.append(row.event_id)
+        return True
+
+    readers.tell = tell
+    request = PageRequest(ALICE, "DEV", room, True, limit=4)
+    answer = orjson.loads(await readers.pagination.messages(request))
+    assert [event["event_id"] for event in answer["chunk"]] == [last, late, *come, first]
+    assert readers.backfilled == [(room, 50), (room, 50)]
+    answer = orjson.loads(await readers.context.around(ALICE, "DEV", room, late, 4, parse_room_event_filter({})))
+    assert [event["event_id"] for event in answer["events_before"]] == [*come, first]
+
+
+@pytest_twisted.ensureDeferred
+async def test_others_are_asked_where_something_is_missing_and_nowhere_else(h: Harness) -> None:
+    room = await h.world.room(ALICE)
+    await messages(h.world, room, 5)
+    readers = Readers(h)
+    for limit in (2, 50):
+        for backwards in (True, False):
+            await readers.pagination.messages(PageRequest(ALICE, "DEV", room, backwards, limit=limit))
+    assert readers.backfilled == []
+    everything = parse_room_event_filter({"types": ["m.room.message"]})
+    await readers.pagination.messages(PageRequest(ALICE, "DEV", room, True, limit=50, filter=everything))
+    assert readers.backfilled == [(room, 0)]

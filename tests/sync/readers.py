@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from synapse.handlers.context import EventContext
@@ -39,6 +40,11 @@ from synapse.util.caches import LruCache
 from tests.sync.harness import Harness
 
 
+async def nothing() -> bool:
+    """Other servers have no more."""
+    return False
+
+
 async def never(user_id: str) -> int | None:
     """Nobody has an account here."""
 
@@ -56,8 +62,18 @@ class Readers:
         entries: LruCache[Any, Any] = LruCache("state", 100)
         state = StateReader(CurrentStateStore(h.db), StateStore(h.db), events, entries)
         self.door = RoomDoor(memberships, user_rooms, h.visibility)
+        self.backfilled: list[tuple[str, int]] = []
+        self.tell: Callable[[], Awaitable[bool]] = nothing  # what others do when they are asked
         self.pagination = Pagination(
-            self.door, timeline, states, h.visibility, annotator, ignored, lambda: h.present.token().events, h.clock
+            self.door,
+            timeline,
+            states,
+            h.visibility,
+            annotator,
+            ignored,
+            lambda: h.present.token().events,
+            h.clock,
+            self.backfill,
         )
         self.reading = RoomReading(
             self.door, memberships, user_rooms, states, timeline, annotator, h.visibility, ignored, h.clock
@@ -98,3 +114,8 @@ class Readers:
             presence,
             h.clock,
         )
+
+    async def backfill(self, room_id: str, depth: int) -> bool:
+        """Other servers are asked for what is missing."""
+        self.backfilled.append((room_id, depth))
+        return await self.tell()

@@ -125,8 +125,10 @@ class Backfiller:
         if head is None:
             return False
         deadline = self._clock.seconds() + SECONDS
-        present = by_size(await self._hosts.joined(room_id))
-        for server in candidates(self._server_name, present, limit=SERVERS):
+        hosts = await self._hosts.joined(room_id)
+        if self._server_name not in hosts:
+            return False  # nobody would tell this server anything
+        for server in candidates(self._server_name, by_size(hosts), limit=SERVERS):
             try:
                 if await self._ask(server, room_id, head.version, wanted):
                     return True
