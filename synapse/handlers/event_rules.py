@@ -39,9 +39,9 @@ class EventRules:
             raise bad_json("A room cannot be replaced by itself.")
         if draft.type == EventTypes.CANONICAL_ALIAS and draft.key is not None:
             await self._check_aliases(draft, state)
-        if draft.key == _SERVER_ACL and not ServerAcl(draft.content).allows(self._server_name):
-            # Whoever set it could never take it back.
-            raise bad_json("This list would shut out your own server. Name it in 'allow', and not in 'deny'.")
+        if draft.key == _SERVER_ACL and not ServerAcl({**draft.content, "deny": []}).allows(self._server_name):
+            # Whoever set it could never take it back. (Who names it in 'deny' will know why.)
+            raise bad_json("This list would shut out your own server. Name it in 'allow'.")
         relation = relation_of(draft.content) if "m.relates_to" in draft.content else None
         if relation is not None and draft.state_key is None:
             await self._check_relation(draft, relation)

@@ -282,7 +282,8 @@ async def test_events_that_cannot_be_are_refused_with_a_reason(database: Databas
     assert await refused("m.room.join_rules", {}, "") == "M_BAD_JSON"
     assert await refused("m.room.power_levels", {"users": {"@x:test": "50"}}, "") == "M_BAD_JSON"
     assert await refused("m.room.topic", {"topic": 5}, "") == "M_BAD_JSON"
-    assert await refused("m.room.server_acl", {"allow": ["other"]}, "") == "M_BAD_JSON"
+    for content in ({"allow": ["other"]}, {}, {"allow": "*"}, {"deny": ["other"]}):
+        assert await refused("m.room.server_acl", content, "") == "M_BAD_JSON", "they let in nobody of ours"
     assert await refused("m.room.power_levels", {"ban": "50"}, "") == "M_BAD_JSON"
     assert await refused("some.state", {}, BOB.user_id) == "M_FORBIDDEN"
     assert await _errcode(process.say(CAROL, room_id)) == "M_FORBIDDEN"

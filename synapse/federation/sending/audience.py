@@ -129,9 +129,11 @@ class RoomAudiences:
         self._change(changes)
         after = self._audience(room)
         named = self._told(row, changes)
-        if before is after and (named is None or named in before.servers):
+        brought_by = domain_of(row.sender) if row.relay and row.state_key == row.sender else None
+        if before is after and (named is None or named in before.servers) and brought_by is None:
             return after
-        return audience_of({*before.servers, *after.servers} | ({named} if named is not None else set()))
+        servers = {*before.servers, *after.servers} | ({named} if named is not None else set())
+        return audience_of(servers - {brought_by})  # a join, or the like, that its server asked this one to take
 
     def _told(self, row: EventRow, changes: Sequence[StateRow]) -> str | None:
         """The server of somebody who was invited, or had knocked, and is now turned away: it is told as well."""

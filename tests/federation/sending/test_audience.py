@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from synapse.federation.sending.audience import Outgoing, RoomAudiences, audience_of
 from synapse.replication.event_rows import EventRow, Row, StateRow
@@ -62,9 +63,12 @@ def test_who_comes_is_told_from_then_on() -> None:
     assert told(join, {OURS: 1}) == [("b.test",)]
 
 
-def test_a_join_that_came_in_through_us_is_for_the_others_and_the_newcomer() -> None:
-    join = [event("@b:b.test", "$j", relay=True), member("@b:b.test", "join", None, "$j")]
-    assert told(join, {OURS: 1, "c.test": 1}) == [("b.test", "c.test")]
+def test_a_join_that_came_in_through_us_is_for_the_others_but_the_newcomer() -> None:
+    """Whose server has it as our answer, and does not know the room before."""
+    brought = replace(event("@b:b.test", "$j", relay=True), state_key="@b:b.test")
+    assert told([brought, member("@b:b.test", "join", None, "$j")], {OURS: 1, "c.test": 1}) == [("c.test",)]
+    for_another = replace(brought, state_key="@a:us.test")
+    assert told([for_another], {OURS: 1, "b.test": 1}) == [("b.test",)], "an invite that we made in their name"
 
 
 def test_whose_invite_or_knock_is_turned_down_is_told_though_never_in_the_room() -> None:
