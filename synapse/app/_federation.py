@@ -18,15 +18,17 @@ if TYPE_CHECKING:
 
     from synapse.federation.api import FederationApi
     from synapse.federation.authentication import RequestSignatures
-    from synapse.federation.client import FederationClient, HttpsTransport, Settings
+    from synapse.federation.client import FederationClient, Settings
     from synapse.federation.destinations import Destinations
     from synapse.federation.discovery import Discovery
     from synapse.federation.key_fetching import KeyFetcher
     from synapse.federation.keyring import KeyRing
     from synapse.federation.notary import Notary
+    from synapse.federation.transport import HttpsTransport
     from synapse.federation.turns import Turns
     from synapse.handlers.server_keys import ServerKeys
     from synapse.http.outside import OutsideClient
+    from synapse.http.peers import PeerClient
     from synapse.storage.server_keys import ServerKeysStore
     from synapse.util.repeating import Repeating
 
@@ -175,6 +177,13 @@ class Federation:
 
     @cached_property
     def outside(self) -> OutsideClient:
+        """The way to the files that say where servers are."""
+        from synapse.app._outside import to_servers_files
+
+        return to_servers_files(self._config, self._hs.reactor)
+
+    @cached_property
+    def peers(self) -> PeerClient:
         """The connections to other servers."""
         from synapse.app._outside import to_servers
 
@@ -185,14 +194,14 @@ class Federation:
         """Where other servers are."""
         from synapse.federation.discovery import Discovery, lookup_srv
 
-        return Discovery(self.outside, lookup_srv, self._hs.reactor)
+        return Discovery(lambda: self.outside, lookup_srv, self._hs.reactor)
 
     @cached_property
     def transport(self) -> HttpsTransport:
         """The way to other servers."""
-        from synapse.federation.client import HttpsTransport
+        from synapse.federation.transport import HttpsTransport
 
-        return HttpsTransport(lambda: self.discovery, lambda: self.outside)
+        return HttpsTransport(self.discovery, lambda: self.peers, self._hs.reactor)
 
     @cached_property
     def client(self) -> FederationClient:

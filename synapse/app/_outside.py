@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 
     from synapse.config import Config
     from synapse.config.sections import SigningSeed
+    from synapse.http.addresses import AddressFilter
     from synapse.http.outside import OutsideClient
+    from synapse.http.peers import PeerClient
 
 
 def to_users_hosts(config: Config, reactor: Any, verify: bool, authorities: tuple[str, ...] = ()) -> OutsideClient:
@@ -28,16 +30,34 @@ def to_users_hosts(config: Config, reactor: Any, verify: bool, authorities: tupl
     return OutsideClient(reactor, addresses, Trust(verify, authorities))
 
 
-def to_servers(config: Config, reactor: Any) -> OutsideClient:
+def to_servers(config: Config, reactor: Any) -> PeerClient:
     """For other homeservers."""
-    from synapse.http.addresses import AddressFilter
+    from synapse.config.federation import certificate_needed
+    from synapse.http.peers import PeerClient
+
+    options = config.federating
+
+    def verify(host: str) -> bool:
+        return certificate_needed(options, host)
+
+    return PeerClient(reactor, _servers_addresses(config), verify, options.federation_custom_ca_list)
+
+
+def to_servers_files(config: Config, reactor: Any) -> OutsideClient:
+    """For the files by which other homeservers say where they are."""
+    from synapse.config.federation import certificate_needed
     from synapse.http.outside import OutsideClient, Trust
 
-    options, outgoing = config.federating, config.outgoing
-    blocked = options.federation_ip_range_blacklist
-    addresses = AddressFilter(outgoing.ip_range_blacklist if blocked is None else blocked, outgoing.ip_range_whitelist)
-    trust = Trust(options.federation_verify_certificates, options.federation_custom_ca_list)
-    return OutsideClient(reactor, addresses, trust)
+    options = config.federating
+    trust = Trust(lambda host: certificate_needed(options, host), options.federation_custom_ca_list)
+    return OutsideClient(reactor, _servers_addresses(config), trust)
+
+
+def _servers_addresses(config: Config) -> AddressFilter:
+    from synapse.http.addresses import AddressFilter
+
+    blocked, outgoing = config.federating.federation_ip_range_blacklist, config.outgoing
+    return AddressFilter(outgoing.ip_range_blacklist if blocked is None else blocked, outgoing.ip_range_whitelist)
 
 
 def to_identity_servers(config: Config, reactor: Any) -> OutsideClient:

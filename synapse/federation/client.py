@@ -8,13 +8,13 @@ Server-server API, "Request Authentication".
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from twisted.internet.defer import Deferred
 from unpaddedbase64 import encode_base64
 
+from synapse.api.errors import MatrixError
 from synapse.events import canonical
 from synapse.events.signing import key_id_of
 from synapse.federation.errors import BadAnswer, Unreachable
@@ -24,9 +24,7 @@ if TYPE_CHECKING:
     from signedjson.types import SigningKey
 
     from synapse.federation.destinations import Destinations
-    from synapse.federation.discovery import Discovery
     from synapse.http.client import ClientAnswer
-    from synapse.http.outside import OutsideClient
     from synapse.util.clock import Clock
 
 MAX_ANSWER: Final = 8 << 20  # bytes, where nobody says otherwise
@@ -199,37 +197,6 @@ class FederationClient:
         await passed
 
 
-class HttpsTransport:
-    """Servers found by name, over HTTPS. What that takes is made when it is needed."""
-
-    def __init__(self, discovery: Callable[[], Discovery], client: Callable[[], OutsideClient]) -> None:
-        self._discovery = discovery
-        self._client = client
-
-    async def send(
-        self,
-        destination: str,
-        method: str,
-        path: str,
-        body: bytes | None,
-        headers: tuple[tuple[str, str], ...],
-        *,
-        within: float,
-        max_answer: int,
-    ) -> ClientAnswer:
-        """The answer of a server, whatever its status. Raises ClientError."""
-        target = await self._discovery().find(destination)
-        return await self._client().request(
-            method,
-            f"https://{target.name}:{target.port}{path}",
-            body,
-            (("Host", target.header), *headers),
-            within=within,
-            max_answer=max_answer,
-            connect_to=target.host if target.host != target.name else None,
-        )
-
-
 def _headers(
     server_name: str,
     key: SigningKey,
@@ -248,7 +215,14 @@ def _headers(
 def _encoded(content: dict[str, Any] | Canonical | None) -> bytes | None:
     if content is None:
         return None
-    return bytes(content) if isinstance(content, Canonical) else canonical.encode_lenient(content)
+    if isinstance(content, Canonical):
+        return bytes(content)
+    try:
+        canonical.check(content)
+    except MatrixError:
+        # Events of old rooms may have numbers that only the slow encoder writes.
+        return canonical.encode_lenient(content)
+    return canonical.encode(content)
 
 
 def authorization(

@@ -9,18 +9,15 @@ Importing this loads Twisted's HTTP client and OpenSSL: do it when the first req
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from twisted.internet import ssl as twisted_ssl
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.error import ConnectError, DNSLookupError
 from twisted.internet.interfaces import (
     IHostnameResolver,
     IHostResolution,
-    IOpenSSLClientConnectionCreator,
     IReactorPluggableNameResolver,
     IResolutionReceiver,
 )
@@ -34,21 +31,15 @@ from zope.interface import implementer
 
 from synapse.http.addresses import AddressFilter
 from synapse.http.client import AnswerLate, AnswerLost, AnswerTooLarge, ClientAnswer, NotSent
+from synapse.http.tls import Contexts, Trust
 
-ssl: Any = twisted_ssl  # neither has types of its own
-web: Any = twisted_client
+web: Any = twisted_client  # without types of its own
+
+__all__ = ["FilteringReactor", "OutsideClient", "Trust"]
 
 CONNECT: Final = 10.0  # seconds
 KEPT: Final = 60.0  # seconds that an idle connection is kept
 MAX_ANSWER: Final = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Trust:
-    """Whose certificates are believed: `authorities` are PEM files of those in place of the system's, if any."""
-
-    verify: bool = True
-    authorities: tuple[str, ...] = ()
 
 
 class OutsideClient:
@@ -59,12 +50,12 @@ class OutsideClient:
 
     def __init__(self, reactor: Any, addresses: AddressFilter, trust: Trust) -> None:
         self._reactor = reactor
-        self._endpoints = _Endpoints(_FilteringReactor(reactor, addresses), trust)
+        endpoints = _Endpoints(FilteringReactor(reactor, addresses), trust)
         pool = web.HTTPConnectionPool(reactor)
         pool.cachedConnectionTimeout = KEPT
         pool.retryAutomatically = False
         self._pool = pool
-        self._agent = web.Agent.usingEndpointFactory(reactor, self._endpoints, pool)
+        self._agent = web.Agent.usingEndpointFactory(reactor, endpoints, pool)
 
     async def request(
         self,
@@ -75,15 +66,9 @@ class OutsideClient:
         *,
         within: float = 30.0,
         max_answer: int = MAX_ANSWER,
-        connect_to: str | None = None,
     ) -> ClientAnswer:
-        """Sends a request and waits for the answer, `within` so many seconds. Raises ClientError.
-
-        `connect_to` is the host to connect to where that is another than the URL's, whose certificate is wanted.
-        """
+        """Sends a request and waits for the answer, `within` so many seconds. Raises ClientError."""
         parts = urlsplit(url)
-        if connect_to is not None:
-            self._endpoints.places[parts.hostname or "", parts.port or 443] = connect_to
         asked = Deferred.fromCoroutine(self._exchange(method, url, body, headers, max_answer))
 
         def late(_reason: object, seconds: float) -> None:
@@ -176,61 +161,26 @@ class _Collector(Protocol):
 
 @implementer(IAgentEndpointFactory)
 class _Endpoints:
-    """How to connect to a URL's host; `places` are hosts to connect to instead, by host and port."""
+    """How to connect to a URL's host."""
 
-    def __init__(self, reactor: _FilteringReactor, trust: Trust) -> None:
+    def __init__(self, reactor: FilteringReactor, trust: Trust) -> None:
         self._reactor = reactor
+        self._contexts = Contexts(trust.authorities)
         self._trust = trust
-        self._root: Any = None
-        self.places: dict[tuple[str, int], str] = {}
 
     def endpointForURI(self, uri: URI) -> Any:
         host = uri.host.decode("ascii").strip("[]")
-        place = self.places.get((host, uri.port), host)
-        endpoint: Any = HostnameEndpoint(self._reactor, place, uri.port, timeout=CONNECT)
-        return wrapClientTLS(self._tls(host), endpoint) if uri.scheme == b"https" else endpoint
-
-    def _tls(self, host: str) -> Any:
-        if not self._trust.verify:
-            return _Unverified(host)
-        if self._root is None:
-            self._root = _trust_root(self._trust.authorities)
-        return ssl.optionsForClientTLS(host, trustRoot=self._root)
-
-
-def _trust_root(authorities: tuple[str, ...]) -> Any:
-    """The authorities of these files, each with any number of certificates; without files, the system's."""
-    if not authorities:
-        return ssl.platformTrust()
-    certificates = []
-    for path in authorities:
-        with open(path, "rb") as file:
-            pieces = file.read().split(b"-----BEGIN CERTIFICATE-----")[1:]
-        certificates += [ssl.Certificate.loadPEM(b"-----BEGIN CERTIFICATE-----" + piece) for piece in pieces]
-    return ssl.trustRootFromCertificates(certificates)
-
-
-@implementer(IOpenSSLClientConnectionCreator)
-class _Unverified:
-    """TLS to whoever answers; for tests that make their own certificates."""
-
-    def __init__(self, host: str) -> None:
-        self._host = host
-        self._options = ssl.CertificateOptions(verify=False)
-
-    def clientConnectionForTLS(self, tlsProtocol: Any) -> Any:
-        from OpenSSL.SSL import Connection
-
-        connection = Connection(self._options.getContext(), None)
-        connection.set_tlsext_host_name(self._host.encode("ascii"))
-        return connection
+        endpoint: Any = HostnameEndpoint(self._reactor, host, uri.port, timeout=CONNECT)
+        if uri.scheme != b"https":
+            return endpoint
+        return wrapClientTLS(self._contexts.towards(host, verify=self._trust.needed(host)), endpoint)
 
 
 # -- names and addresses -----------------------------------------------------------------------------------------------
 
 
 @implementer(IReactorPluggableNameResolver)
-class _FilteringReactor:
+class FilteringReactor:
     """The reactor with a resolver that leaves out what is not allowed; addresses written out go through it as well."""
 
     def __init__(self, reactor: Any, addresses: AddressFilter) -> None:

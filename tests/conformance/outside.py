@@ -51,6 +51,13 @@ class Outside:
         pass
 
 
+class Nobody:
+    """Takes the place of the way to other servers."""
+
+    async def send(self, destination: str, *_: Any, **__: Any) -> ClientAnswer:
+        raise NotSent(f"{destination} is not there.")
+
+
 class Letterbox:
     """Takes every mail. Takes the place of `synapse.handlers.smtp.MailServer`."""
 
@@ -62,7 +69,8 @@ def alone(server: TestServer) -> None:
     """Lets a server that has sent nothing yet reach nobody but who is here."""
     federation: Any = server.hs.federation
     contacts: Any = server.hs.accounts.contacts
-    federation.outside = contacts.identity_client = contacts.service_client = Outside()
+    federation.transport = Nobody()
+    contacts.identity_client = contacts.service_client = Outside()
     sso: Any = server.hs.sso
     sso._provider_client = Outside()
     contacts.mailer._post = Letterbox()

@@ -17,11 +17,13 @@ from unpaddedbase64 import encode_base64
 from synapse.api.errors import MatrixError
 from synapse.api.room_versions import RoomVersion, room_version
 from synapse.events.signing import add_signature
-from synapse.federation.client import FederationClient, HttpsTransport
-from synapse.federation.discovery import Discovery
+from synapse.federation.client import FederationClient
+from synapse.federation.discovery import Discovery, SrvAnswer
+from synapse.federation.transport import HttpsTransport
 from synapse.handlers.event_creation import Draft
 from synapse.http.addresses import AddressFilter
 from synapse.http.outside import OutsideClient, Trust
+from synapse.http.peers import PeerClient
 from synapse.storage.database import Database
 from tests.support.elsewhere import Asked, Certificates, Elsewhere, Told, elsewhere
 from tests.support.reactor import real_reactor
@@ -65,20 +67,21 @@ async def guarded(
     process = cluster.workers[0] if workers else cluster.main
     async with elsewhere(certificates, policy.answer) as server:
         policy.name = server.name
-        outside = OutsideClient(real_reactor(), AddressFilter(()), Trust(authorities=(certificates.path,)))
-        discovery = Discovery(outside, _no_records, Clock())
-        transport = HttpsTransport(lambda: discovery, lambda: outside)
-        process.federation_client = FederationClient(SERVER, SIGNER.key, transport, real_reactor())
+        reactor = real_reactor()
+        outside = OutsideClient(reactor, AddressFilter(()), Trust(authorities=(certificates.path,)))
+        peers = PeerClient(reactor, AddressFilter(()), lambda _: True, (certificates.path,))
+        transport = HttpsTransport(Discovery(lambda: outside, _no_records, Clock()), lambda: peers, reactor)
+        process.federation_client = FederationClient(SERVER, SIGNER.key, transport, reactor)
         room_id = await process.room(room_version=version, joined=[BOB])
         await process.creation.send(Draft(room_id, policy.bot, "m.room.member", {"membership": "join"}, policy.bot))
         await process.set(ALICE, room_id, "m.room.policy", policy.content)
         assert server.asked == [], "its own state needs no signature"
         yield process, room_id, policy, server
-        await outside.close()
+        peers.close()
 
 
-async def _no_records(name: str) -> list[tuple[str, int]]:
-    return []
+async def _no_records(name: str) -> SrvAnswer:
+    return SrvAnswer((), 300.0)
 
 
 async def signatures(process: RoomProcess, event_id: str) -> dict[str, Any]:

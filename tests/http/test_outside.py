@@ -55,9 +55,9 @@ async def test_only_who_proves_to_be_the_host_is_believed(tmp_path: Path) -> Non
             await client(trusting).request("GET", f"https://{server.name.replace('localhost', '127.0.0.1')}/")
         assert server.asked == []
         port = server.name.partition(":")[2]
-        outside = client(trusting)
-        answer = await outside.request("GET", f"https://localhost:{port}/", connect_to="127.0.0.1")
-        assert answer.code == 200
+        outside = client(Trust(lambda host: host != "127.0.0.1", (certificates.path,)))
+        for host in ("localhost", "127.0.0.1"):
+            assert (await outside.request("GET", f"https://{host}:{port}/")).code == 200
         unbelieving = client(Trust(verify=False))
         assert (await unbelieving.request("GET", f"https://127.0.0.1:{port}/")).code == 200
         await outside.close()

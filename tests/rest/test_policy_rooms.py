@@ -44,7 +44,7 @@ async def test_members_are_told_what_the_policy_server_says(database_settings: P
         path = f"/rooms/{room}/send/m.room.message/1"
         code, error = await alice.ask("PUT", path, {"msgtype": "m.text", "body": "spam"})
         assert (code, error) == (400, {"errcode": "M_FORBIDDEN", "error": "This looks like spam."})
-        await hs.hs.federation.outside.close()
+        hs.hs.federation.peers.close()
 
     async with elsewhere(certificates, answer) as server, homeserver(database_settings) as hs:
         name = server.name

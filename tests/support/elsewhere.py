@@ -54,13 +54,13 @@ class Certificates:
     """An authority, whose certificate is at `path`, and a certificate for `localhost`."""
 
     def __init__(self, directory: Path) -> None:
-        authority = Authority(directory)
-        self.path = str(authority.path)
-        self.server_path = str(authority.issue("localhost").both)
+        self._authority = Authority(directory)
+        self.path = str(self._authority.path)
+        self.server_path = str(self._authority.issue("localhost").both)
 
-    def options(self) -> Any:
-        """What a server presents."""
-        return _Presented(self.server_path)
+    def options(self, host: str = "localhost") -> Any:
+        """What a server presents that has a certificate for a name or an address."""
+        return _Presented(self.server_path if host == "localhost" else str(self._authority.issue(host).both))
 
 
 @implementer(IOpenSSLContextFactory)
@@ -115,11 +115,13 @@ class Elsewhere:
 
 
 @asynccontextmanager
-async def elsewhere(certificates: Certificates, answer: Answer) -> AsyncIterator[Elsewhere]:
-    """A server that listens."""
+async def elsewhere(
+    certificates: Certificates, answer: Answer, host: str = "localhost", interface: str = "127.0.0.1"
+) -> AsyncIterator[Elsewhere]:
+    """A server that listens, with a certificate for `host`."""
     made = Elsewhere(answer)
     site: Any = Site(_Resource(made))
-    port = real_reactor().listenSSL(0, site, certificates.options(), interface="127.0.0.1")
+    port = real_reactor().listenSSL(0, site, certificates.options(host), interface=interface)
     made.name = f"localhost:{port.getHost().port}"
     try:
         yield made
