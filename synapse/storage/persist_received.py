@@ -359,7 +359,7 @@ class Reception:
         """The event that a redaction takes effect on. One that is not here yet is remembered."""
         event = each.event
         target_id = event.redacts if event.type == EventTypes.REDACTION else None
-        if each.redacts is not None or target_id is None or place.before is None:
+        if each.redacts is not None or target_id in (None, event.event_id) or place.before is None:
             return each.redacts
         state = await self._branches.state_of(room.end, place.before, auth.auth_types_for_event(event))
         levels = PowerLevels.of_state(state, event.room_version)

@@ -181,6 +181,7 @@ class Forms:
             unsigned += _prev_content(prev, row)
         if (because := notes.because.get(event_id)) is not None and because.json is not None:
             unsigned += b',"redacted_because":' + self._redaction(because, row, notes)
+            unsigned += b',"redacted_by":' + orjson.dumps(because.text)  # not in the specification; clients look for it
         if (bundle := notes.bundles.get(event_id)) is not None:
             unsigned += b',"m.relations":' + self._relations(bundle, notes)
         return unsigned

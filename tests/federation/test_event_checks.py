@@ -59,6 +59,7 @@ async def test_what_is_not_signed_by_its_sender_is_dropped(version: RoomVersion)
     assert caught.value.code == 403
     signed = add_signature(event.raw, version, OTHER.name, OTHER.key)
     assert (await checks().check_one(signed, version)).event_id == event.event_id
+    assert await checks().check_many([event.raw, signed], version) == [await checks().check_one(signed, version)]
 
 
 @pytest.mark.parametrize(

@@ -114,32 +114,6 @@ async def test_what_a_policy_server_objects_to_is_soft_failed() -> None:
     assert [(each.soft_failed, bool(each.push)) for each in room.writes[0].events] == [("Spam.", False), (None, True)]
 
 
-@pytest.mark.parametrize("version", VERSIONS)
-@pytest_twisted.ensureDeferred
-async def test_redactions_take_effect_where_they_may(version: str) -> None:
-    room = MemoryRoom(version, EVE, OTHER)
-    alice = room.home.user("alice")
-    room.put(by_alice := room.make(sender=alice))
-    room.put(own := room.make(sender=EVE.user()))
-
-    async def redacted(target: str, sender: str) -> Any:
-        event = room.make("m.room.redaction", {}, sender=sender, redacts=target)
-        await send(room, event)
-        found = room.writes[-1].events[0]
-        return "rejected" if found.rejected else found.redacts
-
-    refused = "rejected" if room.version.redaction_auth_rule else None
-    assert await redacted(own.event_id, EVE.user()) == own.event_id
-    assert await redacted(own.event_id, EVE.user("somebody_else")) == "rejected"  # who is not in the room
-    assert await redacted(own.event_id, alice) == own.event_id
-    assert await redacted(own.event_id, OTHER.user()) == refused
-    assert await redacted(by_alice.event_id, EVE.user()) == refused
-    room.stored.pop(by_alice.event_id)  # is yet to come
-    room.extremities.pop(by_alice.event_id, None)
-    if not room.version.redaction_auth_rule:
-        assert await redacted(by_alice.event_id, EVE.user()) == by_alice.event_id
-
-
 @pytest_twisted.ensureDeferred
 async def test_an_event_that_cannot_be_looked_at_does_not_spoil_the_others() -> None:
     room = MemoryRoom("11", EVE)

@@ -96,10 +96,11 @@ class EventChecks:
             results = _parse_all(piece, version)
         else:
             results = await self._in_thread(_parse_all, piece, version)
-        events = [parsed.event for parsed in results if parsed.event is not None]
-        failed = await self._keys.verify_events(events) if events else ()
-        if failed:
-            results = [_without_signature(parsed, failed) for parsed in results]
+        for group in _by_id([parsed.event for parsed in results if parsed.event is not None]):
+            failed = await self._keys.verify_events(group)
+            if failed:
+                wrong = {id(event) for event in group if event.event_id in failed}
+                results = [_without_signature(parsed) if id(parsed.event) in wrong else parsed for parsed in results]
         return results
 
 
@@ -157,11 +158,20 @@ def _parse_one(raw: Any, version: RoomVersion) -> Parsed:
         return Parsed(None, MatrixError(400, Codes.BAD_JSON, f"The event cannot be read: {type(error).__name__}."))
 
 
-def _without_signature(parsed: Parsed, failed: Collection[str]) -> Parsed:
-    event = parsed.event
-    if event is None or event.event_id not in failed:
-        return parsed
-    return Parsed(event, forbidden("The event is not signed by every server that must sign it, or not rightly."))
+def _without_signature(parsed: Parsed) -> Parsed:
+    sentence = "The event is not signed by every server that must sign it, or not rightly."
+    return Parsed(parsed.event, forbidden(sentence))
+
+
+def _by_id(events: Sequence[Event]) -> list[list[Event]]:
+    """The events in groups (mostly one) in which no id is there twice: of two with the same id, one may be signed."""
+    groups: list[dict[str, Event]] = []
+    for event in events:
+        group = next((group for group in groups if event.event_id not in group), None)
+        if group is None:
+            groups.append(group := {})
+        group[event.event_id] = event
+    return [list(group.values()) for group in groups]
 
 
 def _pieces(raws: Sequence[Any]) -> Iterator[Sequence[Any]]:

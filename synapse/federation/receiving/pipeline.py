@@ -6,7 +6,7 @@ auth events, check 4, the word of the room's policy server, and the users whom i
 writer, which makes checks 5 and 6, since it alone knows exactly what the room is. Several processes may do this at the
 same time, and the same event may be in two batches: the writer takes it once.
 
-Server-server API, "Checks performed on receipt of a PDU"; room versions, "Handling redactions".
+Server-server API, "Checks performed on receipt of a PDU".
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from synapse.api.constants import EventTypes
 from synapse.api.errors import AuthError, invalid_param, limit_exceeded
 from synapse.events import auth
 from synapse.events.event import Event, StateKey
-from synapse.events.power_levels import PowerLevels
 from synapse.federation.receiving.faults import Unfit, is_passing
 from synapse.federation.receiving.judging import judge, judge_all, order_to_judge
 from synapse.federation.receiving.order import ancestors_first, predecessors_of
@@ -133,10 +132,10 @@ class Pipeline:
                 await work.look_up(work.cited_by(events))
                 for event in ancestors_first(events, predecessors_of):
                     results[event.event_id] = await self._receive_one(work, event)
-                await self._flush(work, results)
+                await self._flush(work)
         finally:
             self._leave(room_id, len(events))
-        return results
+        return {event_id: work.refused.get(event_id, problem) for event_id, problem in results.items()}
 
     async def accept(self, origin: str, event: Event, *, relay: bool | None = None) -> Persisted:
         """Take in one event that a server asks this one to bring into a room (send_join, send_leave, send_knock,
@@ -168,11 +167,11 @@ class Pipeline:
             await work.look_up(work.cited_by(events))
             for event in ancestors_first(events, predecessors_of):
                 try:
-                    await self._add_history(work, event, results)
+                    await self._add_history(work, event)
                 except Unfit as unfit:
                     results[event.event_id] = unfit.reason
-            await self._flush(work, results, Kind.HISTORY)
-        return results
+            await self._flush(work, Kind.HISTORY)
+        return {event_id: work.refused.get(event_id, problem) for event_id, problem in results.items()}
 
     async def auth_checked(self, events: Sequence[Event], version: RoomVersion) -> list[tuple[Event, str | None]]:
         """Check 4 of a set of events that is complete in itself (a room's state and its auth chain), those that are
@@ -242,7 +241,7 @@ class Pipeline:
         if not gaps:
             await self._add(work, event, None)
             return
-        await self._flush(work, {})  # the state before the event may depend on those
+        await work.written(await self._flush(work))  # the state before the event may depend on those
         await self._add(work, event, await self.ancestors.state_before(work, event, gaps))
 
     async def _add(self, work: Work, event: Event, state_before: Mapping[StateKey, str] | None) -> None:
@@ -253,42 +252,24 @@ class Pipeline:
         received = ReceivedEvent(event, rejected, state_before=state_before)
         if rejected is None:
             objection = await self._policy.objection(event, state) if _POLICY in state else None
-            received = received._replace(soft_failed=objection, redacts=await self._redacted(work, event, state))
+            received = received._replace(soft_failed=objection)
             if objection is None:
                 thread_id, push = await self._audience(event, state)
                 received = received._replace(push=tuple(push), thread_id=thread_id)
         work.new[event.event_id] = received
 
-    async def _add_history(self, work: Work, event: Event, results: Mapping[str, str | None]) -> None:
+    async def _add_history(self, work: Work, event: Event) -> None:
         if work.has_place(event.event_id):
             return
         if event.type != EventTypes.CREATE:
             _check_place(event)
         state_before = None
         if work.gaps(event):
-            await self._flush(work, dict(results), Kind.HISTORY)
+            await work.written(await self._flush(work, Kind.HISTORY))
             state_before = await self.ancestors.state_at(work, event, event.event_id)
         await self.ancestors.auth_chain(work, event)
         rejected = judge(event, work.create_id, work.find)
-        redacts = None
-        if rejected is None:
-            redacts = await self._redacted(work, event, await self._state.current(work.room_id, _DECIDING))
-        work.new[event.event_id] = ReceivedEvent(event, rejected, state_before=state_before, redacts=redacts)
-
-    async def _redacted(self, work: Work, event: Event, state: State) -> str | None:
-        """The event that this one redacts. Where it is not here yet, the writer sees when it comes."""
-        if event.type != EventTypes.REDACTION or event.redacts is None or event.redacts == event.event_id:
-            return None
-        await work.look_up([event.redacts])
-        target = work.find(event.redacts)
-        if target is None:
-            return event.redacts
-        if target.event.room_id != work.room_id:
-            return None
-        if event.room_version.redaction_auth_rule:
-            return event.redacts  # the auth rules have seen to it
-        levels = PowerLevels.of_state({key: stored.event for key, stored in state.items()}, event.room_version)
-        return event.redacts if auth.may_redact(event, target.event, levels) else None
+        work.new[event.event_id] = ReceivedEvent(event, rejected, state_before=state_before)
 
     # -- an event that is asked for ----------------------------------------------------------------------------------
 
@@ -322,8 +303,8 @@ class Pipeline:
 
     # -- writing -----------------------------------------------------------------------------------------------------
 
-    async def _flush(self, work: Work, results: dict[str, str | None], kind: Kind = Kind.TIMELINE) -> None:
-        """Hand to the writer what is ready."""
+    async def _flush(self, work: Work, kind: Kind = Kind.TIMELINE) -> Collection[str]:
+        """Hand to the writer what is ready; returns the events' ids."""
         await self._keep_if_any(work)
         ready = list(work.new.values())
         for piece in _pieces(ready, lambda received: len(received.event.json)):
@@ -331,11 +312,10 @@ class Pipeline:
             for received, (fate, reason) in zip(piece, receipt.fates, strict=True):
                 event_id = received.event.event_id
                 if fate is Fate.REFUSED:
-                    results[event_id] = reason or "This server takes no part in the room."
+                    work.refused[event_id] = reason or "This server takes no part in the room."
                 elif fate in (Fate.REJECTED, Fate.SOFT_FAILED):
                     logger.info("The event %s of %s is %s: %s", event_id, work.origin, fate.value, reason)
-        if ready:
-            await work.written([received.event.event_id for received in ready])
+        return [received.event.event_id for received in ready]
 
     async def _keep_if_any(self, work: Work) -> None:
         if work.outliers:

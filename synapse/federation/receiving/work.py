@@ -83,6 +83,8 @@ class Work:
         """Not written yet, ancestors first."""
         self.outliers: dict[str, Outlier] = {}
         """Not written yet, in an order in which each comes after those that it cites."""
+        self.refused: dict[str, str] = {}
+        """What the writer did not take, and why."""
         self._reader = reader
         self._asked: set[str] = set()
 
@@ -132,7 +134,7 @@ class Work:
         return None if stored is None else Found(stored.event, stored.rejected)
 
     async def written(self, event_ids: Collection[str]) -> None:
-        """These have been handed to the writer: what became of them is read."""
+        """These have been handed to the writer: what became of them is read. One statement."""
         for event_id in event_ids:
             self.new.pop(event_id, None)
             self.outliers.pop(event_id, None)

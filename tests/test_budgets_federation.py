@@ -1,0 +1,62 @@
+"""What other servers' transactions cost, in statements of all processes together. Counts repeat; timings do not."""
+
+from __future__ import annotations
+
+import pytest_twisted
+
+from synapse.storage.pool import PoolSettings
+from tests.federation.visitor import Visitor, visit
+from tests.rest.people import person
+from tests.support.homeserver import TestServer, cluster, homeserver
+from tests.support.limits import UNLIMITED
+
+
+async def warm(server: TestServer, *others: TestServer) -> tuple[Visitor, str]:
+    """A room of ten users of this server and one of another, in which both have written."""
+    people = [await person(server, f"user{number}") for number in range(10)]
+    room = await people[0].room()
+    for each in people[1:]:
+        await each.join(room)
+    eve = await visit(server, "evil.test", *others)
+    await eve.join(room)
+    return eve, room
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_message_of_another_server(database_settings: PoolSettings) -> None:
+    async with homeserver(database_settings, **UNLIMITED) as server:
+        eve, room = await warm(server)
+        for _ in range(2):
+            await eve.send(await eve.make(room))
+        event = await eve.make(room)
+        with server.hs.database.counted() as counts:
+            assert await eve.send(event) == {event.event_id: {}}
+        assert counts.statements_read <= 2, counts.sql
+        assert counts.statements_written <= 10, counts.sql
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_message_by_a_federation_reader(database_settings: PoolSettings) -> None:
+    async with cluster(database_settings, "federation_reader", **UNLIMITED) as processes:
+        main, reader = processes.main, processes["federation_reader"]
+        eve, room = await warm(main, reader)
+        for _ in range(2):
+            await eve.send(await eve.make(room), to=reader)
+        await processes.caught_up()
+        event = await eve.make(room)
+        with main.hs.database.counted() as writing, reader.hs.database.counted() as reading:
+            assert await eve.send(event, to=reader) == {event.event_id: {}}
+        assert writing.statements_read + reading.statements_read <= 2, (writing.sql, reading.sql)
+        assert writing.statements_written + reading.statements_written <= 10, (writing.sql, reading.sql)
+
+
+@pytest_twisted.ensureDeferred
+async def test_fifty_messages_cost_hardly_more_than_one(database_settings: PoolSettings) -> None:
+    async with homeserver(database_settings, **UNLIMITED) as server:
+        eve, room = await warm(server)
+        await eve.send(await eve.make(room))
+        events = await eve.chain(room, 50)
+        with server.hs.database.counted() as counts:
+            await eve.send(*events)
+        assert counts.statements_read <= 2, counts.sql
+        assert counts.statements_written <= 10, counts.sql
