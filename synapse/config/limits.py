@@ -33,7 +33,8 @@ class LoginLimits(Section, frozen=True, kw_only=True):
 class JoinLimits(Section, frozen=True, kw_only=True):
     """Joins."""
 
-    local: Annotated[RateLimit, Doc("By user.")] = _rate(0.5, 20)
+    local: Annotated[RateLimit, Doc("Of rooms that this server is in, by user.")] = _rate(0.5, 20)
+    remote: Annotated[RateLimit, Doc("Of rooms by way of other servers, by user.")] = _rate(0.01, 10)
 
 
 class InviteLimits(Section, frozen=True, kw_only=True):
