@@ -1,4 +1,4 @@
-"""One good request for every operation of rooms, of reading them, and of accounts and keys.
+"""One good request for every operation of rooms, of reading them, of accounts and keys, and for other servers'.
 
 An example names its operation as the description does (operationId). `{name}` in its strings is supplied by the town.
 From these the tests make requests that succeed, and all that go wrong: an example says as much as possible, so that
@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 
 from synapse.api.routes import ENDPOINTS, Endpoint
-from tests.conformance import extras
+from tests.conformance import examples_federation, extras
 from tests.conformance.example import Asked, Example
 from tests.conformance.examples_accounts import ACCOUNTS
 from tests.conformance.examples_contacts import CONTACTS
@@ -20,7 +20,7 @@ from tests.spec.description import Description, Operation, description
 __all__ = ["EXAMPLES", "OTHERS", "SUBJECTS", "Asked", "Example", "endpoint_of", "is_served", "served", "wanted"]
 
 # The files whose operations are all to be here.
-SUBJECTS = frozenset(
+SUBJECTS = examples_federation.SUBJECTS | frozenset(
     (
         *("create_room", "joining", "knocking", "inviting", "third_party_membership", "kicking", "banning", "leaving"),
         *("list_joined_rooms", "list_public_rooms", "directory", "room_state", "rooms", "room_send", "redaction"),
@@ -35,14 +35,14 @@ SUBJECTS = frozenset(
     )
 )
 # And those that have tests of their own, or whose operations are still to come.
-OTHERS = frozenset(
+OTHERS = examples_federation.OTHERS | frozenset(
     (
         *("pushrules", "content-repo", "authed-content-repo", "policy_server"),
         *("notifications", "third_party_lookup", "appservice_ping", "appservice_room_directory"),
     )
 )
 
-EXAMPLES = (*ROOMS, *ACCOUNTS, *CONTACTS, *extras.EXAMPLES)
+EXAMPLES = (*ROOMS, *ACCOUNTS, *CONTACTS, *extras.EXAMPLES, *examples_federation.EXAMPLES)
 
 
 def endpoint_of(operation: Operation, prefix: str) -> Endpoint | None:

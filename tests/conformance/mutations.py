@@ -31,8 +31,14 @@ NOWHERE = frozenset(
 )
 BAD_PARAMETER = frozenset(("M_INVALID_PARAM", "M_MISSING_PARAM"))
 
-# Required, but left out by clients of old, to whom it can mean one thing only.
-LEFT_OUT = frozenset((("getKeysChanges", "to"),))
+# Required, but left out by clients and servers of old, to whom it can mean one thing only.
+LEFT_OUT = frozenset(
+    (
+        ("getKeysChanges", "to"),
+        ("server.getMissingPreviousEvents", "earliest_events"),
+        ("server.getMissingPreviousEvents", "latest_events"),
+    )
+)
 
 # What a fault of the decoder, the validation or the database would be found by.
 VALUES: tuple[Any, ...] = (
@@ -129,7 +135,8 @@ Way = tuple[str | int, ...]
 def _bodies(asked: Asked, validator: Any) -> Iterator[Mutation]:
     for way in _ways(asked.body):
         dropped = _without(asked.body, way)
-        errors = None if _is_good(validator, dropped) else MISSING if len(way) == 1 else INVALID
+        is_right = _is_good(validator, dropped) or ((asked.operation.id, way[0]) in LEFT_OUT and len(way) == 1)
+        errors = None if is_right else MISSING if len(way) == 1 else INVALID
         yield Mutation(f"{_shown(way)} is missing", _with_body(lambda body, way=way: _without(body, way)), errors)
         for value in (*(VALUES if len(way) <= 2 else FEW), DEEP):
             changed = _replaced(asked.body, way, value)

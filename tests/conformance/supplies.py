@@ -16,6 +16,7 @@ OPTIONS: dict[str, Any] = {
     "public_baseurl": "https://matrix.test/",
     "support_page": "https://test/help",
     "support_contacts": [{"matrix_id": "@admin:test"}],
+    "allow_public_rooms_over_federation": True,
     "turn_uris": ["turn:turn.test"],
     "turn_shared_secret": "a secret",
     "login_via_existing_session": {"enabled": True},
@@ -84,7 +85,21 @@ async def _proved_sid(town: Town) -> str:
     return session.session_id
 
 
+async def _far_room(town: Town) -> str:
+    """A room that the neighbour's user has joined."""
+    room_id = str((await town.post("alice", "/createRoom", {"preset": "public_chat"}))["room_id"])
+    await town.neighbour.enter(room_id)
+    return room_id
+
+
+async def _far_event(town: Town) -> str:
+    message = {"msgtype": "m.text", "body": "hello"}
+    return str((await town.put("alice", "/rooms/{far_room}/send/m.room.message/{txn}", message))["event_id"])
+
+
 SUPPLIES: dict[str, Callable[[Town], Awaitable[str]]] = {
+    "far_room": _far_room,
+    "far_event": _far_event,
     "leaver": _leaver,
     "address": _address,
     "number": _number,

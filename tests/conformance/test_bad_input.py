@@ -61,6 +61,11 @@ async def test_who_asks_is_asked_for(town: Town, example: Example) -> None:
         for token in ("x", "syt_YWxpY2U_aaaaaaaaaaaaaaaaaaaa_000000", "\xff", "x" * 10_000):
             forged = await town.handle(method, target, body, None, token)
             assert (forged.code, orjson.loads(forged.body)["errcode"]) == (401, "M_UNKNOWN_TOKEN")
+    elif asked.operation.needs_signature:
+        theirs = town.neighbour.authorization(method, f"{target}x", body)
+        for header in (None, "x", "Bearer x", "X-Matrix ", theirs, theirs[:-20], "X-Matrix " + "x" * 10_000):
+            forged = await town.handle(method, target, body, None, header)
+            assert (forged.code, orjson.loads(forged.body)["errcode"]) == (401, "M_UNAUTHORIZED"), header
     else:
         assert (await town.handle(method, target, body, None)).code == (example.anonymously or example.code)
 

@@ -28,6 +28,7 @@ NAMES = (
     "width",
 )
 # And those of what anybody may ask for: pages, mostly.
+SERVERS_NAMES = ("event_id", "v", "ts", "room_alias", "field", "since", "suggested_only", "ver", "omit_members")
 PUBLIC_NAMES = ("session", "username", "ticket", "redirectUrl", "idp", "code", "state", "token", "sid", "u", "h", "v")
 BODIES = (
     *(text for text, _ in RAW),
@@ -37,7 +38,7 @@ BODIES = (
     orjson.dumps(dict.fromkeys(("user_id", "room_id", "reason", "body", "auth", "username", "password"))),
     orjson.dumps({name: [{}] for name in ("user_id", "room_id", "reason", "body", "auth", "username", "password")}),
 )
-ASKED = [e for e in ENDPOINTS if e.auth not in (Auth.SERVER, Auth.SECRET) and e.resource not in ("metrics", "health")]
+ASKED = [e for e in ENDPOINTS if e.auth is not Auth.SECRET and e.resource not in ("metrics", "health")]
 
 
 def _targets(endpoint: Endpoint, room: str, user: str) -> list[str]:
@@ -47,6 +48,7 @@ def _targets(endpoint: Endpoint, room: str, user: str) -> list[str]:
     values = {name: good.get(name, name) for name in _names(endpoint)}
     wrong = [endpoint.example(**{**values, name: text}) for name in values for text in TEXTS if text]
     names = (*NAMES, *PUBLIC_NAMES) if endpoint.auth is Auth.NONE else NAMES
+    names += SERVERS_NAMES if endpoint.auth is Auth.SERVER else ()
     return [path, *wrong, *(f"{path}?{name}={text}" for name in names for text in (*TEXTS[:20], *TOKENS[:4]))]
 
 

@@ -17,10 +17,10 @@ import orjson
 import pytest_twisted
 
 from synapse.api.routes import route_of
-from synapse.http.ratelimit import RateLimits
 from synapse.http.request import RawRequest
 from synapse.http.server import Answer
 from tests.conformance.example import Asked, Example
+from tests.conformance.neighbour import Neighbour
 from tests.conformance.outside import alone
 from tests.conformance.supplies import OPTIONS, SUPPLIES, SUPPLIES_USED_UP
 from tests.spec import answers
@@ -31,7 +31,7 @@ from tests.support.postgres import PostgresServer
 from tests.support.reactor import real_reactor
 
 V3 = "/_matrix/client/v3"
-WORKERS = ("synchrotron", "client_reader", "event_creator", "user_dir")
+WORKERS = ("synchrotron", "client_reader", "event_creator", "user_dir", "federation_reader")
 PEOPLE = ("alice", "bob", "carol", "admin")
 # What a request changes so that the next one finds something else; it is supplied anew each time.
 USED_UP = frozenset(
@@ -74,12 +74,14 @@ class Town:
         self._tokens: dict[str, str] = {}
         self._supplied: dict[str, str] = {}
         self._numbers = count(1)
+        self.neighbour = Neighbour(server.hs)
 
     async def settle(self) -> None:
         """Registers the people."""
         for name in PEOPLE:
             self._tokens[name] = await self._server.client.register(name)
         await self._promote("admin")
+        await self.neighbour.settle()
         for server in (self._server, *(self._workers.workers.values() if self._workers is not None else ())):
             alone(server)
             server.hs.notifier.leave()
@@ -112,9 +114,18 @@ class Town:
     async def handle(
         self, method: str, target: str, body: bytes = b"", user: str | None = "alice", token: str | None = None
     ) -> Answer:
-        """The answer to a request, which is as described."""
-        token = token or (self._tokens[user] if user is not None else None)
-        headers = {"host": "test", **({} if token is None else {"authorization": f"Bearer {token}"})}
+        """The answer to a request, which is as described.
+
+        What servers ask, the neighbour asks, unless `user` is None; `token` is the whole header then.
+        """
+        headers = {"host": "test"}
+        if self.neighbour.signs(target):
+            header = token if user is None else self.neighbour.authorization(method, target, body)
+        else:
+            token = token or (self._tokens[user] if user is not None else None)
+            header = None if token is None else f"Bearer {token}"
+        if header is not None:
+            headers["authorization"] = header
         server = self._server if self._workers is None else self._of_workers(self._workers, method, target)
         answer = await server.hs.router.handle(RawRequest(method, target, headers, body))
         if self._workers is not None:
@@ -326,18 +337,12 @@ def uses_up(example: Example) -> bool:
     return not USED_UP.difference(CHEAP).isdisjoint(_NAME.findall(str((example.user, example.path, example.body))))
 
 
-def unlimited(server: TestServer) -> None:
-    """Takes the limits off a server that has not started."""
-    server.hs.ratelimits = RateLimits(lambda _: None, server.hs.reactor)
-
-
 @pytest_twisted.async_yield_fixture(scope="module")
 async def town(postgres: PostgresServer) -> AsyncIterator[Town]:
     """A town for a module of tests."""
     name = postgres.create()
     reactor = _EndingReactor()
-    server = TestServer(postgres.settings(name), reactor, OPTIONS)
-    unlimited(server)
+    server = TestServer(postgres.settings(name), reactor, {**OPTIONS, **UNLIMITED})
     await server.start()
     try:
         made = Town(server)

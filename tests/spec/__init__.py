@@ -1,1 +1,3 @@
-"""The OpenAPI description of the client-server API as the tests use it: what it says, and whether answers agree."""
+"""The OpenAPI description of the client-server and the server-server API as the tests use it: what it says, and whether
+answers agree.
+"""

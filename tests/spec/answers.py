@@ -53,7 +53,9 @@ class Answers:
         self._described = described
         self.registry = jsonschema_rs.Registry(list(described.files.items()), draft=jsonschema_rs.Draft202012)
         self._validators: dict[str, Any] = {}
-        self._patterns = [(operation, _pattern(operation)) for operation in described.operations]
+        # Where a server's path is another one's with a part filled in, it is asked for by that part.
+        ordered = sorted(described.operations, key=lambda each: each.is_of_servers and each.path.count("{"))
+        self._patterns = [(operation, _pattern(operation)) for operation in ordered]
 
     @property
     def operations(self) -> tuple[Operation, ...]:
@@ -135,7 +137,8 @@ def _room_events_only(body: bytes) -> bytes:
 
 
 def _pattern(operation: Operation) -> re.Pattern[str]:
-    prefix = re.sub(r"/v\d$", f"/{_VERSIONS}", operation.prefix)
+    # Between servers, another version is another operation.
+    prefix = operation.prefix if operation.is_of_servers else re.sub(r"/v\d$", f"/{_VERSIONS}", operation.prefix)
     path = "".join(
         "[^/]+" if part.startswith("{") else re.escape(part) for part in re.split(r"(\{\w+\})", operation.path)
     )

@@ -24,6 +24,8 @@ MISSING = f"The description of Matrix {VERSION} was not found; $MATRIX_SPEC name
 
 _REPOSITORY = Path(__file__).resolve().parents[2]
 _METHODS = ("get", "put", "post", "delete")
+SERVER = "server."
+_APIS = (f"{ROOT}api/client-server/", f"{ROOT}api/server-server/")
 _FOLDERS = ("api", "event-schemas/schema/core-event-schema", "event-schemas/schema/components", "schemas")
 
 
@@ -44,7 +46,10 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One operation: `subject` is the file that describes it, `path` has no prefix."""
+    """One operation: `subject` is the file that describes it, `path` has no prefix.
+
+    Those of the server-server API have ids and subjects that begin with `server.`, as some have names of others.
+    """
 
     id: str
     subject: str
@@ -67,9 +72,19 @@ class Operation:
         security = self.place.node.get("security", [])
         return any("accessTokenBearer" in kind for kind in security) and {} not in security
 
+    @property
+    def is_of_servers(self) -> bool:
+        """Whether servers ask it of each other."""
+        return self.id.startswith(SERVER)
+
+    @property
+    def needs_signature(self) -> bool:
+        """Whether only another server may call it."""
+        return self.is_of_servers and bool(self.place.node.get("security"))
+
 
 class Description:
-    """All files by their URI, and the operations of the client-server API.
+    """All files by their URI, and the operations of the client-server and the server-server API.
 
     `events` are the schemas of single types of events, which no operation refers to.
     """
@@ -77,8 +92,8 @@ class Description:
     def __init__(self, root: Path) -> None:
         self.files = dict(_files(root))
         self.events = dict(_files(root, ("event-schemas/schema",), "*.yaml"))
-        client = [uri for uri in self.files if uri.startswith(f"{ROOT}api/client-server/") and uri.count("/") == 5]
-        self.operations = tuple(operation for uri in sorted(client) for operation in self._operations(uri))
+        described = [uri for uri in self.files if uri.startswith(_APIS) and uri.count("/") == 5]
+        self.operations = tuple(operation for uri in sorted(described) for operation in self._operations(uri))
 
     def operation(self, operation_id: str) -> Operation:
         """The operation of that operationId."""
@@ -101,7 +116,11 @@ class Description:
         assert depth < 60, f"{place.uri} refers to itself"
         place = self.resolved(place)
         if isinstance(place.node, dict):
-            return {key: self.inlined(_below(place, key), depth + 1) for key in place.node}
+            return {
+                key: self.inlined(_below(place, key), depth + 1)
+                for key, node in place.node.items()
+                if not (isinstance(node, dict) and str(node.get("$ref")).endswith(".json"))  # an example, in a file
+            }
         if isinstance(place.node, list):
             items = [Place(place.uri, (*place.way, str(i)), item) for i, item in enumerate(place.node)]
             return [self.inlined(item, depth + 1) for item in items]
@@ -127,9 +146,10 @@ class Description:
             for code in place.node["responses"]
             if str(code).isdigit()
         }
+        api = SERVER if place.uri.startswith(_APIS[1]) else ""
         return Operation(
-            place.node["operationId"],
-            place.uri.rpartition("/")[2].removesuffix(".yaml"),
+            api + place.node["operationId"],
+            api + place.uri.rpartition("/")[2].removesuffix(".yaml"),
             method.upper(),
             # Two operations of one path are told apart by a space at the end of it.
             path.rstrip(),

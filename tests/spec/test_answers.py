@@ -11,6 +11,7 @@ from tests.spec.answers import Answers
 from tests.spec.description import MISSING, description
 
 C = "/_matrix/client"
+F = "/_matrix/federation"
 ROOM = f"{C}/v3/rooms/!a:test"
 
 described = description()
@@ -40,6 +41,13 @@ def answers() -> Answers:
         ("POST", f"{ROOM}/invite", "inviteUser"),
         ("POST", f"{ROOM}/invite/x", None),
         ("GET", f"{C}/v3/nonsense", None),
+        ("GET", f"{F}/v1/query/profile?user_id=@a:test", "server.queryProfile"),
+        ("GET", f"{F}/v1/query/nonsense", "server.queryInfo"),
+        ("GET", f"{F}/v1/publicRooms", "server.getPublicRooms"),
+        ("GET", f"{F}/v3/publicRooms", None),
+        ("PUT", f"{F}/v2/invite/!a:test/$a", "server.sendInviteV2"),
+        ("PUT", f"{F}/v1/invite/!a:test/$a", "server.sendInviteV1"),
+        ("GET", "/_matrix/key/v2/server", "server.getServerKey"),
     ],
 )
 def test_requests_are_known(answers: Answers, method: str, target: str, operation: str | None) -> None:
