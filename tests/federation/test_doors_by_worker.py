@@ -10,7 +10,7 @@ import pytest_twisted
 from signedjson.key import generate_signing_key
 
 from synapse.api.room_versions import room_version
-from synapse.events.builder import seal
+from synapse.events.builder import build, seal
 from synapse.federation.client import authorization
 from synapse.http.request import RawRequest
 from synapse.storage.pool import PoolSettings
@@ -55,3 +55,30 @@ async def test_a_worker_lets_in(database_settings: PoolSettings) -> None:
             event = seal(template["event"], VERSION, FAR, KEY)
             assert await ask(worker, "PUT", f"v2/send_leave/{quote(room)}/{quote(event.event_id)}", event.raw) == {}
             assert EVE not in (await alice.get(f"/rooms/{room}/joined_members"))["joined"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_worker_takes_invites(database_settings: PoolSettings) -> None:
+    async with cluster(database_settings, "federation_reader") as hs:
+        keys = {"ed25519:far": StoredKey(KEY.verify_key.encode(), 2**52)}
+        await hs.main.hs.federation.key_store.store(FAR, keys, 0)
+        alice = await person(hs.main, "alice")
+        room = f"!there:{FAR}"
+        event = build(
+            VERSION,
+            room_id=room,
+            sender=EVE,
+            type="m.room.member",
+            content={"membership": "invite"},
+            prev_events=["$" + "p" * 43],
+            auth_events=["$" + "a" * 43],
+            depth=7,
+            origin_server_ts=1_700_000_000_000,
+            server_name=FAR,
+            signing_key=KEY,
+            state_key=alice.id,
+        )
+        body = {"room_version": "11", "event": event.raw, "invite_room_state": []}
+        answer = await ask(hs.workers["federation_reader"], "PUT", f"v2/invite/{room}/{event.event_id}", body)
+        assert set(answer["event"]["signatures"]) == {FAR, SERVER_NAME}
+        assert room in (await alice.get("/sync"))["rooms"]["invite"]

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
+import pytest
 import pytest_twisted
 
+from synapse.api.identifiers import create_id_of_room
+from synapse.api.room_versions import ROOM_VERSIONS
 from synapse.events.event import Event
-from synapse.events.signing import signatures_by
+from synapse.events.hashes import essential_bytes
+from synapse.events.signing import signatures_by, verify
 from synapse.handlers.event_creation import Draft
 from tests.federation.people import Member, member
 from tests.federation.test_joins_by_others import bring_in
@@ -63,6 +68,43 @@ async def invited(person: Member, room: str) -> Any:
     return (await person.get("/sync")).get("rooms", {}).get("invite", {}).get(room)
 
 
+@pytest.mark.parametrize("version", ["1", "3", "6", "8", "10", "11", "12"])
+@pytest_twisted.ensureDeferred
+async def test_invites_are_signed_and_shown(postgres: PostgresServer, version: str) -> None:
+    async with federation(postgres, "one", "two") as net:
+        alice, host = await member(net["one"], "alice"), await inviter(net, version)
+        for _ in range(2):  # twice is no more than once
+            event = await host.invite(alice.id)
+            code, answer = await host.other.ask("PUT", host.other.path("invite", event), await host.body(event))
+            assert code == 200, answer
+        signature = signatures_by(answer["event"], host.other.of)["ed25519:one"]
+        room_version = ROOM_VERSIONS[version]
+        key: Any = net["one"].hs.rooms.signer.key.verify_key
+        key.alg, key.version = "ed25519", "one"
+        verify(essential_bytes(answer["event"], room_version), signature, key)
+        assert {**answer["event"], "signatures": event.raw["signatures"]} == event.raw
+        shown = {entry["type"]: entry for entry in (await invited(alice, host.room))["invite_state"]["events"]}
+        assert set(shown) == {"m.room.create", "m.room.name", "m.room.join_rules", "m.room.member"}
+        assert shown["m.room.name"]["content"] == {"name": "Over there"}
+        assert set(shown["m.room.name"]) == {"type", "state_key", "sender", "content"}
+        assert shown["m.room.member"]["state_key"] == alice.id
+
+
+@pytest.mark.parametrize("version", ["1", "2"])
+@pytest_twisted.ensureDeferred
+async def test_the_first_form(postgres: PostgresServer, version: str) -> None:
+    async with federation(postgres, "one", "two") as net:
+        alice, host = await member(net["one"], "alice"), await inviter(net, version)
+        event = await host.invite(alice.id)
+        stripped = [{key: raw[key] for key in ("type", "state_key", "sender", "content")} for raw in await host.state()]
+        body = {**event.raw, "unsigned": {"invite_room_state": stripped}}
+        code, answer = await host.other.ask("PUT", host.other.path("invite", event, V1), body)
+        assert (code, answer[0]) == (200, 200)
+        assert signatures_by(answer[1]["event"], host.other.of)
+        shown = (await invited(alice, host.room))["invite_state"]["events"]
+        assert {"name": "Over there"} in [entry["content"] for entry in shown]
+
+
 @pytest_twisted.ensureDeferred
 async def test_what_is_no_invite_of_theirs(postgres: PostgresServer) -> None:
     async with federation(postgres, "one", "two") as net:
@@ -97,9 +139,61 @@ async def test_what_is_no_invite_of_theirs(postgres: PostgresServer) -> None:
         assert await invited(alice, host.room) is None
 
 
+@pytest_twisted.ensureDeferred
+async def test_people_who_cannot_be_invited(postgres: PostgresServer) -> None:
+    async with federation(postgres, "one", "two") as net:
+        alice, gone = await member(net["one"], "alice"), await member(net["one"], "gone")
+        host = await inviter(net)
+        await gone.post("/account/deactivate", {"auth": _password("gone")})
+        for user_id in (gone.id, alice.id.replace("alice", "nobody")):
+            assert await host.refused(await host.invite(user_id)) == FORBIDDEN
+        config = "m.invite_permission_config"
+        await alice.put(f"/user/{alice.id}/account_data/{config}", {"default_action": "block"})
+        assert await host.refused(await host.invite(alice.id)) == (403, "M_INVITE_BLOCKED")
+        await alice.put(f"/user/{alice.id}/account_data/{config}", {})
+        ignored = {"ignored_users": {host.host.id: {}}}
+        await alice.put(f"/user/{alice.id}/account_data/m.ignored_user_list", ignored)
+        assert (await host.send(alice.id))[1] == 200
+        assert await invited(alice, host.room) is None, "whoever is ignored is not heard"
+
+
 def _password(name: str) -> dict[str, Any]:
     identifier = {"type": "m.id.user", "user": name}
     return {"type": "m.login.password", "identifier": identifier, "password": "a password"}
+
+
+@pytest_twisted.ensureDeferred
+async def test_state_that_comes_along(postgres: PostgresServer) -> None:
+    async with federation(postgres, "one", "two") as net:
+        alice, host = await member(net["one"], "alice"), await inviter(net)
+        event, state = await host.invite(alice.id), await host.state()
+        stranger = await host.host.room()
+        create = await host.host.hs.rooms.events.get(create_id_of_room(stranger))
+        assert create is not None
+        stripped = [{key: raw[key] for key in ("type", "state_key", "sender", "content")} for raw in state]
+        is_create: Callable[[Any], bool] = lambda raw: raw["type"] == "m.room.create"  # noqa: E731
+        for wrong, error in (
+            (None, (400, "M_MISSING_PARAM")),
+            ([], (400, "M_MISSING_PARAM")),
+            (stripped, INVALID),
+            ([raw for raw in state if not is_create(raw)], INVALID),
+            ([create.event.raw, *state], INVALID),
+            ([raw if is_create(raw) else {**raw, "signatures": {}} for raw in state], INVALID),
+            ([*state, 5], INVALID),
+        ):
+            assert await host.refused(event, invite_room_state=wrong) == error, wrong
+        old = await inviter_of_old(net, host.host)
+        event = await old.invite(alice.id)
+        entries = [5, {}, {"type": "m.room.name", "state_key": "", "sender": "x", "content": {}}]
+        entries += [{"type": "m.room.name", "state_key": "", "sender": "@a:b", "content": {"name": "N"}, "more": 1}]
+        entries += [{"type": "m.secret", "state_key": "", "sender": "@a:b", "content": {}}]
+        code, _ = await old.other.ask(
+            "PUT", old.other.path("invite", event), await old.body(event, invite_room_state=entries)
+        )
+        assert code == 200
+        shown = (await invited(alice, old.room))["invite_state"]["events"]
+        assert [entry["type"] for entry in shown] == ["m.room.name", "m.room.member"]
+        assert set(shown[0]) == {"type", "state_key", "sender", "content"}
 
 
 async def inviter_of_old(net: Network, host: Member) -> Inviter:

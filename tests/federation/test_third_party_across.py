@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import quote
 
+import pytest
 import pytest_twisted
 from signedjson.key import generate_signing_key, get_verify_key
 from signedjson.sign import sign_json
@@ -46,6 +47,25 @@ def binding(room: str, sender: str, user_id: str) -> dict[str, Any]:
     invite = {"medium": "email", "address": "b@e.test", "mxid": user_id, "room_id": room, "sender": sender}
     pending = {**invite, "signed": signed(user_id)}
     return {"medium": "email", "address": "b@e.test", "mxid": user_id, "invites": [pending]}
+
+
+@pytest.mark.parametrize("version", ["1", "6", "12"])
+@pytest_twisted.ensureDeferred
+async def test_the_inviter_s_server_is_asked(postgres: PostgresServer, version: str) -> None:
+    async with federation(postgres, "one", "two") as net:
+        alice, bob = await member(net["one"], "alice"), await member(net["two"], "bob")
+        room = await inviting(alice, room_version=version)
+        body = binding(room, alice.id, bob.id)
+        code, _ = await net["two"].client.put("/_matrix/federation/v1/3pid/onbind", body)
+        assert code == 200
+        key = ("m.room.member", bob.id)
+        invite = (await alice.hs.rooms.state.current(room, [key]))[key].event
+        assert invite.sender == alice.id
+        assert invite.content["third_party_invite"] == {"display_name": "b...@e...", "signed": signed(bob.id)}
+        assert set(invite.raw["signatures"]) == {"one.test:8448", "two.test:8448"}
+        assert room in (await bob.get("/sync"))["rooms"]["invite"]
+        code, _ = await net["two"].client.put("/_matrix/federation/v1/3pid/onbind", body)
+        assert code == 200, "who is invited stays so"
 
 
 @pytest_twisted.ensureDeferred
