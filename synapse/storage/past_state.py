@@ -37,6 +37,11 @@ class Delta(NamedTuple):
     def entry(self) -> Entry:
         return (self.room_id, self.type, self.state_key)
 
+    @property
+    def is_entry(self) -> bool:
+        """Whether this server came into the room, which it had left or never been in: everything is new then."""
+        return self.type == EventTypes.CREATE and self.event_id is not None and self.event_id == self.prev_event_id
+
     def is_membership_of(self, user_id: str) -> bool:
         return self.type == EventTypes.MEMBER and self.state_key == user_id
 

@@ -138,6 +138,10 @@ class TimelineStore:
         """Those of the events that clients may be shown at all, by id. One statement."""
         return await self._db.read("timeline.get", _get, list(event_ids)) if event_ids else {}
 
+    async def turns(self, positions: Sequence[int]) -> list[TimelineRow]:
+        """Memberships that stand at these positions, also in rooms that this server takes no part in. One statement."""
+        return await self._db.read("timeline.turns", _turns, list(positions)) if positions else []
+
     async def annotations(self, rows: Sequence[TimelineRow], user_id: str, device_id: str | None) -> list[Annotation]:
         """What `unsigned` tells of these events besides their age. One statement, or none where there is nothing to
         tell.
@@ -249,6 +253,13 @@ def _since(txn: Transaction, room_ids: list[str], after: int, until: int, limit:
 def _get(txn: Transaction, event_ids: list[str]) -> dict[str, TimelineRow]:
     txn.planned(f"SELECT {COLUMNS} FROM events e WHERE e.event_id = ANY(%s) AND {SHOWN}", (event_ids,))
     return {row.event_id: row for row in map(TimelineRow._make, txn.rows())}
+
+
+def _turns(txn: Transaction, positions: list[int]) -> list[TimelineRow]:
+    txn.planned(
+        f"SELECT {COLUMNS} FROM events e WHERE e.stream_ordering = ANY(%s) AND e.type = 'm.room.member'", (positions,)
+    )
+    return [TimelineRow._make(row) for row in txn.rows()]
 
 
 _PREV = """

@@ -6,10 +6,12 @@ hands them over as its test pleases. It starts with the events of a room that th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import count
+from typing import Any, Protocol
 
 from synapse.api.room_versions import ROOM_VERSIONS, EventFormat, RoomVersion
+from synapse.app._homeserver import Homeserver
 from synapse.events.auth import cited_types_for
 from synapse.events.builder import build
 from synapse.events.event import Event, StateKey
@@ -22,10 +24,33 @@ from tests.support.rooms import SERVER, SIGNER, Cluster
 EVE, MALLORY = "@eve:elsewhere", "@mallory:elsewhere"
 
 
+class Server(Protocol):
+    """What events are handed to, and what time it is there, in milliseconds."""
+
+    async def receive(self, received: Received) -> Receipt: ...
+
+    @property
+    def now(self) -> Callable[[], int]: ...
+
+
+class Whole:
+    """A whole homeserver, as which events are handed to one of its processes."""
+
+    def __init__(self, hs: Homeserver) -> None:
+        self._hs = hs
+        clock = count(hs.rooms.now() - 1_000_000)
+        self.now = lambda: next(clock)
+
+    async def receive(self, received: Received) -> Receipt:
+        receipt = await self._hs.rooms.receive(received)
+        await self._hs.rooms.caught_up(receipt.position)
+        return receipt
+
+
 class Graph:
     """A room's events, those that this server lacks too."""
 
-    def __init__(self, version: RoomVersion, room_id: str, events: Sequence[Event], cluster: Cluster) -> None:
+    def __init__(self, version: RoomVersion, room_id: str, events: Sequence[Event], cluster: Server) -> None:
         self.version = version
         self.room_id = room_id
         self.cluster = cluster
@@ -41,7 +66,7 @@ class Graph:
         return cls(head.version, room_id, events, cluster)
 
     @classmethod
-    def elsewhere(cls, cluster: Cluster, *joined: str, version: str = "11", visibility: str | None = None) -> Graph:
+    def elsewhere(cls, cluster: Server, *joined: str, version: str = "11", visibility: str | None = None) -> Graph:
         """A public room that EVE has made, with these members, of which this server knows nothing."""
         room_version = ROOM_VERSIONS[version]
         create = build(

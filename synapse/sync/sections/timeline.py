@@ -5,6 +5,9 @@ for all rooms in one statement. The order is that of arrival.
 
 History visibility may hide some of the last events. A client that goes on from a token is then looked further back
 for, so that it does not take for a gap what it may not see; how far, is bounded.
+
+Where events of other servers are missing, a timeline begins behind the gap: what was before it is for whoever pages
+back, and may be fetched then. A room that this server has come back to is told anew.
 """
 
 from __future__ import annotations
@@ -16,8 +19,9 @@ from typing import Final
 
 import orjson
 
+from synapse.api.filters import RoomEventFilter
 from synapse.storage.past_state import Delta, Entry, PastStateStore
-from synapse.storage.timeline import OLDEST, TimelineRow, TimelineStore, Window
+from synapse.storage.timeline import ALWAYS, OLDEST, Condition, TimelineRow, TimelineStore, Window
 from synapse.sync.conditions import condition
 from synapse.sync.context import RoomWindow, SyncContext, Timeline
 from synapse.sync.forms import Annotator
@@ -38,10 +42,14 @@ class _Search:
     until: int  # before this, it is yet to be looked
     seen: list[Seen] = field(default_factory=list)
     done: bool = False  # there is nothing further back
+    gap: int | None = None  # the position of the last event that does not join on to what was before it
 
     def add(self, rows: list[TimelineRow], seen: list[Seen], complete: bool) -> None:
+        self.gap = next((row.stream for row in reversed(rows) if row.after_gap), None)
+        if self.gap is not None:
+            seen = [each for each in seen if each.row.stream >= (self.gap or 0)]
         self.seen = seen + self.seen
-        self.done = complete
+        self.done = complete or self.gap is not None
         if rows:
             self.until = rows[0].stream - 1
 
@@ -76,9 +84,11 @@ class TimelineSection:
         limit = ctx.filter.room.timeline.limit
         for search in await self._search(ctx, limit):
             window, seen = search.window, search.seen
-            limited = not search.done or len(seen) > limit
+            limited = not search.done or len(seen) > limit or search.gap is not None
             shown = seen[-limit:] if limit else []
             start = _start(window, shown, limited)
+            if search.gap is not None and not shown:
+                start = search.gap - 1  # what is behind the gap is told, although nothing of it is shown
             if window.after is None and ctx.since is not None and window.access.joined is not None:
                 limited = True  # whatever the client had of the room before it was (re)joined does not join on to this
             ctx.timelines[window.room_id] = Timeline(shown, limited, start)
@@ -101,6 +111,7 @@ class TimelineSection:
         return searches
 
     async def _look(self, ctx: SyncContext, searches: list[_Search], width: int) -> None:
+        wanted = ctx.filter.room.timeline
         rows = self._remembered(ctx, searches)
         missing = [
             Window(s.window.room_id, _after(s.window), s.until) for s in searches if s.window.room_id not in rows
@@ -109,9 +120,10 @@ class TimelineSection:
         whole = {room_id for room_id, room_rows in rows.items() if len(room_rows) < width}
         rows = await self._filled(rows)
         if missing:
-            read = await self._store.last(missing, width, condition(ctx.filter.room.timeline))
+            read = await self._store.last(missing, width, _or_gap(wanted))
             rows |= {window.room_id: read.get(window.room_id, []) for window in missing}
             whole.update(window.room_id for window in missing if len(rows[window.room_id]) < width)
+        rows |= await self._own_turns(ctx, [search for search in searches if not rows[search.window.room_id]])
         access = {search.window.room_id: search.window.access for search in searches}
         seen = await self._visibility.visible(rows, access, ctx.user_id, ctx.ignored, _present(ctx, rows))
         if in_force := await self._in_force(ctx, rows, seen):
@@ -120,7 +132,20 @@ class TimelineSection:
             seen |= await self._visibility.visible(again, access, ctx.user_id, ctx.ignored, known)
         for search in searches:
             room_id = search.window.room_id
-            search.add(rows[room_id], seen[room_id], room_id in whole)
+            told = seen[room_id] if wanted.allows_all_events else [s for s in seen[room_id] if _passes(s.row, wanted)]
+            search.add(rows[room_id], told, room_id in whole)
+
+    async def _own_turns(self, ctx: SyncContext, searches: list[_Search]) -> dict[str, list[TimelineRow]]:
+        """Who was never in a room, and turned away, is told just that; it may be in no timeline of this server's."""
+        wanted = ctx.filter.room.timeline
+        turned = {
+            search.window.until: search.window.room_id
+            for search in searches
+            if search.window.left and search.window.access.joined is None and search.until == search.window.until
+        }
+        if not turned or wanted.is_closed:
+            return {}
+        return {row.room_id: [row] for row in await self._store.turns(list(turned)) if row.room_id in turned.values()}
 
     async def _in_force(
         self, ctx: SyncContext, rows: Mapping[str, list[TimelineRow]], seen: Mapping[str, list[Seen]]
@@ -156,7 +181,9 @@ class TimelineSection:
                 found[room_id] = []
             elif after is not None and self._recent.knows(after) and not wanted.asks_for_relations:
                 rows = self._recent.rows(room_id, after, search.until)
-                found[room_id] = rows if wanted.allows_all_events else [row for row in rows if wanted.matches(row)]
+                if not wanted.allows_all_events:
+                    rows = [row for row in rows if wanted.matches(row) or row.after_gap]
+                found[room_id] = rows
         return found
 
     async def _filled(self, found: dict[str, list[TimelineRow]]) -> dict[str, list[TimelineRow]]:
@@ -184,6 +211,11 @@ class TimelineSection:
                 ctx.deltas[window.room_id] = []
         for delta in await self._states.deltas(missing, ctx.now.events):
             ctx.deltas[delta.room_id] += _open(ctx, ctx.windows[delta.room_id], [delta])
+        for room_id, deltas in list(ctx.deltas.items()):
+            if any(delta.is_entry for delta in deltas):
+                # What the client knows of the room is from before this server left it.
+                ctx.windows[room_id].after = None
+                del ctx.deltas[room_id]
 
     async def _write(self, ctx: SyncContext) -> None:
         told = [seen.row for timeline in ctx.timelines.values() for seen in timeline.seen]
@@ -204,6 +236,16 @@ class TimelineSection:
 
 def _after(window: RoomWindow) -> int:
     return OLDEST if window.after is None else window.after
+
+
+def _or_gap(wanted: RoomEventFilter) -> Condition:
+    """The events that are wanted, and those that do not join on to what was before them."""
+    sql, params = passes = condition(wanted)
+    return passes if passes is ALWAYS or wanted.asks_for_relations else Condition(f"({sql}) OR e.after_gap", params)
+
+
+def _passes(row: TimelineRow, wanted: RoomEventFilter) -> bool:
+    return not row.after_gap or wanted.asks_for_relations or wanted.matches(row)
 
 
 def _open(ctx: SyncContext, window: RoomWindow, deltas: Iterable[Delta]) -> list[Delta]:
