@@ -64,8 +64,10 @@ class Told(NamedTuple):
 
 
 class Trimmed(NamedTuple):
-    """The servers that have missed something now, and the audiences that are on record no more."""
+    """Up to where the log was given up (0: nothing was), the servers that have missed something by that, and the
+    audiences that are on record no more."""
 
+    until: int
     destinations: list[str]
     audiences: list[bytes]
 
@@ -330,7 +332,7 @@ def _trim(txn: Transaction, epoch: int, before_ts: int, keep: int) -> Trimmed:
     )
     (until,) = txn.one()
     if until is None:
-        return Trimmed([], [])
+        return Trimmed(0, [], [])
     txn.execute(
         f"""
         INSERT INTO federation_missed (destination, room_id, stream_ordering)
@@ -350,7 +352,7 @@ def _trim(txn: Transaction, epoch: int, before_ts: int, keep: int) -> Trimmed:
         WHERE NOT EXISTS (SELECT FROM federation_outgoing o WHERE o.audience = a.audience) RETURNING audience
         """
     )
-    return Trimmed(destinations, sorted({bytes(audience) for (audience,) in txn.rows()}))
+    return Trimmed(int(until), destinations, sorted({bytes(audience) for (audience,) in txn.rows()}))
 
 
 def _forget_missed(txn: Transaction, epoch: int, before_ts: int) -> None:

@@ -36,6 +36,7 @@ class Outgoing(NamedTuple):
 
     position: int
     room_id: str
+    event_id: str
     audience: Audience
 
 
@@ -115,7 +116,7 @@ class RoomAudiences:
             else:
                 found = self._event(row, changes)
                 if found.servers:
-                    outgoing.append(Outgoing(position, row.room_id, found))
+                    outgoing.append(Outgoing(position, row.room_id, row.event_id, found))
         self._trim()
         return outgoing
 

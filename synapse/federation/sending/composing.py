@@ -72,7 +72,7 @@ class Composer:
         self._skip = skip
         self._clock = clock
         self._salt = salt
-        self._bodies: OrderedDict[tuple[int, ...], bytes] = OrderedDict()
+        self._bodies: OrderedDict[tuple[Pdu, ...], bytes] = OrderedDict()
 
     async def draft(self, queue: Queue, extras: Extras) -> Draft | None:
         """The next transaction of a server; None where it turns out that there is none. One without events and EDUs is
@@ -180,7 +180,7 @@ class Composer:
 
     def _body(self, pdus: Mapping[int, Pdu], edus: Sequence[bytes], now: int) -> bytes:
         """The bytes; those of events alone are the same for all servers that are sent them."""
-        key = tuple(pdus)
+        key = tuple(pdus.values())
         body = None if edus else self._bodies.get(key)
         if body is None:
             body = transaction.body(self._origin, now, (pdu.json for pdu in pdus.values()), edus)

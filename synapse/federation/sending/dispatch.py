@@ -6,13 +6,13 @@ Servers that answer have slots of their own, so that those which hang, or have n
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from synapse.federation.errors import FederationError, Refused, Unreachable
 from synapse.federation.sending.composing import Extras
 from synapse.federation.sending.fairness import Turns
-from synapse.federation.sending.queue import Contents, Queue
+from synapse.federation.sending.queue import MAX_PDUS, Contents, Queue, Reserved, id_of
 from synapse.metrics import table
 from synapse.storage.federation_queue import Fenced, Progress, Told
 from synapse.util.concurrency import spawn
@@ -36,6 +36,8 @@ SLOW_SECONDS: Final = 5.0
 PER_TURN: Final = 10  # transactions that are begun in one turn of the reactor
 WRONG: Final = frozenset({400, 413})
 """Statuses by which a server says that it is the transaction that it does not like."""
+RESERVED_SECONDS: Final = 5.0
+"""For so long, what was noted down by who has the duty may be sent without asking again whether that holds."""
 FIRST_PAUSE: Final = 0.5  # seconds; each is twice the one before
 MAX_PAUSE: Final = 86_400.0
 
@@ -84,21 +86,24 @@ class Dispatch:
         self._busy = {True: 0, False: 0}
         self._retries: dict[str, Any] = {}
         self._pumping = False
+        self._reserving: set[str] = set()
+        self._delivered = 0  # up to where events were delivered
 
     # -- the duty ----------------------------------------------------------------------------------------------------
 
-    def begin(self, ledger: Ledger, standings: Iterable[Standing]) -> None:
-        """The duty is ours; there is this to send."""
-        self._ledger = ledger
+    def begin(self, ledger: Ledger, position: int, standings: Iterable[Standing]) -> None:
+        """The duty is ours; of what is on record, which goes up to the position, there is this to send."""
+        self._ledger, self._delivered = ledger, position
         for each in standings:
-            queue = self._queue(each.destination, each.acked)
+            queue = self._queue(each.destination)
+            queue.acked = each.acked
             queue.missed = each.missed
             queue.behind = each.newest > each.acked
             queue.newest = each.newest
             queue.away = True
-            if each.sending_until is not None and each.sending_txn is not None and each.sending_until > each.acked:
+            if each.sending_until and each.sending_txn and not each.missed and each.sending_until > each.acked:
                 queue.resume = (each.sending_until, each.sending_txn)
-        self._wake(list(self.queues), "")
+        self._wake(dict.fromkeys(self.queues, ""))
 
     def end(self) -> None:
         """Sends nothing more. What is under way to servers is not waited for."""
@@ -119,10 +124,48 @@ class Dispatch:
 
     def deliver(self, events: Sequence[Outgoing]) -> None:
         """Events that are on record."""
+        ledger = self._ledger
+        if ledger is None:
+            return
+        causes: dict[str, str] = {}
         for event in events:
             for name in event.audience.servers:
-                self._queue(name, event.position - 1).offer(event.position)
-            self._wake(event.audience.servers, event.room_id)
+                self._queue(name).offer(event.position)
+                causes.setdefault(name, event.room_id)
+            self._delivered = event.position
+        ids = {event.position: event.event_id for event in events}
+        reserving = [queue for name in causes if (queue := self._may_reserve(name)) and queue.positions[0] in ids]
+        if reserving:
+            spawn(self._reserve(ledger, reserving, ids, causes)).addErrback(_log)
+        reserved = {queue.name for queue in reserving}
+        self._wake({name: cause for name, cause in causes.items() if name not in reserved})
+
+    def _may_reserve(self, name: str) -> Queue | None:
+        queue = self.queues[name]
+        return queue if name in self._known and queue.is_at_rest and name not in self._reserving else None
+
+    async def _reserve(
+        self, ledger: Ledger, queues: Sequence[Queue], event_ids: dict[int, str], causes: dict[str, str]
+    ) -> None:
+        """Notes down for all these at once what is sent to them, each in its turn."""
+        notes: list[Progress] = []
+        for queue in queues:
+            pdus = [position for position in queue.positions if position in event_ids][:MAX_PDUS]
+            txn_id = id_of(queue.name, [event_ids[position] for position in pdus], (), "")
+            notes.append(Progress(queue.name, queue.acked, pdus[-1], txn_id))
+        self._reserving.update(causes)
+        try:
+            await ledger.note(notes)
+        except Fenced:
+            return
+        finally:
+            self._reserving.difference_update(causes)
+        now = self._clock.seconds()
+        for queue, note in zip(queues, notes, strict=True):
+            if self.queues.get(queue.name) is queue:
+                queue.reserve(Reserved(note.sending_until or 0, note.sending_txn or "", now))
+                self._ready(queue, causes[queue.name], now)
+        self._pump_soon()
 
     def tell(self, destinations: Collection[str], cause: str, what: Callable[[Ephemeral], None]) -> None:
         """Something that is over soon."""
@@ -130,7 +173,7 @@ class Dispatch:
             return
         for name in destinations:
             what(self._extra(name).ephemeral)
-        self._wake(destinations, cause)
+        self._wake(dict.fromkeys(destinations, cause))
 
     def outbox_news(self, outbox: str, destinations: Collection[str]) -> None:
         """An outbox has something for these servers."""
@@ -138,13 +181,13 @@ class Dispatch:
             return
         for name in destinations:
             self._extra(name).outboxes.add(outbox)
-        self._wake(destinations, outbox)
+        self._wake(dict.fromkeys(destinations, outbox))
 
-    def missed(self, destinations: Iterable[str]) -> None:
-        """These servers have missed events, which are no longer in the log."""
+    def trimmed(self, destinations: Iterable[str], until: int) -> None:
+        """The log up to there was given up, in which there were events that these servers have not got."""
         for name in destinations:
-            self._queue(name, 0).missed = True
-        self._wake(list(destinations), "")
+            self._queue(name).trimmed(until)
+        self._wake(dict.fromkeys(destinations, ""))
 
     def heard(self, destination: str | None) -> None:
         """The standing of a server has changed, or perhaps of all."""
@@ -155,34 +198,36 @@ class Dispatch:
 
     # -- whose turn it is --------------------------------------------------------------------------------------------
 
-    def _queue(self, name: str, acked: int) -> Queue:
+    def _queue(self, name: str) -> Queue:
         queue = self.queues.get(name)
-        if queue is None:
-            queue = self.queues[name] = Queue(name, acked)
+        if queue is None:  # it has everything so far
+            queue = self.queues[name] = Queue(name, self._delivered)
         return queue
 
     def _extra(self, name: str) -> Extras:
         extras = self._extras.get(name)
         if extras is None:
             extras = self._extras[name] = Extras()
-        self._queue(name, 0).extras = True
+        self._queue(name).extras = True
         return extras
 
-    def _wake(self, names: Collection[str], cause: str) -> None:
-        new = [name for name in names if name not in self._known]
+    def _wake(self, causes: Mapping[str, str]) -> None:
+        """There is something for these servers, each because of something."""
+        new = {name: cause for name, cause in causes.items() if name not in self._known}
         if new:
             self._known.update(new)
-            spawn(self._introduce(new, cause)).addErrback(_log)
+            spawn(self._introduce(new)).addErrback(_log)
         now = self._clock.seconds()
-        for name in names if not new else set(names).difference(new):
-            self._ready(self.queues[name], cause, now)
+        for name, cause in causes.items():
+            if name not in new:
+                self._ready(self.queues[name], cause, now)
         self._pump_soon()
 
     def _ready(self, queue: Queue, cause: str, now: float) -> None:
         if queue.may_try(now):
             self._turns[queue.name in self._proven].add(queue.name, cause)
 
-    async def _introduce(self, names: list[str], cause: str) -> None:
+    async def _introduce(self, names: Mapping[str, str]) -> None:
         """Finds out which servers are left alone just now: asked once for all of them."""
         ledger = self._ledger
         try:
@@ -190,7 +235,7 @@ class Dispatch:
         except Exception as error:
             log_failure(logger, error, "Which servers answer could not be found out; they are tried")
             ready = set(names)
-        for name in names:
+        for name, cause in names.items():
             if ledger is not self._ledger:
                 return
             queue = self.queues.get(name)
@@ -293,9 +338,8 @@ class Dispatch:
             queue.passed(contents)
             await self._settle(ledger, queue, contents)
             return
-        if contents.is_lasting:
-            # Noted before it is sent, and only by who has the duty.
-            await ledger.note(_under_way(queue, contents))
+        draft = draft._replace(contents=await self._noted(ledger, queue, contents))
+        contents = draft.contents
         if ledger is not self._ledger:
             return
         begun = self._clock.seconds()
@@ -317,13 +361,23 @@ class Dispatch:
         _count(contents, answer, queue.name)
         await self._settle(ledger, queue, contents)
 
+    async def _noted(self, ledger: Ledger, queue: Queue, contents: Contents) -> Contents:
+        """Has a transaction noted down before it is sent, by who has the duty. Raises Fenced."""
+        reserved, queue.reserved = queue.reserved, None
+        holds = reserved is not None and self._clock.seconds() - reserved.at < RESERVED_SECONDS
+        if reserved is not None and holds and reserved.until == contents.until:
+            return contents._replace(id=reserved.id)
+        if contents.is_lasting:
+            txn_id = contents.id if contents.until is not None else None
+            await ledger.note([Progress(queue.name, queue.acked, contents.until, txn_id)])
+        return contents
+
     async def _settle(self, ledger: Ledger, queue: Queue, contents: Contents) -> None:
         """Notes down what the server has, before it could be told the same again."""
-        progress = Progress(queue.name, queue.acked) if contents.is_lasting else None
+        progress = Progress(queue.name, queue.acked)
         if contents.rooms:
-            ledger.note_soon(None, [Told(queue.name, *room) for room in contents.rooms])
-            await ledger.note(progress or Progress(queue.name, queue.acked))
-        elif progress is not None:
+            await ledger.note([progress], [Told(queue.name, *room) for room in contents.rooms])
+        elif contents.until is not None:
             ledger.note_soon(progress)
         for outbox in dict.fromkeys(name for name, _ in contents.marks):
             marks = [mark for name, mark in contents.marks if name == outbox]
@@ -370,10 +424,6 @@ class Dispatch:
         elif failures > times:  # it answers, and perhaps others what they ask
             pause = min(longest * 2.0 ** min(failures - times, 30), MAX_PAUSE)
         return self._clock.seconds() + pause
-
-
-def _under_way(queue: Queue, contents: Contents) -> Progress:
-    return Progress(queue.name, queue.acked, contents.until, contents.id if contents.until is not None else None)
 
 
 def _named(contents: Contents) -> str:

@@ -1,12 +1,15 @@
 """Notes down how far servers have come, for many of them with one statement: a transaction is noted before it is sent,
 so that another process which takes over sends it again under its id, and when it has been acknowledged.
+
+Nobody waits for the latter, which is noted down with what is next to be sent, or a moment later. Who takes over before
+that repeats transactions that have been acknowledged, under their ids.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.defer import Deferred
 
@@ -20,7 +23,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+SOON: Final = 0.5  # seconds
 RETRY_SECONDS: Final = 2.0
+_OVER: Final = "This process does not send to other servers any more."
 
 
 class Ledger:
@@ -37,42 +42,61 @@ class Ledger:
         self._progress: dict[str, Progress] = {}
         self._told: list[Told] = []
         self._waiters: list[Deferred[None]] = []
+        self._timer: Any = None
         self._running: Deferred[None] | None = None
+        self._closing = False
         self._closed = False
 
-    async def note(self, progress: Progress) -> None:
+    async def note(self, progress: Iterable[Progress], told: Sequence[Told] = ()) -> None:
         """Returns when it is noted down. Raises Fenced."""
         if self._closed:
-            raise Fenced("This process does not send to other servers any more.")
+            raise Fenced(_OVER)
+        self._progress.update((each.destination, each) for each in progress)
+        self._told.extend(told)
         noted: Deferred[None] = Deferred()
         self._waiters.append(noted)
-        self.note_soon(progress)
+        self._write(0.0)
         await noted
 
-    def note_soon(self, progress: Progress | None, told: Sequence[Told] = ()) -> None:
+    def note_soon(self, progress: Progress) -> None:
         """The same for who does not wait."""
-        if progress is not None:
-            self._progress[progress.destination] = progress
-        self._told.extend(told)
-        if self._running is None:
-            self._running = spawn(self._run())
+        self._progress[progress.destination] = progress
+        self._write(SOON)
 
     async def close(self) -> None:
-        """Notes down what is still to be, and no more from then on. Never raises."""
-        running = self._running
-        if running is not None:
+        """Notes down what is still to be, if the database takes it, and no more from then on. Never raises."""
+        self._closing = True
+        if self._progress or self._told:
+            self._write(0.0)
+        if self._running is not None:
             ended: Deferred[None] = Deferred()
-            running.addBoth(lambda _: ended.callback(None))
+            self._running.addBoth(lambda _: ended.callback(None))
             await ended
-        self._closed = True
+        self.abandon()
 
     def abandon(self) -> None:
         """Notes down nothing more, and lets nobody wait for it."""
         self._closed = True
-        self._fail(Fenced("This process does not send to other servers any more."))
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            waiter.errback(Fenced(_OVER))
+
+    def _write(self, delay: float) -> None:
+        if self._running is not None or self._closed:
+            return
+        if self._timer is not None and self._timer.active():
+            if delay:
+                return
+            self._timer.cancel()
+        if delay:
+            self._timer = self._clock.callLater(delay, self._write, 0.0)
+        else:
+            self._running = spawn(self._run())
 
     async def _run(self) -> None:
-        await self._turn()
+        await self._pause(0.0)  # for others to come along
         while (self._progress or self._told or self._waiters) and not self._closed:
             progress, told, waiters = self._progress, self._told, self._waiters
             self._progress, self._told, self._waiters = {}, [], []
@@ -87,19 +111,19 @@ class Ledger:
                 self._progress = {**progress, **self._progress}
                 self._told = told + self._told
                 self._waiters = waiters + self._waiters
-                await self._turn(RETRY_SECONDS)
+                if self._closing:
+                    break
+                await self._pause(RETRY_SECONDS)
             else:
                 for waiter in waiters:
                     waiter.callback(None)
+                if not self._waiters and not self._told and self._progress and not self._closing:
+                    break  # later, with others
         self._running = None
+        if self._progress and not self._closed:
+            self._write(SOON)
 
-    def _fail(self, error: Fenced) -> None:
-        waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
-            waiter.errback(error)
-
-    async def _turn(self, seconds: float = 0.0) -> None:
-        """For others to come along."""
+    async def _pause(self, seconds: float) -> None:
         passed: Deferred[None] = Deferred()
         self._clock.callLater(seconds, passed.callback, None)
         await passed

@@ -36,6 +36,14 @@ FIRST_PAUSE: Final = 2.0
 LONGEST_PAUSE: Final = 3600.0
 
 
+class Reserved(NamedTuple):
+    """It is noted down already that the events up to `until` are being sent under this id; since `at` (seconds)."""
+
+    until: int
+    id: str
+    at: float
+
+
 class Contents(NamedTuple):
     """What a transaction holds. `pdus` are positions; `edus`, canonical JSON.
 
@@ -135,6 +143,7 @@ class Queue:
     limit: int = MAX_PDUS
     away: bool = False
     skip: int | None = None
+    reserved: Reserved | None = None
 
     # -- what there is to tell ---------------------------------------------------------------------------------------
 
@@ -154,6 +163,24 @@ class Queue:
     def is_empty(self) -> bool:
         return not (self.has_events or self.extras or self.sending)
 
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether the events that it keeps are all that there is, and nothing has gone wrong."""
+        return not (
+            self.sending
+            or self.behind
+            or self.missed
+            or self.held is not None
+            or self.resume is not None
+            or self.failing_since is not None
+            or self.reserved is not None
+        )
+
+    def reserve(self, reserved: Reserved) -> None:
+        """It was noted down that this is sent next; unless something has come in between."""
+        if self.is_at_rest and self.positions and self.acked < self.positions[0] <= reserved.until:
+            self.reserved = reserved
+
     def may_try(self, now: float) -> bool:
         """Whether there is something to send, and it may be sent now."""
         waits = self.retry_at is not None and self.retry_at > now
@@ -172,6 +199,8 @@ class Queue:
         if self.behind and not self.positions:
             return Look(self.acked, (FULL if self.away else KEPT) + 1, self.newest)
         pdus = tuple(itertools.islice(self.positions, self.limit))
+        if self.reserved is not None:
+            pdus = tuple(position for position in pdus if position <= self.reserved.until) or pdus
         if self.limit == MAX_PDUS:
             return Tell(pdus)
         return Tell(pdus, 0 if pdus else self.limit)
@@ -191,6 +220,16 @@ class Queue:
         self.skip = None
         self.missed = True
         self.behind = self.newest > skip.until
+
+    def trimmed(self, until: int) -> None:
+        """The log up to there was given up; the last event of each room that the server had not got is kept."""
+        self.missed = True
+        self.reserved = None
+        while self.positions and self.positions[0] <= until:
+            self.positions.popleft()
+        if self.resume is not None:
+            self.resume = None
+            self.behind = True
 
     def nothing_missed(self) -> None:
         """A CatchUp has found no room."""
@@ -273,6 +312,7 @@ class Queue:
     def _leave_alone(self) -> None:
         """Keeps nothing of what can be read again."""
         self.away = True
+        self.reserved = None
         if self.positions:
             self.positions.clear()
             self.behind = True

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+RETRY_SECONDS: Final = 5.0
 KEEP_SECONDS: Final = 10.0  # between notes of how far streams of what is over soon are followed
 TRIM_SECONDS: Final = 60.0
 LOG_MS: Final = 3_600_000
@@ -61,6 +62,7 @@ class FederationSending:
         self.take_over = make_take_over(dispatch.deliver, self._fenced)
         self._present = present
         self._clock = clock
+        self._on_duty = False
         self._ledger: Ledger | None = None
         self._epoch = 0
         self._timers: list[Any] = []
@@ -69,15 +71,27 @@ class FederationSending:
 
     async def begin(self) -> None:
         """Takes up what is left to send, and goes on with what comes."""
+        self._on_duty = True
+        await self._begin()
+
+    async def _begin(self) -> None:
+        try:
+            await self._take_up()
+        except Exception as error:
+            log_failure(logger, error, "Sending to other servers could not be begun; it is tried again")
+            if self._on_duty:
+                self._timers.append(self._clock.callLater(RETRY_SECONDS, lambda: spawn(self._begin())))
+
+    async def _take_up(self) -> None:
         epoch, positions = await self._store.begin()
-        self._epoch = epoch
         if "events" not in positions:
             positions["events"] = await self._store.start_of_events(self._present("events"))
-        ledger = self._ledger = Ledger(self._store, epoch, self._clock, self._fenced)
         standings = await self._store.standing()
-        if ledger is not self._ledger:
+        if not self._on_duty:
             return
-        self.dispatch.begin(ledger, standings)
+        self._epoch = epoch
+        ledger = self._ledger = Ledger(self._store, epoch, self._clock, self._fenced)
+        self.dispatch.begin(ledger, positions["events"], standings)
         self.take_over.begin(epoch, positions["events"])
         self.news.typing.begin()
         self.news.receipts.begin(positions.get("receipts", self._present("receipts")))
@@ -86,11 +100,23 @@ class FederationSending:
         self._every(KEEP_SECONDS, self._keep)
         self._every(TRIM_SECONDS, self._trim)
         for name, outbox in self._outboxes.items():
-            await outbox.begin(self._waking(name))
-            self.dispatch.outbox_news(name, await outbox.destinations())
+            self._begin_outbox(ledger, name, outbox)
+
+    def _begin_outbox(self, ledger: Ledger, name: str, outbox: Outbox) -> None:
+        async def begin() -> None:
+            try:
+                await outbox.begin(self._waking(name))
+                self.dispatch.outbox_news(name, await outbox.destinations())
+            except Exception as error:
+                log_failure(logger, error, "The outbox %s could not be looked through; it is tried again", name)
+                if ledger is self._ledger:
+                    self._timers.append(self._clock.callLater(RETRY_SECONDS, lambda: spawn(begin())))
+
+        spawn(begin())
 
     async def end(self) -> None:
         """Sends nothing more. What has been acknowledged is noted down, if this process still may."""
+        self._on_duty = False
         ledger, self._ledger = self._ledger, None
         self._stop()
         if ledger is not None:
@@ -98,7 +124,11 @@ class FederationSending:
 
     async def skip(self, destination: str, after: int, until: int) -> None:
         """Has a server told the last events of rooms, in place of all in this part of the log. Raises Fenced."""
-        await self._store.skip(self._epoch, destination, after, until)
+        try:
+            await self._store.skip(self._epoch, destination, after, until)
+        except Fenced as error:
+            self._fenced(error)
+            raise
 
     def _fenced(self, error: Fenced) -> None:
         if self._ledger is not None:
@@ -159,10 +189,8 @@ class FederationSending:
 
     async def _trim(self) -> None:
         now = int(self._clock.seconds() * 1000)
-        trimmed = await self._store.trim(self._epoch, now - LOG_MS, LOG_LENGTH)
-        self.take_over.forget_audiences(trimmed.audiences)
-        if trimmed.destinations:
-            self.dispatch.missed(trimmed.destinations)
+        trimmed = await self.take_over.trim(self._epoch, now - LOG_MS, LOG_LENGTH)
+        self.dispatch.trimmed(trimmed.destinations, trimmed.until)
         if self._trims % _TRIMS_PER_DAY == 0:
             await self._store.forget_missed(self._epoch, now - MISSED_MS)
         self._trims += 1

@@ -11,6 +11,8 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
+from twisted.internet.defer import DeferredLock
+
 from synapse.federation.sending.audience import Outgoing, RoomAudiences
 from synapse.replication import event_rows
 from synapse.replication.event_rows import EventRow, Row
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from synapse.replication.streams import Rows
     from synapse.storage.database import Database
     from synapse.storage.federation_events import FederationEventsStore
-    from synapse.storage.federation_queue import FederationQueueStore
+    from synapse.storage.federation_queue import FederationQueueStore, Trimmed
     from synapse.util.clock import Clock
 
 logger = logging.getLogger(__name__)
@@ -75,6 +77,7 @@ class TakeOver:
         self._rows_after = 0  # the rows that are here are all that come after this position
         self._running = False
         self._on_record: OrderedDict[bytes, None] = OrderedDict()
+        self._logging = DeferredLock()
 
     @property
     def position(self) -> int:
@@ -109,10 +112,19 @@ class TakeOver:
             self._forget_rows(position)
             self._go_on()
 
-    def forget_audiences(self, audiences: Sequence[bytes]) -> None:
-        """These are on record no longer."""
-        for audience in audiences:
-            self._on_record.pop(audience, None)
+    async def trim(self, epoch: int, before_ts: int, keep: int) -> Trimmed:
+        """Gives up old parts of the log. Raises Fenced.
+
+        Not while events are logged for audiences that seem to be on record.
+        """
+        await self._logging.acquire()
+        try:
+            trimmed = await self._queues.trim(epoch, before_ts, keep)
+            for audience in trimmed.audiences:
+                self._on_record.pop(audience, None)
+        finally:
+            self._logging.release()
+        return trimmed
 
     def _forget_rows(self, position: int) -> None:
         self._rows.clear()
@@ -165,7 +177,11 @@ class TakeOver:
             self._audiences.remember(await self._events.hosts_at(unknown, self._position))
         outgoing = self._audiences.take(rows)
         if outgoing:
-            await self._log(epoch, until, outgoing)
+            await self._logging.acquire()
+            try:
+                await self._log(epoch, until, outgoing)
+            finally:
+                self._logging.release()
         elif until - self._kept >= KEEP_EVERY:
             await self._queues.keep_positions(epoch, {"events": until})
             self._kept = until

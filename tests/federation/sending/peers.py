@@ -125,13 +125,16 @@ async def until(is_so: Callable[[], Any], hs: Homeserver | None = None, step: fl
 async def settled(peers: Peers, hs: Homeserver | None = None, step: float = 0.0) -> None:
     """Returns when nothing has been sent for a while."""
     quiet, before = 0, -1
-    while quiet < 15:
+    for _ in range(5_000):
+        if quiet >= 15:
+            return
         now = len(peers.tried) + len(peers.sent)
         quiet = quiet + 1 if now == before and not peers.under_way else 0
         before = now
         if hs is not None:
             hs.reactor.advance(step)
         await turn(0.004)
+    raise AssertionError("servers are sent to on and on")
 
 
 class Room:

@@ -90,7 +90,7 @@ def test_equal_audiences_are_one() -> None:
     audiences = RoomAudiences(OURS)
     audiences.remember({ROOM: {OURS: 1, "b.test": 1}, "!other": {"b.test": 4}})
     first, second, other = audiences.take([(1, event()), (2, event()), (3, event(room="!other"))])
-    assert first == Outgoing(1, ROOM, audience_of(["b.test"]))
+    assert first == Outgoing(1, ROOM, "$e", audience_of(["b.test"]))
     assert first.audience is second.audience
     assert other.audience == first.audience
 
