@@ -12,6 +12,7 @@ import pytest_twisted
 from synapse.api.routes import ENDPOINTS, Auth, Endpoint
 from tests.conformance.mutations import RAW, TEXTS, TOKENS
 from tests.conformance.town import Town
+from tests.conformance.trials import is_fault
 
 # What the queries of administrators' endpoints, and of others that nobody describes, are made of.
 NAMES = (
@@ -75,7 +76,7 @@ async def test_withstands(town: Town, endpoint: Endpoint, caplog: pytest.LogCapt
             requests += [(targets[0], body) for body in BODIES]
         for target, body in requests:
             answer = await town.handle(method, target, body, user)
-            if answer.code >= 500:
+            if is_fault(answer):
                 problems.append(f"{method} {target} {body[:80]!r}: {answer.code} {answer.body[:200]!r}")
             elif answer.code >= 400 and not any(sign in answer.body for sign in REFUSALS):
                 problems.append(f"{target}: {answer!r}"[:300])

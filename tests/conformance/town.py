@@ -78,12 +78,14 @@ class Town:
 
     async def settle(self) -> None:
         """Registers the people."""
+        servers = (self._server, *(self._workers.workers.values() if self._workers is not None else ()))
+        for server in servers:
+            alone(server)
         for name in PEOPLE:
             self._tokens[name] = await self._server.client.register(name)
         await self._promote("admin")
         await self.neighbour.settle()
-        for server in (self._server, *(self._workers.workers.values() if self._workers is not None else ())):
-            alone(server)
+        for server in servers:
             server.hs.notifier.leave()
         if self._workers is None:
             # Forged tokens may name positions that never come.

@@ -59,8 +59,13 @@ async def problems_of(town: Tried, example: Example, is_wanted: Callable[[Mutati
     return problems
 
 
+def is_fault(answer: Answer) -> bool:
+    """Whether the server has failed. That another one cannot be reached is no fault of its own."""
+    return answer.code >= 500 and b'"errcode":"M_CONNECTION_' not in answer.body
+
+
 def _problem(errors: frozenset[str] | None, answer: Answer) -> str | None:
-    if answer.code >= 500:
+    if is_fault(answer):
         return f"a fault of the server: {answer.body[:300]!r}"
     if errors is None:
         return None
@@ -69,6 +74,8 @@ def _problem(errors: frozenset[str] | None, answer: Answer) -> str | None:
     if answer.content_type is not None and answer.content_type.startswith("text/html"):
         return None  # a page, which tells people
     refusal = orjson.loads(answer.body)
+    if answer.code >= 500:
+        return None  # it was another server's to say
     if answer.code == 401 and "flows" in refusal:
         return None  # who asks is to prove who they are first
     errcode = refusal["errcode"]
