@@ -66,7 +66,8 @@ class ServedEventsStore:
 
 def _many(txn: Transaction, event_ids: list[str]) -> dict[str, ServedEvent]:
     txn.execute(
-        f"SELECT {_COLUMNS} FROM events e JOIN rooms r USING (room_id) WHERE e.event_id = ANY(%s)", (event_ids,)
+        f"SELECT {_COLUMNS} FROM events e JOIN rooms r USING (room_id) WHERE e.event_id = ANY(%s) ORDER BY e.depth",
+        (event_ids,),
     )
     return {row[0]: ServedEvent._make(row) for row in txn.rows()}
 

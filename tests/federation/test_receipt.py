@@ -317,7 +317,8 @@ async def test_redactions(database_settings: PoolSettings, version: str) -> None
         assert (answer["content"], answer["unsigned"]["redacted_by"]) == ({}, good.event_id)
         found = await stored(server, bad)
         assert found is not None
-        assert (found.rejected is not None) == (version in ("1", "2"))
+        assert (found.rejected is not None, found.soft_failed) == ((version in ("1", "2"), version not in ("1", "2")))
+        assert bad.event_id not in await at.timeline()
         # One that comes before what it redacts.
         late = await at.eve.make(at.room, content={"body": "late"})
         early = await at.eve.make(at.room, "m.room.redaction", {}, redacts=late.event_id)

@@ -175,6 +175,18 @@ async def test_what_cannot_be_done_just_now_is_to_be_sent_again() -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_fault_of_the_server_is_one_of_that_room() -> None:
+    into = way()
+    event = into.room.make(sender=EVE.user())
+
+    async def fail(received: Received) -> Any:
+        raise ValueError("a bug")
+
+    into.transactions._pipeline._write = fail
+    assert "failed" in (await into.send(event))[event.event_id]["error"]
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_room_that_takes_long_does_not_hold_the_answer_up() -> None:
     into = way()
     event = into.room.make(sender=EVE.user())

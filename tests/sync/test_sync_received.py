@@ -207,7 +207,9 @@ async def test_history_that_is_fetched_later_is_paged_through_and_told_by_no_syn
         assert ids(page["chunk"]) == [event.event_id for event in reversed(said[15:])]
         page = await messages(hs.client, token, graph.room_id, page["end"], 15)
         assert ids(page["chunk"]) == [event.event_id for event in reversed(said[10:15])]
-        assert graph.room_id not in (await sync(hs.client, token, answer["next_batch"])).get("rooms", {}).get("join", {})
+        assert graph.room_id not in (await sync(hs.client, token, answer["next_batch"])).get("rooms", {}).get(
+            "join", {}
+        )
         again = (await sync(hs.client, token))["rooms"]["join"][graph.room_id]["timeline"]
         assert ids(again["events"]) == [join.event_id]
 

@@ -17,7 +17,6 @@ import logging
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
-from synapse.api.errors import AuthError
 from synapse.api.identifiers import domain_of, is_event_id
 from synapse.events import auth
 from synapse.events.event import Event, StateKey
@@ -177,7 +176,7 @@ class Ancestors:
         found = work.find(event_id)
         if found is None or found.event.room_id != work.room_id:
             raise Unfit(f"The event comes after {event_id}, which this server cannot get.")
-        if found.event.is_state() and found.rejected is None and await self._is_allowed(work, found.event, state):
+        if found.event.is_state() and found.rejected is None:
             await self._keep(work)
             state[found.event.key] = event_id
         return state
@@ -235,17 +234,6 @@ class Ancestors:
         events = await self._checks.check_many(state.auth_chain, work.version, room_id=work.room_id)
         events += await self._checks.check_many(state.pdus, work.version, room_id=work.room_id)
         await self._add_outliers(work, [each for each in events if each.event_id in set(missing)])
-
-    async def _is_allowed(self, work: Work, event: Event, state: StateIds) -> bool:
-        """Whether a state allows an event that comes upon it. All of its events are stored."""
-        ids = [state[key] for key in auth.auth_types_for_event(event) if key in state]
-        await work.look_up(ids)
-        deciding = [each.event for i in ids if (each := work.find(i)) is not None]
-        try:
-            auth.check(event, {each.key: each for each in deciding})
-        except AuthError:
-            return False
-        return True
 
     # -- auth events -------------------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ auth events, check 4, the word of the room's policy server, and the users whom i
 writer, which makes checks 5 and 6, since it alone knows exactly what the room is. Several processes may do this at the
 same time, and the same event may be in two batches: the writer takes it once.
 
-Server-server API, "Checks performed on receipt of a PDU".
+Server-server API, "Checks performed on receipt of a PDU"; room version 3, "Handling redactions".
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from synapse.api.constants import EventTypes
 from synapse.api.errors import AuthError, invalid_param, limit_exceeded
 from synapse.events import auth
 from synapse.events.event import Event, StateKey
+from synapse.events.power_levels import PowerLevels
 from synapse.federation.receiving.faults import Unfit, is_passing
 from synapse.federation.receiving.judging import judge, judge_all, order_to_judge
 from synapse.federation.receiving.order import ancestors_first, predecessors_of
@@ -251,12 +252,26 @@ class Pipeline:
         state = await self._state.current(work.room_id, _DECIDING)
         received = ReceivedEvent(event, rejected, state_before=state_before)
         if rejected is None:
-            objection = await self._policy.objection(event, state) if _POLICY in state else None
+            objection = await self._objection(work, event, state)
             received = received._replace(soft_failed=objection)
             if objection is None:
                 thread_id, push = await self._audience(event, state)
                 received = received._replace(push=tuple(push), thread_id=thread_id)
         work.new[event.event_id] = received
+
+    async def _objection(self, work: Work, event: Event, state: State) -> str | None:
+        """Why clients are not to see the event, though it is allowed."""
+        if (
+            event.type == EventTypes.REDACTION
+            and event.redacts is not None
+            and not event.room_version.redaction_auth_rule
+        ):
+            await work.look_up([event.redacts])
+            target = work.find(event.redacts)
+            levels = PowerLevels.of_state({key: stored.event for key, stored in state.items()}, event.room_version)
+            if target is not None and not auth.may_redact(event, target.event, levels):
+                return f"Its sender may not redact {event.redacts}."
+        return await self._policy.objection(event, state) if _POLICY in state else None
 
     async def _add_history(self, work: Work, event: Event) -> None:
         if work.has_place(event.event_id):

@@ -30,6 +30,7 @@ from synapse.util.concurrency import Linearizer
 
 if TYPE_CHECKING:
     from synapse.api.room_versions import RoomVersion
+    from synapse.events.event import Event
     from synapse.federation.receiving.checks import EventChecks
     from synapse.federation.receiving.edus import EduRegistry
     from synapse.federation.receiving.outside import Outsider
@@ -207,7 +208,18 @@ class Transactions:
             else:
                 events.append(event)
         if events:
-            results.update(await self._pipeline.receive(origin, room_id, version, events))
+            results.update(await self._enter(origin, room_id, version, events))
+
+    async def _enter(
+        self, origin: str, room_id: str, version: RoomVersion, events: Sequence[Event]
+    ) -> dict[str, str | None]:
+        try:
+            return await self._pipeline.receive(origin, room_id, version, events)
+        except Exception as error:
+            if is_passing(error):
+                raise
+            logger.error("Events of %s for %s could not be looked at", origin, room_id, exc_info=error)
+            return dict.fromkeys((event.event_id for event in events), "This server failed to look at the event.")
 
     async def _for_a_while(self, origin: str, works: Sequence[Coroutine[Any, Any, None]]) -> None:
         """Let all work be done at the same time; returns when it is, or a while later. Raises what says that this
