@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 from synapse.app._foundation import Base
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 
     from synapse.app._accounts import Accounts
     from synapse.app._conduct import Conduct
@@ -199,6 +199,7 @@ class Rooms:
         """The one writer of events, in the main process, once the streams are started."""
         from synapse.metrics import table
         from synapse.replication.event_rows import rows_of
+        from synapse.replication.invalidation import MainInvalidator
         from synapse.replication.writing import MainStreams
         from synapse.storage.awaited import AwaitedStore
         from synapse.storage.persist import Persister, Stores
@@ -209,6 +210,12 @@ class Rooms:
         streams, caches, memory = self._hs.replication.streams, self._hs.caches, self.memory
         if not isinstance(streams, MainStreams):
             raise RuntimeError("only the main process writes events")
+
+        tell = MainInvalidator(streams.memory("caches")).tell
+
+        def changed(event_ids: Collection[str]) -> None:
+            memory.events.forget(event_ids)
+            tell("events", *event_ids)
 
         def announce(position: int, planned: Sequence[Planned]) -> None:
             streams.events_written(position, rows_of(planned))
@@ -225,6 +232,7 @@ class Rooms:
             self.now,
             caches.lru("events_written", 10_000),
             OutlierWriter(self._hs.database, self.now),
+            changed,
         )
         table.EVENTS_WAITING.read_from(lambda: [((), persister.waiting)])
         return persister

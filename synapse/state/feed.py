@@ -105,3 +105,4 @@ class RoomFeed:
         self._heads.forget_all()
         self._state.forget_all()
         self._members.forget_all()
+        self._events.forget_all()  # some may have been redacted meanwhile

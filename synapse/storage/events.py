@@ -120,6 +120,7 @@ class EventsStore:
         self._cache = cache
         self._reading = 0
         self._redacted_meanwhile: dict[str, str] = {}
+        self._changed_meanwhile: set[str] = set()
 
     async def get(self, event_id: str) -> StoredEvent | None:
         """The event, if this server has it."""
@@ -155,12 +156,14 @@ class EventsStore:
             known = [
                 s.with_redaction(late[s.event.event_id]) if s.event.event_id in late else s for s in events_in(found)
             ]
+            for stored in known:
+                if stored.event.event_id not in self._changed_meanwhile:
+                    self._cache.set(stored.event.event_id, stored)
         finally:
             self._reading -= 1
             if not self._reading:
                 self._redacted_meanwhile.clear()
-        for stored in known:
-            self._cache.set(stored.event.event_id, stored)
+                self._changed_meanwhile.clear()
         return found, known
 
     async def with_auth_chains(self, event_ids: Collection[str]) -> dict[str, StoredEvent]:
@@ -201,12 +204,20 @@ class EventsStore:
         """Drop what is remembered of events, since it is not true any more."""
         for event_id in event_ids:
             self._cache.pop(event_id)
+            if self._reading:
+                self._changed_meanwhile.add(event_id)
+
+    def forget_all(self) -> None:
+        """Drop everything: something may have changed of which nobody has told."""
+        self._cache.clear()
 
     def has_arrived(self, event_id: str) -> None:
         """The event is announced: if it was an outlier, it is none any more."""
         cached = self._cache.peek(event_id)
         if cached is not None and cached.outlier:
             self._cache.pop(event_id)
+        if self._reading:
+            self._changed_meanwhile.add(event_id)
 
     def learn(self, stored: StoredEvent) -> None:
         """Take in a new event that is likely to be asked for."""

@@ -13,7 +13,7 @@ Only the main process has one, since it alone holds the lease on writing.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from psycopg2.errors import UniqueViolation
@@ -55,6 +55,9 @@ ATTEMPTS: Final = 4
 
 BUSY_MS: Final = 2_000
 
+Changed = Callable[[Collection[str]], None]
+"""Is told of events that are not what they were, and of which the stream says nothing."""
+
 Announce = Callable[[int, Sequence[Planned]], None]
 """Is told the position that the events stream has reached, and the events that brought it there."""
 
@@ -87,6 +90,7 @@ class Persister:
     :param now: the time in milliseconds.
     :param recent: remembers what was written a moment ago, by transaction id and event id.
     :param outliers: writes outliers, beside the queue.
+    :param changed: called before `announce`.
     """
 
     def __init__(
@@ -100,6 +104,7 @@ class Persister:
         now: Callable[[], int],
         recent: LruCache[TxnKey | str, Persisted],
         outliers: OutlierWriter,
+        changed: Changed,
     ) -> None:
         self._db = db
         self._stores = stores
@@ -110,6 +115,7 @@ class Persister:
         self._now = now
         self._recent = recent
         self._outliers = outliers
+        self._changed = changed
         self._queue: list[_Waiting] = []
         self._busy = False
         self._position = 0
@@ -267,9 +273,11 @@ class Persister:
         for step in plan.planned:
             if step.new.txn is not None:
                 self._recent.set(step.new.txn, Persisted(step.new.event.event_id, step.stream_ordering))
-        arrived = [event_id for event_id in plan.written if event_id in marks]
-        if arrived:
-            self._stores.events.forget(arrived)
+        changed = {event_id for event_id in plan.written if event_id in marks}
+        changed |= plan.rows.redactions.keys()
+        changed -= {event_id for step in plan.planned for event_id in (step.new.event.event_id, step.new.redacts)}
+        if changed:
+            self._changed(changed)
         table.EVENTS_WRITTEN.inc(len(plan.written))
         table.EVENTS_BATCHES.inc()
         if plan.position:

@@ -7,10 +7,12 @@ from typing import Any
 import pytest_twisted
 from twisted.internet.defer import gatherResults
 
-from synapse.storage.database import Database, Transaction
+from synapse.replication.event_rows import EventRow, rows_of
+from synapse.storage.database import Database, PoolSettings, Transaction
 from synapse.storage.extremities import ExtremitiesStore
-from synapse.storage.persist_events import Fate, Kind, ReceivedEvent
+from synapse.storage.persist_events import Fate, Kind, Outlier, PushAction, ReceivedEvent
 from tests.support.deferreds import started
+from tests.support.postgres import PostgresServer
 from tests.support.received import EVE, MALLORY, Graph
 from tests.support.rooms import ALICE, BOB, Cluster, check_invariants, start
 
@@ -244,3 +246,218 @@ async def test_the_same_event_by_two_ways_at_once_is_written_once(database: Data
     other = graph.say(EVE)
     assert await graph.give(event, other, other) == [Fate.KNOWN, Fate.ACCEPTED, Fate.KNOWN]
     await check_present(restarted, database, graph)
+
+
+# -- what comes before what it is about ----------------------------------------------------------------------------
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_redaction_that_comes_before_its_target_takes_effect_with_it(database: Database) -> None:
+    cluster, graph = await shared_room(database, workers=1)
+    secret = graph.say(EVE, "a secret")
+    redaction = graph.make(EVE, "m.room.redaction", {"redacts": secret.event_id})
+    assert await graph.give(graph.with_state(redaction)) == [Fate.ACCEPTED]
+    waiting = "SELECT event_id, server_name FROM pending_redactions"
+    assert await column(database, "p", waiting) == [(secret.event_id, "elsewhere")]
+    graph.cluster = cluster = await start(database, workers=1)  # the database remembers
+    push = (PushAction(ALICE.user_id, True, False),)
+    assert await graph.give(ReceivedEvent(secret, push=push)) == [Fate.ACCEPTED]
+    assert await column(database, "p", waiting) == []
+    redacted = "SELECT redacted_by FROM events WHERE event_id = %s"
+    assert await column(database, "r", redacted, secret.event_id) == [redaction.event_id]
+    assert await column(database, "u", "SELECT 1 FROM push_actions") == []
+    row = next(row for _, row in rows_of(cluster.announced) if isinstance(row, EventRow))
+    assert (row.event_id, row.json) == (secret.event_id, "")  # nobody is told the secret
+    for process in (cluster.main, *cluster.workers):
+        stored = await process.events.get(secret.event_id)
+        assert stored is not None
+        assert stored.shown.content == {}
+    await check_present(cluster, database, graph)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_redaction_waits_for_what_it_may_redact_alone(database: Database) -> None:
+    cluster, graph = await shared_room(database)
+    name = graph.make(ALICE.user_id, "m.room.name", {"name": "oops"}, state_key="")
+    said = graph.say(BOB.user_id, "not yours", after=name.prev_event_ids)
+    theirs = graph.make(EVE, "m.room.redaction", {"redacts": said.event_id}, after=[said.event_id])
+    ours = graph.make(ALICE.user_id, "m.room.redaction", {"redacts": name.event_id}, after=[theirs.event_id])
+    assert await graph.give(graph.with_state(theirs), graph.with_state(ours)) == [Fate.ACCEPTED] * 2
+    assert await graph.give(said, name) == [Fate.ACCEPTED] * 2
+    redacted = "SELECT redacted_by FROM events WHERE event_id = %s"
+    assert await column(database, "r", redacted, said.event_id) == [None]
+    assert await column(database, "r", redacted, name.event_id) == [ours.event_id]
+    assert await column(database, "s", "SELECT name FROM room_stats") == [None]
+    await check_present(cluster, database, graph)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_redaction_in_order_is_judged_here(database: Database) -> None:
+    cluster, graph = await shared_room(database)
+    said, own = graph.say(BOB.user_id, "not yours"), graph.say(EVE, "mine")
+    redactions = [graph.make(EVE, "m.room.redaction", {"redacts": event.event_id}) for event in (said, own)]
+    assert await graph.give(said, own, *redactions) == [Fate.ACCEPTED] * 4
+    redacted = "SELECT redacted_by FROM events WHERE event_id = %s"
+    assert await column(database, "r", redacted, said.event_id) == [None]
+    assert await column(database, "r", redacted, own.event_id) == [redactions[1].event_id]
+    await check_present(cluster, database, graph)
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_outlier_that_was_redacted_before_it_came_is_redacted(database: Database) -> None:
+    cluster, graph = await shared_room(database)
+    secret = graph.make(ALICE.user_id, "m.room.topic", {"topic": "a secret"}, state_key="")
+    redaction = graph.make(ALICE.user_id, "m.room.redaction", {"redacts": secret.event_id})
+    assert await graph.give(graph.with_state(redaction), outliers=[]) == [Fate.REFUSED]
+    await graph.give(outliers=[secret])
+    assert await graph.give(graph.with_state(redaction)) == [Fate.ACCEPTED]
+    redacted = "SELECT redacted_by, outlier FROM events WHERE event_id = %s"
+    assert await column(database, "r", redacted, secret.event_id) == [(redaction.event_id, True)]
+    assert await graph.give(secret) == [Fate.ACCEPTED]
+    assert await column(database, "r", redacted, secret.event_id) == [(redaction.event_id, False)]
+    await check_present(cluster, database, graph)
+
+
+@pytest_twisted.ensureDeferred
+async def test_who_relates_to_an_event_may_come_before_it(database: Database) -> None:
+    cluster, graph = await shared_room(database)
+    root = graph.say(EVE, "root")
+    relation = {"m.relates_to": {"rel_type": "m.thread", "event_id": root.event_id}}
+    child = graph.make(EVE, "m.room.message", {"body": "child", **relation})
+    assert await graph.give(graph.with_state(child)) == [Fate.ACCEPTED]
+    assert await graph.give(root) == [Fate.ACCEPTED]
+    assert await column(database, "p", "SELECT is_parent FROM events WHERE event_id = %s", root.event_id) == [True]
+    assert await column(database, "t", "SELECT depth FROM threads") == [child.depth]
+    assert await column(database, "t", "SELECT events FROM thread_senders") == [1]
+    await check_present(cluster, database, graph)
+
+
+@pytest_twisted.ensureDeferred
+async def test_soft_failed_and_rejected_events_count_nowhere(database: Database) -> None:
+    cluster, graph = await shared_room(database)
+    root = graph.say(EVE, "root")
+    assert await graph.give(root) == [Fate.ACCEPTED]
+    relation = {"m.relates_to": {"rel_type": "m.thread", "event_id": root.event_id}}
+    children = [graph.make(EVE, "m.room.message", {"body": "child", **relation}) for _ in range(2)]
+    leave = graph.make(BOB.user_id, "m.room.member", {"membership": "leave"}, state_key=BOB.user_id)
+    push = (PushAction(ALICE.user_id, True, False),)
+    events = [
+        ReceivedEvent(children[0], soft_failed="spam", push=push),
+        ReceivedEvent(children[1], rejected="no", push=push),
+        ReceivedEvent(leave, soft_failed="spam"),
+    ]
+    assert await graph.give(*events) == [Fate.SOFT_FAILED, Fate.REJECTED, Fate.SOFT_FAILED]
+    for table in ("threads", "thread_senders", "push_actions"):
+        assert await column(database, "t", f"SELECT 1 FROM {table}") == []
+    assert await column(database, "p", "SELECT 1 FROM events WHERE is_parent OR relates_to IS NOT NULL") == []
+    assert await column(database, "m", "SELECT 1 FROM memberships WHERE event_id = %s", leave.event_id) == []
+
+    # What comes after the leave finds it.
+    after = graph.say(EVE)
+    assert await graph.give(after) == [Fate.ACCEPTED]
+    assert await present(graph, ("m.room.member", BOB.user_id)) == leave.event_id
+    steps = "SELECT stream_ordering > 0 FROM memberships WHERE event_id = %s"
+    assert await column(database, "m", steps, leave.event_id) == [True]
+    await check_invariants(cluster, database)
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_was_kept_as_rejected_stays_so(database: Database) -> None:
+    cluster, graph = await shared_room(database)
+    event = graph.topic(ALICE.user_id, "no")
+    await graph.give(outliers=[Outlier(event, "no")])
+    assert await graph.give(event) == [Fate.REJECTED]
+    assert await present(graph, ("m.room.topic", "")) is None
+    await check_invariants(cluster, database)
+
+
+# -- history -------------------------------------------------------------------------------------------------------
+
+
+@pytest_twisted.ensureDeferred
+async def test_history_moves_nothing_and_fills_the_past(database: Database) -> None:
+    cluster = await start(database, workers=1)
+    graph = Graph.elsewhere(cluster)
+    forbidden = graph.topic("@nobody:elsewhere", "no")
+    graph.reject(forbidden)
+    past = [graph.topic(EVE, str(number)) for number in range(6)]
+    await graph.enter(ALICE.user_id)
+    await cluster.workers[0].events.get_many([event.event_id for event in past])
+    announced, ends = len(cluster.announced), await extremities(database, graph)
+    gaps = "SELECT event_id FROM backward_extremities WHERE room_id = %s"
+    assert await column(database, "g", gaps, graph.room_id) == [past[-1].event_id]
+
+    found = graph.chain(graph.before(past[3]).values())
+    fates = await graph.give(graph.with_state(past[3]), *past[4:], kind=Kind.HISTORY, outliers=found)
+    assert fates == [Fate.ACCEPTED] * 3
+    assert await column(database, "g", gaps, graph.room_id) == [past[2].event_id]
+    whole = [event for event in graph.dag.events.values() if event.depth < past[3].depth]
+    fates = await graph.give(*whole, kind=Kind.HISTORY)
+    assert fates.count(Fate.REJECTED) == 1
+    assert fates.count(Fate.ACCEPTED) == len(whole) - 1
+    assert await column(database, "g", gaps, graph.room_id) == []
+    assert (len(cluster.announced), await extremities(database, graph)) == (announced, ends)
+    order = "SELECT event_id FROM events WHERE room_id = %s AND NOT outlier ORDER BY stream_ordering"
+    assert await column(database, "o", order, graph.room_id) == list(graph.dag.events)
+    for process in (cluster.main, *cluster.workers):
+        groups = await process.events.state_groups([event.event_id for event in past])
+        assert len(groups) == len(past)
+    for event in past[1:]:
+        state = await cluster.main.state.before_event(event.event_id)
+        assert state[("m.room.topic", "")].event.content["topic"] == str(int(event.content["topic"]) - 1)
+    assert await graph.give(graph.say(EVE)) == [Fate.ACCEPTED]
+    await check_invariants(cluster, database)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_second_beginning_of_a_room_is_rejected(database: Database) -> None:
+    cluster, graph = await shared_room(database)
+    other = await Graph.of(cluster, database, await cluster.main.room())
+    create = other.dag.create
+    for kind in (Kind.TIMELINE, Kind.HISTORY):
+        assert await graph.give(create, kind=kind) in ([Fate.REJECTED], [Fate.KNOWN])
+    await check_present(cluster, database, graph)
+
+
+@pytest_twisted.ensureDeferred
+async def test_received_events_survive_connections_that_break(
+    database: Database, database_settings: PoolSettings, postgres: PostgresServer
+) -> None:
+    cluster = await start(database)
+    for number in range(5):
+        graph = Graph.elsewhere(cluster, *[f"@f{n}:elsewhere" for n in range(20)])
+        join = graph.join(ALICE.user_id)
+        outliers = graph.chain(graph.before(join).values())
+        both = [
+            started(graph.give(graph.with_state(join), kind=Kind.JOIN, outliers=outliers)),
+            started(graph.give(outliers=outliers)),
+        ]
+        postgres.kill_connections(database_settings.connection["dbname"])
+        await gatherResults(both)
+        said = [graph.say(EVE, f"{number}-{n}") for n in range(4)]
+        sends = [started(graph.give(event)) for event in said]
+        postgres.kill_connections(database_settings.connection["dbname"])
+        await gatherResults(sends)
+    assert await column(database, "e", "SELECT count(*) FROM events WHERE type = 'm.room.message'") == [20]
+    await check_invariants(cluster, database)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_commit_whose_answer_was_lost_is_not_done_twice(database: Database) -> None:
+    cluster, graph = await shared_room(database)
+    outlier = graph.say(EVE, "was here")
+    await graph.give(outliers=[outlier])
+    write = database.write_idempotent
+
+    async def loses_the_answer(name: str, fn: Any, *args: Any) -> Any:
+        await write(name, fn, *args)
+        return await write(name, fn, *args)  # what `write_idempotent` does on a lost connection
+
+    database.write_idempotent = loses_the_answer  # type: ignore[method-assign, assignment]  # one test's trick
+    topic, said = graph.topic(ALICE.user_id, "new"), graph.say(EVE)
+    assert await graph.give(outlier, topic, said) == [Fate.ACCEPTED] * 3
+    elsewhere = Graph.elsewhere(cluster)
+    invite = elsewhere.make(EVE, "m.room.member", {"membership": "invite"}, state_key=ALICE.user_id)
+    assert await elsewhere.give(invite, kind=Kind.ASIDE) == [Fate.ACCEPTED]
+    await elsewhere.enter(ALICE.user_id)
+    await check_present(cluster, database, graph)

@@ -162,6 +162,10 @@ class Graph:
     def topic(self, sender: str, topic: str, **where: Any) -> Event:
         return self.make(sender, "m.room.topic", {"topic": topic}, state_key="", **where)
 
+    def reject(self, event: Event) -> None:
+        """The event is forbidden, as all servers find: it changes nothing for what comes after it."""
+        self.dag.after[event.event_id] = self.dag.before[event.event_id]
+
     def before(self, event: Event) -> dict[StateKey, str]:
         """The state that an event finds."""
         return self.dag.before[event.event_id]

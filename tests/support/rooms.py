@@ -4,7 +4,7 @@ reaches every process at once, or when the test lets it (`RoomProcess.lag`, `cat
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import count
 from typing import Any, NamedTuple, Protocol
 
@@ -280,6 +280,10 @@ class Cluster:
         self.requests.append(request)
         return await self.persister.persist(request)
 
+    def changed(self, event_ids: Collection[str]) -> None:
+        for process in (self.main, *self.workers):
+            process.events.forget(event_ids)
+
     async def receive(self, received: Received) -> Receipt:
         assert self.persister is not None
         return await self.persister.receive(received)
@@ -311,6 +315,7 @@ async def start(db: Database, workers: int = 0) -> Cluster:
         cluster.now,
         recent,
         OutlierWriter(db, cluster.now),
+        cluster.changed,
     )
     return cluster
 
