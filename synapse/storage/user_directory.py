@@ -207,7 +207,8 @@ def _changed_members(
 ) -> tuple[int, list[str]]:
     """Other servers' users whose membership of a room changed, and the position up to which they are complete.
 
-    The page ends behind the position of its last row: what happened at one position is never cut in two.
+    The page ends behind the position of its last row: what happened at one position is never cut in two. Of a room that
+    this server has entered, m.room.create takes its own place; all of its members are new then, and have no rows.
     """
     txn.execute(
         """
@@ -219,9 +220,15 @@ def _changed_members(
             ) taken
         )
         SELECT CASE WHEN page.rows < %(limit)s THEN %(until)s ELSE page.ends END, (
-            SELECT array_agg(DISTINCT d.state_key) FROM current_state_deltas d
-            WHERE d.stream_ordering > %(after)s AND d.stream_ordering <= page.ends AND d.type = 'm.room.member'
-            AND right(d.state_key, %(length)s) <> %(suffix)s
+            SELECT array_agg(DISTINCT changed.state_key) FROM (
+                SELECT d.state_key FROM current_state_deltas d
+                WHERE d.stream_ordering > %(after)s AND d.stream_ordering <= page.ends AND d.type = 'm.room.member'
+                UNION ALL
+                SELECT c.state_key FROM current_state_deltas d
+                JOIN current_state c ON c.room_id = d.room_id AND c.type = 'm.room.member'
+                WHERE d.stream_ordering > %(after)s AND d.stream_ordering <= page.ends AND d.type = 'm.room.create'
+                AND d.event_id = d.prev_event_id
+            ) changed WHERE right(changed.state_key, %(length)s) <> %(suffix)s
         ) FROM page
         """,
         {

@@ -12,10 +12,11 @@ from synapse.replication.event_rows import StateRow, is_entry, rows_of
 from synapse.storage.database import Database
 from synapse.storage.memberships import MembershipsStore
 from synapse.storage.persist_events import Fate, Kind, ReceivedEvent
+from synapse.storage.user_directory import UserDirectoryStore
 from tests.storage.test_received import column, extremities
 from tests.support.deferreds import started
 from tests.support.received import EVE, MALLORY, Graph
-from tests.support.rooms import ALICE, BOB, CAROL, Cluster, check_invariants, start
+from tests.support.rooms import ALICE, BOB, CAROL, SERVER, Cluster, check_invariants, start
 
 FRIENDS = [f"@friend{number}:elsewhere" for number in range(20)]
 
@@ -65,6 +66,23 @@ async def test_thousands_of_members_are_neither_announced_nor_dated_one_by_one(d
     assert not is_entry(rows[1])
     deltas = "SELECT count(*) FROM current_state_deltas WHERE room_id = %s"
     assert await column(database, "d", deltas, graph.room_id) == [2]
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_members_of_a_room_that_was_entered_are_found(database: Database) -> None:
+    cluster = await start(database)
+    ours = await cluster.main.room()
+    graph = Graph.elsewhere(cluster, *FRIENDS)
+    join = await graph.enter(ALICE.user_id)
+    await cluster.main.say(ALICE, ours)
+    directory = UserDirectoryStore(database)
+    position = cluster.announced[-1].stream_ordering
+    reached = 0
+    while reached < position:
+        reached = await directory.follow(reached, position, SERVER, 3)
+    known = await column(database, "d", "SELECT user_id FROM user_directory")
+    assert set(known) == {EVE, *FRIENDS}
+    assert join.event_id in graph.dag.present.values()
 
 
 @pytest_twisted.ensureDeferred

@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 
 from synapse.api.constants import EventTypes, Membership
 from synapse.api.identifiers import domain_of
-from synapse.replication.event_rows import EventRow, Row, StateRow
+from synapse.replication.event_rows import EventRow, Row, StateRow, is_entry
 
 MAX_ENTRIES: Final = 300_000
 """Servers that are remembered, counted for each room."""
@@ -101,7 +101,10 @@ class RoomAudiences:
         self._entries = 0
 
     def take(self, rows: Sequence[tuple[int, Row]]) -> list[Outgoing]:
-        """Goes on with rows of the stream; which of their events are for whom. Rooms that were `unknown` are known."""
+        """Goes on with rows of the stream; which of their events are for whom. Rooms that were `unknown` are known.
+
+        A room that this server enters is unknown behind the position of that, where the rows must end (`up_to_entry`).
+        """
         outgoing: list[Outgoing] = []
         index = 0
         while index < len(rows):
@@ -151,7 +154,9 @@ class RoomAudiences:
     def _change(self, changes: Iterable[StateRow]) -> None:
         for change in changes:
             room = self._rooms.get(change.room_id)
-            if room is not None and change.type == EventTypes.MEMBER:
+            if is_entry(change):
+                self.forget(change.room_id)
+            elif room is not None and change.type == EventTypes.MEMBER:
                 self._change_member(room, change)
 
     def _change_member(self, room: _Room, change: StateRow) -> None:
@@ -182,6 +187,12 @@ class RoomAudiences:
         while self._entries > self._max_entries and len(self._rooms) > 1:
             _, room = self._rooms.popitem(last=False)
             self._entries -= len(room.counts)
+
+
+def up_to_entry(rows: Sequence[tuple[int, Row]]) -> int:
+    """How many of the rows may be taken at once: up to the position at which this server first enters a room."""
+    entered = next((position for position, row in rows if is_entry(row)), None)
+    return len(rows) if entered is None else sum(position <= entered for position, _ in rows)
 
 
 def audience_of(servers: Iterable[str]) -> Audience:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from twisted.internet.defer import DeferredLock
 
-from synapse.federation.sending.audience import Outgoing, RoomAudiences
+from synapse.federation.sending.audience import Outgoing, RoomAudiences, up_to_entry
 from synapse.replication import event_rows
 from synapse.replication.event_rows import EventRow, Row
 from synapse.replication.streams import PAGE
@@ -172,6 +172,15 @@ class TakeOver:
         return (read[-1][0] if events >= PAGE else until), read
 
     async def _take(self, epoch: int, until: int, rows: list[tuple[int, Row]]) -> None:
+        count = up_to_entry(rows)
+        while count < len(rows) and epoch == self._epoch:
+            await self._take_known(epoch, rows[count - 1][0], rows[:count])
+            rows = rows[count:]
+            count = up_to_entry(rows)
+        if epoch == self._epoch:
+            await self._take_known(epoch, until, rows)
+
+    async def _take_known(self, epoch: int, until: int, rows: list[tuple[int, Row]]) -> None:
         unknown = self._audiences.unknown(rows)
         if unknown:
             self._audiences.remember(await self._events.hosts_at(unknown, self._position))

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from synapse.federation.sending.audience import Outgoing, RoomAudiences, audience_of
+from synapse.federation.sending.audience import Outgoing, RoomAudiences, audience_of, up_to_entry
 from synapse.replication.event_rows import EventRow, Row, StateRow
 
 OURS = "us.test"
@@ -126,3 +126,15 @@ def test_counting_along_the_stream_comes_to_what_counting_anew_does(steps: list[
         turned_away = was == "invite" and membership in ("leave", "ban")
         expected = before | present() | ({user_id.partition(":")[2]} if turned_away else set())
         assert told == expected - {OURS}
+
+
+def test_a_room_that_this_server_enters_is_unknown_again() -> None:
+    create = StateRow(ROOM, "m.room.create", "", "$create", "$create")
+    joined = event(event_id="$join", relay=False)
+    rows = positioned([event(), joined, create, member("@a:us.test", "join", "leave"), event(event_id="$after")])
+    audiences = RoomAudiences(OURS)
+    audiences.remember({ROOM: {OURS: 1, "b.test": 1}})
+    assert up_to_entry(rows) == 4
+    assert [each.audience.servers for each in audiences.take(rows[:4])] == [("b.test",)]
+    assert audiences.unknown(rows[4:]) == {ROOM}
+    assert up_to_entry(rows[4:]) == 1

@@ -11,12 +11,14 @@ from pytest_twisted import ensureDeferred
 from twisted.internet.defer import Deferred
 
 from synapse.metrics import table
+from synapse.storage.persist_events import ReceivedEvent
 from synapse.storage.pool import PoolSettings
 from tests.federation.sending.peers import C, Peers, Room, settled, until
 from tests.support.far_users import put_into_room
 from tests.support.homeserver import TestServer
 from tests.support.limits import UNLIMITED
 from tests.support.reactor import HeldReactor
+from tests.support.received import Graph, Whole
 
 
 class Made:
@@ -368,3 +370,24 @@ async def test_a_redacted_event_is_sent_as_what_is_left_of_it(database_settings:
         it.peers.away.clear()
         await it.until(lambda: len(it.peers.texts("b.test")) == 2, step=0.5)
         assert it.peers.texts("b.test") == ["m.room.message", "m.room.redaction"]
+
+
+@ensureDeferred
+async def test_who_is_in_a_room_that_this_server_comes_back_to_is_told(database_settings: PoolSettings) -> None:
+    async with made(database_settings) as it:
+        graph = Graph.elsewhere(Whole(it.hs), "@u:b.test")
+        room = Room(it.server, it.room.token, graph.room_id)
+        await graph.enter("@alice:test")
+        await room.say("first")
+        await it.settled()
+        assert it.peers.texts("b.test") == ["first"]
+        leave = graph.make("@alice:test", "m.room.member", {"membership": "leave"}, state_key="@alice:test")
+        await graph.give(ReceivedEvent(leave, relay=False))
+        graph.join("@u:c.test")
+        await it.sending.end()
+        await graph.enter("@alice:test")
+        await room.say("second")
+        await it.begin()
+        await it.settled()
+        assert it.peers.texts("b.test") == ["first", "second"]
+        assert it.peers.texts("c.test") == ["second"]
