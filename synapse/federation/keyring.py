@@ -121,7 +121,8 @@ class KeyRing:
     async def verify_events(self, events: Collection[Event]) -> set[str]:
         """The ids of those events that lack a right signature of a server that must have signed them.
 
-        Their format is checked already. Keys that are lacking are fetched for all servers together.
+        Their format is checked already. Keys that are lacking are fetched for all servers together. Of copies of one
+        event that differ in their signatures, all count as failed where one does.
         """
         wanted: dict[str, list[tuple[Mapping[str, str], int]]] = {}
         jobs: list[tuple[Event, list[_Signed]]] = []

@@ -119,6 +119,7 @@ class Slots:
         self._free = size
         self._most_waiting = waiting
         self._waiting: deque[Deferred[None]] = deque()
+        self._passing = False
 
     @asynccontextmanager
     async def taken(self) -> AsyncIterator[None]:
@@ -145,9 +146,15 @@ class Slots:
             raise
 
     def _pass_on(self) -> None:
-        while self._waiting:
-            turn = self._waiting.popleft()
-            if not turn.called:
-                turn.callback(None)
-                return
         self._free += 1
+        if self._passing:
+            return  # whoever is in the loop below goes on; one within another could grow as deep as the queue is long
+        self._passing = True
+        try:
+            while self._free and self._waiting:
+                turn = self._waiting.popleft()
+                if not turn.called:
+                    self._free -= 1
+                    turn.callback(None)
+        finally:
+            self._passing = False
