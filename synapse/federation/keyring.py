@@ -18,7 +18,7 @@ from synapse.events.hashes import essential_bytes
 from synapse.events.signing import SignatureError, required_signers, signatures_by, verify
 from synapse.federation.published import BadKeys, canonical_of, verify_key_of
 from synapse.util.concurrency import gather, spawn
-from synapse.util.problems import log_failure
+from synapse.util.problems import Problem, log_failure
 
 if TYPE_CHECKING:
     from signedjson.types import VerifyKey
@@ -204,6 +204,8 @@ class KeyRing:
     async def _tell_used(self, servers: list[str], now: int) -> None:
         try:
             await self._store.used(servers, now)
+        except Problem:
+            logger.debug("It was not written down that the keys of %d servers are needed", len(servers))
         except Exception as error:
             log_failure(logger, error, "It was not written down that the keys of %d servers are needed", len(servers))
 
