@@ -42,15 +42,20 @@ class Branches:
         for event_id in event_ids:
             extremity = end.extremities.get(event_id)
             group = extremity.group if extremity is not None else end.recent.get(event_id)
-            if group is None:
+            if group is None and self._is_of(event_id, end.room_id):
                 group = self._state.group_after.get(event_id)
             if group is None:
                 unknown.append(event_id)
             else:
                 groups[event_id] = group
         if unknown:
-            groups.update(await self._committed.groups_after(unknown))
+            groups.update(await self._committed.groups_after(end.room_id, unknown))
         return groups
+
+    def _is_of(self, event_id: str, room_id: str) -> bool:
+        """Whether an event of the batch belongs to that room, whoever says that it comes before one there."""
+        event = self._state.new.get(event_id) or self._state.left_out.get(event_id)
+        return event is None or event.room_id == room_id
 
     async def where_they_meet(self, end: RoomEnd, groups: Collection[int], rows: Rows) -> Line:
         """The state in which branches with the states of these groups, one at least, meet."""

@@ -133,9 +133,14 @@ class RoomEnds:
             self._cache.set(room_id, end)
         return end
 
-    async def groups_after(self, event_ids: Collection[str]) -> dict[str, int]:
-        """The states after those of the events that are here and no outliers. One statement, or none."""
-        return await self._events.state_groups(event_ids)
+    async def groups_after(self, room_id: str, event_ids: Collection[str]) -> dict[str, int]:
+        """The states after those of the events that are here, in that room, and no outliers. One statement, or none."""
+        stored = await self._events.get_many(event_ids)
+        return {
+            event_id: each.state_group
+            for event_id, each in stored.items()
+            if each.state_group is not None and each.event.room_id == room_id
+        }
 
     async def awaited(self, end: RoomEnd) -> Awaited:
         """What the room lacks. One statement, the first time."""

@@ -7,15 +7,17 @@ from typing import Any
 
 import pytest
 import pytest_twisted
+from twisted.internet.defer import Deferred
 
 from synapse.api.errors import MatrixError
 from synapse.api.room_versions import ROOM_VERSIONS
 from synapse.events.event import Event
-from synapse.federation.receiving import ancestors, pipeline, work
+from synapse.federation.receiving import ancestors, turns, work
 from synapse.storage.errors import DatabaseUnavailable
 from synapse.storage.persist_events import Kind, Received
 from tests.federation.memory_room import Answer, MemoryRoom
 from tests.federation.peers import Peer
+from tests.support.deferreds import started
 
 EVE, OTHER = Peer("evil.test"), Peer("other.test")
 VERSIONS = list(ROOM_VERSIONS)
@@ -330,15 +332,57 @@ async def test_a_state_without_end_is_not_looked_at() -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_room_takes_so_many_at_a_time() -> None:
-    room = MemoryRoom("11", EVE)
+async def test_what_lacks_something_waits_for_its_turn_and_nothing_else_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    room = MemoryRoom("11", EVE, OTHER)
     way = room.pipeline()
-    way._waiting[room.room_id] = pipeline.MAX_WAITING
-    event = room.make(sender=EVE.user())
-    assert "wait" in ((await way.receive(EVE.name, room.room_id, room.version, [event]))[event.event_id] or "")
-    with pytest.raises(MatrixError) as caught:
-        await way.accept(EVE.name, event)
-    assert caught.value.code == 429
+    missing, late = room.chain(2, EVE.user())
+    after = room.make(sender=OTHER.user(), prev=[late.event_id])
+    good = room.make(sender=OTHER.user())
+    answer: Deferred[None] = Deferred()
+    missing_events = room.elsewhere.missing_events
+
+    async def slow(*args: Any, **more: Any) -> Any:
+        await answer
+        return await missing_events(*args, **more)
+
+    room.elsewhere.missing_events = slow  # type: ignore[method-assign]
+    room.elsewhere.before = lambda latest: [missing.raw] if late.event_id in latest else []
+    first = started(way.receive(EVE.name, room.room_id, room.version, [late]))
+    second = started(way.receive(OTHER.name, room.room_id, room.version, [after]))
+    assert await way.receive(OTHER.name, room.room_id, room.version, [good]) == {good.event_id: None}
+    assert not first.called
+    monkeypatch.setattr(turns, "MAX_WAITING", 2)
+    third = room.make(sender=OTHER.user(), prev=["$never"])
+    assert "wait" in ((await way.receive(OTHER.name, room.room_id, room.version, [third]))[third.event_id] or "")
+    answer.callback(None)
+    assert await first == {late.event_id: None}
+    assert await second == {after.event_id: None}
+    assert [each.event for written in room.writes for each in written.events] == [good, missing, late, after]
+    assert room.elsewhere.count("missing") == 1  # the second found that nothing was missing any more
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_server_with_gaps_that_nothing_fills_does_not_hold_others_up() -> None:
+    room = MemoryRoom("11", EVE, OTHER)
+    way = room.pipeline()
+    stray = room.make(sender=EVE.user(), prev=["$never"])
+    await way.receive(EVE.name, room.room_id, room.version, [stray])
+    never: Deferred[None] = Deferred()
+    missing, late = room.chain(2, OTHER.user())
+    missing_events = room.elsewhere.missing_events
+
+    async def slow(destination: str, *args: Any, **more: Any) -> Any:
+        if destination == EVE.name:
+            await never
+        return await missing_events(destination, *args, **more)
+
+    room.elsewhere.missing_events = slow  # type: ignore[method-assign]
+    room.elsewhere.before = lambda latest: [missing.raw] if late.event_id in latest else []
+    hanging = started(way.receive(EVE.name, room.room_id, room.version, [stray]))
+    assert await way.receive(OTHER.name, room.room_id, room.version, [late]) == {late.event_id: None}
+    assert not hanging.called
+    never.callback(None)
+    await hanging
 
 
 # -- what is asked for -----------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import pytest
 import pytest_twisted
 
 from synapse.api.room_versions import ROOM_VERSIONS
+from synapse.storage.persist_events import Fate, Received, ReceivedEvent
 from synapse.storage.pool import PoolSettings
 from synapse.util.concurrency import gather
 from tests.federation.visitor import Visitor, present, stored, visit
@@ -148,6 +149,30 @@ async def test_events_of_other_rooms_leave_no_trace(database_settings: PoolSetti
         await at.alice.post(f"/rooms/{left}/leave")
         assert "error" in (await at.eve.send(late)).get(late.event_id, {"error": ""})
         assert await stored(server, late) is None
+
+
+@pytest_twisted.ensureDeferred
+async def test_no_room_gets_the_state_of_another(database_settings: PoolSettings) -> None:
+    """The writer by itself: its caller has not seen the other room's event, which came in the same moment."""
+    async with homeserver(database_settings) as server:
+        at = await scene(server, "10")
+        other = await at.alice.room(room_version="10")
+        await at.eve.join(other)
+        strange = await at.eve.make(other)
+        event = await at.eve.make(at.room, prev=[strange.event_id])
+        before = await present(server, at.room)
+        receive = server.hs.rooms.receive
+        version = event.room_version
+        in_one_batch = gather(
+            [
+                receive(Received(other, version, (ReceivedEvent(strange),))),
+                receive(Received(at.room, version, (ReceivedEvent(event),))),
+            ]
+        )
+        assert [receipt.fates[0][0] for receipt in await in_one_batch] == [Fate.ACCEPTED, Fate.REFUSED]
+        told = Received(at.room, version, (ReceivedEvent(event, state_before=before),))
+        assert (await receive(told)).fates[0][0] is Fate.ACCEPTED
+        assert await present(server, at.room) == before
 
 
 # -- checks 4 to 6 ------------------------------------------------------------------------------------------------

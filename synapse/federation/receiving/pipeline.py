@@ -1,10 +1,10 @@
 """Events of other servers on their way into a room: from checks 1 to 3, which they have passed, to the writer.
 
-Theory of operation. A room is worked on by one batch of events after another, in the order in which they came, so that
-an event never overtakes those that are being fetched for its sake. Each event of a batch gets its predecessors, its
-auth events, check 4, the word of the room's policy server, and the users whom it concerns; then the batch goes to the
-writer, which makes checks 5 and 6, since it alone knows exactly what the room is. Several processes may do this at the
-same time, and the same event may be in two batches: the writer takes it once.
+Theory of operation. Each event of a batch gets its predecessors, its auth events, check 4, the word of its policy
+server, and the users whom it concerns; then the batch goes to the writer, which makes checks 5 and 6, since it alone
+knows exactly what the room is. Batches that lack something, which has to be fetched, wait for each other (`turns`);
+no event overtakes those that it comes after. Several processes may do this at the same time, and the same event may be
+in two batches: the writer takes it once.
 
 Server-server API, "Checks performed on receipt of a PDU"; room version 3, "Handling redactions".
 """
@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 from twisted.internet.defer import Deferred
 
 from synapse.api.constants import EventTypes
-from synapse.api.errors import AuthError, invalid_param, limit_exceeded
+from synapse.api.errors import AuthError, invalid_param
 from synapse.events import auth
 from synapse.events.event import Event, StateKey
 from synapse.events.power_levels import PowerLevels
 from synapse.federation.receiving.faults import Unfit, is_passing
 from synapse.federation.receiving.judging import judge, judge_all, order_to_judge
 from synapse.federation.receiving.order import ancestors_first, predecessors_of
+from synapse.federation.receiving.turns import RoomTurns
 from synapse.federation.receiving.work import Allowance, Found, Work
 from synapse.storage.persist_events import Fate, Kind, Persisted, PushAction, Receipt, Received, ReceivedEvent
 from synapse.util.concurrency import Linearizer
@@ -40,12 +41,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-MAX_WAITING: Final = 500
-"""Events that may wait for their turn in one room."""
-
-MAX_WAITING_IN_ALL: Final = 10_000
-"""Events that may wait in all rooms."""
-
 PER_WRITE: Final = 100
 """Events that are handed to the writer in one go."""
 
@@ -54,7 +49,6 @@ BYTES_PER_WRITE: Final = 8 * 1024 * 1024
 JUDGED_AT_ONCE: Final = 500
 """Events whose auth events are looked at in one turn of the reactor."""
 
-_BUSY_MS: Final = 5_000
 _POLICY: Final = (EventTypes.POLICY, "")
 _DECIDING: Final = [auth.CREATE_KEY, (EventTypes.POWER_LEVELS, ""), _POLICY]
 
@@ -109,8 +103,8 @@ class Pipeline:
         self._write = write
         self._caught_up = caught_up
         self._clock = clock
-        self._rooms: Linearizer[str] = Linearizer()
-        self._waiting: dict[str, int] = {}
+        self._turns = RoomTurns(clock)
+        self._histories: Linearizer[str] = Linearizer()
 
     # -- ways in -----------------------------------------------------------------------------------------------------
 
@@ -124,18 +118,20 @@ class Pipeline:
         long as fetching their ancestors. Raises MatrixError (429, 503) or a `Problem` where this server cannot do it
         just now: nothing is lost then if the events are sent again.
         """
-        results: dict[str, str | None] = {event.event_id: None for event in events}
-        if not self._enter(room_id, len(events)):
-            return dict.fromkeys(results, "Too many events of this room wait here. Please send it again later.")
+        work = await self._begin(origin, room_id, version, events)
+        if _is_complete(work, events):
+            work.allowance = Allowance(self._clock, requests=0)
+            return await self._receive(work, events)
         try:
-            async with self._rooms.queue(room_id):
-                work = self._begin(origin, room_id, version)
-                await work.look_up(work.cited_by(events))
-                for event in ancestors_first(events, predecessors_of):
-                    results[event.event_id] = await self._receive_one(work, event)
-                await self._flush(work)
-        finally:
-            self._leave(room_id, len(events))
+            async with self._turns.taken(origin, room_id, len(events)):
+                return await self._receive(await self._begin(origin, room_id, version, events), events)
+        except Unfit as unfit:
+            return dict.fromkeys((event.event_id for event in events), unfit.reason)
+
+    async def _receive(self, work: Work, events: Sequence[Event]) -> dict[str, str | None]:
+        ordered = ancestors_first(events, predecessors_of)
+        results = {event.event_id: await self._receive_one(work, event) for event in ordered}
+        await self._flush(work)
         return {event_id: work.refused.get(event_id, problem) for event_id, problem in results.items()}
 
     async def accept(self, origin: str, event: Event, *, relay: bool | None = None) -> Persisted:
@@ -144,18 +140,9 @@ class Pipeline:
 
         Nothing is fetched for its sake: it was made from a template of ours. Raises 403 M_FORBIDDEN where the room does
         not allow it, at its place or now, or its policy server does not recommend it; 400 M_INVALID_PARAM where it
-        refers to what is not here; 429 where too many wait.
+        refers to what is not here.
         """
-        room_id = event.room_id
-        if not self._enter(room_id, 1):
-            raise limit_exceeded(_BUSY_MS, "Too many events of this room wait. Please try again in a moment.")
-        try:
-            async with self._rooms.queue(room_id):
-                work = self._begin(origin, room_id, event.room_version)
-                await work.look_up(work.cited_by([event]))
-                return await self._accept(work, event, relay)
-        finally:
-            self._leave(room_id, 1)
+        return await self._accept(await self._begin(origin, event.room_id, event.room_version, [event]), event, relay)
 
     async def history(
         self, origin: str, room_id: str, version: RoomVersion, events: Sequence[Event]
@@ -163,9 +150,8 @@ class Pipeline:
         """Take in what came before the events that are here, as another server tells it (backfill); results as those
         of `receive`. The states where history ends are fetched from `origin`."""
         results: dict[str, str | None] = {event.event_id: None for event in events}
-        async with self._rooms.queue(room_id):
-            work = self._begin(origin, room_id, version)
-            await work.look_up(work.cited_by(events))
+        async with self._histories.queue(room_id):
+            work = await self._begin(origin, room_id, version, events)
             for event in ancestors_first(events, predecessors_of):
                 try:
                     await self._add_history(work, event)
@@ -208,6 +194,7 @@ class Pipeline:
             if work.has_place(event.event_id):
                 return None
             _check_place(event)
+            work.check_rooms(event)
             if work.gaps(event):
                 await self._fill(work, event)
             await self._add(work, event, None)
@@ -231,6 +218,7 @@ class Pipeline:
             except Unfit as unfit:
                 logger.info("The event %s of %s is not kept: %s", missing.event_id, work.origin, unfit.reason)
         if work.gaps(event):
+            self._turns.was_vain(work.origin, work.room_id)
             raise Unfit("What came before the event cannot be had.")
 
     async def _add_missing(self, work: Work, event: Event) -> None:
@@ -238,6 +226,7 @@ class Pipeline:
         if work.has_place(event.event_id):
             return
         _check_place(event)
+        work.check_rooms(event)
         gaps = work.gaps(event)
         if not gaps:
             await self._add(work, event, None)
@@ -342,23 +331,19 @@ class Pipeline:
         self._clock.callLater(0, turn.callback, None)
         await turn
 
-    # -- waiting for a room ------------------------------------------------------------------------------------------
+    async def _begin(self, origin: str, room_id: str, version: RoomVersion, events: Sequence[Event]) -> Work:
+        """The work with a batch of events, of which is known what is here."""
+        work = Work(origin, room_id, version, self._reader, Allowance(self._clock))
+        await work.look_up(work.cited_by(events))
+        return work
 
-    def _begin(self, origin: str, room_id: str, version: RoomVersion) -> Work:
-        return Work(origin, room_id, version, self._reader, Allowance(self._clock))
 
-    def _enter(self, room_id: str, events: int) -> bool:
-        """Whether so many events may wait for their turn."""
-        waiting = self._waiting.get(room_id, 0)
-        if waiting and (waiting + events > MAX_WAITING or sum(self._waiting.values()) > MAX_WAITING_IN_ALL):
-            return False
-        self._waiting[room_id] = waiting + events
-        return True
-
-    def _leave(self, room_id: str, events: int) -> None:
-        self._waiting[room_id] -= events
-        if not self._waiting[room_id]:
-            del self._waiting[room_id]
+def _is_complete(work: Work, events: Sequence[Event]) -> bool:
+    """Whether everything that the events refer to is here, or among them."""
+    own = {event.event_id for event in events}
+    return all(
+        event_id in own or work.has_place(event_id) for event in events for event_id in event.prev_event_ids
+    ) and all(event_id in own or work.find(event_id) for event in events for event_id in event.auth_event_ids)
 
 
 def _check_place(event: Event) -> None:

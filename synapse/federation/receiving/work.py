@@ -114,12 +114,15 @@ class Work:
         stored = self.stored.get(event_id)
         return stored is not None and not stored.outlier and stored.event.room_id == self.room_id
 
-    def gaps(self, event: Event) -> list[str]:
-        """The event's predecessors that are not in the room's graph here. Raises Unfit where one belongs elsewhere."""
+    def check_rooms(self, event: Event) -> None:
+        """Raises Unfit for an event that comes after one of another room."""
         for event_id in event.prev_event_ids:
             stored = self.stored.get(event_id)
             if stored is not None and stored.event.room_id != self.room_id:
                 raise Unfit(f"The event comes after {event_id}, which belongs to another room.")
+
+    def gaps(self, event: Event) -> list[str]:
+        """The event's predecessors that are not in the room's graph here."""
         return [event_id for event_id in event.prev_event_ids if not self.has_place(event_id)]
 
     def find(self, event_id: str) -> Found | None:
