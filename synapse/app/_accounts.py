@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from synapse.app._foundation import Base, in_thread
 
@@ -93,6 +93,9 @@ class Foundation(Base, Protocol):
 
     async def update_profile_in_rooms(self, user_id: str) -> None:
         """Writes a user's name and picture into their memberships."""
+
+    async def profile_elsewhere(self, user_id: str) -> dict[str, Any]:
+        """The profile of another server's user."""
 
     async def user_registered(self, user_id: str) -> None:
         """Has a new user join the rooms that everybody is in."""
@@ -361,7 +364,9 @@ class Accounts:
         from synapse.handlers.profile import Profiles
 
         config, fixed = self._config.profiles, self._config.registration.fixed_profile_fields
-        return Profiles(self.profile_store, self._server_name, self._hs.update_profile_in_rooms, config, fixed)
+        hs = self._hs
+        propagate, elsewhere = hs.update_profile_in_rooms, hs.profile_elsewhere
+        return Profiles(self.profile_store, self._server_name, propagate, config, fixed, elsewhere)
 
     @cached_property
     def account_data(self) -> AccountData:

@@ -292,6 +292,10 @@ class Homeserver:
         await self.reading.show_presence(user_id)
         await self.rooms.room_profiles.update(user_id)
 
+    async def profile_elsewhere(self, user_id: str) -> dict[str, Any]:
+        """The profile of another server's user, asked for there."""
+        return await self.queries.federated_profiles.get(user_id)
+
     async def user_registered(self, user_id: str) -> None:
         """Has a new user join the rooms that everybody is in."""
         await self.rooms.auto_join.welcome(user_id)

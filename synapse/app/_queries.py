@@ -6,7 +6,7 @@ A part of the composition root (`hs.queries`). What it stands on, it names in `F
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from synapse.app._foundation import Base
 
@@ -15,12 +15,14 @@ if TYPE_CHECKING:
     from synapse.app._federation import Federation
     from synapse.app._rooms import Rooms
     from synapse.federation.hosts import RoomHosts
-    from synapse.handlers.aliases import Located
     from synapse.handlers.federated_aliases import FederatedAliases
+    from synapse.handlers.federated_profiles import FederatedProfiles
+    from synapse.handlers.federated_rooms import FederatedRooms
     from synapse.handlers.federation_door import FederationDoor
     from synapse.handlers.served_events import ServedEvents
     from synapse.handlers.served_lookups import ServedLookups
     from synapse.storage.room_hosts import RoomHostsStore
+    from synapse.sync.shared import SharedWork
 
 
 class Foundation(Base, Protocol):
@@ -111,8 +113,24 @@ class Queries:
     @cached_property
     def federated_aliases(self) -> FederatedAliases:
         from synapse.handlers.federated_aliases import KEEP_SECONDS, FederatedAliases
-        from synapse.sync.shared import SharedWork
 
         hs = self._hs
-        shared: SharedWork[Located] = SharedWork(hs.reactor, lambda _: True, KEEP_SECONDS)
-        return FederatedAliases(self.hosts, hs.federation.api, shared, hs.config.server.server_name)
+        return FederatedAliases(self.hosts, hs.federation.api, self._shared(KEEP_SECONDS), hs.config.server.server_name)
+
+    @cached_property
+    def federated_profiles(self) -> FederatedProfiles:
+        from synapse.handlers.federated_profiles import KEEP_SECONDS, FederatedProfiles
+
+        return FederatedProfiles(self._hs.federation.api, self._shared(KEEP_SECONDS))
+
+    @cached_property
+    def federated_rooms(self) -> FederatedRooms:
+        from synapse.handlers.federated_rooms import KEEP_SECONDS, KEPT, FederatedRooms
+
+        return FederatedRooms(self._hs.federation.api, self._shared(KEEP_SECONDS, KEPT))
+
+    def _shared(self, seconds: float, size: int = 500) -> SharedWork[Any]:
+        """Answers that are kept for so long."""
+        from synapse.sync.shared import SharedWork
+
+        return SharedWork(self._hs.reactor, lambda _: True, seconds, size)

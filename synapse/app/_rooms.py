@@ -449,6 +449,7 @@ class Rooms:
         return PublicRooms(
             self.room_store,
             self._server_name,
+            self._hs.queries.federated_rooms,
             enabled=options.enable_room_list_search,
             without_account=options.allow_public_rooms_without_auth,
         )

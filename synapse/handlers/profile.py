@@ -1,8 +1,8 @@
 """Profiles: display name, avatar, and any further fields, read by all and changed by their owner.
 
 A new name or picture is also written into the user's membership of every room that it is in; how that is done is known
-to the rooms' handlers, which are handed in as `propagate`. Profiles of other servers' users are asked for over
-federation, which is not done here.
+to the rooms' handlers, which are handed in as `propagate`. Profiles of other servers' users are asked for there
+(`elsewhere`).
 
 Client-server API, "Profiles".
 """
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from synapse.config.profiles import ProfilesConfig
     from synapse.http.server import Requester
-    from synapse.storage.profiles import Profile, ProfileStore
+    from synapse.storage.profiles import ProfileStore
 
 MAX_DISPLAY_NAME: Final = 256  # characters
 MAX_AVATAR_URL: Final = 1000  # characters
@@ -48,6 +48,7 @@ class Profiles:
 
     :param propagate: writes the user's name and picture into the rooms that it has joined.
     :param fixed: fields that users cannot change.
+    :param elsewhere: the profile of another server's user; raises MatrixError. None where nobody asks for those.
     """
 
     def __init__(
@@ -57,10 +58,12 @@ class Profiles:
         propagate: Callable[[str], Awaitable[None]],
         config: ProfilesConfig,
         fixed: frozenset[str] = frozenset(),
+        elsewhere: Callable[[str], Awaitable[dict[str, Any]]] | None = None,
     ) -> None:
         self._store = store
         self._server_name = server_name
         self._propagate = propagate
+        self._elsewhere = elsewhere
         self._config = config
         self._fixed = fixed
 
@@ -79,8 +82,15 @@ class Profiles:
                 raise forbidden("This server shows you the profiles of those who you share a room with.")
 
     async def get(self, user_id: str) -> dict[str, Any]:
-        """The whole profile; raises 404 M_NOT_FOUND where there is no such user of ours."""
-        return (await self._existing(user_id)).as_json()
+        """The whole profile; raises 404 M_NOT_FOUND where there is no such user, and what their server answers."""
+        if parse_user_id(user_id).domain != self._server_name:
+            if self._elsewhere is None:
+                raise not_found("Profiles of other servers' users are not looked at here.")
+            return await self._elsewhere(user_id)
+        profile = await self._store.get(user_id)
+        if profile is None:
+            raise not_found("There is no such user.")
+        return profile.as_json()
 
     async def get_field(self, user_id: str, field: str) -> dict[str, Any]:
         """`{field: value}`; raises 404 M_NOT_FOUND where it is not set.
@@ -126,14 +136,6 @@ class Profiles:
     async def _changed(self, user_id: str, field: str, changed: bool) -> None:
         if changed and field in IN_ROOMS:
             await self._propagate(user_id)
-
-    async def _existing(self, user_id: str) -> Profile:
-        if parse_user_id(user_id).domain != self._server_name:
-            raise not_found("This server does not know the profiles of other servers' users.")
-        profile = await self._store.get(user_id)
-        if profile is None:
-            raise not_found("There is no such user.")
-        return profile
 
 
 def check_owner(requester_id: str, user_id: str) -> None:

@@ -1,5 +1,4 @@
-"""The published room directory: listing this server's public rooms, page by page. Other servers' lists are asked for
-over federation, which is not done here.
+"""The published room directory: listing this server's public rooms, page by page. Other servers are asked for theirs.
 
 Client-server API, "Published room directory".
 """
@@ -9,14 +8,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
+from msgspec.structs import replace
 
-from synapse.api.errors import invalid_param, missing_token, not_found
+from synapse.api.errors import invalid_param, missing_token
 from synapse.api.identifiers import is_server_name
 from synapse.handlers.room_summaries import shown
 from synapse.storage.rooms import ListedRoom, Place, Search
 from synapse.util.batch_tokens import pack, unpack
 
 if TYPE_CHECKING:
+    from synapse.handlers.federated_rooms import FederatedRooms
     from synapse.http.request import Requester
     from synapse.storage.rooms import RoomsStore
 
@@ -52,8 +53,15 @@ class PublicRooms:
     """
 
     def __init__(
-        self, store: RoomsStore, server_name: str, *, enabled: bool = True, without_account: bool = True
+        self,
+        store: RoomsStore,
+        server_name: str,
+        elsewhere: FederatedRooms,
+        *,
+        enabled: bool = True,
+        without_account: bool = True,
     ) -> None:
+        self._elsewhere = elsewhere
         self._store = store
         self._server_name = server_name
         self._enabled = enabled
@@ -62,15 +70,19 @@ class PublicRooms:
     async def page(self, requester: Requester | None, wish: Wish) -> dict[str, Any]:
         """A page of the list, the largest rooms first, with the tokens of the pages before and after it.
 
-        Raises M_INVALID_PARAM for a token that is not ours, M_NOT_FOUND for another server's list, 401 M_MISSING_TOKEN
-        for those without an account where the list is not for them.
+        Raises M_INVALID_PARAM for a token that is not ours; 401 M_MISSING_TOKEN for those without an account where the
+        list is not for them, or is another server's; of such a list what that server says, 502 and 504 where it cannot
+        be asked.
         """
         if requester is None and not self._without_account:
             raise missing_token()
         if wish.server is not None and wish.server != self._server_name:
             if not is_server_name(wish.server):
                 raise invalid_param("'server' is not the name of a server.")
-            raise not_found("This server cannot ask others for their rooms yet; leave 'server' out.")
+            if requester is None:
+                raise missing_token("Other servers' lists are asked for on behalf of those who have an account here.")
+            limit = _limit_of(wish)
+            return await self._elsewhere.page(wish.server, replace(wish, server=None), min(limit, MAX_PAGE))
         return await self.own_page(wish)
 
     async def own_page(self, wish: Wish) -> dict[str, Any]:

@@ -96,9 +96,13 @@ def _may_know(room: KnownRoom, user: UserRooms | None) -> bool:
 
 def _lets_in(room: KnownRoom, joined: frozenset[str]) -> bool:
     """Whether the join rules let somebody join or knock who is joined to these rooms."""
-    rule, version = room.listed.join_rules, ROOM_VERSIONS.get(room.room_version)
+    rule = room.listed.join_rules
     if rule == JoinRules.PUBLIC:
         return True
+    if room.room_version is None:
+        # Another server tells of the room, and has not said which version makes its rules.
+        return rule in (JoinRules.KNOCK, JoinRules.KNOCK_RESTRICTED) or not joined.isdisjoint(allowed_by(room))
+    version = ROOM_VERSIONS.get(room.room_version)
     if version is None:
         return False
     if rule == JoinRules.KNOCK:
@@ -111,7 +115,7 @@ def _lets_in(room: KnownRoom, joined: frozenset[str]) -> bool:
 def allowed_by(room: KnownRoom) -> list[str]:
     """The rooms whose members may join this one."""
     if room.restricted is None:
-        return []
+        return list(room.allowed)
     return list(dict.fromkeys(allowed_rooms(orjson.loads(room.restricted)["content"])))
 
 
@@ -132,7 +136,9 @@ def shown(room: ListedRoom) -> dict[str, Any]:
 
 def summarised(room: KnownRoom) -> dict[str, Any]:
     """`RoomSummary`."""
-    summary = {**shown(room.listed), "room_version": room.room_version}
+    summary = shown(room.listed)
+    if room.room_version is not None:
+        summary["room_version"] = room.room_version
     if room.encryption == MEGOLM:  # the room may name anything
         summary["encryption"] = room.encryption
     if allowed := [room_id for room_id in allowed_by(room) if is_room_id(room_id)]:

@@ -39,13 +39,17 @@ class ListedRoom(NamedTuple):
 class KnownRoom(NamedTuple):
     """What a summary tells of a room besides, and what decides about who may read it.
 
-    `restricted` is the event with the join rules, as JSON, where these name rooms whose members may join.
+    `restricted` is the event with the join rules, as JSON, where these name rooms whose members may join; `allowed` are
+    these rooms, where another server has told of the room, which may also leave out the version. `is_here`: somebody of
+    this server is in it, so that what is known of it is true.
     """
 
     listed: ListedRoom
-    room_version: str
+    room_version: str | None
     encryption: str | None
     restricted: str | None
+    allowed: tuple[str, ...] = ()
+    is_here: bool = False
 
 
 class Search(NamedTuple):
@@ -151,7 +155,9 @@ def _listed(
 def _known(txn: Transaction, room_ids: list[str]) -> dict[str, KnownRoom]:
     txn.execute(
         f"""
-        SELECT {_LISTED}, r.room_version, s.encryption, e.json FROM rooms r JOIN room_stats s USING (room_id)
+        SELECT {_LISTED}, r.room_version, s.encryption, e.json, EXISTS (
+            SELECT FROM local_memberships l WHERE l.room_id = r.room_id AND l.membership = 'join'
+        ) FROM rooms r JOIN room_stats s USING (room_id)
         LEFT JOIN current_state c ON (c.room_id, c.type, c.state_key) = (s.room_id, 'm.room.join_rules', '')
           AND s.join_rules IN ('restricted', 'knock_restricted')
         LEFT JOIN events e ON e.event_id = c.event_id
@@ -159,7 +165,9 @@ def _known(txn: Transaction, room_ids: list[str]) -> dict[str, KnownRoom]:
         """,
         (room_ids,),
     )
-    return {row[0]: KnownRoom(ListedRoom._make(row[:-3]), *row[-3:]) for row in txn.rows()}
+    return {
+        row[0]: KnownRoom(ListedRoom._make(row[:-4]), row[-4], row[-3], row[-2], is_here=row[-1]) for row in txn.rows()
+    }
 
 
 def _count_listed(txn: Transaction, search: Search) -> int:

@@ -7,9 +7,13 @@ from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import quote, urlencode
 
+import pytest
 import pytest_twisted
 from pytest_twisted import ensureDeferred
 
+from synapse.handlers.federated_profiles import proper
+from synapse.handlers.room_summaries import shown
+from synapse.handlers.told_rooms import listed_room
 from synapse.http.request import RawRequest
 from tests.support.postgres import PostgresServer
 from tests.support.two_servers import AT_ONCE, Network, federation
@@ -95,6 +99,42 @@ async def test_servers_are_shown_profiles(pair: Pair) -> None:
     assert (await pair.asked("/query/nonsense"))[0] == 404
 
 
+@ensureDeferred
+async def test_profiles_of_another_servers_users_are_looked_up_there(pair: Pair) -> None:
+    alice = quote(f"@alice:{ONE}")
+    await pair.ok("one", "PUT", f"{V3}/profile/{alice}/displayname", {"displayname": "Alice"})
+    before = pair.questions("query/profile")
+    profile = await pair.ok("two", "GET", f"{V3}/profile/{alice}")
+    assert profile["displayname"] == "Alice"
+    assert await pair.ok("two", "GET", f"{V3}/profile/{alice}/displayname") == {"displayname": "Alice"}
+    assert await pair.ok("two", "GET", f"{V3}/profile/{alice}/avatar_url") == {}
+    code, answer = await pair.ask("two", "GET", f"{V3}/profile/{alice}/com.example.none")
+    assert (code, answer["errcode"]) == (404, "M_NOT_FOUND")
+    assert pair.questions("query/profile") == before + 1
+    code, answer = await pair.ask("two", "GET", f"{V3}/profile/{quote(f'@nobody:{ONE}')}")
+    assert (code, answer["errcode"]) == (404, "M_NOT_FOUND")
+    pair.net.cut("one", "two")
+    code, answer = await pair.ask("two", "GET", f"{V3}/profile/{quote(f'@other:{ONE}')}")
+    pair.net.mend()
+    assert (code, answer["errcode"]) == (502, "M_CONNECTION_FAILED")
+
+
+def test_of_a_profile_only_what_can_be_one_is_shown() -> None:
+    said = {
+        "displayname": "x",
+        "avatar_url": "https://spy.example/pixel.png",
+        "m.tz": 5,
+        "com.example.a": {"b": [1]},
+        "com.example.none": None,
+        "Not A Field": 1,
+        "\0": 1,
+    }
+    assert proper(said) == {"displayname": "x", "com.example.a": {"b": [1]}}
+    assert proper({"displayname": "", "avatar_url": "mxc://a/b"}) == {"avatar_url": "mxc://a/b"}
+    assert proper({"displayname": "x" * 300, "m.tz": "UTC"}) == {"m.tz": "UTC"}
+    assert proper({"displayname": "x", "com.example.a": "x" * 70_000}) == {"displayname": "x"}
+
+
 # -- aliases ---------------------------------------------------------------------------------------------------------
 
 
@@ -145,6 +185,57 @@ async def test_servers_are_shown_the_room_directory(pair: Pair) -> None:
     assert [room["name"] for room in searched["chunk"]] == ["Listed 1"]
     refused = await client.request(ONE, "POST", f"{FEDERATION}/publicRooms", {"limit": "x"})
     assert (refused.code, refused.json_object()["errcode"]) == (400, "M_BAD_JSON")
+
+
+@ensureDeferred
+async def test_the_directory_of_another_server_is_looked_into_there(pair: Pair) -> None:
+    room_id = await pair.room(visibility="public", name="Elsewhere", topic="t", room_alias_name="elsewhere")
+    where = f"{V3}/publicRooms?server={quote(ONE)}"
+    before = pair.questions("publicRooms")
+    for _ in range(2):  # the second time, it is remembered
+        answer = await pair.ok("two", "GET", f"{where}&limit=100")
+        (room,) = [each for each in answer["chunk"] if each["room_id"] == room_id]
+        assert (room["name"], room["canonical_alias"], room["num_joined_members"]) == (
+            "Elsewhere",
+            f"#elsewhere:{ONE}",
+            1,
+        )
+    assert pair.questions("publicRooms") == before + 1
+    page = await pair.ok("two", "GET", f"{where}&limit=1")
+    other = await pair.ok("two", "GET", f"{where}&limit=1&since={quote(page['next_batch'])}")
+    assert page["chunk"] != other["chunk"]
+    found = await pair.ok("two", "POST", where, {"filter": {"generic_search_term": "elsewhere"}})
+    assert [each["room_id"] for each in found["chunk"]] == [room_id]
+    assert (await pair.ok("two", "POST", where, {"limit": 0}))["chunk"] == []
+    code, answer = await pair.ask("two", "GET", f"{where}&since=nonsense")
+    assert (code, answer["errcode"]) == (400, "M_INVALID_PARAM")
+    code, answer = await pair.ask("one", "GET", f"{V3}/publicRooms?server=nowhere.test:8448")
+    assert (code, answer["errcode"]) == (502, "M_CONNECTION_FAILED")
+
+
+@pytest.mark.parametrize(
+    ("said", "room"),
+    [
+        ({}, None),
+        ({"room_id": "x", "num_joined_members": 1}, None),
+        ({"room_id": "!a:b", "num_joined_members": "1"}, None),
+        ({"room_id": "!a:b", "num_joined_members": True}, None),
+        ({"room_id": "!a:b", "num_joined_members": -5}, {"num_joined_members": 0}),
+        ({"room_id": "!a:b", "num_joined_members": 2**60}, {"num_joined_members": 2**31 - 1}),
+        (
+            {"name": 1, "topic": "x" * 20_000, "canonical_alias": "y", "avatar_url": "http://y", "join_rule": []},
+            {"join_rule": "public"},
+        ),
+        (
+            {"world_readable": True, "guest_can_join": 1, "room_type": "m.space", "more": "x", "join_rule": "knock"},
+            {"world_readable": True, "room_type": "m.space", "join_rule": "knock"},
+        ),
+    ],
+)
+def test_of_a_room_only_what_is_as_it_should_be_is_told(said: dict[str, Any], room: dict[str, Any] | None) -> None:
+    found = listed_room(said if room is None else {"room_id": "!a:b", "num_joined_members": 3, **said})
+    usual = {"room_id": "!a:b", "num_joined_members": 3, "world_readable": False, "guest_can_join": False}
+    assert (found and shown(found)) == (room and {**usual, "join_rule": "public", **room})
 
 
 # -- spaces ----------------------------------------------------------------------------------------------------------

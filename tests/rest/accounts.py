@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import pytest
 from twisted.internet.task import Clock
 
+from synapse.api.errors import not_found
 from synapse.app._accounts import Accounts
 from synapse.app._conduct import Conduct
 from synapse.app._encryption import Encryption
@@ -151,6 +152,9 @@ class Server:
 
     async def report_sightings(self, batch: list[Seen]) -> None:
         raise AssertionError("this is the main process")
+
+    async def profile_elsewhere(self, user_id: str) -> dict[str, Any]:
+        raise not_found("There is no other server.")
 
     async def update_profile_in_rooms(self, user_id: str) -> None:
         self.propagated.append(user_id)

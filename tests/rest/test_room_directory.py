@@ -121,7 +121,8 @@ async def test_bad_questions_about_the_directory_are_refused(database_settings: 
             assert (await p.error("POST", "v3/publicRooms", body)).startswith("400 M_"), body
         for query in ({"limit": "x"}, {"limit": -1}, {"since": "x"}, {"server": "not a server"}, {"server": ""}):
             assert await p.error("GET", "v3/publicRooms", None, None, **query) == "400 M_INVALID_PARAM", query
-        assert await p.error("POST", "v3/publicRooms", {}, server="other.example") == "404 M_NOT_FOUND"
+        # Who has no account is told what is here, and has nobody else asked.
+        assert await p.error("GET", "v3/publicRooms", None, None, server="other.example") == "401 M_MISSING_TOKEN"
         assert await p.error("POST", "v3/publicRooms", {}, None) == "401 M_MISSING_TOKEN"
         answer = await p.ok("POST", "v3/publicRooms", {"third_party_instance_id": "irc"}, server="test")
         assert answer == {"chunk": [], "total_room_count_estimate": 0}

@@ -170,7 +170,8 @@ class RoomProcess:
             self.new_rooms, InviteesStore(db), self.third_party, self.remote, self.limits, SERVER, "12"
         )
         self.aliases = Aliases(AliasesStore(db), RoomsStore(db), self.state, self.creation, SERVER, Alone())
-        self.directory = PublicRooms(RoomsStore(db), SERVER)
+        nobody: Any = None
+        self.directory = PublicRooms(RoomsStore(db), SERVER, nobody)
         self.redactions = Redactions(self.creation)
         self.account_data = AccountData(
             AccountDataStore(db), Numbers(), LocalMain(), self.forget, self.push_rules.ruleset
