@@ -12,7 +12,7 @@ import pwd
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -82,6 +82,13 @@ class PostgresServer:
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:
     """The server of the test run, started when the first test asks for it."""
+    with running() as server:
+        yield server
+
+
+@contextmanager
+def running() -> Iterator[PostgresServer]:
+    """A server, for as long as it takes."""
     given = os.environ.get("SYNAPSE_TEST_POSTGRES")
     directory = None
     if given is not None:
