@@ -15,7 +15,7 @@ import msgspec
 
 from synapse.api.constants import EventTypes, Membership
 from synapse.api.errors import MatrixError, bad_json, forbidden, invalid_param
-from synapse.api.identifiers import domain_of, is_room_id, is_user_id
+from synapse.api.identifiers import domain_of, is_room_id, is_user_id, parse_user_id
 from synapse.events.auth_membership import key_that_signed, keys_of_invite
 from synapse.events.power_levels import PowerLevels
 from synapse.handlers.event_creation import Draft
@@ -219,17 +219,21 @@ class ThirdPartyInvites:
             raise invalid_param("The event must be an m.room.member with the membership 'invite'.")
         if wanted.room_id != room_id:
             raise invalid_param("The event belongs to another room than the path says.")
-        if not is_user_id(wanted.state_key) or domain_of(wanted.state_key) != origin:
+        parse_user_id(wanted.state_key)
+        parse_user_id(wanted.sender)
+        if domain_of(wanted.state_key) != origin:
             raise forbidden(f"{origin} may have its own users invited, and no others.")
         if domain_of(wanted.sender) != self._server_name:
             raise forbidden("The invitation was not made by a user of this server.")
         signed = wanted.content.third_party_invite.signed
-        if signed.get("mxid") != wanted.state_key:
+        _check_signed(signed)
+        if signed["mxid"] != wanted.state_key:
             raise forbidden("The invitation was signed for somebody else.")
         await self._exchange(room_id, wanted.sender, wanted.state_key, signed)
 
     async def _invite_bound(self, user_id: str, pending: Pending) -> None:
-        if pending.signed.get("mxid") != user_id:
+        _check_signed(pending.signed)
+        if pending.signed["mxid"] != user_id:
             raise forbidden("The invitation was signed for somebody else.")
         if (await self._invitees.get(user_id)).blocks_invites:
             raise forbidden("The user does not accept invitations.")
@@ -293,6 +297,17 @@ class ThirdPartyInvites:
             raise forbidden("The invitation is not signed by a key of its identity server.")
         if not await self._identity.is_valid(PublicKey(key, keys[key])):
             raise forbidden("The identity server does not (or no longer) stand by the key that signed the invitation.")
+
+
+def _check_signed(signed: dict[str, Any]) -> None:
+    """Raises 400 for what no identity server would have signed, whoever it is for."""
+    by_server = signed.get("signatures")
+    if not isinstance(signed.get("mxid"), str) or not isinstance(by_server, dict):
+        raise bad_json("What is 'signed' must have the string 'mxid' and the object 'signatures'.")
+    parse_user_id(signed["mxid"])
+    for keys in by_server.values():
+        if not isinstance(keys, dict) or not all(isinstance(signature, str) for signature in keys.values()):
+            raise bad_json("The 'signatures' must map servers to keys to signatures.")
 
 
 def content_of(stored: StoredInvite) -> dict[str, Any]:

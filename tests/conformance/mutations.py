@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote, unquote, urlencode
 
@@ -37,8 +37,16 @@ LEFT_OUT = frozenset(
         ("getKeysChanges", "to"),
         ("server.getMissingPreviousEvents", "earliest_events"),
         ("server.getMissingPreviousEvents", "latest_events"),
+        ("server.onBindThirdPartyIdentifier", "invites"),
     )
 )
+
+# Whose body is (or has) an event with hash and signature: what is wrong with it may be told by these first.
+SIGNED_EVENTS = frozenset(
+    f"server.{name}"
+    for name in ("sendJoinV2", "sendLeaveV2", "sendKnock", "sendInviteV1", "sendInviteV2", "askPolicyServerToSign")
+)
+UNSIGNED = frozenset(("M_FORBIDDEN", "M_INVALID_PARAM", "M_INCOMPATIBLE_ROOM_VERSION"))
 
 # What a fault of the decoder, the validation or the database would be found by.
 VALUES: tuple[Any, ...] = (
@@ -111,7 +119,9 @@ def mutations(asked: Asked, registry: Any) -> Iterator[Mutation]:
         for text, errors in RAW:
             expected = errors if asked.operation.body is not None else None
             yield Mutation(f"body {text[:30]!r}", lambda a, text=text: (a.target(), text), expected)
-        yield from _bodies(asked, validator)
+        for mutation in _bodies(asked, validator):
+            may_be_seen_by_signature = mutation.errors is not None and asked.operation.id in SIGNED_EVENTS
+            yield replace(mutation, errors=mutation.errors | UNSIGNED) if may_be_seen_by_signature else mutation
     for parameter in asked.operation.parameters_in("query"):
         yield from _queries(asked, parameter)
         if asked.query.get(parameter["name"], "").startswith('{"'):

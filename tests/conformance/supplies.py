@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from itertools import count
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from synapse.api.room_versions import room_version
+from synapse.events import builder
+from synapse.events.event import Event
+from tests.conformance.neighbour import NAME, USER
 from tests.conformance.outside import SMS_URL
 
 if TYPE_CHECKING:
     from tests.conformance.town import Town
+
+Supply = Callable[["Town"], Awaitable[Any]]
+_POLICY_KEY = Path(__file__).parent.with_name("rest") / "test.policy.key"
 
 # What the town's server is configured with, so that every operation has something to do.
 OPTIONS: dict[str, Any] = {
@@ -24,6 +32,7 @@ OPTIONS: dict[str, Any] = {
     "oauth": {"issuer": "https://account.test/"},
     "email": {"notif_from": "Matrix <noreply@example.org>"},
     "sms": {"url": SMS_URL, "secret": "a secret"},
+    "policy_server": {"enabled": True, "signing_key_path": str(_POLICY_KEY)},
 }
 SUPPLIES_USED_UP = ("leaver", "new_user", "old_device", "refresh_token", "proved_sid")
 CLIENT_SECRET, PROVED_SECRET = "monkeys_are_GREAT", "monkeys_have_proved_it"
@@ -97,7 +106,77 @@ async def _far_event(town: Town) -> str:
     return str((await town.put("alice", "/rooms/{far_room}/send/m.room.message/{txn}", message))["event_id"])
 
 
-SUPPLIES: dict[str, Callable[[Town], Awaitable[str]]] = {
+async def _far_door(town: Town) -> str:
+    """A room on whose door anybody may knock."""
+    knock = {"type": "m.room.join_rules", "content": {"join_rule": "knock"}}
+    return str((await town.post("alice", "/createRoom", {"initial_state": [knock]}))["room_id"])
+
+
+async def _open_room(town: Town) -> str:
+    return str((await town.post("alice", "/createRoom", {"preset": "public_chat"}))["room_id"])
+
+
+def _membership(event: str, membership: str, room: Callable[[Town], Awaitable[str]]) -> dict[str, Supply]:
+    """A membership of the neighbour's user as the neighbour signs it; its room; its id."""
+
+    async def made(town: Town) -> dict[str, Any]:
+        room_id = await town.supply(f"{event}_room")
+        return (await town.neighbour.event(room_id, "m.room.member", {"membership": membership}, USER)).raw
+
+    async def event_id(town: Town) -> str:
+        raw = await town.supply(event)
+        return Event.from_json(raw, room_version("12")).event_id
+
+    return {event: made, f"{event}_id": event_id, f"{event}_room": room}
+
+
+_ELSEWHERE = f"!elsewhere:{NAME}"
+
+
+async def _far_invite(town: Town) -> dict[str, Any]:
+    """Of alice, into a room that the town is not in."""
+    raw = {
+        "type": "m.room.member",
+        "room_id": _ELSEWHERE,
+        "sender": USER,
+        "state_key": "@alice:test",
+        "content": {"membership": "invite"},
+        "event_id": f"$invite:{NAME}",
+        "origin": NAME,  # as the description has it
+        "origin_server_ts": 1,
+        "depth": 3,
+        "prev_events": [[f"$earlier:{NAME}", {}]],
+        "auth_events": [],
+    }
+    return builder.seal(raw, room_version("1"), NAME, town.neighbour.key).raw
+
+
+async def _far_invite_room(town: Town) -> str:
+    return _ELSEWHERE
+
+
+async def _far_invite_id(town: Town) -> str:
+    return f"$invite:{NAME}"
+
+
+async def _policed_event(town: Town) -> dict[str, Any]:
+    """An event for a room that has the town's server look at what is said."""
+    room_id, service = await _open_room(town), town.hs.doors.policy
+    assert service is not None
+    content = {"via": "test", "public_keys": {"ed25519": service.public_key}}
+    await town.put("alice", f"/rooms/{room_id}/state/m.room.policy", content)
+    return (await town.neighbour.event(room_id, "m.room.message", {"msgtype": "m.text", "body": "hello"})).raw
+
+
+SUPPLIES: dict[str, Supply] = {
+    **_membership("far_join", "join", _open_room),
+    **_membership("far_leave", "leave", _far_room),
+    **_membership("far_knock", "knock", _far_door),
+    "far_door": _far_door,
+    "far_invite": _far_invite,
+    "far_invite_room": _far_invite_room,
+    "far_invite_id": _far_invite_id,
+    "policed_event": _policed_event,
     "far_room": _far_room,
     "far_event": _far_event,
     "leaver": _leaver,

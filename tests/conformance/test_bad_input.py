@@ -87,7 +87,13 @@ class _Careless:
 
     def __init__(self, example: Example, answer: Answer) -> None:
         assert described is not None
-        self._asked = Asked(described.operation(example.operation), example.path, example.query, example.body, "alice")
+        event = {
+            "type": "m.room.member",
+            "content": {"membership": "join"},
+            "signatures": {"far.test": {"ed25519:1": "A"}},
+        }
+        body = event if isinstance(example.body, str) else example.body
+        self._asked = Asked(described.operation(example.operation), example.path, example.query, body, "alice")
         self._answer = answer
 
     async def asked(self, example: Example, *, anew: bool = True) -> Asked:

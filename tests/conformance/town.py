@@ -193,10 +193,12 @@ class Town:
             return value
         for name in _NAME.findall(value):
             found = await self.supply(name)
+            if not isinstance(found, str):
+                return found  # a whole event
             value = value.replace(f"{{{name}}}", quote(found, safe="") if escaped else found)
         return value
 
-    async def supply(self, name: str) -> str:
+    async def supply(self, name: str) -> Any:
         """What that name stands for."""
         if name in PEOPLE:
             return f"@{name}:test"
@@ -204,7 +206,7 @@ class Town:
             self._supplied[name] = await self._make(name)
         return self._supplied[name]
 
-    async def _make(self, name: str) -> str:
+    async def _make(self, name: str) -> Any:
         if name in CHEAP or name == "new_user":
             return f"{name}{next(self._numbers)}"
         if name in SUPPLIES:

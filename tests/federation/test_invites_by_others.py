@@ -184,7 +184,7 @@ async def test_state_that_comes_along(postgres: PostgresServer) -> None:
             assert await host.refused(event, invite_room_state=wrong) == error, wrong
         old = await inviter_of_old(net, host.host)
         event = await old.invite(alice.id)
-        entries = [5, {}, {"type": "m.room.name", "state_key": "", "sender": "x", "content": {}}]
+        entries = [{}, {"type": "m.room.name", "state_key": "", "sender": "x", "content": {}}]
         entries += [{"type": "m.room.name", "state_key": "", "sender": "@a:b", "content": {"name": "N"}, "more": 1}]
         entries += [{"type": "m.secret", "state_key": "", "sender": "@a:b", "content": {}}]
         code, _ = await old.other.ask(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from synapse.api.constants import EventTypes, Membership
 from synapse.api.errors import forbidden, incompatible_room_version, invalid_param, missing_param
-from synapse.api.identifiers import create_id_of_room, domain_of, is_user_id, parse_room_id
+from synapse.api.identifiers import create_id_of_room, domain_of, is_room_version, is_user_id, parse_room_id
 from synapse.api.room_versions import ROOM_VERSIONS
 from synapse.events.client import STRIPPED_STATE_TYPES
 from synapse.events.event import Event
@@ -123,13 +123,15 @@ class Invites:
         """The version that the invite's event is of. Raises for one that is not known, or not the room's."""
         head = await self._heads.get(room_id) if is_in else None
         named = invite.room_version
+        if named is not None and not is_room_version(named):
+            raise invalid_param("The 'room_version' is not one.")
         if head is not None:
             if head.version.identifier not in (("1", "2") if named is None else (named,)):
                 raise incompatible_room_version(head.version.identifier)
             return head.version
         version = ROOM_VERSIONS.get("1" if named is None else named)
         if version is None:
-            raise incompatible_room_version(str(named)[:32])
+            raise incompatible_room_version(str(named))
         return version
 
     def _check_kind(self, raw: dict[str, Any], origin: str, room_id: str) -> None:
@@ -176,7 +178,8 @@ class Invites:
         is not an entry of stripped state is left out.
         """
         entries = [] if state is None else state
-        if not isinstance(entries, list) or len(entries) > MAX_STRIPPED:
+        is_array = isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries)
+        if not is_array or len(entries) > MAX_STRIPPED:
             raise invalid_param(f"The state of the room must be an array of {MAX_STRIPPED} events at most.")
         if invite.room_version.room_id_from_create:
             if not entries:
@@ -198,10 +201,9 @@ class Invites:
         return [event.raw for event in events]
 
 
-def _is_stripped(entry: Any) -> bool:
+def _is_stripped(entry: Mapping[str, Any]) -> bool:
     return (
-        isinstance(entry, dict)
-        and all(isinstance(entry.get(key), str) for key in ("type", "state_key", "sender"))
+        all(isinstance(entry.get(key), str) for key in ("type", "state_key", "sender"))
         and isinstance(entry.get("content"), dict)
         and is_user_id(entry["sender"])
     )
