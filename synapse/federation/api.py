@@ -136,7 +136,7 @@ class FederationApi:
     # -- transactions --------------------------------------------------------------------------------------------------
 
     async def send_transaction(
-        self, destination: str, txn_id: str, content: Json | Canonical, *, insistence: Insistence = Insistence.LONG
+        self, destination: str, txn_id: str, content: Json | Canonical, *, insistence: Insistence = Insistence.NONE
     ) -> dict[str, Json]:
         """Sends events and EDUs; what the server says of each event: {} or {"error": …}.
 
@@ -166,7 +166,14 @@ class FederationApi:
     async def state_ids(self, destination: str, room_id: str, event_id: str) -> RoomStateIds:
         """The same as ids."""
         path = f"{V1}state_ids/{_part(room_id)}"
-        return await self._get(destination, path, {"event_id": event_id}, kind=RoomStateIds, max_answer=MAX_PAGE)
+        return await self._get(
+            destination,
+            path,
+            {"event_id": event_id},
+            kind=RoomStateIds,
+            max_answer=MAX_PAGE,
+            insistence=Insistence.SHORT,
+        )
 
     async def event_auth(self, destination: str, room_id: str, event_id: str) -> Pdus:
         """The auth chain of an event."""
@@ -350,7 +357,10 @@ class FederationApi:
         return await self._get(destination, f"{V1}{what}/{_part(room_id)}/{_part(user_id)}", args, kind=Template)
 
     async def _pdus(self, destination: str, path: str, args: Args, max_answer: int) -> Pdus:
-        return Pdus((await self._get(destination, path, args, kind=answers.WirePdus, max_answer=max_answer)).pdus)
+        found = await self._get(
+            destination, path, args, kind=answers.WirePdus, max_answer=max_answer, insistence=Insistence.SHORT
+        )
+        return Pdus(found.pdus)
 
     async def _get(
         self,
@@ -363,6 +373,7 @@ class FederationApi:
         within: float | None = None,
         signed: bool = True,
         noted: bool = True,
+        insistence: Insistence = Insistence.NONE,
     ) -> T:
         query = "?" + urlencode(args, doseq=True) if args else ""
         answer = await self._client.request(
@@ -373,6 +384,7 @@ class FederationApi:
             within=within,
             signed=signed,
             noted=noted,
+            insistence=insistence,
             despite_backoff=self._despite_backoff,
         )
         return await self._decoded(destination, answer, kind)

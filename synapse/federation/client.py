@@ -17,8 +17,9 @@ from unpaddedbase64 import encode_base64
 from synapse.api.errors import MatrixError
 from synapse.events import canonical
 from synapse.events.signing import key_id_of
-from synapse.federation.errors import BadAnswer, Unreachable
+from synapse.federation.errors import BadAnswer, FederationError, Unreachable
 from synapse.http.client import AnswerLate, AnswerTooLarge, ClientError
+from synapse.metrics import table
 
 if TYPE_CHECKING:
     from signedjson.types import SigningKey
@@ -71,9 +72,6 @@ class Insistence(Enum):
     SHORT = "short"
     """It is made again a few times within seconds."""
 
-    LONG = "long"
-    """It is made again for minutes. Nobody waits for it."""
-
 
 class Settings(NamedTuple):
     """What the configuration says of requests to other servers. Times are seconds."""
@@ -81,14 +79,13 @@ class Settings(NamedTuple):
     timeout: float = 60.0
     short: Retries = Retries(3, 2.0)
     long: Retries = Retries(10, 60.0)
+    """Of transactions, whose queues see to it by themselves."""
     allowed: frozenset[str] | None = None
     """The servers that may be asked; None: all."""
 
     def retries(self, insistence: Insistence) -> Retries:
         """How often to ask again."""
-        if insistence is Insistence.NONE:
-            return Retries(0, 0.0)
-        return self.short if insistence is Insistence.SHORT else self.long
+        return self.short if insistence is Insistence.SHORT else Retries(0, 0.0)
 
 
 class FederationClient:
@@ -149,8 +146,9 @@ class FederationClient:
                 await self._pause(min(_FIRST_DELAY * 2 ** (attempt - 1), retries.longest))
             try:
                 return await self._attempt(destination, method, path, body, headers, seconds, max_answer)
-            except Unreachable:
-                if attempt == retries.times:
+            except Unreachable as error:
+                # Who was late may be slow; somebody waits, and not for as long again.
+                if attempt == retries.times or (error.late and insistence is Insistence.SHORT):
                     if self._destinations is not None and noted:
                         await self._destinations.failed(destination)
                     raise
@@ -175,16 +173,16 @@ class FederationClient:
         within: float,
         max_answer: int,
     ) -> ClientAnswer:
+        began = self._clock.seconds()
         try:
             answer = await self.transport.send(
                 destination, method, path, body, headers, within=within, max_answer=max_answer
             )
-        except AnswerTooLarge as error:
-            raise BadAnswer(destination, f"The answer of {destination} is too large.") from error
-        except AnswerLate as error:
-            raise Unreachable(destination, f"{destination} does not answer in time.", late=True) from error
         except ClientError as error:
-            raise Unreachable(destination, f"{destination} cannot be reached: {error}") from error
+            table.FEDERATION_REQUESTS.child(error.outcome).inc()
+            raise _problem(destination, error) from error
+        table.FEDERATION_REQUESTS.child(str(answer.code)).inc()
+        table.FEDERATION_REQUEST_SECONDS.child().observe(self._clock.seconds() - began)
         if answer.code in _AWAY:
             raise Unreachable(destination, f"{destination} is away: it answers with status {answer.code}.")
         if self._destinations is not None and answer.code < 500:
@@ -195,6 +193,14 @@ class FederationClient:
         passed: Deferred[None] = Deferred()
         self._clock.callLater(seconds, passed.callback, None)
         await passed
+
+
+def _problem(destination: str, error: ClientError) -> FederationError:
+    if isinstance(error, AnswerTooLarge):
+        return BadAnswer(destination, f"The answer of {destination} is too large.")
+    if isinstance(error, AnswerLate):
+        return Unreachable(destination, f"{destination} does not answer in time.", late=True)
+    return Unreachable(destination, f"{destination} cannot be reached: {error}")
 
 
 def _headers(

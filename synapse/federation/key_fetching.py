@@ -26,6 +26,7 @@ from synapse.federation.published import (
     verify_key_of,
 )
 from synapse.http.ratelimit import Buckets
+from synapse.metrics import table
 from synapse.storage.server_keys import StoredKey
 from synapse.util.concurrency import QueueFull, Slots, gather, spawn
 
@@ -145,11 +146,14 @@ class KeyFetcher:
                 published = check(answer, server, self._now())
             except Unreachable as error:
                 self._pause(server)
+                table.FEDERATION_KEYS_FETCHED.child("away").inc()
                 logger.info("The keys of %s cannot be fetched: %s", server, error.message)
                 return False
             except (FederationError, BadKeys) as error:
+                table.FEDERATION_KEYS_FETCHED.child("bad").inc()
                 logger.info("The keys of %s cannot be fetched: %s", server, error)
                 return False
+            table.FEDERATION_KEYS_FETCHED.child("good").inc()
             self._pauses.pop(server, None)
             await self._keep(server, published)
             return True

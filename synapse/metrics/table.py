@@ -76,6 +76,19 @@ FEDERATION_EDUS_RECEIVED = Counter(
     "synapse_federation_edus_received_total", "Ephemeral data in transactions of other servers, by type.", ("type",)
 )
 
+# -- asking other servers ------------------------------------------------------------------------------------------
+FEDERATION_REQUESTS = Counter(
+    "synapse_federation_requests_total",
+    "Requests to other servers, by status or by what went wrong.",
+    ("outcome",),
+)
+FEDERATION_REQUEST_SECONDS = Histogram(
+    "synapse_federation_request_seconds", "How long other servers took to answer requests."
+)
+FEDERATION_KEYS_FETCHED = Counter(
+    "synapse_federation_keys_fetched_total", "Servers that were asked for their keys, by what came of it.", ("outcome",)
+)
+
 # -- calling our own processes -------------------------------------------------------------------------------------
 CALLS = Counter(
     "synapse_http_client_requests_total",
