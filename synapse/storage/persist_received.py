@@ -252,7 +252,7 @@ class Reception:
         if room.kind is Kind.HISTORY:
             self._write(room, each, place, position, after)
         else:
-            is_regular = await self._advance(end, event, place, after)
+            is_regular = await self._advance(room, event, place, after)
             changes = await self._branches.move(end, place.before, after, event, None, rows)
             push = () if place.redactor is not None else each.push
             new = NewEvent(event, None, push, each.thread_id, redacts=redacts, relay=each.relay)
@@ -311,14 +311,15 @@ class Reception:
 
     def _note_awaited(self, room: _Room, event: Event, place: _Place, lacks: Sequence[str]) -> None:
         """The event has come, and may refer to what has not."""
+        if lacks:
+            self._await(room, event, lacks)
         awaited = room.end.awaited
         if place.is_late or place.redactor is not None:
             room.rows.come.append((event.room_id, event.event_id))
-        room.rows.lacks += [Lack(event.room_id, event_id, event.depth) for event_id in lacks]
-        if awaited is not None and (lacks or place.is_late or place.redactor is not None):
-            missing = awaited.missing.union(lacks).difference([event.event_id])
-            redactors = {target: each for target, each in awaited.redactors.items() if target != event.event_id}
-            room.end.awaited = Awaited(missing, redactors, awaited.is_all)
+            if awaited is not None:
+                missing = awaited.missing - {event.event_id}
+                redactors = {target: each for target, each in awaited.redactors.items() if target != event.event_id}
+                room.end.awaited = Awaited(missing, redactors, awaited.is_all)
 
     def _leave_aside(self, room: _Room, each: ReceivedEvent, rejected: str | None) -> Verdict:
         """An event of which it is not known what it found."""
@@ -328,32 +329,49 @@ class Reception:
         self._write(room, each, _Place(None), self._backwards.next(), None, rejected=rejected)
         return (Fate.REJECTED, rejected)
 
-    async def _advance(self, end: RoomEnd, event: Event, place: _Place, after: Line) -> bool:
+    async def _advance(self, room: _Room, event: Event, place: _Place, after: Line) -> bool:
         """The event becomes an extremity, unless others refer to it; whether that is all that its references say."""
+        end = room.end
         if place.is_straight:
             end.advance(event, after.group)
             return True
-        is_regular = not end.leave_behind(await self._behind(end, event.prev_event_ids))
+        behind, lacks = await self._behind(end, event.prev_event_ids, place.lacks)
+        if lacks:
+            self._await(room, event, lacks)
+        is_regular = not end.leave_behind(behind)
         if place.is_late and not end.extremities.keys() <= set(event.prev_event_ids):
             end.leave_behind(event.prev_event_ids)
             return False
         end.advance(event, after.group)
         return is_regular
 
-    async def _behind(self, end: RoomEnd, event_ids: Sequence[str]) -> list[str]:
-        """What rejected and soft-failed events among these have behind them, through others of the kind too."""
+    async def _behind(
+        self, end: RoomEnd, event_ids: Sequence[str], lacks: Sequence[str]
+    ) -> tuple[list[str], list[str]]:
+        """What rejected and soft-failed events among these have behind them, through others of the kind too; and which
+        of that is not here. Of the events themselves, it is known which are `lacks`."""
         found: list[str] = []
-        queue = list(event_ids)
-        seen = set(queue)
+        missing: list[str] = []
+        queue = [event_id for event_id in event_ids if event_id not in lacks]
+        seen = set(event_ids)
         while queue and len(seen) <= MAX_BEHIND:
             unknown = [i for i in queue if i not in end.extremities and i not in end.recent]
-            stored = await self._state.stored([i for i in unknown if i not in self._state.new])
-            events = [s.event for s in stored.values() if s.soft_failed or s.rejected is not None]
-            events += [self._state.left_out[i] for i in unknown if i in self._state.left_out]
-            queue = [prev for event in events for prev in event.prev_event_ids if prev not in seen]
+            hidden = [self._state.left_out[i] for i in unknown if i in self._state.left_out]
+            asked = [i for i in unknown if i not in self._state.new and i not in self._state.left_out]
+            stored = await self._state.stored(asked)
+            missing += [i for i in asked if i not in stored or stored[i].outlier]
+            hidden += [s.event for s in stored.values() if s.soft_failed or s.rejected is not None]
+            queue = [prev for event in hidden for prev in event.prev_event_ids if prev not in seen]
             seen.update(queue)
             found += queue
-        return found
+        return found, missing
+
+    def _await(self, room: _Room, event: Event, lacks: Sequence[str]) -> None:
+        """The event has events behind it that are not here."""
+        room.rows.lacks += [Lack(event.room_id, event_id, event.depth) for event_id in lacks]
+        if room.end.awaited is not None:
+            awaited = room.end.awaited
+            room.end.awaited = awaited._replace(missing=awaited.missing.union(lacks))
 
     async def _redacts(self, room: _Room, each: ReceivedEvent, place: _Place, position: int) -> str | None:
         """The event that a redaction takes effect on. One that is not here yet is remembered."""

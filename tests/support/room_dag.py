@@ -45,6 +45,11 @@ class Dag:
         self.before[event.event_id] = before = self.state_at(event.prev_event_ids)
         self.after[event.event_id] = {**before, event.key: event.event_id} if event.is_state() else before
 
+    def remove(self, event: Event) -> None:
+        """An event that none refers to, as if it had never been."""
+        for of_events in (self.events, self.before, self.after):
+            del of_events[event.event_id]
+
     @property
     def extremities(self) -> set[str]:
         referred = {prev for event in self.events.values() for prev in event.prev_event_ids}
