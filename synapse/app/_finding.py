@@ -110,15 +110,17 @@ class Finding:
 
         rooms = self._hs.rooms
         memberships = self._hs.reading.memory.memberships
-        return RoomSummaries(rooms.room_store, memberships, rooms.aliases, self._hs.queries.host_store)
+        queries = self._hs.queries
+        return RoomSummaries(rooms.room_store, memberships, rooms.aliases, queries.host_store, queries.federated_spaces)
 
     @cached_property
     def spaces(self) -> Spaces:
         from synapse.handlers.spaces import Spaces
         from synapse.storage.spaces import SpacesStore
 
-        annotator, door = self._hs.reading.annotator, self._hs.queries.door
-        return Spaces(self.room_summaries, SpacesStore(self._hs.database), annotator, door)
+        annotator, queries = self._hs.reading.annotator, self._hs.queries
+        store = SpacesStore(self._hs.database)
+        return Spaces(self.room_summaries, store, annotator, queries.door, queries.federated_spaces)
 
     @cached_property
     def mutual_rooms(self) -> MutualRooms:

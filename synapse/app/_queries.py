@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from synapse.handlers.federated_aliases import FederatedAliases
     from synapse.handlers.federated_profiles import FederatedProfiles
     from synapse.handlers.federated_rooms import FederatedRooms
+    from synapse.handlers.federated_spaces import FederatedSpaces
     from synapse.handlers.federation_door import FederationDoor
     from synapse.handlers.served_events import ServedEvents
     from synapse.handlers.served_lookups import ServedLookups
@@ -128,6 +129,15 @@ class Queries:
         from synapse.handlers.federated_rooms import KEEP_SECONDS, KEPT, FederatedRooms
 
         return FederatedRooms(self._hs.federation.api, self._shared(KEEP_SECONDS, KEPT))
+
+    @cached_property
+    def federated_spaces(self) -> FederatedSpaces:
+        from synapse.handlers.federated_spaces import KEEP_SECONDS, KEPT, MAX_KEPT, FederatedSpaces, ToldRoom
+        from synapse.sync.shared import SharedWork
+
+        hs = self._hs
+        shared: SharedWork[ToldRoom] = SharedWork(hs.reactor, lambda told: told.size <= MAX_KEPT, KEEP_SECONDS, KEPT)
+        return FederatedSpaces(hs.federation.api, shared, hs.config.server.server_name, hs.reactor)
 
     def _shared(self, seconds: float, size: int = 500) -> SharedWork[Any]:
         """Answers that are kept for so long."""

@@ -1,21 +1,22 @@
 """Rooms as those see them who are not in them: what lists, spaces and summaries show of a room, and to whom.
 
-Only what this server knows is told; rooms that it is not in are asked for over federation, which is not done here.
+Of rooms that this server is not in, others are asked.
 
 Client-server API, "Room Summary API", "Discovering rooms within spaces".
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import orjson
 
 from synapse.api.constants import MEGOLM, GuestAccess, HistoryVisibility, JoinRules, Membership
 from synapse.api.errors import MatrixError, not_found
-from synapse.api.identifiers import is_room_id, parse_room_id
+from synapse.api.identifiers import domain_of, is_room_id, parse_room_id
 from synapse.api.room_versions import ROOM_VERSIONS
+from synapse.handlers.aliases import Located
 from synapse.handlers.entry import allowed_rooms
 
 if TYPE_CHECKING:
@@ -28,22 +29,51 @@ if TYPE_CHECKING:
 _MAY_KNOW: Final = frozenset({Membership.JOIN, Membership.INVITE, Membership.KNOCK})
 
 
+class Told(Protocol):
+    """A room as another server tells of it."""
+
+    @property
+    def room(self) -> KnownRoom: ...
+
+
+class Elsewhere(Protocol):
+    """Who asks other servers: `synapse.handlers.federated_spaces.FederatedSpaces`."""
+
+    async def room(self, room_id: str, servers: Sequence[str]) -> Told | None:
+        """A room; None where none of the servers tells of it."""
+
+
 class RoomSummaries:
     """Answers in any process."""
 
-    def __init__(self, rooms: RoomsStore, memberships: Memberships, aliases: Aliases, hosts: RoomHostsStore) -> None:
+    def __init__(
+        self,
+        rooms: RoomsStore,
+        memberships: Memberships,
+        aliases: Aliases,
+        hosts: RoomHostsStore,
+        elsewhere: Elsewhere,
+    ) -> None:
         self._rooms = rooms
+        self._elsewhere = elsewhere
         self._hosts = hosts
         self._memberships = memberships
         self._aliases = aliases
 
-    async def of(self, user_id: str | None, room: str) -> dict[str, Any]:
-        """The summary of a room, by its id or alias; `user_id` None: for somebody without an account.
+    async def of(self, user_id: str | None, room: str, via: Sequence[str] = ()) -> dict[str, Any]:
+        """The summary of a room, by its id or alias; `user_id` None: for somebody without an account, on whose behalf
+        no other server is asked. `via` are servers that may know the room.
 
         Raises 404 M_NOT_FOUND for rooms that they may not know of, 400 M_INVALID_PARAM for what is neither.
         """
-        room_id = await self._resolved(room) if room.startswith("#") else parse_room_id(room)
-        found = (await self.accessible(user_id, [room_id])).get(room_id)
+        located = await self._located(room) if room.startswith("#") else Located(parse_room_id(room), [])
+        room_id = located.room_id
+        rooms = await self.known([room_id])
+        if user_id is not None and not (room_id in rooms and rooms[room_id].is_here):
+            servers = [*via, *located.servers, *await self.servers_for(user_id, room_id)]
+            told = await self._elsewhere.room(room_id, servers)
+            rooms = rooms if told is None else {room_id: told.room}
+        found = (await self.open_to(user_id, rooms)).get(room_id)
         if found is None:
             raise not_found("There is no such room, or it is not open to you.")
         summary = summarised(found)
@@ -52,19 +82,28 @@ class RoomSummaries:
             summary["membership"] = Membership.LEAVE if standing is None else standing.membership
         return summary
 
-    async def _resolved(self, alias: str) -> str:
+    async def _located(self, alias: str) -> Located:
         try:
-            return await self._aliases.resolve(alias)
+            return await self._aliases.locate(alias)
         except MatrixError as error:
             if error.code < 500:
                 raise
             raise not_found(f"Where {alias} leads is not to be found out now: {error.message}") from error
 
-    async def accessible(self, user_id: str | None, room_ids: Collection[str]) -> dict[str, KnownRoom]:
-        """Those of the rooms that somebody may know of. One statement, two at first."""
-        known = await self._rooms.known(room_ids)
+    async def known(self, room_ids: Collection[str]) -> dict[str, KnownRoom]:
+        """What this server knows of rooms, whoever may know of it. One statement."""
+        return await self._rooms.known(room_ids)
+
+    async def open_to(self, user_id: str | None, rooms: Mapping[str, KnownRoom]) -> dict[str, KnownRoom]:
+        """Those of the rooms that somebody may know of. One statement at first."""
         theirs = None if user_id is None else await self._memberships.of(user_id)
-        return {room_id: room for room_id, room in known.items() if _may_know(room, theirs)}
+        return {room_id: room for room_id, room in rooms.items() if _may_know(room, theirs)}
+
+    async def servers_for(self, user_id: str, room_id: str) -> list[str]:
+        """Servers that may know a room which this one is not in: who invited the user, and who made the room."""
+        standing = (await self._memberships.of(user_id)).rooms.get(room_id)
+        behind = [] if standing is None else [domain_of(standing.sender)]
+        return [server for server in (*behind, domain_of(room_id)) if server]
 
     async def accessible_to_server(self, server_name: str, room_ids: Collection[str]) -> dict[str, KnownRoom | None]:
         """Those of the rooms that this server knows; None where none of the other server's users may know of it, as

@@ -2,27 +2,26 @@
 
 The tree is read level by level, as far as the user may know of its rooms, and then walked depth-first; a room is told
 of where it first occurs, which breaks loops. A page's token names the room that it ended with, so the walk goes on
-behind that room although the tree may have changed meanwhile; nothing is kept between pages.
+behind that room although the tree may have changed meanwhile; nothing is kept between pages. Rooms that this server
+is not in are looked for at those that the spaces name, as far as time allows.
 
 Client-server API, "Spaces".
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import orjson
 
 from synapse.api.constants import RoomTypes
 from synapse.api.errors import forbidden, invalid_param, not_found
-from synapse.api.identifiers import is_room_id
+from synapse.handlers.federated_spaces import FederatedSpaces, Look
 from synapse.handlers.federation_door import FederationDoor
 from synapse.handlers.room_summaries import RoomSummaries, summarised
-from synapse.storage.rooms import KnownRoom
+from synapse.handlers.space_tree import Child, Tree, child_of, shown_with_children, walk
 from synapse.storage.spaces import SpacesStore
-from synapse.storage.timeline import TimelineRow
 from synapse.sync.forms import Annotator, content_of
 from synapse.util.batch_tokens import pack, unpack
 
@@ -35,8 +34,6 @@ MAX_ROOMS: Final = 2_000
 MAX_CHILDREN: Final = 1_000
 """Of one space; of those that were added later, nothing is told."""
 
-_ORDER: Final = re.compile(r"[\x20-\x7e]{1,50}", re.ASCII)
-
 
 class Wish(NamedTuple):
     """What of the tree is wanted."""
@@ -47,28 +44,18 @@ class Wish(NamedTuple):
     start: str | None
 
 
-class Child(NamedTuple):
-    """A room that a space names, and the event that does so: its row, and its content as JSON."""
-
-    room_id: str
-    order: tuple[bool, str, int, str]
-    row: TimelineRow
-    content: bytes
-
-
-class Tree(NamedTuple):
-    """What the user may know of a space: its rooms by id, and the children of those that are spaces, in order."""
-
-    rooms: dict[str, KnownRoom]
-    children: dict[str, list[Child]]
-
-
 class Spaces:
     """Walks spaces, in any process."""
 
     def __init__(
-        self, summaries: RoomSummaries, store: SpacesStore, annotator: Annotator, door: FederationDoor
+        self,
+        summaries: RoomSummaries,
+        store: SpacesStore,
+        annotator: Annotator,
+        door: FederationDoor,
+        elsewhere: FederatedSpaces,
     ) -> None:
+        self._elsewhere = elsewhere
         self._door = door
         self._summaries = summaries
         self._store = store
@@ -86,7 +73,7 @@ class Spaces:
         order = list(walk(tree, room_id, depth))
         begin = order.index(last) + 1 if last in order else offset
         end = begin + min(limit, MAX_LIMIT)
-        answer: dict[str, Any] = {"rooms": [_shown(tree, each) for each in order[begin:end]]}
+        answer: dict[str, Any] = {"rooms": [shown_with_children(tree, each) for each in order[begin:end]]}
         if end < len(order):
             answer["next_batch"] = pack(*scope, order[end - 1], end)
         return orjson.dumps(answer)
@@ -106,7 +93,7 @@ class Spaces:
         found = await self._summaries.accessible_to_server(origin, ids)
         tree = Tree({room_id: room}, {room_id: children})
         answer = {
-            "room": _shown(tree, room_id),
+            "room": shown_with_children(tree, room_id),
             "children": [summarised(each) for i in ids if (each := found.get(i)) is not None],
             "inaccessible_children": [i for i in ids if i in found and found[i] is None],
         }
@@ -114,21 +101,35 @@ class Spaces:
 
     async def _tree(self, user_id: str, room_id: str, depth: int, suggested_only: bool) -> Tree:
         tree = Tree({}, {})
-        level = [room_id]
+        look = self._elsewhere.look(suggested_only)
+        level: dict[str, Sequence[str]] = {room_id: await self._summaries.servers_for(user_id, room_id)}
         for _ in range(depth + 1):
-            found = await self._summaries.accessible(user_id, level)
-            tree.rooms.update(found)
-            spaces = [each for each, room in found.items() if room.listed.room_type == RoomTypes.SPACE]
-            children = await self._children(spaces, suggested_only)
-            tree.children.update(children)
+            children = await self._level(tree, user_id, level, look)
             # Rooms that were not found are looked for once more where they occur again: there are few of those.
-            below = {child.room_id: None for each in children.values() for child in each}
-            level = [each for each in below if each not in tree.rooms][: MAX_ROOMS - len(tree.rooms)]
+            below = {child.room_id: child.via for each in children.values() for child in each}
+            ahead = [each for each in below if each not in tree.rooms][: MAX_ROOMS - len(tree.rooms)]
+            level = {each: below[each] for each in ahead}
             if not level:
                 break
         if room_id not in tree.rooms:
             raise forbidden("You are not allowed to look into this room, or there is no such room.")
         return tree
+
+    async def _level(
+        self, tree: Tree, user_id: str, level: Mapping[str, Sequence[str]], look: Look
+    ) -> dict[str, list[Child]]:
+        """Puts the rooms of a level, each with servers to ask about it, into the tree; the children of its spaces."""
+        known = await self._summaries.known(level)
+        told = await look.at({r: via for r, via in level.items() if r not in known or not known[r].is_here})
+        # What was known of a room before this server left it may be better than nothing.
+        rooms = {**known, **{r: each.room for r, each in told.items()}}
+        found = await self._summaries.open_to(user_id, rooms)
+        tree.rooms.update(found)
+        spaces = [r for r, room in found.items() if room.listed.room_type == RoomTypes.SPACE]
+        children = await self._children([r for r in spaces if r not in told], look.suggested_only)
+        children |= {r: told[r].children for r in spaces if r in told}
+        tree.children.update(children)
+        return children
 
     async def _children(self, space_ids: list[str], suggested_only: bool) -> dict[str, list[Child]]:
         """The valid children of each space. One statement."""
@@ -142,52 +143,6 @@ class Spaces:
         for children in found.values():
             children.sort(key=lambda child: child.order)
         return found
-
-
-def child_of(row: TimelineRow, json: bytes, suggested_only: bool) -> Child | None:
-    """The child that an m.space.child event names, if it is valid and wanted."""
-    content = orjson.loads(json)
-    via, room_id, order = content.get("via"), row.state_key or "", content.get("order")
-    if not (isinstance(via, list) and via and all(isinstance(server, str) for server in via) and is_room_id(room_id)):
-        return None
-    if suggested_only and content.get("suggested") is not True:
-        return None
-    is_valid = isinstance(order, str) and _ORDER.fullmatch(order) is not None
-    place = (not is_valid, order if is_valid else "", row.origin_server_ts, room_id)
-    return Child(room_id, place, row, json)
-
-
-def walk(tree: Tree, root: str, depth: int) -> Iterator[str]:
-    """The rooms of a tree, depth-first, each once; those that are not in it are passed over.
-
-    A space that occurs again, and less deep than before, is gone into again: more of what is below is within reach.
-    """
-    levels: dict[str, int] = {}
-    stack = [(root, 0)]
-    while stack:
-        room_id, level = stack.pop()
-        known = levels.get(room_id)
-        if room_id not in tree.rooms or (known is not None and known <= level):
-            continue
-        levels[room_id] = level
-        if known is None:
-            yield room_id
-        if level < depth:
-            stack += [(child.room_id, level + 1) for child in reversed(tree.children.get(room_id, ()))]
-
-
-def _shown(tree: Tree, room_id: str) -> dict[str, Any]:
-    children = [
-        {
-            "type": child.row.type,
-            "state_key": child.row.state_key,
-            "content": orjson.Fragment(child.content),
-            "sender": child.row.sender,
-            "origin_server_ts": child.row.origin_server_ts,
-        }
-        for child in tree.children.get(room_id, ())
-    ]
-    return {**summarised(tree.rooms[room_id]), "children_state": children}
 
 
 def _parse(token: str, scope: tuple[str, bool, int]) -> tuple[str, int]:

@@ -11,7 +11,9 @@ import pytest
 import pytest_twisted
 from pytest_twisted import ensureDeferred
 
+from synapse.federation.answers import Hierarchy
 from synapse.handlers.federated_profiles import proper
+from synapse.handlers.federated_spaces import told_room
 from synapse.handlers.room_summaries import shown
 from synapse.handlers.told_rooms import listed_room
 from synapse.http.request import RawRequest
@@ -278,6 +280,104 @@ async def test_servers_that_an_access_list_keeps_out_are_told_nothing_of_a_space
     acl = {"allow": ["*"], "deny": ["two.*"]}
     await pair.ok("one", "PUT", f"{V3}/rooms/{quote(room_id)}/state/m.room.server_acl/", acl)
     assert (await pair.asked(f"/hierarchy/{quote(room_id)}"))[0] == 404
+
+
+async def own_space(pair: Pair, *children: str) -> str:
+    """A space of bob's, with rooms of the other server in it."""
+    created = await pair.ok("two", "POST", f"{V3}/createRoom", {"creation_content": {"type": "m.space"}})
+    room_id = str(created["room_id"])
+    for child in children:
+        path = f"{V3}/rooms/{quote(room_id)}/state/m.space.child/{quote(child)}"
+        await pair.ok("two", "PUT", path, {"via": ["nowhere.test:8448", ONE]})
+    return room_id
+
+
+async def rooms_of(pair: Pair, room_id: str, **query: str) -> list[str]:
+    answer = await pair.ok("two", "GET", f"{V1}/rooms/{quote(room_id)}/hierarchy?{urlencode(query)}")
+    return [room["room_id"] for room in answer["rooms"]]
+
+
+@ensureDeferred
+async def test_spaces_go_on_at_other_servers(pair: Pair) -> None:
+    public, private, inner = await pair.room(name="Open"), await pair.room(preset="private_chat"), await pair.room()
+    restricted = [{"type": "m.room_membership", "room_id": public}]
+    rule = {"join_rule": "restricted", "allow": restricted}
+    await pair.ok("one", "PUT", f"{V3}/rooms/{quote(inner)}/state/m.room.join_rules/", rule)
+    deep = await space(pair, inner, name="Deep")
+    theirs = await space(pair, public, private, deep, name="Theirs")
+    mine = await own_space(pair, theirs)
+    before = pair.questions("hierarchy")
+    assert await rooms_of(pair, mine) == [mine, theirs, public, deep]
+    # What a space tells of rooms that are none need not be asked for again, and answers are kept.
+    assert pair.questions("hierarchy") == before + 2
+    assert await rooms_of(pair, mine) == [mine, theirs, public, deep]
+    assert pair.questions("hierarchy") == before + 2
+    answer = await pair.ok("two", "GET", f"{V1}/rooms/{quote(mine)}/hierarchy")
+    shown = {room["room_id"]: room for room in answer["rooms"]}
+    assert shown[theirs]["name"] == "Theirs"
+    assert {event["state_key"] for event in shown[theirs]["children_state"]} == {public, private, deep}
+    assert shown[public]["room_version"] == "12"
+    assert await rooms_of(pair, mine, max_depth="1") == [mine, theirs]
+    assert await rooms_of(pair, mine, limit="2") == [mine, theirs]
+
+
+@ensureDeferred
+async def test_a_space_is_shown_also_where_others_do_not_tell_of_its_rooms(pair: Pair) -> None:
+    public, private = await pair.room(), await pair.room(preset="private_chat")
+    mine = await own_space(pair, public, private, "!nonsense:far.example")
+    pair.net.cut("one", "two")
+    assert await rooms_of(pair, mine) == [mine]
+    pair.net.mend()
+    assert await rooms_of(pair, mine) == [mine, public]
+
+
+@ensureDeferred
+async def test_rooms_elsewhere_are_summarised_by_who_knows_them(pair: Pair) -> None:
+    public, private = await pair.room(name="Open", room_alias_name="open"), await pair.room(preset="private_chat")
+    path = f"{V1}/room_summary/"
+    summary = await pair.ok("two", "GET", f"{path}{quote(public)}?via=nowhere.test:8448&via={quote(ONE)}")
+    assert (summary["name"], summary["membership"], summary["num_joined_members"]) == ("Open", "leave", 1)
+    assert (await pair.ok("two", "GET", path + quote(f"#open:{ONE}")))["room_id"] == public
+    for room_id, via in ((private, ONE), (public, "nowhere.test:8448"), ("!none:one.test", ONE)):
+        code, answer = await pair.ask("two", "GET", f"{path}{quote(room_id)}?via={quote(via)}")
+        # What one server has told of is kept for some minutes.
+        expected = (200, None) if room_id == public else (404, "M_NOT_FOUND")
+        assert (code, answer.get("errcode")) == expected
+    before = pair.questions("hierarchy")
+    code, answer = await pair.net["two"].client.get(f"{path}{quote(private)}?via={quote(ONE)}")
+    assert (code, answer["errcode"]) == (404, "M_NOT_FOUND")
+    assert pair.questions("hierarchy") == before  # nobody is asked for those who have no account
+
+
+def test_of_a_space_only_what_is_as_it_should_be_is_told() -> None:
+    child = {
+        "type": "m.space.child",
+        "state_key": "!c:x",
+        "sender": "@a:x",
+        "origin_server_ts": 1,
+        "content": {"via": ["x"]},
+    }
+    bad: tuple[dict[str, Any], ...] = (
+        {"type": "m.room.name"},
+        {"state_key": 5},
+        {"state_key": "c"},
+        {"sender": "a"},
+        {"origin_server_ts": "1"},
+        {"origin_server_ts": 2**60},
+        {"content": []},
+        {"content": {}},
+        {"content": {"via": ["x"], "more": "x" * 20_000}},
+    )
+    room = {"room_id": "!r:x", "num_joined_members": 1, "room_type": "m.space"}
+    events = [child, None, *({**child, **change} for change in bad)]
+    told = told_room(Hierarchy({**room, "children_state": events}, [room, {}], ["!i:x"]), False)
+    assert told is not None
+    assert [each.room_id for each in told.children] == ["!c:x"]
+    assert (list(told.below), told.closed) == (["!r:x"], {"!i:x"})
+    assert told_room(Hierarchy({"room_id": "x"}), False) is None
+    no_space = told_room(Hierarchy({**room, "room_type": "x", "children_state": events}), False)
+    assert no_space is not None
+    assert no_space.children == []
 
 
 # -- events by time --------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from synapse.handlers.spaces import Child, Tree, child_of, walk
+from synapse.handlers.space_tree import Child, Tree, child_of, walk
 from synapse.storage.rooms import KnownRoom, ListedRoom
 from synapse.storage.timeline import TimelineRow
 

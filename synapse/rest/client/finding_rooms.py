@@ -33,7 +33,7 @@ class FindingRooms:
     @serves("room_summary", "room_summary_unstable", "room_summary_oldest")
     async def summary(self, request: Request, room_id_or_alias: str) -> dict[str, Any]:
         user_id = None if request.requester is None else request.requester.user_id
-        return await self._summaries.of(user_id, room_id_or_alias)
+        return await self._summaries.of(user_id, room_id_or_alias, request.args("via"))
 
     @serves("mutual_rooms")
     async def mutual(self, request: Request) -> dict[str, Any]:
