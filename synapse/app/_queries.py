@@ -113,10 +113,10 @@ class Queries:
 
     @cached_property
     def federated_aliases(self) -> FederatedAliases:
-        from synapse.handlers.federated_aliases import KEEP_SECONDS, FederatedAliases
+        from synapse.handlers.federated_aliases import FederatedAliases
 
         hs = self._hs
-        return FederatedAliases(self.hosts, hs.federation.api, self._shared(KEEP_SECONDS), hs.config.server.server_name)
+        return FederatedAliases(self.hosts, hs.federation.api, self._shared(0.0), hs.config.server.server_name)
 
     @cached_property
     def federated_profiles(self) -> FederatedProfiles:
@@ -140,7 +140,7 @@ class Queries:
         return FederatedSpaces(hs.federation.api, shared, hs.config.server.server_name, hs.reactor)
 
     def _shared(self, seconds: float, size: int = 500) -> SharedWork[Any]:
-        """Answers that are kept for so long."""
+        """Answers that are kept for so long, and are asked for once in any case by all who want them at one time."""
         from synapse.sync.shared import SharedWork
 
         return SharedWork(self._hs.reactor, lambda _: True, seconds, size)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from synapse.app._rooms import Rooms
     from synapse.handlers.remote.aside import Aside
     from synapse.handlers.remote.backfill import Backfiller
+    from synapse.handlers.remote.gaps import Gaps
     from synapse.handlers.remote.inviting import Inviting
     from synapse.handlers.remote.joining import Joining
     from synapse.handlers.remote.memberships import RemoteMemberships
@@ -113,6 +114,15 @@ class Remote:
         return AwaitedStore(self._hs.database)
 
     @cached_property
+    def gaps(self) -> Gaps:
+        """Which rooms lack something, kept true by the events stream."""
+        from synapse.handlers.remote.gaps import Gaps
+
+        gaps = Gaps(self.ends, self._hs.caches.cache("rooms_with_gaps", 5_000, shared=False))
+        self._hs.notifier.subscribe("events", lambda _, rows: gaps.learn(rows), lambda _: gaps.forget_all())
+        return gaps
+
+    @cached_property
     def backfiller(self) -> Backfiller:
         """Fetches history."""
         from synapse.handlers.remote.backfill import Backfiller
@@ -123,6 +133,7 @@ class Remote:
             receiving.checks,
             receiving.pipeline,
             self.ends,
+            self.gaps,
             self._hs.queries.hosts,
             rooms.memory.heads,
             self._hs.config.server.server_name,
@@ -131,11 +142,9 @@ class Remote:
         )
 
     async def backfill(self, room_id: str, depth: int) -> bool:
-        """Has others tell what is missing in a room at that depth; whether something came. One statement where nothing
-        is missing, and nothing is loaded that speaks to other servers."""
-        if not await self.ends.backwards(room_id, depth, 1):
-            return False
-        return await self.backfiller.fetch(room_id, depth)
+        """Has others tell what is missing in a room at that depth; whether something came. Nothing that speaks to other
+        servers is loaded for rooms that are whole."""
+        return await self.gaps.any_in(room_id) and await self.backfiller.fetch(room_id, depth)
 
     async def settled(self, room_id: str) -> bool:
         """Returns once nobody of this server is on the way into the room; whether somebody was."""

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 MAX_SERVERS: Final = 100
 """Servers named of one room: who wants to join tries the first few."""
-KEEP_SECONDS: Final = 60.0
 
 
 class FederatedAliases:
     """Answers in any process.
 
-    :param shared: keeps answers for a short time.
+    :param shared: asks once for all who want to know the same at the same time. Nothing is kept: an alias may lead
+        elsewhere a moment later, and who follows it wants to be there.
     """
 
     def __init__(self, hosts: RoomHosts, api: FederationApi, shared: SharedWork[Located], server_name: str) -> None:

@@ -128,7 +128,7 @@ class Pagination:
         """The same as `page`, with what other servers have of it."""
         rows, more = await self.page(request, start, newest)
         for _ in range(_FETCHES if request.backwards else 0):
-            depth = depth_of_gap(rows, more)
+            depth = depth_of_gap(rows, more, is_first=start.depth is None)
             if depth is None or not await self._backfill(request.room_id, depth):
                 break
             rows, more = await self.page(request, start, newest)
@@ -188,16 +188,19 @@ def page_of(request: PageRequest, start: RoomToken, newest: int) -> Page:
     return Page(request.room_id, request.backwards, depth, stream, after, until, stop, request.limit + 1)
 
 
-def depth_of_gap(rows: Sequence[TimelineRow], more: bool) -> int | None:
-    """The depth at which something is missing in a page backwards, or after it where the page is the last; None where
-    nothing is."""
+def depth_of_gap(rows: Sequence[TimelineRow], more: bool, is_first: bool) -> int | None:
+    """The depth from which on something may be missing in or around a page backwards; None where nothing is.
+
+    That is where a row says so; at the end of a last page, unless the room begins there; and before a first page, whose
+    reader has come from a point of arrival, and may have left a gap just behind.
+    """
     for row in rows:
         if row.after_gap:
             return row.depth
-    if more or (rows and rows[-1].type == EventTypes.CREATE):
-        return None
-    # Nothing is known of what a filter leaves out.
-    return 0
+    is_end = not more and not (rows and rows[-1].type == EventTypes.CREATE)
+    if is_end or not rows:  # nothing is known of what a filter leaves out
+        return 0
+    return rows[0].depth if is_first else None
 
 
 def next_token(start: RoomToken, last: TimelineRow, backwards: bool) -> RoomToken:

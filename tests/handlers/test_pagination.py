@@ -343,10 +343,14 @@ async def test_others_are_asked_where_something_is_missing_and_nowhere_else(h: H
     room = await h.world.room(ALICE)
     await messages(h.world, room, 5)
     readers = Readers(h)
+    first = orjson.loads(await readers.pagination.messages(PageRequest(ALICE, "DEV", room, True, limit=2)))
+    assert readers.backfilled == [(room, 9)]  # whoever begins to page may have left a gap just behind
+    del readers.backfilled[:]
+    start = RoomToken.parse(first["end"])
     for limit in (2, 50):
-        for backwards in (True, False):
-            await readers.pagination.messages(PageRequest(ALICE, "DEV", room, backwards, limit=limit))
+        await readers.pagination.messages(PageRequest(ALICE, "DEV", room, True, start, limit=limit))
+        await readers.pagination.messages(PageRequest(ALICE, "DEV", room, False, limit=limit))
     assert readers.backfilled == []
-    everything = parse_room_event_filter({"types": ["m.room.message"]})
-    await readers.pagination.messages(PageRequest(ALICE, "DEV", room, True, limit=50, filter=everything))
+    said = parse_room_event_filter({"types": ["m.room.message"]})
+    await readers.pagination.messages(PageRequest(ALICE, "DEV", room, True, start, limit=50, filter=said))
     assert readers.backfilled == [(room, 0)]

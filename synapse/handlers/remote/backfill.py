@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from synapse.api.room_versions import RoomVersion
     from synapse.federation.api import FederationApi
     from synapse.federation.hosts import RoomHosts
+    from synapse.handlers.remote.gaps import Ends, Gaps
     from synapse.handlers.remote.room_seen import Checks
     from synapse.state.heads import RoomHeads
     from synapse.util.caches import LruCache
@@ -48,13 +49,6 @@ QUIET: Final = 300.0
 """Seconds for which nobody is asked again for what nobody has told."""
 
 
-class Ends(Protocol):
-    """Where a room's history ends here; see `synapse.storage.awaited`."""
-
-    async def backwards(self, room_id: str, depth: int, limit: int) -> dict[str, int]:
-        """The events that are not here, and that those of this depth or deeper refer to, each with that depth."""
-
-
 class History(Protocol):
     """Takes in what came before; see `synapse.federation.receiving.pipeline`."""
 
@@ -76,6 +70,7 @@ class Backfiller:
         checks: Checks,
         history: History,
         ends: Ends,
+        gaps: Gaps,
         hosts: RoomHosts,
         heads: RoomHeads,
         server_name: str,
@@ -86,6 +81,7 @@ class Backfiller:
         self._checks = checks
         self._history = history
         self._ends = ends
+        self._gaps = gaps
         self._hosts = hosts
         self._heads = heads
         self._server_name = server_name
@@ -95,7 +91,7 @@ class Backfiller:
 
     async def fetch(self, room_id: str, depth: int) -> bool:
         """Has others tell what came before the events at that depth of the room (and after it, where more is missing
-        there). Whether there is more here than before. One statement where nothing is missing."""
+        there). Whether there is more here than before."""
         before = await self._wanted(room_id, depth)
         if not before or self._is_silent(room_id, before):
             return False
@@ -105,8 +101,10 @@ class Backfiller:
                 return True  # whoever was before us in the queue has fetched some
             if self._is_silent(room_id, wanted):
                 return False
-            if await self._fetch(room_id, wanted) and await self._wanted(room_id, depth) != wanted:
-                return True
+            if await self._fetch(room_id, wanted):
+                self._gaps.forget(room_id)
+                if await self._wanted(room_id, depth) != wanted:
+                    return True
             self._silent.set(room_id, (frozenset(wanted), self._clock.seconds()))
             return False
 

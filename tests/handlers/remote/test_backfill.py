@@ -14,7 +14,9 @@ from synapse.federation.answers import Pdus
 from synapse.federation.errors import Unreachable
 from synapse.federation.receiving.checks import EventChecks
 from synapse.handlers.remote.backfill import ENDS, QUIET, SERVERS, Backfiller
-from synapse.util.caches import LruCache
+from synapse.handlers.remote.gaps import Gaps
+from synapse.replication.event_rows import EventRow
+from synapse.util.caches import Cache, LruCache
 from tests.handlers.remote.test_room_seen import Keys, at_once, pdus
 from tests.support.deferreds import started
 from tests.support.resident import Resident
@@ -41,8 +43,18 @@ class Case:
         self.unkept: set[str] = set()
         self.clock = Clock()
         self.waiting: Deferred[None] | None = None
+        self.gaps = Gaps(self, Cache("gaps", 10))
         self.backfiller = Backfiller(
-            self, EventChecks(Keys(), at_once), self, self, self, self, OWN, LruCache("silent", 10), self.clock
+            self,
+            EventChecks(Keys(), at_once),
+            self,
+            self,
+            self.gaps,
+            self,
+            self,
+            OWN,
+            LruCache("silent", 10),
+            self.clock,
         )
 
     # -- what it stands on ---------------------------------------------------------------------------------------------
@@ -182,3 +194,36 @@ async def test_the_nearest_ends_are_asked_for_first() -> None:
     wanted = case.asked[0][1]
     assert len(wanted) == ENDS
     assert wanted[0] == by_depth[17].event_id
+
+
+def gap(room_id: str, after_gap: bool) -> EventRow:
+    event_id, sender = "$e", "@u:there.test"
+    return EventRow(
+        room_id, event_id, 1, "m.room.message", None, sender, 1, (), None, False, None, "", after_gap=after_gap
+    )
+
+
+@pytest_twisted.ensureDeferred
+async def test_which_rooms_lack_something_is_remembered_and_heard_of() -> None:
+    case = Case()
+    asked: list[str] = []
+    backwards = case.backwards
+
+    async def counted(room_id: str, depth: int, limit: int) -> dict[str, int]:
+        asked.append(room_id)
+        return await backwards(room_id, depth, limit) if room_id == case.resident.room_id else {}
+
+    case.backwards = counted  # type: ignore[method-assign]
+    for _ in range(3):
+        assert await case.gaps.any_in(case.resident.room_id)
+        assert not await case.gaps.any_in("!whole")
+    assert asked == [case.resident.room_id, "!whole"]
+    case.gaps.learn([(1, gap("!whole", False))])
+    assert not await case.gaps.any_in("!whole")
+    assert len(asked) == 2
+    case.gaps.learn([(2, gap("!whole", True))])
+    await case.gaps.any_in("!whole")
+    assert len(asked) == 3
+    while await case.fetch():
+        pass
+    assert not await case.gaps.any_in(case.resident.room_id)

@@ -1,0 +1,53 @@
+"""Which rooms lack something of their history, known without asking the database: pages are read all the time, and few
+rooms have gaps.
+
+A room is looked up once. The events stream tells of new gaps; what fills them is not announced, so a room that lacked
+something once is asked for again, until all of it is there (`forget`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from synapse.replication.event_rows import EventRow, Row
+
+if TYPE_CHECKING:
+    from synapse.util.caches import Cache
+
+
+class Ends(Protocol):
+    """Where a room's history ends here; see `synapse.storage.awaited`."""
+
+    async def backwards(self, room_id: str, depth: int, limit: int) -> dict[str, int]:
+        """The events that are not here, and that those of this depth or deeper refer to, each with that depth, the
+        nearest first."""
+
+
+class Gaps:
+    """Knows them, in any process."""
+
+    def __init__(self, ends: Ends, cache: Cache[str, bool]) -> None:
+        self._ends = ends
+        self._cache = cache
+
+    async def any_in(self, room_id: str) -> bool:
+        """Whether something of the room is missing. No statement when warm, else one."""
+        return await self._cache.fetch(room_id, self._load)
+
+    async def _load(self, room_id: str) -> bool:
+        return bool(await self._ends.backwards(room_id, 0, 1))
+
+    def forget(self, room_id: str) -> None:
+        """Some of it may have come."""
+        self._cache.invalidate(room_id)
+
+    def learn(self, rows: Sequence[tuple[int, Row]]) -> None:
+        """Rows of the events stream with their positions, as they come."""
+        for _, row in rows:
+            if isinstance(row, EventRow) and row.after_gap:
+                self._cache.invalidate(row.room_id)
+
+    def forget_all(self) -> None:
+        """Rows of the stream may have been missed."""
+        self._cache.clear()
