@@ -149,6 +149,33 @@ async def test_an_invite_is_shown_and_leads_into_the_room(postgres: PostgresServ
         assert room_id in (await bob.sync())["rooms"]["join"]
 
 
+@pytest.mark.parametrize("version", ["1", "12"])
+@pytest.mark.parametrize("is_away", [False, True])
+@pytest_twisted.ensureDeferred
+async def test_an_invite_is_refused_whether_the_room_hears_of_it_or_not(
+    postgres: PostgresServer, version: str, is_away: bool
+) -> None:
+    async with world(postgres) as (net, (alice, bob)):
+        room_id = await alice.create(preset="private_chat", invite=[bob.user_id], room_version=version)
+        synced = await bob.sync()
+        assert room_id in synced["rooms"]["invite"]
+        if is_away:
+            net.cut("one", "two")
+        await bob.do("POST", f"rooms/{quote(room_id)}/leave", {"reason": "no"})
+        left = (await bob.sync(synced["next_batch"]))["rooms"]["leave"][room_id]
+        assert left["timeline"]["events"][-1]["content"] == {"membership": "leave", "reason": "no"}
+        assert room_id not in str((await bob.sync()).get("rooms"))
+        await bob.do("POST", f"rooms/{quote(room_id)}/leave", {})
+        expected = "invite" if is_away else "leave"
+        assert (await alice.members(room_id))[bob.user_id] == expected
+        net.mend()
+        if is_away:
+            await alice.do("POST", f"rooms/{quote(room_id)}/kick", {"user_id": bob.user_id})
+        await alice.do("POST", f"rooms/{quote(room_id)}/invite", {"user_id": bob.user_id})
+        assert room_id in (await bob.sync())["rooms"]["invite"]
+        assert (await bob.join(room_id))[0] == 200
+
+
 @pytest_twisted.ensureDeferred
 async def test_a_knock_is_shown_and_taken_back_and_let_in(postgres: PostgresServer) -> None:
     async with world(postgres) as (_net, (alice, bob)):
