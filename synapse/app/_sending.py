@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from synapse.federation.sending.news import News
     from synapse.federation.sending.sender import FederationSending
     from synapse.federation.sending.takeover import TakeOver
+    from synapse.handlers.federation_admin import FederationAdmin
     from synapse.storage.federation_events import FederationEventsStore
     from synapse.storage.federation_queue import FederationQueueStore, Fenced
 
@@ -63,6 +64,14 @@ class Sending:
         from synapse.storage.federation_events import FederationEventsStore
 
         return FederationEventsStore(self._hs.database, self._server_name)
+
+    @cached_property
+    def admin(self) -> FederationAdmin:
+        """What administrators see of other servers."""
+        from synapse.handlers.federation_admin import FederationAdmin
+        from synapse.storage.destinations_admin import DestinationsAdminStore
+
+        return FederationAdmin(DestinationsAdminStore(self._hs.database), self._hs.federation.destinations)
 
     @cached_property
     def sending(self) -> FederationSending:

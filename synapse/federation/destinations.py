@@ -97,6 +97,18 @@ class Destinations:
         if destination not in self._cache or self._cache.peek(destination) is not None:
             spawn(self._heard_from(destination))
 
+    async def try_again(self, destination: str) -> bool:
+        """Ends the pause of a server that is left alone; False where it is not. For administrators."""
+        now, pausing = self._now(), False
+
+        def change(before: DestinationRow | None) -> DestinationRow | None:
+            nonlocal pausing
+            pausing = before is not None and before.retry_at > now
+            return before._replace(retry_at=now) if before is not None and pausing else before
+
+        await self._change(destination, change)
+        return pausing
+
     def on_change(self, listener: Callable[[str | None], None]) -> None:
         """Has `listener(destination)` told when a server's standing changes, in whichever process; None: of any."""
         self._listeners.append(listener)

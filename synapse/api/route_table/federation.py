@@ -75,4 +75,15 @@ _QUERIES = (
     _signed("federation_timestamp_to_event", "timestamp_to_event/{room_id}"),
 )
 
-FEDERATION: tuple[Endpoint, ...] = (*_TRANSACTIONS, *_KEYS, *_QUERIES, *_MEMBERSHIPS, *_POLICY)
+# What administrators see of other servers.
+_DESTINATIONS = "/_synapse/admin/v1/federation/destinations"
+_ADMIN = (
+    Endpoint("admin_destinations", _DESTINATIONS, ("GET",), auth=Auth.ADMIN),
+    Endpoint("admin_destination", f"{_DESTINATIONS}/{{destination}}", ("GET",), auth=Auth.ADMIN),
+    Endpoint("admin_destination_rooms", f"{_DESTINATIONS}/{{destination}}/rooms", ("GET",), auth=Auth.ADMIN),
+    Endpoint(
+        "admin_destination_reset", f"{_DESTINATIONS}/{{destination}}/reset_connection", ("POST",), auth=Auth.ADMIN
+    ),
+)
+
+FEDERATION: tuple[Endpoint, ...] = (*_TRANSACTIONS, *_KEYS, *_QUERIES, *_MEMBERSHIPS, *_POLICY, *_ADMIN)

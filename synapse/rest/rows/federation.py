@@ -82,6 +82,15 @@ def _finding(hs: Homeserver) -> object:
     return FederationFinding(hs.finding.spaces, hs.queries.served_lookups)
 
 
+# -- for administrators -----------------------------------------------------------------------------------------------
+
+
+def _admin(hs: Homeserver) -> object:
+    from synapse.rest.admin.federation import AdminFederation
+
+    return AdminFederation(hs.sending.admin)
+
+
 # -- the rows --------------------------------------------------------------------------------------------------------
 
 ROWS: tuple[Row, ...] = (
@@ -101,4 +110,8 @@ ROWS: tuple[Row, ...] = (
     Row(("receive_invite", "receive_invite_v1"), _inviting),
     Row(("exchange_third_party_invite",), _exchange),
     Row(("policy_sign", "well_known_policy_server"), _policy_server),
+    Row(
+        ("admin_destinations", "admin_destination", "admin_destination_rooms", "admin_destination_reset"),
+        _admin,
+    ),
 )
