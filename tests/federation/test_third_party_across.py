@@ -112,3 +112,33 @@ async def test_bindings_that_lead_nowhere(postgres: PostgresServer) -> None:
         assert (await told(binding(room, "@a:nowhere.test:1", bob.id)))[0] == 502
         net.cut("one", "two")
         assert (await told(binding(room, alice.id, bob.id)))[0] == 502
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_server_in_the_room_invites_for_another_s_inviter(postgres: PostgresServer) -> None:
+    async with federation(postgres, "one", "two") as net:
+        alice, bob, eve = (
+            await member(net["one"], "alice"),
+            await member(net["two"], "bob"),
+            await member(net["two"], "eve"),
+        )
+        room = await inviting(alice)
+        await alice.post(f"/rooms/{room}/invite", {"user_id": eve.id})
+        await eve.post(f"/join/{quote(room)}?server_name=one.test:8448")
+        code, _ = await net["two"].client.put("/_matrix/federation/v1/3pid/onbind", binding(room, alice.id, bob.id))
+        assert code == 200
+        assert room in (await bob.get("/sync"))["rooms"]["invite"]
+        key = ("m.room.member", bob.id)
+        invite = (await eve.hs.rooms.state.current(room, [key]))[key].event
+        assert (invite.sender, set(invite.raw["signatures"])) == (alice.id, {"two.test:8448"})
+
+        async def has_come() -> bool:
+            return await alice.membership(room, bob.id) == "invite"
+
+        await net.until(has_come)
+        await bob.post(f"/rooms/{room}/join")
+
+        async def has_joined() -> bool:
+            return await alice.membership(room, bob.id) == "join"
+
+        await net.until(has_joined)
