@@ -60,3 +60,16 @@ async def test_fifty_messages_cost_hardly_more_than_one(database_settings: PoolS
             await eve.send(*events)
         assert counts.statements_read <= 2, counts.sql
         assert counts.statements_written <= 10, counts.sql
+
+
+@pytest_twisted.ensureDeferred
+async def test_events_of_many_rooms_that_nobody_is_in(database_settings: PoolSettings) -> None:
+    async with homeserver(database_settings, **UNLIMITED) as server:
+        eve, room = await warm(server)
+        version = (await eve.make(room)).room_version
+        strange = [eve.event(version, "!" + f"{number:043d}") for number in range(50)]
+        await eve.send(*strange)
+        with server.hs.database.counted() as counts:
+            assert await eve.send(*strange) == {}
+        assert counts.statements_read <= 3, counts.sql
+        assert counts.statements_written <= 1, counts.sql

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Final, Protocol
 from synapse.app._foundation import Base, in_thread
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
     from synapse.api.room_versions import RoomVersion
     from synapse.app._federation import Federation
     from synapse.app._queries import Queries
@@ -119,19 +121,18 @@ class Receiving:
             rooms.now,
         )
 
-    async def version(self, room_id: str) -> RoomVersion | None:
-        """The version of a room that a user of this server is joined to, or is about to be: what others say while this
-        server comes in is heard when it is there."""
-        version = await self._version(room_id)
-        if version is None and await self._hs.remote.settled(room_id):
-            return await self._version(room_id)
-        return version
+    async def versions(self, room_ids: Collection[str]) -> Mapping[str, RoomVersion]:
+        """The versions of those of the rooms that a user of this server is joined to. No statement for rooms that are
+        known well, two for all others together."""
+        from synapse.api.room_versions import room_version
 
-    async def _version(self, room_id: str) -> RoomVersion | None:
-        head = await self._hs.rooms.memory.heads.get(room_id)
-        if head is None or not await self._hs.queries.hosts.is_joined(self._server_name, room_id):
-            return None
-        return head.version
+        heads = self._hs.rooms.memory.heads
+        known = {i: version for i in room_ids if (version := heads.version(i)) is not None}
+        hosts = await self._hs.queries.hosts.joined_many(known.keys()) if known else {}
+        found = {i: version for i, version in known.items() if self._server_name in hosts.get(i, ())}
+        others = [room_id for room_id in room_ids if room_id not in found]
+        entered = await self._hs.rooms.membership_store.entered(others) if others else {}
+        return {**found, **{room_id: room_version(version) for room_id, version in entered.items()}}
 
     @cached_property
     def background(self) -> list[Repeating]:

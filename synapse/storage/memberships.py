@@ -51,9 +51,13 @@ class MembershipsStore:
         """The rooms in which a user of this server has one of these memberships, and which it has not forgotten."""
         return await self._db.read("memberships.rooms_of", _rooms_of, user_id, memberships)
 
-    async def waiting_in(self, room_id: str) -> list[LocalMember]:
-        """The users of this server who are invited to a room, or have knocked, a hundred at most."""
-        return await self._db.read("memberships.waiting_in", _waiting_in, room_id)
+    async def waiting_in(self, room_ids: Collection[str]) -> dict[str, list[LocalMember]]:
+        """By room, the users of this server who are invited to it, or have knocked; some hundreds at most."""
+        return await self._db.read("memberships.waiting_in", _waiting_in, list(room_ids))
+
+    async def entered(self, room_ids: Collection[str]) -> dict[str, str]:
+        """The versions of those of the rooms that a user of this server is joined to."""
+        return await self._db.read("memberships.entered", _entered, list(room_ids))
 
     async def joined_any(self, user_id: str, room_ids: Iterable[str]) -> bool:
         """Whether a user of this server has joined any of the rooms."""
@@ -118,12 +122,30 @@ def _rooms_of(txn: Transaction, user_id: str, memberships: Collection[str]) -> l
     return [LocalMembership(*row) for row in txn.rows()]
 
 
-def _waiting_in(txn: Transaction, room_id: str) -> list[LocalMember]:
+def _waiting_in(txn: Transaction, room_ids: list[str]) -> dict[str, list[LocalMember]]:
     txn.execute(
-        "SELECT user_id, event_id FROM local_memberships WHERE room_id = %s AND membership = ANY(%s) LIMIT 100",
-        (room_id, [Membership.INVITE, Membership.KNOCK]),
+        """
+        SELECT room_id, user_id, event_id FROM local_memberships WHERE room_id = ANY(%s) AND membership = ANY(%s)
+        LIMIT 500
+        """,
+        (room_ids, [Membership.INVITE, Membership.KNOCK]),
     )
-    return [LocalMember(*row) for row in txn.rows()]
+    found: dict[str, list[LocalMember]] = {}
+    for room_id, user_id, event_id in txn.rows():
+        found.setdefault(room_id, []).append(LocalMember(user_id, event_id))
+    return found
+
+
+def _entered(txn: Transaction, room_ids: list[str]) -> dict[str, str]:
+    txn.execute(
+        """
+        SELECT room_id, room_version FROM rooms r WHERE room_id = ANY(%s) AND EXISTS (
+            SELECT FROM local_memberships l WHERE l.room_id = r.room_id AND l.membership = %s
+        )
+        """,
+        (room_ids, Membership.JOIN),
+    )
+    return dict(txn.rows())
 
 
 def _joined_any(txn: Transaction, user_id: str, room_ids: list[str]) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -63,11 +63,11 @@ class Way:
         if origin in self.kept_out:
             raise forbidden("Kept out.")
 
-    async def version(self, room_id: str) -> RoomVersion | None:
-        return self.room.version if room_id == self.room.room_id else None
+    async def versions(self, room_ids: Collection[str]) -> dict[str, RoomVersion]:
+        return {room_id: self.room.version for room_id in room_ids if room_id == self.room.room_id}
 
-    async def receive(self, origin: str, room_id: str, raws: Sequence[Any]) -> dict[str, str | None]:
-        self.outside.append(room_id)
+    async def receive(self, origin: str, rooms: Mapping[str, Sequence[Any]]) -> dict[str, str | None]:
+        self.outside += rooms
         return {}
 
     async def get(self, origin: str, txn_id: str) -> str | None:

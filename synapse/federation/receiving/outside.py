@@ -10,7 +10,7 @@ Server-server API, "Inviting to a room", "Knocking upon a room".
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from synapse.api.constants import EventTypes, Membership
@@ -35,8 +35,8 @@ _ENDING: Final = frozenset({Membership.LEAVE, Membership.BAN})
 class Memberships(Protocol):
     """Where users of this server stand; see `synapse.storage.memberships`."""
 
-    async def waiting_in(self, room_id: str) -> Sequence[LocalMember]:
-        """Those of the users who are invited to a room, or have knocked."""
+    async def waiting_in(self, room_ids: Collection[str]) -> Mapping[str, Sequence[LocalMember]]:
+        """By room, those of the users who are invited to it, or have knocked."""
 
 
 class Events(Protocol):
@@ -60,22 +60,20 @@ class Outsider:
         self._events = events
         self._write = write
 
-    async def receive(self, origin: str, room_id: str, raws: Sequence[Any]) -> dict[str, str | None]:
-        """What becomes of events of a room, by event id: why one is not kept, or None. Events without an id that can be
-        told are left out."""
-        waiting = {each.user_id: each for each in await self._memberships.waiting_in(room_id)}
+    async def receive(self, origin: str, rooms: Mapping[str, Sequence[Any]]) -> dict[str, str | None]:
+        """What becomes of events, by event id: why one is not kept, or None. Events without an id that can be told are
+        left out. One statement, where nobody waits in any of the rooms."""
         results: dict[str, str | None] = {}
-        for own in waiting.values():
-            stored = await self._events.get(own.event_id)
-            if stored is None:
+        for room_id, members in (await self._memberships.waiting_in(rooms.keys())).items():
+            waiting = {member.user_id: member for member in members}
+            invite = await self._events.get(members[0].event_id)
+            if invite is None:
                 continue
-            version = stored.event.room_version
-            for raw in raws:
+            version = invite.event.room_version
+            for raw in rooms[room_id]:
                 event_id = id_of(raw, version)
                 if event_id is not None:
-                    problem = await self._receive_one(origin, room_id, raw, version, waiting)
-                    results[event_id] = problem
-            break
+                    results[event_id] = await self._receive_one(origin, room_id, raw, version, waiting)
         return results
 
     async def _receive_one(

@@ -15,7 +15,7 @@ Server-server API, "Transactions".
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
@@ -72,8 +72,8 @@ class Door(Protocol):
 class Entered(Protocol):
     """Knows the rooms that this server takes part in."""
 
-    async def version(self, room_id: str) -> RoomVersion | None:
-        """The version of a room that a user of this server is joined to."""
+    async def versions(self, room_ids: Collection[str]) -> Mapping[str, RoomVersion]:
+        """The versions of those of the rooms that a user of this server is joined to."""
 
 
 class Answers(Protocol):
@@ -172,8 +172,10 @@ class Transactions:
                 logger.info("%s sent an event that says of no room that it belongs to it", origin)
             else:
                 rooms.setdefault(room_id, []).append(raw)
-        results: dict[str, str | None] = {}
-        works = [self._take_room(origin, room_id, raws, results) for room_id, raws in rooms.items()]
+        entered = await self._rooms.versions(rooms.keys())
+        outside = {room_id: raws for room_id, raws in rooms.items() if room_id not in entered}
+        results = await self._outside.receive(origin, outside) if outside else {}
+        works = [self._take_room(origin, i, version, rooms[i], results) for i, version in entered.items()]
         if works:
             await self._for_a_while(origin, works)
         table.FEDERATION_PDUS_RECEIVED.child("kept").inc(sum(problem is None for problem in results.values()))
@@ -181,25 +183,23 @@ class Transactions:
         return dict(results)
 
     async def _take_room(
-        self, origin: str, room_id: str, raws: Sequence[msgspec.Raw], results: dict[str, str | None]
+        self,
+        origin: str,
+        room_id: str,
+        version: RoomVersion,
+        raws: Sequence[msgspec.Raw],
+        results: dict[str, str | None],
     ) -> None:
         """Fills in `results` for events of one room, also before they are there."""
-        version = await self._rooms.version(room_id)
-        if version is None:
-            results.update(await self._outside.receive(origin, room_id, raws))
-            return
-        for raw in raws:
-            event_id = id_of(raw, version)
-            if event_id is not None:
-                results[event_id] = "The event waits for others, and is looked at later."
+        ids = [id_of(raw, version) for raw in raws]
+        results.update((i, "The event waits for others, and is looked at later.") for i in ids if i is not None)
         try:
             await self._door.check_acl(origin, room_id)
         except MatrixError as error:
-            results.update((i, error.message) for raw in raws if (i := id_of(raw, version)) is not None)
+            results.update((i, error.message) for i in ids if i is not None)
             return
         events = []
-        for raw, (event, problem) in zip(raws, await self._checks.check_each(raws, version), strict=True):
-            event_id = id_of(raw, version)
+        for event_id, (event, problem) in zip(ids, await self._checks.check_each(raws, version), strict=True):
             if problem is not None or event is None:
                 sentence = "The event is not right." if problem is None else problem.message
                 logger.info("The event %s of %s is dropped: %s", event_id, origin, sentence)
