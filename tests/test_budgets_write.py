@@ -8,7 +8,9 @@ from twisted.internet.defer import gatherResults
 
 from synapse.http.request import Requester
 from synapse.storage.database import Database
+from synapse.storage.persist_events import Fate, PushAction, ReceivedEvent
 from tests.support.deferreds import started
+from tests.support.received import EVE, MALLORY, Graph
 from tests.support.rooms import ALICE, BOB, CAROL, SERVER, start
 
 MEMBERS = [Requester(f"@user{number}:{SERVER}", "DEVICE") for number in range(10)]
@@ -86,3 +88,24 @@ async def test_a_room_is_created_in_one_batch(database: Database, workers: int) 
     assert list(counts.written) == ["events.persist"]
     assert counts.statements_written <= 15
     assert counts.statements_read <= 2, counts.sql  # profiles and push rules
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_is_received_costs_no_more_to_write_than_what_is_sent(database: Database) -> None:
+    cluster = await start(database)
+    room_id = await cluster.main.room(joined=MEMBERS)
+    graph = await Graph.of(cluster, database, room_id)
+    await graph.give(graph.join(EVE))
+    await graph.give(graph.say(EVE))
+    push = tuple(PushAction(member.user_id, True, False) for member in MEMBERS)
+    with database.counted() as counts:
+        assert await graph.give(ReceivedEvent(graph.say(EVE), push=push)) == [Fate.ACCEPTED]
+    assert counts.statements_read == 0, counts.sql
+    assert counts.statements_written == 3, counts.sql  # events, room heads, push actions
+    assert counts.round_trips == 1
+    with database.counted() as counts:
+        assert await graph.give(graph.join(MALLORY)) == [Fate.ACCEPTED]
+    assert counts.statements_read + counts.statements_written <= 12, counts.sql
+    with database.counted() as counts:
+        assert await graph.give(*[graph.say(EVE, str(number)) for number in range(50)]) == [Fate.ACCEPTED] * 50
+    assert (counts.statements_read, counts.statements_written, counts.round_trips) == (0, 2, 1), counts.sql

@@ -45,6 +45,11 @@ if TYPE_CHECKING:
     from synapse.storage.persist_plan import Positions
     from synapse.storage.persist_room import RoomEnd
 
+MAX_EXTREMITIES: Final = 500
+MAX_BRANCHES: Final = 50
+"""Forward extremities of a room, and different states that they may have, beyond which no event opens a branch: what
+becomes of the room's state is found out anew with each."""
+
 MAX_BEHIND: Final = 100
 """Rejected and soft-failed events through which is looked for extremities."""
 
@@ -153,7 +158,7 @@ class Reception:
             return (Fate.REJECTED, rejected)
         soft_failed = each.soft_failed
         if soft_failed is None and room.kind is Kind.TIMELINE and not place.is_straight:
-            soft_failed = await self._why_soft_failed(room.end, event)
+            soft_failed = _why_one_too_many(room.end, event) or await self._why_soft_failed(room.end, event)
         self._state.add_event(event)
         after = await self._branches.after(place.before, event, room.rows)
         if soft_failed is not None:
@@ -390,3 +395,13 @@ class Reception:
         waiting = (*awaited.redactors.get(target_id, ()), Redactor(event.event_id, server_name))
         room.end.awaited = awaited._replace(redactors={**awaited.redactors, target_id: waiting})
         return None
+
+
+def _why_one_too_many(end: RoomEnd, event: Event) -> str | None:
+    """Whether the event would open a branch where there are more already than servers come to by themselves."""
+    if not end.extremities.keys().isdisjoint(event.prev_event_ids):
+        return None
+    groups = {extremity.group for extremity in end.extremities.values()}
+    if len(end.extremities) < MAX_EXTREMITIES and len(groups) < MAX_BRANCHES:
+        return None
+    return "The room has too many branches."

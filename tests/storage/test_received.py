@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import pytest_twisted
 from twisted.internet.defer import gatherResults
 
@@ -246,6 +247,24 @@ async def test_the_same_event_by_two_ways_at_once_is_written_once(database: Data
     other = graph.say(EVE)
     assert await graph.give(event, other, other) == [Fate.KNOWN, Fate.ACCEPTED, Fate.KNOWN]
     await check_present(restarted, database, graph)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_room_has_no_more_branches_than_can_be_resolved(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster, graph = await shared_room(database)
+    monkeypatch.setattr("synapse.storage.persist_received.MAX_BRANCHES", 5)
+    fork = sorted(graph.dag.extremities)
+    names = [{"membership": "join", "displayname": str(number)} for number in range(8)]
+    branches = [graph.make(EVE, "m.room.member", name, state_key=EVE, after=fork) for name in names]
+    fates = await graph.give(*branches)
+    assert fates == [Fate.ACCEPTED] * 5 + [Fate.SOFT_FAILED] * 3
+    # What goes on with one of them opens none, and who refers to all of them ends them.
+    assert await graph.give(graph.say(EVE, after=[branches[0].event_id])) == [Fate.ACCEPTED]
+    assert await graph.give(graph.say(EVE)) == [Fate.ACCEPTED]
+    assert await graph.give(graph.say(EVE, after=fork)) == [Fate.ACCEPTED]
+    await check_present(cluster, database, graph)
 
 
 # -- what comes before what it is about ----------------------------------------------------------------------------
