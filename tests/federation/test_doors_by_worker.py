@@ -82,3 +82,12 @@ async def test_a_worker_takes_invites(database_settings: PoolSettings) -> None:
         answer = await ask(hs.workers["federation_reader"], "PUT", f"v2/invite/{room}/{event.event_id}", body)
         assert set(answer["event"]["signatures"]) == {FAR, SERVER_NAME}
         assert room in (await alice.get("/sync"))["rooms"]["invite"]
+        assert await _notified(hs.main) == [(alice.id, room, event.event_id, True)]
+
+
+async def _notified(server: TestServer) -> list[Any]:
+    def read(txn: Any) -> list[Any]:
+        txn.execute("SELECT user_id, room_id, event_id, notify FROM push_actions")
+        return list(txn.rows())
+
+    return await server.hs.database.read("test.notified", read)
