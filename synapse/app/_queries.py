@@ -13,9 +13,11 @@ from synapse.app._foundation import Base
 if TYPE_CHECKING:
     from synapse.app._accounts import Accounts
     from synapse.app._federation import Federation
+    from synapse.app._receiving import Receiving
     from synapse.app._rooms import Rooms
     from synapse.federation.hosts import RoomHosts
     from synapse.handlers.federated_aliases import FederatedAliases
+    from synapse.handlers.federated_nearest import FederatedNearest
     from synapse.handlers.federated_profiles import FederatedProfiles
     from synapse.handlers.federated_rooms import FederatedRooms
     from synapse.handlers.federated_spaces import FederatedSpaces
@@ -34,6 +36,9 @@ class Foundation(Base, Protocol):
 
     @property
     def federation(self) -> Federation: ...
+
+    @property
+    def receiving(self) -> Receiving: ...
 
     @property
     def rooms(self) -> Rooms: ...
@@ -138,6 +143,21 @@ class Queries:
         hs = self._hs
         shared: SharedWork[ToldRoom] = SharedWork(hs.reactor, lambda told: told.size <= MAX_KEPT, KEEP_SECONDS, KEPT)
         return FederatedSpaces(hs.federation.api, shared, hs.config.server.server_name, hs.reactor)
+
+    @cached_property
+    def federated_nearest(self) -> FederatedNearest:
+        from synapse.handlers.federated_nearest import FederatedNearest
+
+        hs = self._hs
+        return FederatedNearest(
+            hs.federation.api.for_users,
+            self.hosts,
+            hs.rooms.memory.heads,
+            lambda: hs.receiving.checks,
+            lambda: hs.receiving.pipeline,
+            hs.config.server.server_name,
+            hs.reactor,
+        )
 
     def _shared(self, seconds: float, size: int = 500) -> SharedWork[Any]:
         """Answers that are kept for so long, and are asked for once in any case by all who want them at one time."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from synapse.app._accounts import Accounts
+    from synapse.app._queries import Queries
     from synapse.app._remote import Remote
     from synapse.app._replication import Replication
     from synapse.app._rooms import Rooms
@@ -73,6 +74,9 @@ class Foundation(Base, Protocol):
 
     @property
     def remote(self) -> Remote: ...
+
+    @property
+    def queries(self) -> Queries: ...
 
     def stream_writer(self, name: str) -> StreamWriter:
         """The writing end of a stream; in a worker, one that refuses."""
@@ -255,7 +259,8 @@ class Reading:
     def nearest_event(self) -> NearestEvent:
         from synapse.handlers.nearest_event import NearestEvent
 
-        return NearestEvent(self.door, self.timeline_store, self.memory.visibility, self.memory.ignored)
+        memory, elsewhere = self.memory, self._hs.queries.federated_nearest
+        return NearestEvent(self.door, self.timeline_store, memory.visibility, memory.ignored, elsewhere)
 
     # -- following rooms -------------------------------------------------------------------------------------------
 

@@ -49,6 +49,13 @@ async def never(user_id: str) -> int | None:
     """Nobody has an account here."""
 
 
+class Alone:
+    """There is no other server to ask for events."""
+
+    async def fetch(self, room_id: str, timestamp: int, limit: int | None, *, backwards: bool) -> str | None:
+        return None
+
+
 class Readers:
     """Each handler by name; they share the harness's caches."""
 
@@ -81,7 +88,7 @@ class Readers:
         self.context = EventContext(self.door, self.reading, self.pagination, states, state, annotator, h.clock)
         self.relations = Relations(self.door, self.reading, self.pagination, RelationsStore(h.db), annotator)
         self.threads = Threads(self.door, ThreadStore(h.db), h.visibility, annotator, ignored, h.clock)
-        self.nearest = NearestEvent(self.door, timeline, h.visibility, ignored)
+        self.nearest = NearestEvent(self.door, timeline, h.visibility, ignored, Alone())
         receipts = ReceiptStore(h.db)
         presence = PresenceReading(PresenceStore(h.db), LocalMain(), never, h.clock, enabled=True)
         self.initial = InitialSync(
