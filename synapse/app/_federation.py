@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from synapse.federation.destinations import Destinations
     from synapse.federation.discovery import Discovery
     from synapse.federation.key_fetching import KeyFetcher
-    from synapse.federation.keyring import KeyRing
+    from synapse.federation.keyring import KeyRing, Keys
     from synapse.federation.notary import Notary
     from synapse.federation.transport import HttpsTransport
     from synapse.federation.turns import Turns
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from synapse.http.outside import OutsideClient
     from synapse.http.peers import PeerClient
     from synapse.storage.server_keys import ServerKeysStore
+    from synapse.util.caches import LruCache
     from synapse.util.repeating import Repeating
 
 DAY_SECONDS = 86_400.0
@@ -98,6 +99,15 @@ class Federation:
 
     @cached_property
     def key_fetcher(self) -> KeyFetcher:
+        """For keys that events need, which known servers have sent."""
+        return self._fetcher()
+
+    @cached_property
+    def strangers_keys(self) -> KeyFetcher:
+        """For keys that anybody can have this server ask for. They have a place of their own, to fill by themselves."""
+        return self._fetcher(at_once=20)
+
+    def _fetcher(self, **options: int) -> KeyFetcher:
         from synapse.federation.key_fetching import KeyFetcher, Notary
 
         notaries = [
@@ -105,17 +115,23 @@ class Federation:
             for notary in self._config.federating.trusted_key_servers
             if notary.server_name != self._server_name
         ]
-        return KeyFetcher(self._server_name, self.api.for_users, self.key_store, notaries, self._hs.reactor)
+        api, clock = self.api.for_users, self._hs.reactor
+        return KeyFetcher(self._server_name, api, self.key_store, notaries, clock, **options)
+
+    @cached_property
+    def _keys(self) -> LruCache[str, Keys]:
+        return self._hs.caches.lru("server_keys", 10_000)
 
     @cached_property
     def keyring(self) -> KeyRing:
-        """Whose signature it is."""
+        """Whose signature it is, of events and what else is signed."""
+        return self._ring(self.key_fetcher)
+
+    def _ring(self, fetcher: KeyFetcher) -> KeyRing:
         from synapse.federation.keyring import KeyRing, own_keys
 
-        cache = self._hs.caches.lru("server_keys", 10_000)
         own = own_keys(self.server_keys.all_keys())
-        clock = self._hs.reactor
-        return KeyRing(self._server_name, own, self.key_store, self.key_fetcher, cache, in_thread, clock)
+        return KeyRing(self._server_name, own, self.key_store, fetcher, self._keys, in_thread, self._hs.reactor)
 
     @cached_property
     def authenticator(self) -> RequestSignatures:
@@ -123,7 +139,8 @@ class Federation:
         from synapse.federation.authentication import RequestSignatures
 
         allowed, clock = self.client.is_allowed, self._hs.reactor
-        return RequestSignatures(self._server_name, self.keyring, allowed, self.destinations, in_thread, clock)
+        ring = self._ring(self.strangers_keys)
+        return RequestSignatures(self._server_name, ring, allowed, self.destinations, in_thread, clock)
 
     @cached_property
     def turns(self) -> Turns:
@@ -142,7 +159,7 @@ class Federation:
         from synapse.federation.notary import Notary
 
         own, clock = self.server_keys.published, self._hs.reactor
-        return Notary(self._server_name, self.signing_key, own, self.key_store, self.key_fetcher, in_thread, clock)
+        return Notary(self._server_name, self.signing_key, own, self.key_store, self.strangers_keys, in_thread, clock)
 
     # -- asking --------------------------------------------------------------------------------------------------------
 

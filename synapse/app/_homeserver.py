@@ -166,6 +166,7 @@ class Homeserver:
     @cached_property
     def router(self) -> Router:
         """Every endpoint that this process serves, over whichever listener."""
+        from synapse.federation.errors import FederationError, matrix_error
         from synapse.http.server import Router
         from synapse.rest.registry import mount
         from synapse.storage.errors import DatabaseUnavailable, OutcomeUnknown, refusal_of
@@ -173,6 +174,7 @@ class Homeserver:
         router = Router(self.drain, self.authenticator, self.ratelimits, self)
         router.translate(DatabaseUnavailable, refusal_of)
         router.translate(OutcomeUnknown, refusal_of)
+        router.translate(FederationError, matrix_error)
         mount(router, self, self.application.endpoints)
         self.replication.mount(router)
         return router

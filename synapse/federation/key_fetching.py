@@ -76,17 +76,24 @@ class KeyFetcher:
     """Fetches keys and stores them.
 
     :param api: asks; without regard to who has answered of late, since that is kept here by itself.
+    :param at_once: how many servers are asked at the same time.
     """
 
     def __init__(
-        self, server_name: str, api: FederationApi, store: ServerKeysStore, notaries: Sequence[Notary], clock: Clock
+        self,
+        server_name: str,
+        api: FederationApi,
+        store: ServerKeysStore,
+        notaries: Sequence[Notary],
+        clock: Clock,
+        at_once: int = AT_ONCE,
     ) -> None:
         self._server_name = server_name
         self._api = api
         self._store = store
         self._notaries = notaries
         self._clock = clock
-        self._slots = Slots(AT_ONCE, WAITING)
+        self._slots = Slots(at_once, WAITING)
         self._running: dict[str, list[Deferred[bool]]] = {}
         self._rates = Buckets(PER_SERVER, clock, REMEMBERED)
         self._pauses: dict[str, _Pause] = {}

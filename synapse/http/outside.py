@@ -31,6 +31,7 @@ from zope.interface import implementer
 
 from synapse.http.addresses import AddressFilter
 from synapse.http.client import AnswerLate, AnswerLost, AnswerTooLarge, ClientAnswer, NotSent
+from synapse.http.resolving import ThreadedResolver
 from synapse.http.tls import Contexts, Trust
 
 web: Any = twisted_client  # without types of its own
@@ -185,7 +186,7 @@ class FilteringReactor:
 
     def __init__(self, reactor: Any, addresses: AddressFilter) -> None:
         self._reactor = reactor
-        self.nameResolver = _FilteringResolver(reactor, addresses)
+        self.nameResolver = _FilteringResolver(ThreadedResolver(reactor), addresses)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._reactor, name)
@@ -197,8 +198,8 @@ class FilteringReactor:
 
 @implementer(IHostnameResolver)
 class _FilteringResolver:
-    def __init__(self, reactor: Any, addresses: AddressFilter) -> None:
-        self._reactor = reactor
+    def __init__(self, resolver: Any, addresses: AddressFilter) -> None:
+        self._resolver = resolver
         self._addresses = addresses
 
     def resolveHostName(
@@ -210,8 +211,7 @@ class _FilteringResolver:
         transportSemantics: str = "TCP",
     ) -> IHostResolution:
         receiver = _FilteringReceiver(resolutionReceiver, self._addresses)
-        resolver = self._reactor.nameResolver
-        found: IHostResolution = resolver.resolveHostName(
+        found: IHostResolution = self._resolver.resolveHostName(
             receiver, hostName, portNumber, addressTypes, transportSemantics
         )
         return found

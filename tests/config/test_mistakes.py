@@ -43,6 +43,8 @@ def _saml(**metadata: Any) -> dict[str, Any]:
     return {"public_baseurl": "https://x/", "saml2_config": {"sp_config": {"metadata": metadata}}}
 
 
+_KEY = "Noi6WqcDj0QmPxCNQqgezwTlBKrfqehY1u2FyWP9uYw"  # public
+
 # what is spoiled → the option that is named, a part of the problem, a part of the remedy
 MAIN: list[tuple[dict[str, Any], str, str, str]] = [
     ({"server_name": None}, "server_name", "is missing", "add it"),
@@ -51,6 +53,29 @@ MAIN: list[tuple[dict[str, Any], str, str, str]] = [
     ({"default_room_version": "99"}, "default_room_version", "unknown", "12"),
     ({"public_baseurl": "example.org"}, "public_baseurl", "no URL", "https://"),
     ({"daemonize": "yes"}, "daemonize", "must be true or false, not 'yes'", "without quotes"),
+    ({"federation_ip_range_blacklist": ["10.0.0.0/33"]}, "federation_ip_range_blacklist", "no network", "10.0.0.0/8"),
+    ({"federation_domain_whitelist": ["exa mple"]}, "federation_domain_whitelist", "no server name", "example.com"),
+    ({"federation": {"destination_retry_multiplier": 0.5}}, "federation.destination_retry_multiplier", "1", "2"),
+    ({"federation": {"max_long_retries": -1}}, "federation.max_long_retries", "negative", "0"),
+    ({"federation": {"client_timeout": "soon"}}, "federation.client_timeout", "a duration", "30s"),
+    ({"rc_federation": {"concurrent": 0}}, "rc_federation.concurrent", "from 1 up", "such a number"),
+    (
+        {"old_signing_keys": {"ed25519:a": {"key": "x", "expired_ts": 1}}},
+        "old_signing_keys.ed25519:a",
+        "base64",
+        "both",
+    ),
+    ({"old_signing_keys": {"rsa:a": {"key": _KEY, "expired_ts": 1}}}, "old_signing_keys.rsa:a", "ed25519:", "both"),
+    ({"old_signing_keys": {"ed25519:a": {"key": _KEY}}}, "old_signing_keys.ed25519:a.expired_ts", "missing", "add it"),
+    ({"trusted_key_servers": [{"server_name": "a b"}]}, "trusted_key_servers[0]", "no server name", "write one"),
+    (
+        {"trusted_key_servers": [{"server_name": "a", "verify_keys": {"ed25519:a": "?"}}]},
+        *("trusted_key_servers[0]", "public key", "publication"),
+    ),
+    (
+        {"trusted_key_servers": [{"server_name": "a"}], "federation_verify_certificates": False},
+        *("trusted_key_servers[0]", "could be anybody", "accept_keys_insecurely"),
+    ),
     ({"gc_thresholds": [1, 2]}, "gc_thresholds", "2 numbers", "three"),
     ({"gc_thresholds": 5}, "gc_thresholds", "must be a list, not 5", "dash"),
     ({"gc_thresholds": [1, "b", 3]}, "gc_thresholds[1]", "whole number, not 'b'", "digits"),
