@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import orjson
+from msgspec.structs import replace
 
 from synapse.api.constants import EventTypes
+from synapse.api.identifiers import is_event_id
 
 if TYPE_CHECKING:
     from synapse.storage.persist_derived import Change
@@ -161,6 +163,7 @@ def read(txn: Transaction, after: int, until: int, limit: int) -> list[tuple[int
     """The rows of the positions `after` < p ≤ `until`; the first `limit` events, each with all of its rows."""
     txn.execute(_EVENTS, (after, until, limit))
     found = [_from_tables(row) for row in txn.rows()]
+    found = _with_redacted(txn, found)
     if len(found) == limit:
         until = found[-1][0]
     rows: list[tuple[int, Row]] = list(found)
@@ -171,13 +174,36 @@ def read(txn: Transaction, after: int, until: int, limit: int) -> list[tuple[int
     return rows
 
 
+def _with_redacted(txn: Transaction, rows: list[tuple[int, EventRow]]) -> list[tuple[int, EventRow]]:
+    """The rows, each redaction with what it redacts, if it is the one in force."""
+    targets = {row.redacts for _, row in rows if row.redacts is not None}
+    if not targets:
+        return rows
+    txn.execute("SELECT event_id, redacted_by FROM events WHERE event_id = ANY(%s)", (list(targets),))
+    in_force = set(txn.rows())
+    return [
+        (
+            position,
+            row if row.redacts is None or (row.redacts, row.event_id) in in_force else replace(row, redacts=None),
+        )
+        for position, row in rows
+    ]
+
+
+def _redacts(event: dict[str, Any]) -> str | None:
+    """What a redaction names, wherever its room version keeps it. JSON of others may hold what the database reads
+    nothing of."""
+    content = event["content"]
+    target = content["redacts"] if "redacts" in content else event.get("redacts")
+    return target if isinstance(target, str) and is_event_id(target) else None
+
+
 # Events that clients never see have no part in the stream: rejected and soft-failed ones, and outliers, which have
 # positions below it; those that have not are memberships in rooms that go on without us.
 _EVENTS: Final = """
     SELECT e.stream_ordering, e.room_id, e.event_id, e.depth, e.type, e.state_key, e.sender, e.origin_server_ts,
-        e.state_group, e.contains_url, e.redacted_by, r.event_id, e.json, e.replaces, e.relay, e.after_gap, e.outlier
-    FROM events e LEFT JOIN events r ON e.type = 'm.room.redaction' AND r.redacted_by = e.event_id
-        AND r.event_id = COALESCE(e.json::jsonb #>> '{content,redacts}', e.json::jsonb ->> 'redacts')
+        e.state_group, e.contains_url, e.redacted_by, e.json, e.replaces, e.relay, e.after_gap, e.outlier
+    FROM events e
     WHERE e.stream_ordering > %s AND e.stream_ordering <= %s
         AND NOT e.soft_failed AND e.rejected IS NULL
     ORDER BY e.stream_ordering LIMIT %s
@@ -192,11 +218,11 @@ _DELTAS: Final = """
 
 
 def _from_tables(row: tuple[Any, ...]) -> tuple[int, EventRow]:
-    position, room_id, event_id, depth, kind, state_key, sender, ts, group, url, redacted_by, redacts, text = row[:13]
-    replaces, relay, after_gap, aside = row[13:]
-    previous = orjson.loads(text)["prev_events"]
+    position, room_id, event_id, depth, kind, state_key, sender, ts, group, url, redacted_by, text = row[:12]
+    replaces, relay, after_gap, aside = row[12:]
+    event = orjson.loads(text)
     # In the oldest room versions, references are pairs of an id and its hashes.
-    ids = tuple(each if isinstance(each, str) else each[0] for each in previous)
+    ids = tuple(each if isinstance(each, str) else each[0] for each in event["prev_events"])
     return position, EventRow(
         room_id,
         event_id,
@@ -208,7 +234,7 @@ def _from_tables(row: tuple[Any, ...]) -> tuple[int, EventRow]:
         ids,
         group,
         url,
-        redacts,
+        _redacts(event) if kind == EventTypes.REDACTION else None,
         text if len(text) <= SMALL and redacted_by is None else "",
         replaces,
         relay=relay,

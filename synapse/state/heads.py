@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from synapse.api.constants import MAX_PREV_EVENTS
 from synapse.api.room_versions import RoomVersion, room_version
@@ -17,10 +17,6 @@ from synapse.api.room_versions import RoomVersion, room_version
 if TYPE_CHECKING:
     from synapse.storage.extremities import ExtremitiesStore, HeadRow
     from synapse.util.caches import LruCache
-
-
-MAX_DEPTH: Final = 2**53 - 1
-"""The largest integer of canonical JSON. Whoever sends an event of this depth does not end the room by that."""
 
 
 class Growth(NamedTuple):
@@ -57,7 +53,7 @@ class Head(NamedTuple):
 
     @property
     def next_depth(self) -> int:
-        return min(max(self.extremities.values()) + 1, MAX_DEPTH)
+        return max(self.extremities.values()) + 1
 
     def grown(self, growth: Growth) -> Head:
         """The head after one more event."""

@@ -174,7 +174,7 @@ def membership_row(event: Event, position: int) -> tuple[Any, ...]:
         event.room_id,
         event.state_key,
         event.sender,
-        event.membership or "",
+        _text(event.membership) or "",
         _text(content.get("displayname")),
         _text(content.get("avatar_url")),
         position,

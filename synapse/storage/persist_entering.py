@@ -49,6 +49,7 @@ MAX_STRIPPED: Final = 100
 _STATS_KEYS: Final = frozenset((event_type, "") for event_type in STATS_OF_STATE)
 _VISIBILITY: Final = (EventTypes.HISTORY_VISIBILITY, "")
 _PENDING: Final = (Membership.INVITE, Membership.KNOCK)
+_ASIDE: Final = (*_PENDING, Membership.LEAVE, Membership.BAN)
 _INCOMPLETE: Final = (Fate.REFUSED, "Not all of the room's state is here.")
 _NOT_ASKED: Final = (Fate.REFUSED, "The user is neither invited to the room nor has knocked at it.")
 _NO_MEMBERSHIP: Final = (Fate.REFUSED, "This is not about the membership of a user of this server.")
@@ -194,7 +195,7 @@ class Entering:
         plan, event, rows = self._plan, each.event, Rows()
         mark = self._marks.get(event.event_id)
         user_id = event.state_key if event.type == EventTypes.MEMBER else None
-        if user_id is None or domain_of(user_id) != plan.server_name or event.membership == Membership.JOIN:
+        if user_id is None or domain_of(user_id) != plan.server_name or event.membership not in _ASIDE:
             return _NO_MEMBERSHIP
         if mark is not None and (not mark.outlier or mark.stream_ordering > 0):
             return (Fate.KNOWN, "")

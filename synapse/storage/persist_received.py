@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from synapse.api.constants import EventTypes
 from synapse.api.errors import AuthError
-from synapse.api.identifiers import domain_of
+from synapse.api.identifiers import domain_of, is_event_id
 from synapse.events import auth
 from synapse.events.event import Event, StateKey
 from synapse.events.power_levels import PowerLevels
@@ -384,6 +384,8 @@ class Reception:
         target_id = event.redacts if event.type == EventTypes.REDACTION else None
         if each.redacts is not None or target_id in (None, event.event_id) or place.before is None:
             return each.redacts
+        if not is_event_id(target_id):
+            return None
         state = await self._branches.state_of(room.end, place.before, auth.auth_types_for_event(event))
         levels = PowerLevels.of_state(state, event.room_version)
         target = await self._state.event(target_id)

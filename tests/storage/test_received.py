@@ -8,7 +8,7 @@ import pytest
 import pytest_twisted
 from twisted.internet.defer import gatherResults
 
-from synapse.replication.event_rows import EventRow, rows_of
+from synapse.replication.event_rows import EventRow, read, rows_of
 from synapse.storage.database import Database, PoolSettings, Transaction
 from synapse.storage.extremities import ExtremitiesStore
 from synapse.storage.persist_events import Fate, Kind, Outlier, PushAction, ReceivedEvent
@@ -480,3 +480,29 @@ async def test_a_commit_whose_answer_was_lost_is_not_done_twice(database: Databa
     assert await elsewhere.give(invite, kind=Kind.ASIDE) == [Fate.ACCEPTED]
     await elsewhere.enter(ALICE.user_id)
     await check_present(cluster, database, graph)
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_no_database_reads_as_json_holds_up_no_worker(database: Database) -> None:
+    cluster, graph = await shared_room(database)
+    said = graph.say(EVE, "\x00\ud7ff")
+    content = {"redacts": said.event_id, "reason": "\x00", "also": {"\x00": "\x00"}}
+    redaction = graph.make(EVE, "m.room.redaction", content)
+    nothing = graph.make(EVE, "m.room.redaction", {"redacts": "$\x00"})
+    assert await graph.give(said, redaction, nothing) == [Fate.ACCEPTED] * 3
+    rows = await database.read("rows", read, 0, cluster.announced[-1].stream_ordering, 100)
+    redacted = {row.event_id: row.redacts for _, row in rows if isinstance(row, EventRow) and row.redacts is not None}
+    assert redacted == {redaction.event_id: said.event_id}
+
+
+@pytest.mark.parametrize(("version", "depth"), [("5", 2**63 - 1), ("11", 2**53 - 1)])
+@pytest_twisted.ensureDeferred
+async def test_an_event_as_deep_as_can_be_does_not_end_the_room(database: Database, version: str, depth: int) -> None:
+    cluster, graph = await shared_room(database, room_version=version)
+    assert await graph.give(graph.say(EVE, depth=depth)) == [Fate.ACCEPTED]
+    for _ in range(2):
+        event_id = await cluster.main.say(ALICE, graph.room_id)
+        stored = await cluster.main.events.get(event_id)
+        assert stored is not None
+        assert stored.event.depth == 2**53 - 1
+    await check_invariants(cluster, database)

@@ -124,6 +124,7 @@ class Graph:
         after: Sequence[str] | None = None,
         redacts: str | None = None,
         state: Mapping[StateKey, str] | None = None,
+        depth: int | None = None,
     ) -> Event:
         """A new event after these (the present extremities); `state` is what it cites of, where that is a lie."""
         previous = sorted(self.dag.extremities) if after is None else list(after)
@@ -143,7 +144,7 @@ class Graph:
             state_key=state_key,
             prev_events=previous,
             auth_events=cited,
-            depth=1 + max(self.dag.events[prev].depth for prev in previous),
+            depth=1 + max(self.dag.events[prev].depth for prev in previous) if depth is None else depth,
             origin_server_ts=self.cluster.now(),
             server_name=SERVER,
             signing_key=SIGNER.key,
