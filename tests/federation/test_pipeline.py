@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred
 from synapse.api.errors import MatrixError
 from synapse.api.room_versions import ROOM_VERSIONS
 from synapse.events.event import Event
-from synapse.federation.receiving import ancestors, turns, work
+from synapse.federation.receiving import ancestors, gates, turns, work
 from synapse.storage.errors import DatabaseUnavailable
 from synapse.storage.persist_events import Kind, Received
 from tests.federation.memory_room import Answer, MemoryRoom
@@ -204,7 +204,7 @@ async def test_a_gap_is_bridged_by_the_state_before_it(version: str) -> None:
     assert [each.event for each in found] == [oldest, event]
     assert found[0].state_before == state
     outliers = [each.event for written in room.writes for each in written.outliers]
-    assert set(outliers) == {topic, rules, gap}
+    assert set(outliers) == {topic, rules}
 
 
 @pytest_twisted.ensureDeferred
@@ -315,6 +315,30 @@ async def test_fetching_ends_when_its_time_is_up() -> None:
     results = await send(room, *events)
     assert None not in results.values()
     assert len(room.elsewhere.asked) == 2
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_answer_that_does_not_come_is_not_waited_for() -> None:
+    room = MemoryRoom("11", EVE)
+    event = room.make(sender=EVE.user(), prev=["$never"])
+
+    async def never(*args: Any, **more: Any) -> Any:
+        await Deferred()
+
+    room.elsewhere.missing_events = never  # type: ignore[method-assign]
+    result = started(send(room, event))
+    room.clock.advance(work.SECONDS)
+    assert "too long" in ((await result)[event.event_id] or "")
+
+
+@pytest_twisted.ensureDeferred
+async def test_whole_states_are_fetched_so_often_and_no_more() -> None:
+    room = MemoryRoom("11", EVE)
+    way = room.pipeline()
+    auth_events = list(room.present.values())[:2]
+    events = [room.make(sender=EVE.user(), auth_events=[*auth_events, f"$never{n}"]) for n in range(30)]
+    await way.receive(EVE.name, room.room_id, room.version, events)
+    assert room.elsewhere.count("event_auth") == gates.WHOLE.burst_count
 
 
 @pytest_twisted.ensureDeferred

@@ -14,7 +14,7 @@ information".
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from synapse.api.identifiers import domain_of, is_event_id
@@ -47,6 +47,9 @@ MAX_LATEST: Final = 20
 
 MAX_STATE: Final = 100_000
 """Events of a state and of its auth chain, all together."""
+
+MAX_MISSING: Final = 10_000
+"""Those of them that are not here."""
 
 SINGLY: Final = 20
 """Events of a state that are fetched one by one; where more are missing, the state is fetched whole."""
@@ -179,6 +182,8 @@ class Ancestors:
         if found.event.is_state() and found.rejected is None:
             await self._keep(work)
             state[found.event.key] = event_id
+        elif not found.event.is_state():
+            work.outliers.pop(event_id, None)  # nothing refers to it as a part of a state
         return state
 
     async def state_at(self, work: Work, event: Event, event_id: str) -> StateIds:
@@ -199,6 +204,8 @@ class Ancestors:
             raise Unfit("The state of the room is too large for this server.")
         places = await self._places.places(wanted)
         missing = [each for each in wanted if each not in places]
+        if len(missing) > MAX_MISSING:
+            raise Unfit("Too much of the state of the room is missing for this server to fetch it.")
         if missing:
             await self._fetch_state(work, event, event_id, missing)
             await self._keep(work)
@@ -231,9 +238,12 @@ class Ancestors:
             raise Unfit(f"The state of the room before {at} is not told: {error}") from error
         if len(state.pdus) + len(state.auth_chain) > MAX_STATE:
             raise Unfit("The state of the room is too large for this server.")
-        events = await self._checks.check_many(state.auth_chain, work.version, room_id=work.room_id)
-        events += await self._checks.check_many(state.pdus, work.version, room_id=work.room_id)
-        await self._add_outliers(work, [each for each in events if each.event_id in set(missing)])
+        wanted = set(missing)
+        events: list[Event] = []
+        for raws in (state.auth_chain, state.pdus):
+            some = await self._checks.those_of(raws, work.version, wanted)
+            events += await self._checks.check_many(some, work.version, room_id=work.room_id)
+        await self._add_outliers(work, [each for each in events if each.event_id in wanted])
 
     # -- auth events -------------------------------------------------------------------------------------------------
 
@@ -284,7 +294,9 @@ class Ancestors:
 
     # -- whom to ask -------------------------------------------------------------------------------------------------
 
-    async def _ask(self, work: Work, event: Event, ask: Callable[[str], Awaitable[T]], *, large: bool = False) -> T:
+    async def _ask(
+        self, work: Work, event: Event, ask: Callable[[str], Coroutine[Any, Any, T]], *, large: bool = False
+    ) -> T:
         """Asks the server that sent the event, then the one that its sender is of. Raises FederationError."""
         servers = dict.fromkeys((work.origin, domain_of(event.sender)))
         problem: FederationError | None = None
@@ -292,9 +304,11 @@ class Ancestors:
             if server == self._meeting.server_name:
                 continue
             work.allowance.request()
+            if large:
+                self._gates.whole(work.origin)
             try:
                 async with self._gates.passed(work.origin, large=large):
-                    return await ask(server)
+                    return await work.allowance.bounded(ask(server))
             except FederationError as error:
                 problem = problem or error
         raise problem or FederationError(work.origin, "There is no server to ask.")

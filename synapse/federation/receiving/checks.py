@@ -78,6 +78,14 @@ class EventChecks:
                     checked.append(event)
         return checked
 
+    async def those_of(self, raws: Sequence[Any], version: RoomVersion, wanted: Collection[str]) -> list[Any]:
+        """Those of the events, unchecked, that have one of these ids: so that what is here already is not checked
+        again."""
+        found: list[Any] = []
+        for piece in _pieces(raws):
+            found += await self._in_thread(_those_of, piece, version, wanted)
+        return found
+
     async def check_one(self, raw: Any, version: RoomVersion) -> Event:
         """The event, redacted where its hash is wrong. Raises MatrixError: 400 M_BAD_JSON or 413 M_TOO_LARGE where it
         is not well-formed, 403 M_FORBIDDEN where a signature is missing or wrong."""
@@ -124,6 +132,10 @@ def id_of(raw: Any, version: RoomVersion) -> str | None:
     except (MatrixError, KeyError, TypeError, ValueError, RecursionError):
         return None
     return found if isinstance(found, str) else None
+
+
+def _those_of(raws: Sequence[Any], version: RoomVersion, wanted: Collection[str]) -> list[Any]:
+    return [raw for raw in raws if id_of(raw, version) in wanted]
 
 
 def parse(raw: Any, version: RoomVersion) -> Any:

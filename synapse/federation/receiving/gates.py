@@ -22,7 +22,7 @@ PER_ORIGIN: Final = 5
 IN_ALL: Final = 40
 """Requests at a time in one process."""
 
-LARGE: Final = 2
+LARGE: Final = 1
 """Of these, for whole states and auth chains, whose answers may be large."""
 
 MAX_WAITING: Final = 200
@@ -36,6 +36,9 @@ class _Rate(NamedTuple):
 STATES: Final = _Rate(per_second=0.1, burst_count=30)
 """How often the state of a room at some event is asked for, for one origin."""
 
+WHOLE: Final = _Rate(per_second=0.05, burst_count=10)
+"""How often it, or an auth chain, is asked for with all of its events."""
+
 
 class Gates:
     """Lets requests through."""
@@ -45,6 +48,7 @@ class Gates:
         self._large = Slots(LARGE, MAX_WAITING)
         self._origins: dict[str, tuple[Slots, int]] = {}
         self._states = Buckets(STATES, clock)
+        self._whole = Buckets(WHOLE, clock)
 
     @asynccontextmanager
     async def passed(self, origin: str, *, large: bool = False) -> AsyncIterator[None]:
@@ -68,6 +72,14 @@ class Gates:
 
     def state(self, origin: str) -> None:
         """A state is about to be asked for. Raises Unfit where that happens too often."""
-        if self._states.wait(origin):
-            raise Unfit("This server has asked for too many states of rooms of late.")
-        self._states.add(origin)
+        _count(self._states, origin)
+
+    def whole(self, origin: str) -> None:
+        """A state or an auth chain is about to be asked for with all of its events. Raises Unfit likewise."""
+        _count(self._whole, origin)
+
+
+def _count(buckets: Buckets, origin: str) -> None:
+    if buckets.wait(origin):
+        raise Unfit("This server has fetched too much for yours of late. Please send the event again later.")
+    buckets.add(origin)

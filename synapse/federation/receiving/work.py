@@ -4,8 +4,10 @@ about to be, and how much more may be fetched for their sake.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from collections.abc import Collection, Coroutine, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeVar
+
+from twisted.internet.defer import Deferred, TimeoutError
 
 from synapse.api.room_versions import RoomVersion
 from synapse.events.event import Event
@@ -15,6 +17,8 @@ from synapse.storage.persist_events import Outlier, ReceivedEvent
 if TYPE_CHECKING:
     from synapse.storage.events import StoredEvent
     from synapse.util.clock import Clock
+
+T = TypeVar("T")
 
 REQUESTS: Final = 60
 """Requests to other servers for the sake of one batch of events, at most."""
@@ -53,6 +57,16 @@ class Allowance:
         self._requests -= 1
         if self._requests < 0 or self.seconds_left <= 0:
             raise Unfit("Too much is missing before the event for this server to fetch it.")
+
+    async def bounded(self, request: Coroutine[Any, Any, T]) -> T:
+        """The answer to a request, which ends with the time."""
+        answer = Deferred.fromCoroutine(request)
+        clock: Any = self._clock
+        answer.addTimeout(max(self.seconds_left, 1.0), clock)
+        try:
+            return await answer
+        except TimeoutError:
+            raise Unfit("What is missing before the event takes too long to fetch.") from None
 
     def fetched(self, events: int) -> None:
         """So many predecessors have come."""
