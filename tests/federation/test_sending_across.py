@@ -32,6 +32,12 @@ class Town:
         town.room_id = (await town.ask(first, "POST", "/createRoom", body))["room_id"]
         for name in others:
             await town.ask(name, "POST", f"/join/{town.room_id}?server_name={first}.test:{PORT}", {})
+
+        async def all_know() -> bool:
+            path = f"/rooms/{town.room_id}/joined_members"
+            return all([len((await town.ask(name, "GET", path))["joined"]) == len(net.servers) for name in net.servers])
+
+        await net.until(all_know)
         return town
 
     async def ask(self, name: str, method: str, path: str, body: Any = None) -> Any:

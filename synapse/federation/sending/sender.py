@@ -68,6 +68,7 @@ class FederationSending:
         self._timers: list[Any] = []
         self._trims = 0
         self._seen: dict[str, int] = {}
+        self._kept: dict[str, int] = {}
 
     async def begin(self) -> None:
         """Takes up what is left to send, and goes on with what comes."""
@@ -96,7 +97,7 @@ class FederationSending:
         self.news.typing.begin()
         self.news.receipts.begin(positions.get("receipts", self._present("receipts")))
         self.news.presence.begin(positions.get("presence", self._present("presence")))
-        self._seen = self._followed()
+        self._seen, self._kept = self._followed(), {}
         self._every(KEEP_SECONDS, self._keep)
         self._every(TRIM_SECONDS, self._trim)
         for name, outbox in self._outboxes.items():
@@ -183,9 +184,11 @@ class FederationSending:
 
     async def _keep(self) -> None:
         """Keeps where receipts and presence stood the last time: by now, that has been sent."""
-        seen, self._seen = self._seen, self._followed()
-        await self._store.keep_positions(self._epoch, seen)
         self._measure()
+        seen, self._seen = self._seen, self._followed()
+        if seen != self._kept:
+            await self._store.keep_positions(self._epoch, seen)
+            self._kept = seen
 
     async def _trim(self) -> None:
         now = int(self._clock.seconds() * 1000)

@@ -17,6 +17,7 @@ from tests.federation.sending.peers import C, Peers, Room, settled, until
 from tests.support.far_users import put_into_room
 from tests.support.homeserver import TestServer
 from tests.support.limits import UNLIMITED
+from tests.support.postgres import PostgresServer
 from tests.support.reactor import HeldReactor
 from tests.support.received import Graph, Whole
 
@@ -391,3 +392,17 @@ async def test_who_is_in_a_room_that_this_server_comes_back_to_is_told(database_
         await it.settled()
         assert it.peers.texts("b.test") == ["first", "second"]
         assert it.peers.texts("c.test") == ["second"]
+
+
+@ensureDeferred
+async def test_nothing_is_lost_when_the_database_breaks_connections(
+    database_settings: PoolSettings, postgres: PostgresServer
+) -> None:
+    async with made(database_settings) as it:
+        for number in range(6):
+            said = Deferred.fromCoroutine(it.room.say(str(number)))
+            await it.until(lambda said=said: said.called)
+            await said
+            postgres.kill_connections(database_settings.connection["dbname"])
+        told = [str(number) for number in range(6)]
+        await it.until(lambda: it.peers.texts("b.test") == it.peers.texts("c.test") == told, step=0.2)
