@@ -117,6 +117,7 @@ async def test_who_is_put_out_hears_of_it_and_of_nothing_that_follows(postgres: 
             return town.room_id not in (await town.ask("two", "GET", "/joined_rooms"))["joined_rooms"]
 
         await net.until(is_out)
+        await net.settled()
         sent = len(net.asked)
         await town.say("one", "after")
         await net.pause(0.2)
