@@ -1,8 +1,8 @@
 """What other servers are answered who ask for events of rooms that they are in: single events, a room's state at an
 event, what authorises an event, history.
 
-Events are handed on as the bytes that were stored. The state of a large room is 10,000 events and more; servers that
-ask for it at the same time share the work.
+Events are handed on as the bytes that were stored. Servers that ask for the state of a room at the same time, as ids,
+share the work.
 
 Server-server API, "Retrieving events", "Backfilling and retrieving missing events", "Retrieving event authorisation
 information".
@@ -10,13 +10,14 @@ information".
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import AsyncIterator, Collection, Iterable
 from typing import TYPE_CHECKING
 
 import orjson
 
 from synapse.api.errors import MatrixError, not_found
-from synapse.federation.serving.visibility import copy_of
+from synapse.federation.serving.long_answers import answer_of, array_of
+from synapse.http.answers import Answer, RawJson
 
 if TYPE_CHECKING:
     from synapse.federation.serving.history import HistoryWalk
@@ -29,11 +30,11 @@ if TYPE_CHECKING:
 
 
 class ServedEvents:
-    """Answers in any process. Every answer is the bytes of its body.
+    """Answers in any process.
 
     Everything here raises 403 M_FORBIDDEN for servers that are not in the room or are kept out of it.
 
-    :param shared: keeps no answer once it is made; it may be large.
+    :param shared: makes an answer once for all who ask at the same time, and keeps none.
     :param clock: its seconds are those of the epoch.
     """
 
@@ -59,7 +60,7 @@ class ServedEvents:
 
     # -- single events, and what authorises them ---------------------------------------------------------------------
 
-    async def event(self, origin: str, event_id: str) -> bytes:
+    async def event(self, origin: str, event_id: str) -> Answer:
         """`GET /event/{eventId}`: a transaction of one event; soft-failed ones too. Raises 404 M_NOT_FOUND."""
         event = await self._store.get(event_id)
         if event is None or event.rejected:
@@ -67,38 +68,29 @@ class ServedEvents:
         await self._door.check(origin, event.room_id)
         return self._transaction(await self._visibility.copies(origin, [event]))
 
-    async def event_auth(self, origin: str, room_id: str, event_id: str) -> bytes:
+    async def event_auth(self, origin: str, room_id: str, event_id: str) -> Answer:
         """`GET /event_auth/{roomId}/{eventId}`: all that the event cites, and what that cites. Raises 404."""
         await self._door.check(origin, room_id)
         event = await self._event_in(room_id, event_id)
-        return await self._shared.do(("event_auth", event_id), lambda: self._event_auth(event))
-
-    async def _event_auth(self, event: ServedEvent) -> bytes:
         # Only of state events it is stored beside the event what they cite.
         cited = _auth_event_ids(event)
-        chain = await self._store.auth_chain_ids(cited)
-        return b'{"auth_chain":[%b]}' % b",".join(await self._copies({*cited, *chain}))
+        chain = {*cited, *await self._store.auth_chain_ids(cited)}
+        return await answer_of(self._object(auth_chain=chain), len(chain))
 
     # -- the state at an event ---------------------------------------------------------------------------------------
 
-    async def state(self, origin: str, room_id: str, event_id: str) -> bytes:
+    async def state(self, origin: str, room_id: str, event_id: str) -> Answer:
         """`GET /state/{roomId}`: the state that the event found, and its auth chain, as events.
 
         Raises 404 M_NOT_FOUND for events that are not here, and those whose state is not known or was rejected.
         """
-        group = await self._group_before(origin, room_id, event_id)
-        return await self._shared.do(("state", group), lambda: self._state(group))
+        state, chain = await self._state_and_chain(await self._group_before(origin, room_id, event_id))
+        return await answer_of(self._object(auth_chain=chain, pdus=state), len(state) + len(chain))
 
-    async def _state(self, group: int | None) -> bytes:
-        state, chain = await self._state_and_chain(group)
-        events = await self._store.many({*state, *chain})
-        parts = [b",".join([copy_of(events[i]) for i in ids if i in events]) for ids in (chain, state)]
-        return b'{"auth_chain":[%b],"pdus":[%b]}' % tuple(parts)
-
-    async def state_ids(self, origin: str, room_id: str, event_id: str) -> bytes:
+    async def state_ids(self, origin: str, room_id: str, event_id: str) -> Answer:
         """`GET /state_ids/{roomId}`: the same as event ids."""
         group = await self._group_before(origin, room_id, event_id)
-        return await self._shared.do(("state_ids", group), lambda: self._state_ids(group))
+        return RawJson(await self._shared.do(group, lambda: self._state_ids(group)))
 
     async def _state_ids(self, group: int | None) -> bytes:
         state, chain = await self._state_and_chain(group)
@@ -120,7 +112,7 @@ class ServedEvents:
 
     # -- history -----------------------------------------------------------------------------------------------------
 
-    async def backfill(self, origin: str, room_id: str, event_ids: Collection[str], limit: int) -> bytes:
+    async def backfill(self, origin: str, room_id: str, event_ids: Collection[str], limit: int) -> Answer:
         """`GET /backfill/{roomId}`: these events and what came before them, the latest first, as a transaction.
 
         What is not in the room is passed over; what the server may not see comes redacted.
@@ -131,11 +123,11 @@ class ServedEvents:
 
     async def missing(
         self, origin: str, room_id: str, latest: Collection[str], earliest: Collection[str], limit: int, min_depth: int
-    ) -> bytes:
+    ) -> Answer:
         """`POST /get_missing_events/{roomId}`: what lies between these events, the oldest first."""
         await self._door.check(origin, room_id)
         events = await self._walk.missing(room_id, latest, earliest, limit, min_depth)
-        return b'{"events":[%b]}' % b",".join(await self._visibility.copies(origin, events))
+        return RawJson(b'{"events":[%b]}' % b",".join(await self._visibility.copies(origin, events)))
 
     # ------------------------------------------------------------------------------------------------------------------
 
@@ -145,13 +137,21 @@ class ServedEvents:
             raise _no_event()
         return event
 
-    async def _copies(self, event_ids: Iterable[str]) -> list[bytes]:
-        """Events that whoever is in the room needs to judge others, whatever it may see of them."""
-        return [copy_of(event) for event in (await self._store.many(set(event_ids))).values() if not event.rejected]
+    async def _object(self, **arrays: Collection[str]) -> AsyncIterator[bytes]:
+        """A JSON object with arrays of events, which whoever is in the room needs to judge others, whatever it may see
+        of them."""
+        separator = b"{"
+        for name, event_ids in arrays.items():
+            yield b'%b"%b":[' % (separator, name.encode())
+            async for piece in array_of(self._store, event_ids):
+                yield piece
+            yield b"]"
+            separator = b","
+        yield b"}"
 
-    def _transaction(self, pdus: Iterable[bytes]) -> bytes:
+    def _transaction(self, pdus: Iterable[bytes]) -> Answer:
         head = orjson.dumps({"origin": self._server_name, "origin_server_ts": int(self._clock.seconds() * 1000)})
-        return b'%b,"pdus":[%b]}' % (head[:-1], b",".join(pdus))
+        return RawJson(b'%b,"pdus":[%b]}' % (head[:-1], b",".join(pdus)))
 
 
 def _auth_event_ids(event: ServedEvent) -> list[str]:

@@ -1,23 +1,18 @@
 """The answer to a join that another server has brought: the room's state before it, and what that rests on.
 
-A room may have tens of thousands of members. The events are never parsed: their stored texts go into the answer piece
-by piece, which is kept in a file on its way out where it is long, so that neither memory nor the time in which nobody
-else is answered grows with the room.
-
 Server-server API, `PUT /send_join`.
 """
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import AsyncIterator, Collection, Iterator
-from typing import TYPE_CHECKING, BinaryIO, Final
+from collections.abc import AsyncIterator, Collection
+from typing import TYPE_CHECKING
 
 import orjson
 
 from synapse.api.identifiers import domain_of
-from synapse.federation.serving.visibility import copy_of
-from synapse.http.answers import JSON_TYPE, Answer, FileAnswer, RawJson
+from synapse.federation.serving.long_answers import answer_of, array_of
+from synapse.http.answers import Answer
 from synapse.state.filters import ALL, StateFilter
 
 if TYPE_CHECKING:
@@ -26,12 +21,6 @@ if TYPE_CHECKING:
     from synapse.storage.past_state import PastStateStore
     from synapse.storage.served_events import ServedEventsStore
     from synapse.storage.state import StateStore
-
-PIECE: Final = 1_000
-"""So many events are read at once: a few hundred kilobytes."""
-
-IN_MEMORY: Final = 2_000
-"""Answers of so many events are not worth a file."""
 
 
 class JoinAnswers:
@@ -62,16 +51,7 @@ class JoinAnswers:
         if omit_members:
             chain = [event_id for event_id in chain if event_id not in state]
         pieces = self._pieces(join, state, chain, omit_members)
-        before, after = (b"[200,", b"]") if wrapped else (b"", b"")
-        if len(state) + len(chain) <= IN_MEMORY:
-            return RawJson(b"".join([before, *[piece async for piece in pieces], after]))
-        file = tempfile.TemporaryFile()  # noqa: SIM115  # the server closes it
-        try:
-            await _write(file, before, pieces, after)
-            return FileAnswer(file, JSON_TYPE)
-        except BaseException:
-            file.close()
-            raise
+        return await answer_of(_wrapped(pieces) if wrapped else pieces, len(state) + len(chain))
 
     async def _state_before(self, join: StoredEvent, omit_members: bool) -> frozenset[str]:
         assert join.state_group is not None, "only outliers have no state"
@@ -89,10 +69,10 @@ class JoinAnswers:
         self, join: StoredEvent, state: Collection[str], chain: Collection[str], omit_members: bool
     ) -> AsyncIterator[bytes]:
         yield b'{"auth_chain":['
-        async for piece in self._array(chain):
+        async for piece in array_of(self._store, chain):
             yield piece
         yield b'],"state":['
-        async for piece in self._array(state):
+        async for piece in array_of(self._store, state):
             yield piece
         yield b'],"event":' + join.event.json
         rest = {"origin": self._server_name, "members_omitted": omit_members}
@@ -107,22 +87,9 @@ class JoinAnswers:
             del hosts[origin]  # who has joined just now
         return list(hosts)
 
-    async def _array(self, event_ids: Collection[str]) -> AsyncIterator[bytes]:
-        separator = b""
-        for some in _cut(list(event_ids)):
-            events = await self._store.many(some)
-            yield separator + b",".join([copy_of(event) for event in events.values()])
-            separator = b","
 
-
-def _cut(event_ids: list[str]) -> Iterator[list[str]]:
-    for start in range(0, len(event_ids), PIECE):
-        yield event_ids[start : start + PIECE]
-
-
-async def _write(file: BinaryIO, before: bytes, pieces: AsyncIterator[bytes], after: bytes) -> None:
-    file.write(before)
+async def _wrapped(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield b"[200,"
     async for piece in pieces:
-        file.write(piece)
-    file.write(after)
-    file.seek(0)
+        yield piece
+    yield b"]"

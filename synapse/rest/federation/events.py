@@ -13,7 +13,7 @@ import msgspec
 from synapse.api.errors import missing_param
 from synapse.federation.serving.history import MAX_BACKFILL, MAX_MISSING
 from synapse.handlers.served_events import ServedEvents
-from synapse.http.server import RawJson, Request, serves
+from synapse.http.server import Answer, Request, serves
 
 _DEFAULT_MISSING: Final = 10
 
@@ -36,42 +36,34 @@ class FederationEvents:
         self._events = events
 
     @serves("federation_event")
-    async def event(self, request: Request, event_id: str) -> RawJson:
-        return RawJson(await self._events.event(request.origin, event_id))
+    async def event(self, request: Request, event_id: str) -> Answer:
+        return await self._events.event(request.origin, event_id)
 
     @serves("federation_state")
-    async def state(self, request: Request, room_id: str) -> RawJson:
+    async def state(self, request: Request, room_id: str) -> Answer:
         event_id = request.required_arg("event_id")
-        return RawJson(await self._events.state(request.origin, room_id, event_id))
+        return await self._events.state(request.origin, room_id, event_id)
 
     @serves("federation_state_ids")
-    async def state_ids(self, request: Request, room_id: str) -> RawJson:
+    async def state_ids(self, request: Request, room_id: str) -> Answer:
         event_id = request.required_arg("event_id")
-        return RawJson(await self._events.state_ids(request.origin, room_id, event_id))
+        return await self._events.state_ids(request.origin, room_id, event_id)
 
     @serves("federation_event_auth")
-    async def event_auth(self, request: Request, room_id: str, event_id: str) -> RawJson:
-        return RawJson(await self._events.event_auth(request.origin, room_id, event_id))
+    async def event_auth(self, request: Request, room_id: str, event_id: str) -> Answer:
+        return await self._events.event_auth(request.origin, room_id, event_id)
 
     @serves("federation_backfill")
-    async def backfill(self, request: Request, room_id: str) -> RawJson:
+    async def backfill(self, request: Request, room_id: str) -> Answer:
         event_ids = request.args("v")
         if not event_ids:
             raise missing_param("v")
         request.required_arg("limit")
         limit = request.int_arg("limit", MAX_BACKFILL, minimum=1, maximum=MAX_BACKFILL)
-        return RawJson(await self._events.backfill(request.origin, room_id, event_ids, limit))
+        return await self._events.backfill(request.origin, room_id, event_ids, limit)
 
     @serves("federation_get_missing_events")
-    async def get_missing_events(self, request: Request, room_id: str) -> RawJson:
+    async def get_missing_events(self, request: Request, room_id: str) -> Answer:
         wish = request.body_as(MissingEvents)
-        return RawJson(
-            await self._events.missing(
-                request.origin,
-                room_id,
-                wish.latest_events,
-                wish.earliest_events,
-                min(wish.limit, MAX_MISSING),
-                wish.min_depth,
-            )
-        )
+        latest, earliest, limit = wish.latest_events, wish.earliest_events, min(wish.limit, MAX_MISSING)
+        return await self._events.missing(request.origin, room_id, latest, earliest, limit, wish.min_depth)
