@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from synapse.handlers.deactivation import Deactivation
     from synapse.handlers.device_changes import DeviceChanges
     from synapse.handlers.devices import Devices
+    from synapse.handlers.edus.asking import TheirKeys
     from synapse.handlers.filters import Filters
     from synapse.handlers.frontend_proxy import FrontendProxy
     from synapse.handlers.guest_upgrade import GuestUpgrade
@@ -81,6 +82,10 @@ class Foundation(Base, Protocol):
 
     @property
     def ratelimits(self) -> RateLimits: ...
+
+    @property
+    def their_keys(self) -> TheirKeys:
+        """Keys of other servers' users."""
 
     def stream_writer(self, name: str) -> StreamWriter:
         """The writing end of a stream; in a worker, one that refuses."""
@@ -327,8 +332,8 @@ class Accounts:
     def keys(self) -> Keys:
         from synapse.handlers.keys import Keys
 
-        store = self.one_time_key_store
-        return Keys(store, self.keys_left, self.device_changes, self._clock, self._server_name)
+        store, others = self.one_time_key_store, self._hs.their_keys
+        return Keys(store, self.keys_left, self.device_changes, others, self._clock, self._server_name)
 
     @cached_property
     def keys_left(self) -> KeysLeftCache:

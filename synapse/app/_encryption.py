@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from synapse.app._accounts import Accounts
     from synapse.handlers.cross_signing import CrossSigning
+    from synapse.handlers.edus.asking import TheirKeys
     from synapse.handlers.key_query import KeyQuery
     from synapse.handlers.key_signatures import KeySignatures
     from synapse.handlers.positions import StreamWriter
@@ -35,6 +36,10 @@ class Foundation(Base, Protocol):
 
     @property
     def ratelimits(self) -> RateLimits: ...
+
+    @property
+    def their_keys(self) -> TheirKeys:
+        """Keys of other servers' users."""
 
     def stream_writer(self, name: str) -> StreamWriter: ...
 
@@ -67,14 +72,17 @@ class Encryption:
         """In the main process."""
         from synapse.handlers.key_signatures import KeySignatures
 
-        return KeySignatures(self.cross_signing_store, self._hs.stream_writer("device_lists"))
+        hs = self._hs
+        stream, server_name = hs.stream_writer("device_lists"), hs.config.server.server_name
+        return KeySignatures(self.cross_signing_store, stream, hs.their_keys, server_name)
 
     @cached_property
     def key_query(self) -> KeyQuery:
         from synapse.handlers.key_query import KeyQuery
         from synapse.storage.published_keys import PublishedKeyStore
 
-        return KeyQuery(PublishedKeyStore(self._hs.database), self._hs.config.server.server_name)
+        hs = self._hs
+        return KeyQuery(PublishedKeyStore(hs.database), hs.their_keys, hs.config.server.server_name)
 
     @cached_property
     def to_device(self) -> ToDevice:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from synapse.config import Config
     from synapse.config.listeners import Listener
     from synapse.handlers.auth import Authenticator
+    from synapse.handlers.edus.asking import TheirKeys
     from synapse.handlers.positions import StreamWriter
     from synapse.http.drain import Drain
     from synapse.http.ratelimit import RateLimits
@@ -385,3 +386,8 @@ class Homeserver:
     def acknowledge_events(self, position: int) -> None:
         """Tells the main process up to where the events stream is queued for other servers."""
         self.replication.acknowledge_events(position)
+
+    @property
+    def their_keys(self) -> TheirKeys:
+        """Keys of other servers' users."""
+        return self.edus.their_keys

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from synapse.api.room_versions import RoomVersion
+    from synapse.app._edus import Edus
     from synapse.app._federation import Federation
     from synapse.app._queries import Queries
     from synapse.app._remote import Remote
@@ -38,6 +39,9 @@ class Foundation(Base, Protocol):
     def rooms(self) -> Rooms: ...
 
     @property
+    def edus(self) -> Edus: ...
+
+    @property
     def queries(self) -> Queries: ...
 
     @property
@@ -60,7 +64,9 @@ class Receiving:
         """Who takes which type of ephemeral data."""
         from synapse.federation.receiving.edus import EduRegistry
 
-        return EduRegistry()
+        registry = EduRegistry()
+        self._hs.edus.register(registry)
+        return registry
 
     @cached_property
     def checks(self) -> EventChecks:

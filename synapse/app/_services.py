@@ -85,6 +85,9 @@ class Parts(Protocol):
     def notifier(self) -> Notifier: ...
     @property
     def reading(self) -> Reading: ...
+
+    @property
+    def edus(self) -> Reading: ...
     @property
     def router(self) -> Router: ...
     @property
@@ -127,6 +130,7 @@ class HomeserverServices:
             await self._become_main(_PATIENCE_FOR_PREDECESSOR if wait else _PATIENCE)
             await self._hs.replication.begin()
             await self._hs.reading.begin()
+            await self._hs.edus.begin()
             return
         # What serves requests and has duties is made before the streams are followed: it wants to hear of all that is
         # told, and only what somebody wants to hear of is followed.

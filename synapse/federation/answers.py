@@ -120,10 +120,10 @@ class PublicRooms(msgspec.Struct, frozen=True):
 
 
 class RemoteDevice(msgspec.Struct, frozen=True):
-    """A device of another server's user. `keys` are as its user has signed them."""
+    """A device of another server's user. `keys` are as its user has signed them; some have none."""
 
     device_id: str
-    keys: Json
+    keys: Json | None = None
     device_display_name: str | None = None
 
 

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from synapse.api.errors import MatrixError, bad_json, not_found, too_large
-from synapse.api.identifiers import parse_user_id
+from synapse.api.identifiers import domain_of, parse_user_id
 from synapse.handlers.device_changes import news_of
 from synapse.handlers.signed_keys import ED25519, invalid_signature, is_signed, signatures_by, signed_part
 from synapse.storage.cross_signing import MASTER, SELF_SIGNING, USER_SIGNING, Signature
 
 if TYPE_CHECKING:
+    from synapse.handlers.edus.asking import TheirKeys
     from synapse.handlers.positions import StreamWriter
     from synapse.storage.cross_signing import CrossSigningKey, CrossSigningStore, Signable
 
@@ -30,11 +31,16 @@ Failures = dict[str, dict[str, dict[str, Any]]]
 
 
 class KeySignatures:
-    """Takes in signatures."""
+    """Takes in signatures.
 
-    def __init__(self, store: CrossSigningStore, stream: StreamWriter) -> None:
+    :param others: knows the keys of other servers' users, which have to be here to be signed.
+    """
+
+    def __init__(self, store: CrossSigningStore, stream: StreamWriter, others: TheirKeys, server_name: str) -> None:
         self._store = store
         self._stream = stream
+        self._others = others
+        self._server_name = server_name
 
     async def upload(self, user_id: str, body: dict[str, Any]) -> dict[str, Any]:
         """Stores and tells what is good; `failures` has the rest. Raises 400 M_BAD_JSON, M_INVALID_PARAM, 413."""
@@ -42,6 +48,8 @@ class KeySignatures:
         if not any(signed.values()):
             return {"failures": {}}
         devices = _devices_named(user_id, signed)
+        if theirs := [each for each in signed if domain_of(each) != self._server_name]:
+            await self._others.keep_master_keys(user_id, theirs)
 
         def judge(signable: Signable) -> tuple[list[Signature], Failures]:
             return _Judge(user_id, signable).judge(signed)

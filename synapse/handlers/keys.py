@@ -16,32 +16,41 @@ import msgspec
 
 from synapse.api.errors import MatrixError, bad_json, invalid_param, unknown, unknown_token
 from synapse.api.identifiers import domain_of
+from synapse.handlers.edus.asking import seconds_of
 from synapse.handlers.uploaded_keys import Upload, check_timeout, checked_users
 from synapse.storage.device_keys import digest
 from synapse.storage.one_time_keys import MAX_WAITING, KeyConflict, NoSuchDevice, TooManyKeys, Wanted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from synapse.handlers.device_changes import DeviceChanges
+    from synapse.handlers.edus.asking import TheirKeys
     from synapse.storage.one_time_keys import OneTimeKeyStore
     from synapse.sync.keys_left import KeysLeftCache
     from synapse.util.clock import Clock
 
 MAX_CLAIMED: Final = 10_000
 REMEMBER_CLAIMED_MS: Final = 24 * 3600 * 1000
-_NO_FEDERATION: Final = {"status": 503, "message": "Keys of other servers' users cannot be fetched."}
 
 
 class Keys:
-    """Uploads and claims."""
+    """Uploads and claims.
+
+    :param others: claims keys of other servers' users.
+    """
 
     def __init__(
-        self, store: OneTimeKeyStore, left: KeysLeftCache, changes: DeviceChanges, clock: Clock, server_name: str
+        self,
+        store: OneTimeKeyStore,
+        left: KeysLeftCache,
+        changes: DeviceChanges,
+        others: TheirKeys,
+        clock: Clock,
+        server_name: str,
     ) -> None:
         self._store = store
         self._left = left
         self._changes = changes
+        self._others = others
         self._clock = clock
         self._server_name = server_name
 
@@ -78,16 +87,31 @@ class Keys:
 
     async def claim(self, body: dict[str, Any]) -> dict[str, Any]:
         """Client-server API, `POST /keys/claim`. Raises 400."""
-        check_timeout(body)
+        timeout = check_timeout(body)
         wanted = _wanted_keys(body)
-        ours = [want for want in wanted if domain_of(want.user_id) == self._server_name]
+        answer = await self._claim_ours(wanted)
+        theirs = [want for want in wanted if not self._is_ours(want)]
+        failures: dict[str, Any] = {}
+        if theirs:
+            found, failures = await self._others.claim(theirs, seconds_of(timeout))
+            answer.update(found)
+        return {"one_time_keys": answer, "failures": failures}
+
+    async def claim_for_server(self, body: dict[str, Any]) -> dict[str, Any]:
+        """What another server is given: keys of this one's users. Raises 400."""
+        return {"one_time_keys": await self._claim_ours(_wanted_keys(body))}
+
+    async def _claim_ours(self, wanted: list[Wanted]) -> dict[str, dict[str, Any]]:
         answer: dict[str, dict[str, Any]] = {}
-        claimed = await self._store.claim(ours, self._now())
+        claimed = await self._store.claim([want for want in wanted if self._is_ours(want)], self._now())
         for key in claimed:
             device = answer.setdefault(key.user_id, {}).setdefault(key.device_id, {})
             device[f"{key.algorithm}:{key.key_id}"] = msgspec.Raw(key.json.encode())
         await self._changes.counts_changed([(key.user_id, key.device_id) for key in claimed])
-        return {"one_time_keys": answer, "failures": failures((want.user_id for want in wanted), self._server_name)}
+        return answer
+
+    def _is_ours(self, want: Wanted) -> bool:
+        return domain_of(want.user_id) == self._server_name
 
     async def forget_claimed(self) -> None:
         """Drops the memory of what was given out long ago; the main process does it once in a while."""
@@ -99,11 +123,6 @@ class Keys:
 
 def too_many_keys() -> MatrixError:
     return invalid_param(f"A device may have {MAX_WAITING} one-time keys waiting at most.")
-
-
-def failures(user_ids: Iterable[str], server_name: str) -> dict[str, Any]:
-    """The servers of these users that could not be asked: over federation, which is not done here."""
-    return {domain: _NO_FEDERATION for user_id in user_ids if (domain := domain_of(user_id)) != server_name}
 
 
 def _wanted_keys(body: dict[str, Any]) -> list[Wanted]:

@@ -105,6 +105,8 @@ class PresenceKeeper:
         """Takes up what the last main process left."""
         until = self._clock.seconds() + SYNC_GRACE
         for state in await self._store.not_offline():
+            if domain_of(state.user_id) != self._server_name:
+                continue  # other servers' users are kept elsewhere (`edus.presence`)
             user = _User(state, state.last_active_ts / 1000, knows_status=True)
             user = self._users.setdefault(state.user_id, user)
             user.devices.setdefault(None, _Device(state.state, until))

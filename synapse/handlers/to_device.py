@@ -26,6 +26,7 @@ from synapse.replication.calls import Call
 from synapse.storage.to_device import Device, Message, Txn
 from synapse.storage.to_device_outbox import Outgoing
 from synapse.util.caches import LruCache
+from synapse.util.storable import MAX_DEPTH, is_too_deep
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection
@@ -42,6 +43,9 @@ MAX_MESSAGES: Final = 10_000
 MAX_NAME_BYTES: Final = 255
 MAX_CONTENT_BYTES: Final = 65_536
 KEEP_TXNS_MS: Final = 24 * 3600 * 1000
+KEEP_RECEIVED_MS: Final = 7 * 24 * 3600 * 1000
+"""Other servers may go on trying for as long as they were cut off."""
+
 MAX_WAITING: Final = 10_000
 """Messages that a device may have waiting, and up to `LOOK_AFTER` more."""
 
@@ -58,7 +62,18 @@ class Sending(msgspec.Struct, frozen=True):
     outgoing: list[Outgoing] = []
 
 
+class Received(msgspec.Struct, frozen=True):
+    """What another server has sent for devices of this one, checked."""
+
+    origin: str
+    message_id: str
+    sender: str
+    event_type: str
+    messages: list[Message]
+
+
 SEND: Final = Call("to_device.send", Sending, type(None))
+RECEIVE: Final = Call("to_device.receive", Received, type(None))
 
 
 class ToDevice:
@@ -86,6 +101,7 @@ class ToDevice:
         self._server_name = server_name
         self._added: LruCache[Device, int] = LruCache("to_device_added", _DEVICES)
         main.expose(SEND, self._store_and_tell)
+        main.expose(RECEIVE, self._receive)
 
     async def send(self, sender: Txn, event_type: str, body: dict[str, Any]) -> None:
         """Client-server API, `PUT /sendToDevice/{eventType}/{txnId}`. Raises 400, 413, 429."""
@@ -104,14 +120,29 @@ class ToDevice:
 
     async def _store_and_tell(self, sending: Sending) -> None:
         now = int(self._clock.seconds() * 1000)
-        sender = sending.sender.user_id
-        ignorers = await self._ignorers({message.user_id for message in sending.messages} - {sender}, sender)
-        messages = [message for message in sending.messages if message.user_id not in ignorers]
+        messages = await self._wanted(sending.sender.user_id, sending.messages)
         added = await self._stream.append(
             lambda position: self._store.add(sending.sender, messages, sending.outgoing, position, now),
             lambda added: [*sorted({device.user_id for device in added.devices}), *added.servers],
         )
         await self._bound(added.devices)
+
+    async def _receive(self, received: Received) -> None:
+        now = int(self._clock.seconds() * 1000)
+        if received.event_type == _KEY_REQUEST:
+            self._limits.check("rc_key_requests", received.sender)
+        messages = await self._wanted(received.sender, received.messages)
+        origin, message_id = received.origin, received.message_id
+        reached = await self._stream.append(
+            lambda position: self._store.receive(origin, message_id, messages, position, now),
+            lambda devices: sorted({device.user_id for device in devices}),
+        )
+        await self._bound(reached)
+
+    async def _wanted(self, sender: str, messages: list[Message]) -> list[Message]:
+        """Without those for users who ignore the sender."""
+        ignorers = await self._ignorers({message.user_id for message in messages} - {sender}, sender)
+        return [message for message in messages if message.user_id not in ignorers]
 
     async def _bound(self, reached: list[Device]) -> None:
         due = []
@@ -127,7 +158,9 @@ class ToDevice:
 
     async def forget_old_txns(self) -> None:
         """Drops the transaction ids of long ago; the main process does it once in a while."""
-        await self._store.forget_txns(int(self._clock.seconds() * 1000) - KEEP_TXNS_MS)
+        now = int(self._clock.seconds() * 1000)
+        await self._store.forget_txns(now - KEEP_TXNS_MS)
+        await self._store.forget_received(now - KEEP_RECEIVED_MS)
 
 
 def checked_messages(sender: str, event_type: str, body: dict[str, Any]) -> list[tuple[Message, dict[str, Any]]]:
@@ -143,19 +176,22 @@ def checked_messages(sender: str, event_type: str, body: dict[str, Any]) -> list
         parse_user_id(user_id)
         if not isinstance(devices, dict):
             raise bad_json("The values in 'messages' must be objects of device IDs with a content each.")
-        messages += [_message(sender, event_type, user_id, device, content) for device, content in devices.items()]
+        messages += [message_of(sender, event_type, user_id, device, content) for device, content in devices.items()]
     if len(messages) > MAX_MESSAGES:
         raise too_large(f"One request may send {MAX_MESSAGES} messages at most.")
     return messages
 
 
-def _message(
+def message_of(
     sender: str, event_type: str, user_id: str, device_id: str, content: object
 ) -> tuple[Message, dict[str, Any]]:
+    """A message, and its content. Raises 400 M_BAD_JSON, M_INVALID_PARAM; 413 M_TOO_LARGE."""
     if not isinstance(content, dict):
         raise bad_json("The content of a message to a device must be an object.")
     if "\x00" in device_id:
         raise invalid_param("A device ID cannot contain a NUL character.")
+    if is_too_deep(content):
+        raise bad_json(f"The content of a message to a device may have {MAX_DEPTH} levels at most.")
     text = orjson.dumps({"type": event_type, "sender": sender, "content": content})
     if len(text) > MAX_CONTENT_BYTES:
         raise too_large(f"A message to a device may have {MAX_CONTENT_BYTES} bytes at most.")

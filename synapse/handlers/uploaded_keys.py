@@ -51,11 +51,12 @@ def checked_users(body: dict[str, Any], name: str) -> dict[str, Any]:
     return value
 
 
-def check_timeout(body: dict[str, Any]) -> None:
-    """How long other servers may take, in milliseconds. Raises 400 M_BAD_JSON."""
+def check_timeout(body: dict[str, Any]) -> int | None:
+    """How long other servers may take, in milliseconds; None where that is not said. Raises 400 M_BAD_JSON."""
     timeout = body.get("timeout")  # null is as good as nothing
     if timeout is not None and (type(timeout) is not int or timeout < 0):
         raise bad_json("The key 'timeout' must be a number of milliseconds.")
+    return timeout
 
 
 def _device_keys(user_id: str, device_id: str, keys: object) -> str | None:

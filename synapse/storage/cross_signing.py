@@ -153,6 +153,28 @@ def _replace(
     _tell(txn, user_id, stream_id, [user_id] if private else [], None if private else [])
 
 
+def take_in_keys(
+    txn: Transaction, user_id: str, keys: list[CrossSigningKey], signatures: list[Signature], *, whole: bool
+) -> bool:
+    """Within somebody else's transaction: keys of another server's user, in place of others of the same usage, with the
+    signatures that the user has made of them. `whole`: these are all keys. True if anything is new, or gone.
+    """
+    known = _keys_by_usage(txn, user_id, "FOR UPDATE")
+    given = {key.usage: key for key in keys}
+    new = [key for key in keys if key.usage not in known or known[key.usage].json != key.json]
+    others = known.keys() - given.keys()
+    new_master = MASTER in known and MASTER in given and known[MASTER].public_key != given[MASTER].public_key
+    replaced = {key.usage for key in new} | (others if whole or new_master else set())
+    if gone := [known[usage] for usage in replaced if usage in known]:
+        _drop(txn, user_id, gone)
+    txn.values(
+        "INSERT INTO cross_signing_keys (user_id, usage, public_key, key_json, uploaded_ts) VALUES %s",
+        [(*key[:4], 0) for key in new],
+        later=True,
+    )
+    return bool(_add_signatures(txn, signatures) or new or gone)
+
+
 def _check_free(txn: Transaction, user_id: str, public_keys: list[str]) -> None:
     txn.execute("SELECT device_id FROM devices WHERE user_id = %s AND device_id = ANY(%s)", (user_id, public_keys))
     taken = txn.one_or_none()

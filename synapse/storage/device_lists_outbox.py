@@ -98,6 +98,10 @@ class DeviceListOutboxStore:
         """
         return await self._db.snapshot("device_lists_outbox.devices", _devices, user_id, after, until, keep)
 
+    async def latest(self, user_id: str, until: int) -> int:
+        """The position of a user's last change, as far as `until`; 0 where there is none."""
+        return await self._db.read("device_lists_outbox.latest", _latest, user_id, until)
+
     async def told(self, users: Collection[tuple[str, str, Told]]) -> None:
         """(destination, user): the server knows so much of the user."""
         if users:
@@ -216,7 +220,9 @@ def _told(txn: Transaction, users: list[tuple[str, str, Told]]) -> None:
         """
         INSERT INTO device_lists_sent AS s (destination, user_id, stream_id, update_id)
         SELECT * FROM unnest(%s::text[], %s::text[], %s::bigint[], %s::bigint[])
-        ON CONFLICT (destination, user_id) DO UPDATE SET stream_id = EXCLUDED.stream_id, update_id = EXCLUDED.update_id
+        ON CONFLICT (destination, user_id) DO UPDATE SET stream_id = EXCLUDED.stream_id, update_id = CASE
+            WHEN s.stream_id = EXCLUDED.stream_id THEN GREATEST(s.update_id, EXCLUDED.update_id)
+            ELSE EXCLUDED.update_id END
         WHERE s.stream_id <= EXCLUDED.stream_id
         """,
         (destinations, names, positions, [each.update_id for each in told]),
@@ -229,3 +235,11 @@ def _told(txn: Transaction, users: list[tuple[str, str, Told]]) -> None:
         """,
         (destinations, names, positions),
     )
+
+
+def _latest(txn: Transaction, user_id: str, until: int) -> int:
+    txn.execute(
+        "SELECT COALESCE(MAX(stream_id), 0) FROM device_lists_stream WHERE user_id = %s AND stream_id <= %s",
+        (user_id, until),
+    )
+    return int(txn.one()[0])

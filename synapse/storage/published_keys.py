@@ -59,12 +59,17 @@ def read_published_keys(txn: Transaction, user_ids: list[str], viewer: str) -> P
     )
     found = txn.rows()
     users, devices = {row[0] for row in found}, [DeviceKeys(*row) for row in found if row[1] is not None]
+    return PublishedKeys(users, devices, *read_signing_keys(txn, user_ids, viewer))
+
+
+def read_signing_keys(
+    txn: Transaction, user_ids: list[str], viewer: str
+) -> tuple[list[CrossSigningKey], list[Signature]]:
+    """The keys of users as such; and, of these and of their devices, the signatures that the viewer may see."""
     txn.execute(
         "SELECT user_id, usage, public_key, key_json FROM cross_signing_keys WHERE user_id = ANY(%s)", (user_ids,)
     )
     keys = [CrossSigningKey(*row) for row in txn.rows()]
-    if not devices and not keys:
-        return PublishedKeys(users, [], [], [])
     txn.execute(
         """
         SELECT target_user_id, target_id, signer_user_id, key_id, signature FROM key_signatures
@@ -72,7 +77,7 @@ def read_published_keys(txn: Transaction, user_ids: list[str], viewer: str) -> P
         """,
         (user_ids, viewer),
     )
-    return PublishedKeys(users, devices, keys, [Signature(*row) for row in txn.rows()])
+    return keys, [Signature(*row) for row in txn.rows()]
 
 
 def secret_key_ids(keys: list[CrossSigningKey], viewer: str) -> set[tuple[str, str]]:

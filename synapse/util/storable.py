@@ -27,3 +27,18 @@ def problem_of(value: Any) -> str | None:
             return None
         level = below
     return f"it is nested more than {MAX_DEPTH} levels deep"
+
+
+def is_too_deep(value: Any) -> bool:
+    """Whether the value is nested more than `MAX_DEPTH` levels deep."""
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        level = [
+            below
+            for item in level
+            if isinstance(item, dict | list)
+            for below in (item.values() if isinstance(item, dict) else item)
+        ]
+        if not level:
+            return False
+    return True

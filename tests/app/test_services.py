@@ -71,7 +71,7 @@ class FakeHomeserver:
         self.replication = FakeReplication(self.log)
         self.notifier = Notifier(Clock())
         self.router = Router(self.drain)
-        self.reading = FakeReading(self.log)
+        self.reading = self.edus = FakeReading(self.log)
         self.began: Deferred[None] = Deferred()
         self.duties = [Duty(self.reactor, settings, "pusher", self._begin, self._end)]
         self.background: list[Repeating] = []
@@ -138,7 +138,7 @@ async def test_a_second_main_process_refuses(cluster: Cluster, monkeypatch: pyte
     await first.join(wait=False)
     with pytest.raises(DatabaseProblem, match="Another main process of this server is running"):
         await second.join(wait=False)
-    assert (one.log, other.log) == (["begin", "reading"], [])
+    assert (one.log, other.log) == (["begin", "reading", "reading"], [])
     await first.stop()
     await second.stop()
 
@@ -153,7 +153,7 @@ async def test_a_successor_waits_until_the_old_one_has_gone(cluster: Cluster) ->
     assert not waiting.called
     await old.stop()
     await waiting
-    assert (one.log, other.log) == (["begin", "reading", "stop"], ["begin", "reading"])
+    assert (one.log, other.log) == (["begin", "reading", "reading", "stop"], ["begin", "reading", "reading"])
     await new.stop()
 
 
@@ -188,7 +188,7 @@ async def test_duties_begin_last_and_end_first(cluster: Cluster) -> None:
     await services.start_duties()
     await hs.began
     await services.stop()
-    assert hs.log == ["begin", "reading", "duty begins", "duty ends", "stop"]
+    assert hs.log == ["begin", "reading", "reading", "duty begins", "duty ends", "stop"]
 
 
 @pytest_twisted.ensureDeferred

@@ -20,12 +20,15 @@ from synapse.app._pushing import Pushing
 from synapse.app._sessions import Sessions
 from synapse.app._sso import SignOnServices
 from synapse.config.root import from_options
+from synapse.federation.errors import Unreachable
+from synapse.handlers.edus.asking import TheirKeys
 from synapse.handlers.new_sessions import DeviceRequest
 from synapse.http.ratelimit import RateLimits
 from synapse.replication.calls import LocalMain
 from synapse.replication.notifier import Notifier
 from synapse.rest.registry import ROWS
 from synapse.storage.database import Database
+from synapse.storage.remote_devices import RemoteDeviceStore
 from synapse.storage.user_ips import Seen
 from synapse.sync.ignored import IgnoredUsers
 from synapse.util.caches import Cache, Caches
@@ -105,6 +108,18 @@ class CountingStream:
         return result
 
 
+class NoOtherServers:
+    """In place of the way to other servers, and of the rooms that are shared with them: there are none."""
+
+    async def query_user_keys(self, destination: str, *_: Any, **__: Any) -> Any:
+        raise Unreachable(destination, f"{destination} cannot be reached.")
+
+    claim_user_keys = query_user_keys
+
+    async def sharing(self, _user_ids: Collection[str]) -> set[str]:
+        return set()
+
+
 class Server:
     """The foundation that the account services need, the services, and a client's way to them.
 
@@ -137,6 +152,8 @@ class Server:
         self.sso = SignOnServices(self)
         self.extras = Extras(self)
         self.federation = Federation(self)
+        nobody: Any = NoOtherServers()
+        self.their_keys = TheirKeys(RemoteDeviceStore(database), nobody, nobody, self.main, self.clock)
         hs: Any = self
         self.pushing = Pushing(hs)
         owners = [row.make(hs) for row in ROWS if set(row.names) & set(MOUNTED)]

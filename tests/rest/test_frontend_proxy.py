@@ -71,7 +71,7 @@ class Worker:
         calls: Any = NoCalls()
         changes = DeviceChanges(self.identities, calls, calls, self._invalidate, Clock())
         proxy = FrontendProxy(self.main)  # type: ignore[arg-type]  # it has the one method that is used
-        keys = Keys(self.store, KeysLeftCache(self.store, self.cache), changes, Clock(), "test")
+        keys = Keys(self.store, KeysLeftCache(self.store, self.cache), changes, calls, Clock(), "test")
         self.driver = Driver(KeyEndpoints(keys, calls, calls, proxy), PresenceStub(proxy))
 
     async def _invalidate(self, _name: str, keys: Any) -> None:

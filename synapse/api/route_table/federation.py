@@ -86,4 +86,20 @@ _ADMIN = (
     ),
 )
 
-FEDERATION: tuple[Endpoint, ...] = (*_TRANSACTIONS, *_KEYS, *_QUERIES, *_MEMBERSHIPS, *_POLICY, *_ADMIN)
+
+# Devices and keys of users.
+_USER_KEYS = (
+    _signed("federation_user_devices", "user/devices/{user_id}"),
+    _signed("federation_user_keys_query", "user/keys/query", "POST"),
+    _signed("federation_user_keys_claim", "user/keys/claim", "POST"),
+)
+
+FEDERATION: tuple[Endpoint, ...] = (
+    *_TRANSACTIONS,
+    *_KEYS,
+    *_USER_KEYS,
+    *_QUERIES,
+    *_MEMBERSHIPS,
+    *_POLICY,
+    *_ADMIN,
+)

@@ -91,6 +91,15 @@ def _admin(hs: Homeserver) -> object:
     return AdminFederation(hs.sending.admin)
 
 
+# -- devices and keys --------------------------------------------------------------------------------------------------
+
+
+def _user_keys(hs: Homeserver) -> object:
+    from synapse.rest.federation.user_keys import UserKeysEndpoints
+
+    return UserKeysEndpoints(hs.edus.given_keys)
+
+
 # -- the rows --------------------------------------------------------------------------------------------------------
 
 ROWS: tuple[Row, ...] = (
@@ -103,6 +112,7 @@ ROWS: tuple[Row, ...] = (
         ),
         _events,
     ),
+    Row(("federation_user_devices", "federation_user_keys_query", "federation_user_keys_claim"), _user_keys),
     Row(("federation_query", "federation_public_rooms", "federation_public_rooms_search"), _queries),
     Row(("federation_hierarchy", "federation_timestamp_to_event"), _finding),
     Row(("make_join", "send_join", "send_join_v1"), _joining),

@@ -1,0 +1,145 @@
+"""Fetching the devices of other servers' users, where a list is missing or has a gap.
+
+In the main process. Of each user one request is under way at a time, of each server a few; whoever asks meanwhile
+shares it. A list that could not be had stays marked as stale in the database, and is tried again, later each time.
+
+Server-server API, "Device Management".
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Final
+
+from twisted.internet.defer import Deferred, DeferredSemaphore
+
+from synapse.api.errors import MatrixError
+from synapse.api.identifiers import domain_of
+from synapse.federation.errors import FederationError
+from synapse.handlers.edus import their_keys
+from synapse.handlers.edus.gaps import NEVER
+from synapse.util.concurrency import gather
+from synapse.util.problems import log_failure
+
+if TYPE_CHECKING:
+    from synapse.federation.api import FederationApi
+    from synapse.handlers.edus.speakers import Speakers
+    from synapse.handlers.positions import StreamWriter
+    from synapse.storage.remote_devices import Fetched, RemoteDeviceStore
+    from synapse.util.clock import Clock
+
+logger = logging.getLogger(__name__)
+
+AT_ONCE: Final = 3
+"""Requests to one server at a time."""
+MOST_UNDER_WAY: Final = 500
+"""Users whose lists are being fetched because of updates; further ones wait for the next round of `retry`."""
+ROUNDS: Final = 3
+"""Requests for one list, where updates go on coming that it does not include."""
+RETRY_SECONDS: Final = 30.0
+RETRIED: Final = 100
+"""Stale lists that are tried again in one round."""
+_FIRST_PAUSE: Final = 60_000
+_LONGEST_PAUSE: Final = 24 * 3600 * 1000
+
+
+class Resync:
+    """Fetches lists.
+
+    :param api: raises at once for servers that have not answered of late.
+    """
+
+    def __init__(
+        self, store: RemoteDeviceStore, stream: StreamWriter, api: FederationApi, speakers: Speakers, clock: Clock
+    ) -> None:
+        self._store = store
+        self._stream = stream
+        self._api = api
+        self._speakers = speakers
+        self._clock = clock
+        self._under_way: dict[str, list[Deferred[str | None]]] = {}
+        self._wanted: dict[str, int] = {}  # stream ids that lists under way have to include
+        self._slots: dict[str, DeferredSemaphore] = {}
+
+    def want(self, user_id: str, stream_id: int) -> None:
+        """An update of that id could not be applied: has the list fetched, in the background."""
+        if user_id in self._under_way or len(self._under_way) < MOST_UNDER_WAY:
+            self._wanted[user_id] = max(stream_id, self._wanted.get(user_id, NEVER))
+            if user_id not in self._under_way:
+                Deferred.fromCoroutine(self.fetch(user_id))
+
+    async def fetch_all(self, user_ids: Collection[str]) -> dict[str, str]:
+        """Fetches the lists of users who share a room with somebody here. What was wrong where it failed, by user."""
+        ids = list(dict.fromkeys(user_ids))
+        found = await gather(self.fetch(user_id) for user_id in ids)
+        return {user_id: problem for user_id, problem in zip(ids, found, strict=True) if problem is not None}
+
+    async def fetch(self, user_id: str) -> str | None:
+        """Fetches a list, or waits for who does. A sentence where that failed; raises nothing."""
+        waiting = self._under_way.get(user_id)
+        if waiting is not None:
+            done: Deferred[str | None] = Deferred()
+            waiting.append(done)
+            return await done
+        self._under_way[user_id] = []
+        problem: str | None = "The list of devices could not be kept."
+        try:
+            problem = await self._fetch(user_id)
+        except Exception as error:
+            log_failure(logger, error, "The devices of %s could not be kept", user_id)
+        finally:
+            self._wanted.pop(user_id, None)
+            for each in self._under_way.pop(user_id):
+                each.callback(problem)
+        return problem
+
+    async def retry(self) -> None:
+        """Tries again what is due; to be called every `RETRY_SECONDS`."""
+        due = await self._store.due(self._now(), RETRIED)
+        sharing = await self._speakers.sharing(due)
+        await self._store.forget([user_id for user_id in due if user_id not in sharing])
+        await self.fetch_all(sharing)
+
+    async def _fetch(self, user_id: str) -> str | None:
+        for round_ in range(ROUNDS):
+            try:
+                found = await self._ask(user_id)
+            except (FederationError, MatrixError) as error:
+                await self._failed(user_id)
+                return error.message
+            wanted = self._wanted.pop(user_id, NEVER)
+            if round_ == ROUNDS - 1:  # the server counts otherwise than it says
+                found = found._replace(stream_id=max(found.stream_id, wanted))
+            await self._keep(user_id, found)
+            if max(wanted, self._wanted.get(user_id, NEVER)) <= found.stream_id:
+                break
+        return None
+
+    async def _ask(self, user_id: str) -> Fetched:
+        server = domain_of(user_id)
+        slots = self._slots.setdefault(server, DeferredSemaphore(AT_ONCE))
+        await slots.acquire()
+        try:
+            return their_keys.fetched(user_id, await self._api.user_devices(server, user_id))
+        finally:
+            slots.release()
+            if slots.tokens == slots.limit:
+                self._slots.pop(server, None)
+
+    async def _keep(self, user_id: str, found: Fetched) -> None:
+        await self._stream.append(
+            lambda position: self._store.replace(user_id, found, position),
+            lambda changed: [user_id] if changed else [],
+        )
+
+    async def _failed(self, user_id: str) -> None:
+        now = self._now()
+        failures = await self._store.failed(
+            user_id, lambda failures: now + min(_FIRST_PAUSE << min(failures - 1, 20), _LONGEST_PAUSE)
+        )
+        if failures == 1:  # clients may have more luck, and should not go on believing what they have
+            await self._stream.append(lambda position: self._store.changed(user_id, position), lambda _: [user_id])
+
+    def _now(self) -> int:
+        return int(self._clock.seconds() * 1000)
