@@ -16,6 +16,7 @@ from synapse.federation.answers import ClaimedKeys, RemoteDevice, UserDevices, U
 from synapse.handlers.edus import asking, resync, their_keys
 from synapse.handlers.edus.gaps import MAX_APPLIED, NEVER, Kept, Verdict, judge
 from tests.rest.people import Person
+from tests.rest.test_cross_signing import Identity
 from tests.support.far_users import put_into_room
 from tests.support.postgres import PostgresServer
 from tests.support.two_servers import PORT, Network, federation
@@ -172,11 +173,7 @@ class Pair:
         outbox = self.net["two"].hs.edus.device_list_outbox
         one = f"one.test:{PORT}"
 
-        def is_told() -> bool:
-            notifier = self.net["two"].hs.notifier
-            return outbox._reached.device_lists == notifier.position("device_lists")
-
-        await self.net.until(is_told)
+        await self.net.until(lambda: not outbox._following)
         for each in (await outbox.waiting([one])).get(one, []):
             if not lose:
                 await self.net["one"].hs.receiving.edus.take(f"two.test:{PORT}", orjson.loads(each.edu))
@@ -189,14 +186,15 @@ class Pair:
 
     def asked(self) -> list[str]:
         """What Alice's server has asked Bob's since the last time, by the last parts of paths."""
-        found = [each.path.split("/")[4] + "/" + each.path.split("/")[5] for each in self.net.asked if each.by == "one"]
+        paths = [each.path.removeprefix("/_matrix/federation/v1/") for each in self.net.asked if each.by == "one"]
         self.net.asked.clear()
-        return [each for each in found if each.startswith("user/")]
+        return ["/".join(path.split("/")[:2]) for path in paths if path.startswith("user/")]
 
 
 @asynccontextmanager
-async def pair(postgres: PostgresServer, *, share: bool = True) -> AsyncIterator[Pair]:
-    async with federation(postgres, "one", "two") as net:
+async def pair(postgres: PostgresServer, *, share: bool = True, sending: bool = False) -> AsyncIterator[Pair]:
+    """`sending`: the servers send by themselves; else `carry` does what Bob's would."""
+    async with federation(postgres, "one", "two", send_federation=sending) as net:
         people: dict[str, Person] = {}
         for server, name in (("one", "alice"), ("two", "bob")):
             token = await net[server].client.register(name)
@@ -206,7 +204,8 @@ async def pair(postgres: PostgresServer, *, share: bool = True) -> AsyncIterator
             rooms[server] = await people[server].room()
             if share:
                 await put_into_room(net[server].hs, rooms[server], people[other].id)
-        await net["two"].hs.edus.device_list_outbox.begin(lambda _: None)
+        if not sending:
+            await net["two"].hs.edus.device_list_outbox.begin(lambda _: None)
         made = Pair(net, people["one"], people["two"], rooms)
         made.device = (await made.bob.get("/account/whoami"))["device_id"]
         yield made
@@ -368,3 +367,69 @@ async def test_updates_that_go_on_coming_do_not_have_a_list_fetched_for_ever(pos
         assert p.asked().count("user/devices") <= 2 * resync.ROUNDS
         known = await p.net["one"].hs.edus.remote_device_store.known([p.bob.id], "")
         assert known.stale == set()
+
+
+@ensureDeferred
+async def test_what_a_user_does_reaches_the_other_server_by_itself(postgres: PostgresServer) -> None:
+    async with pair(postgres, sending=True) as p:
+        since = (await p.alice.get("/sync?timeout=0"))["next_batch"]
+        await p.upload("first")
+
+        async def is_told() -> bool:
+            nonlocal since
+            changed, since = await p.changed(since)
+            return p.bob.id in changed
+
+        await p.net.until(is_told)
+        assert await p.key() == "first"
+        await p.upload("second")
+        await p.net.until(is_told)
+        p.asked()
+        assert await p.key() == "second"
+        assert p.asked() == []
+        message = {"messages": {p.alice.id: {"*": {"n": 1}}}}
+        for _ in range(2):
+            await p.bob.put("/sendToDevice/m.x/1", message)
+        seen: list[Any] = []
+
+        async def has_come() -> bool:
+            seen.extend((await p.alice.get("/sync?timeout=0")).get("to_device", {}).get("events", []))
+            return bool(seen)
+
+        await p.net.until(has_come)
+        await p.net.settled()
+        found = await p.alice.get("/sync?timeout=0")
+        assert found["to_device"]["events"] == [{"type": "m.x", "sender": p.bob.id, "content": {"n": 1}}]
+
+
+@ensureDeferred
+async def test_cross_signing_reaches_the_other_server_and_what_is_private_does_not(postgres: PostgresServer) -> None:
+    async with pair(postgres, sending=True) as p:
+        await p.upload("first")
+        assert await p.key() == "first"
+        theirs, own = Identity(p.bob.id, p.device), Identity(p.alice.id)
+        await p.bob.post("/keys/device_signing/upload", theirs.body())
+
+        async def is_seen() -> bool:
+            return p.bob.id in (await p.query())["master_keys"]
+
+        await p.net.until(is_seen)
+        found = await p.query()
+        assert found["self_signing_keys"][p.bob.id] == theirs.body()["self_signing_key"]
+        assert found["user_signing_keys"] == {}
+        # What Alice signs of Bob's stays here, and is hers to see.
+        await p.alice.post("/keys/device_signing/upload", own.body())
+        master = theirs.master.as_json("master")
+        signed = own.user_signing.sign(master)
+        path = "/keys/signatures/upload"
+        answer = await p.alice.post(path, {p.bob.id: {theirs.master.public: signed}})
+        assert answer == {"failures": {}}
+        seen = (await p.query())["master_keys"][p.bob.id]["signatures"]
+        assert seen[p.alice.id] == signed["signatures"][p.alice.id]
+        other = Person(p.alice.client, "@carol", await p.alice.client.register("carol"))
+        shown = await other.post("/keys/query", {"device_keys": {p.bob.id: []}})
+        assert p.alice.id not in shown["master_keys"][p.bob.id].get("signatures", {})
+        await p.net.settled()
+        mine = await p.bob.post("/keys/query", {"device_keys": {p.bob.id: []}})
+        assert p.alice.id not in mine["master_keys"][p.bob.id].get("signatures", {}), "Bob's server has not heard of it"
+        assert set(mine["user_signing_keys"]) == {p.bob.id}
