@@ -66,6 +66,7 @@ class MainStreams:
         self._notifier = notifier
         self._memory = {each.name: MemoryWriter(each.name, notifier, clock) for each in STREAMS if not each.in_database}
         self.positions = Positions(db)
+        self._writers: dict[str, StreamWriter[Any]] = {}
 
     async def start(self) -> None:
         """Finds where each stream goes on. Before that, nothing can be written."""
@@ -80,9 +81,15 @@ class MainStreams:
         await self.positions.release()
 
     def writer(self, name: str) -> StreamWriter[Any]:
-        """The writing end of a stream in the database."""
-        allocator = self.positions.allocators[name]
-        return StreamWriter(BY_NAME[name], allocator, self._notifier.on_advance, self._db)
+        """The writing end of a stream in the database: one for all who write it, since it tells in order what they have
+        written at the same time.
+        """
+        writer = self._writers.get(name)
+        if writer is None:
+            allocator = self.positions.allocators[name]
+            writer = StreamWriter(BY_NAME[name], allocator, self._notifier.on_advance, self._db)
+            self._writers[name] = writer
+        return writer
 
     def memory(self, name: str) -> MemoryWriter:
         """The writing end of a stream in memory."""
