@@ -86,7 +86,6 @@ _ADMIN = (
     ),
 )
 
-
 # Devices and keys of users.
 _USER_KEYS = (
     _signed("federation_user_devices", "user/devices/{user_id}"),
