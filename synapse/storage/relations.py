@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+import orjson
+
 from synapse.api.constants import EventTypes, RelationTypes
 from synapse.storage.timeline import COLUMNS, SHOWN, Page, TimelineRow, in_page
 
@@ -117,11 +119,17 @@ def _related(txn: Transaction, page: Page, wanted: Related) -> list[TimelineRow]
 
 
 def _has_annotation(txn: Transaction, sender: str, event_type: str, event_id: str, key: str) -> bool:
+    # Of JSON that holds NUL, the database reads nothing.
     txn.execute(
         """
-        SELECT 1 FROM events WHERE relates_to = %s AND relation_type = %s AND sender = %s AND type = %s
-            AND redacted_by IS NULL AND json::jsonb #>> '{content,m.relates_to,key}' = %s LIMIT 1
+        SELECT json FROM events WHERE relates_to = %s AND relation_type = %s AND sender = %s AND type = %s
+            AND redacted_by IS NULL
         """,
-        (event_id, RelationTypes.ANNOTATION, sender, event_type, key),
+        (event_id, RelationTypes.ANNOTATION, sender, event_type),
     )
-    return txn.one_or_none() is not None
+    return any(_key_of(json) == key for (json,) in txn.rows())
+
+
+def _key_of(json: str) -> str | None:
+    relation = relation_of(orjson.loads(json)["content"])
+    return None if relation is None else relation.key
