@@ -126,6 +126,11 @@ EVENTS_WAITING = Gauge("synapse_events_waiting", "Requests to write events that 
 EVENTS_STALE = Counter(
     "synapse_events_stale_total", "Requests that were built anew because their room had moved on meanwhile."
 )
+EVENTS_RECEIVED = Counter(
+    "synapse_events_received_total",
+    "Events of other servers that reached the writer, by what became of them.",
+    ("fate",),
+)
 EVENTS_RESOLUTIONS = Counter(
     "synapse_events_state_resolutions_total", "Times that branches of a room with different states met."
 )

@@ -159,7 +159,8 @@ class Persister:
     async def _work(self) -> None:
         try:
             while self._queue:
-                batch, self._queue = self._queue[:MAX_BATCH], self._queue[MAX_BATCH:]
+                size = _batch_size(self._queue)
+                batch, self._queue = self._queue[:size], self._queue[size:]
                 try:
                     await self._write(batch)
                 except Exception as error:
@@ -205,6 +206,9 @@ class Persister:
         else:
             raise RuntimeError("events could not be told from those that are stored")
         for waiting, answer in zip(batch, answers, strict=True):
+            if isinstance(answer, Receipt):
+                for fate, _why in answer.fates:
+                    table.EVENTS_RECEIVED.child(fate.value).inc()
             if isinstance(answer, Answer):
                 waiting.answer.callback(answer)
             else:
@@ -315,6 +319,15 @@ class Persister:
         event_id, position = next(iter(plan.written.items()))
         mark = found.get(event_id)
         return mark is not None and mark.stream_ordering == position
+
+
+def _batch_size(queue: Sequence[_Waiting]) -> int:
+    """How many of those who wait are written together. Who enters a room replaces all of it, and is the first."""
+    for number, waiting in enumerate(queue[:MAX_BATCH]):
+        request = waiting.request
+        if number and isinstance(request, Received) and request.kind is Kind.JOIN:
+            return number
+    return MAX_BATCH
 
 
 def _write_rows(txn: Transaction, rows: Rows) -> None:

@@ -121,6 +121,8 @@ class Reception:
         verdicts: list[Verdict] = []
         places = self._places_in_history(received)
         for number, each in enumerate(received.events):
+            if received.kind is Kind.JOIN:
+                each = each._replace(relay=False)  # another server has let our user in, and tells the others
             if self._is_here(each.event.event_id) or each.event.event_id in room.written:
                 verdicts.append((Fate.KNOWN, ""))
             else:

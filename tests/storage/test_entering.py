@@ -8,11 +8,15 @@ import pytest
 import pytest_twisted
 from twisted.internet.defer import gatherResults
 
+from synapse.federation.hosts import RoomHosts
+from synapse.replication.contacts import RoomsOfUsers
 from synapse.replication.event_rows import StateRow, is_entry, rows_of
 from synapse.storage.database import Database
 from synapse.storage.memberships import MembershipsStore
 from synapse.storage.persist_events import Fate, Kind, ReceivedEvent
+from synapse.storage.room_hosts import RoomHostsStore
 from synapse.storage.user_directory import UserDirectoryStore
+from synapse.util.caches import Cache
 from tests.storage.test_received import column, extremities
 from tests.support.deferreds import started
 from tests.support.received import EVE, MALLORY, Graph
@@ -83,6 +87,22 @@ async def test_the_members_of_a_room_that_was_entered_are_found(database: Databa
     known = await column(database, "d", "SELECT user_id FROM user_directory")
     assert set(known) == {EVE, *FRIENDS}
     assert join.event_id in graph.dag.present.values()
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_servers_of_a_room_that_was_entered_are_known(database: Database) -> None:
+    cluster = await start(database)
+    hosts = RoomHosts(RoomHostsStore(database), Cache("rooms", 10), Cache("servers", 10))
+    contacts = RoomsOfUsers(database, Cache("contacts", 10))
+    graph = Graph.elsewhere(cluster, *FRIENDS)
+    assert await hosts.joined(graph.room_id) == {}
+    assert await contacts({EVE}) == set()
+    await graph.enter(ALICE.user_id)
+    rows = rows_of(cluster.announced)
+    hosts.learn(rows)
+    contacts._on_events(rows[-1][0], rows)
+    assert await hosts.joined(graph.room_id) == {SERVER: 1, "elsewhere": len(FRIENDS) + 1}
+    assert await contacts({EVE}) == {graph.room_id}
 
 
 @pytest_twisted.ensureDeferred
@@ -164,9 +184,10 @@ async def test_events_that_come_in_the_same_breath_find_the_new_state(database: 
     said = graph.say(FRIENDS[3])
     forbidden = graph.topic(FRIENDS[3], "mine", after=[said.event_id])
     busy = started(cluster.main.say(ALICE, ours))
+    waiting = started(cluster.main.say(ALICE, ours))
     entering = started(graph.give(graph.with_state(join), kind=Kind.JOIN))
     following = started(graph.give(said, forbidden))
-    await gatherResults([busy, entering, following])
+    await gatherResults([busy, waiting, entering, following])
     assert {step.new.event.event_id for step in cluster.announced} >= {join.event_id, said.event_id}
     assert forbidden.event_id not in {step.new.event.event_id for step in cluster.announced}
     await check_invariants(cluster, database)
