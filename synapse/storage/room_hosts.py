@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class HostCounts(NamedTuple):
-    """How many joined members of a room each server has, after the change of its state at `position` (0: no room)."""
+    """How many joined members of a room each server has, after the change of its state at `position`."""
 
     counts: dict[str, int]
     position: int
@@ -23,7 +23,7 @@ class RoomHostsStore:
         self._db = db
 
     async def joined(self, room_ids: Sequence[str]) -> dict[str, HostCounts]:
-        """The servers of each of the rooms."""
+        """The servers of each of the rooms that this server knows."""
         return await self._db.read("room_hosts.joined", _joined, list(room_ids)) if room_ids else {}
 
     async def rooms_of(self, server_name: str) -> frozenset[str]:
@@ -50,8 +50,8 @@ def _joined(txn: Transaction, room_ids: list[str]) -> dict[str, HostCounts]:
     # The position comes with the counts: what the stream tells up to it is in them.
     txn.execute(
         f"""
-        SELECT w.room_id, COALESCE(h.state_ordering, 0), {_SERVER}, count(c.state_key)
-        FROM unnest(%s::text[]) AS w (room_id) LEFT JOIN room_heads h USING (room_id)
+        SELECT w.room_id, h.state_ordering, {_SERVER}, count(c.state_key)
+        FROM unnest(%s::text[]) AS w (room_id) JOIN room_heads h USING (room_id)
         LEFT JOIN current_state c ON c.room_id = w.room_id AND {_MEMBER}
         GROUP BY 1, 2, 3
         """,

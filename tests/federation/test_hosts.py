@@ -17,7 +17,7 @@ from synapse.state.store import StateReader
 from synapse.storage.current_state import CurrentStateStore
 from synapse.storage.database import Database
 from synapse.storage.events import EventsStore
-from synapse.storage.room_hosts import RoomHostsStore
+from synapse.storage.room_hosts import HostCounts, RoomHostsStore
 from synapse.storage.state import StateStore
 from synapse.util.caches import Cache, LruCache
 from tests.support.world import World
@@ -33,7 +33,8 @@ class Made:
     def __init__(self, db: Database) -> None:
         self.db = db
         self.world = World(db)
-        self.hosts = RoomHosts(RoomHostsStore(db), Cache("rooms", 10), Cache("servers", 10))
+        self.rooms: Cache[str, HostCounts] = Cache("rooms", 10)
+        self.hosts = RoomHosts(RoomHostsStore(db), self.rooms, Cache("servers", 10))
         events = EventsStore(db, LruCache("events", 100))
         self.state = StateReader(CurrentStateStore(db), StateStore(db), events, LruCache("state", 10))
         self.door = FederationDoor(self.state, self.hosts, LruCache("lists", 10))
@@ -63,6 +64,8 @@ class Made:
 async def test_what_is_remembered_stays_true(database: Database) -> None:
     made, chance = Made(database), random.Random(4)
     rooms = [await made.world.room("@a:test") for _ in range(2)]
+    for room_id in rooms:
+        await made.member(room_id, "@a:test", "join")
     await made.hear()
     for step in range(250):
         room_id = chance.choice(rooms)
@@ -82,6 +85,7 @@ async def test_what_is_remembered_stays_true(database: Database) -> None:
 async def test_a_warm_room_costs_no_statement_and_what_was_handed_out_stays(database: Database) -> None:
     made = Made(database)
     room_id = await made.world.room("@a:test")
+    await made.member(room_id, "@a:test", "join")
     await made.hear()
     before = await made.hosts.joined(room_id)
     await made.member(room_id, "@b:far.example", "join")
@@ -96,9 +100,18 @@ async def test_a_warm_room_costs_no_statement_and_what_was_handed_out_stays(data
 
 
 @ensureDeferred
+async def test_rooms_that_nobody_knows_take_no_room_in_memory(database: Database) -> None:
+    made = Made(database)
+    for number in range(20):
+        assert await made.hosts.joined(f"!{number}:far.example") == {}
+    assert len(made.rooms) == 0
+
+
+@ensureDeferred
 async def test_rows_that_do_not_tell_memberships_make_it_read_again(database: Database) -> None:
     made = Made(database)
     room_id = await made.world.room("@a:test")
+    await made.member(room_id, "@a:test", "join")
     await made.hosts.joined(room_id)
     row = await made.world.member(room_id, "@b:far.example", "join")
     made.hosts.learn([(row.stream, StateRow(room_id, "m.room.member", "@b:far.example", row.event_id, None))])
