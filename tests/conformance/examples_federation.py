@@ -13,14 +13,12 @@ SUBJECTS: Final = frozenset(
         *("server.space_hierarchy", "server.version"),
         *("server.invites-v1", "server.invites-v2", "server.joins-v1", "server.joins-v2", "server.knocks"),
         *("server.leaving-v1", "server.leaving-v2", "server.third_party_invite", "server.room_policy"),
+        *("server.keys_query", "server.keys_server", "server.wellknown"),
     )
 )
 # Whose operations are still to come, or have tests of their own.
 OTHERS: Final = frozenset(
-    (
-        *("server.keys_query", "server.keys_server", "server.transactions", "server.user_devices"),
-        *("server.user_keys", "server.openid", "server.wellknown", "server.content_repository"),
-    )
+    (*("server.user_devices", "server.user_keys", "server.content_repository", "server.transactions", "server.openid"),)
 )
 
 _IN_ROOM: Final = {"roomId": "{far_room}"}
@@ -100,4 +98,11 @@ EXAMPLES: Final = (
     Example("server.queryProfile", query={"user_id": "{alice}", "field": "displayname"}),
     Example("server.getSpaceHierarchy", {"roomId": "{space}"}, {"suggested_only": "false"}),
     Example("server.getVersion"),
+    Example("server.getWellKnown"),
+    Example("server.getServerKey"),
+    Example("server.perspectivesKeyQuery", {"serverName": "test"}, {"minimum_valid_until_ts": "1234567890"}),
+    Example(
+        "server.bulkPerspectivesKeyQuery",
+        body={"server_keys": {"test": {"ed25519:test": {"minimum_valid_until_ts": 1234567890}}}},
+    ),
 )

@@ -25,6 +25,7 @@ OPTIONS: dict[str, Any] = {
     "support_page": "https://test/help",
     "support_contacts": [{"matrix_id": "@admin:test"}],
     "allow_public_rooms_over_federation": True,
+    "serve_server_wellknown": True,
     "turn_uris": ["turn:turn.test"],
     "turn_shared_secret": "a secret",
     "login_via_existing_session": {"enabled": True},
