@@ -128,8 +128,16 @@ class Receiving:
         )
 
     async def versions(self, room_ids: Collection[str]) -> Mapping[str, RoomVersion]:
-        """The versions of those of the rooms that a user of this server is joined to. No statement for rooms that are
-        known well, two for all others together."""
+        """The versions of those of the rooms that a user of this server is joined to, or is about to be: what others
+        say while this server comes in is heard when it is there. No statement for rooms that are known well, two for
+        all others together."""
+        found = await self._versions(room_ids)
+        others = [room_id for room_id in room_ids if room_id not in found]
+        if others and await self._hs.remote.settled(others):
+            return {**found, **await self._versions(others)}
+        return found
+
+    async def _versions(self, room_ids: Collection[str]) -> Mapping[str, RoomVersion]:
         from synapse.api.room_versions import room_version
 
         heads = self._hs.rooms.memory.heads

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Protocol
 from synapse.app._foundation import Base
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from synapse.app._federation import Federation
     from synapse.app._queries import Queries
     from synapse.app._receiving import Receiving
@@ -146,11 +148,11 @@ class Remote:
         servers is loaded for rooms that are whole."""
         return await self.gaps.any_in(room_id) and await self.backfiller.fetch(room_id, depth)
 
-    async def settled(self, room_id: str) -> bool:
-        """Returns once nobody of this server is on the way into the room; whether somebody was."""
-        from synapse.handlers.remote.joining import SETTLED, Room
+    async def settled(self, room_ids: Sequence[str]) -> bool:
+        """Returns once nobody of this server is on the way into the rooms, or after a while; whether somebody was."""
+        from synapse.handlers.remote.joining import SETTLED, Rooms
 
-        return await self._hs.main(SETTLED, Room(room_id))
+        return await self._hs.main(SETTLED, Rooms(list(room_ids)))
 
     @cached_property
     def countersigning(self) -> Countersigning:

@@ -121,10 +121,11 @@ async def test_what_is_said_while_the_server_comes_in_is_heard(database_settings
         joining = started(alice.do("POST", f"/join/{quote(resident.room_id)}?via={THERE}", {}))
         await reached(made.main, way, "send_join")
         receiving = made["federation_reader"].hs.receiving
-        version = started(receiving.version(resident.room_id))
+        unknown = "!" + "A" * 43
+        versions = started(receiving.versions([resident.room_id, unknown]))
         await pause(made.main, 0.2)
-        assert not version.called
+        assert not versions.called
         held.callback(None)
         await joining
-        assert await version == resident.version
-        assert await receiving.version("!" + "A" * 43) is None
+        assert await versions == {resident.room_id: resident.version}
+        assert await receiving.versions([unknown]) == {}

@@ -23,7 +23,7 @@ from synapse.handlers.remote.search import Search
 from synapse.handlers.remote.templates import AUTHORISER, made_by
 from synapse.replication.calls import Call
 from synapse.storage.persist_events import Fate, Kind, Outlier, Received, ReceivedEvent
-from synapse.util.concurrency import Linearizer
+from synapse.util.concurrency import Linearizer, spawn
 
 if TYPE_CHECKING:
     from synapse.events.event import Event
@@ -44,6 +44,9 @@ SECONDS: Final = 120.0
 
 LONGEST: Final = 900.0
 """Seconds that a worker waits for a join: the last server may take long to put a large room together."""
+
+SETTLING: Final = 20.0
+"""Seconds for which what others say of a room waits for the join that is under way."""
 
 PIECE: Final = 500
 """Events that are written at once while a room is taken in, so that other writes have their turn."""
@@ -85,14 +88,14 @@ class Joined(msgspec.Struct, frozen=True, kw_only=True):
     is_here: bool = False
 
 
-class Room(msgspec.Struct, frozen=True):
-    """A room by its id."""
+class Rooms(msgspec.Struct, frozen=True):
+    """Rooms by their ids."""
 
-    room_id: str
+    room_ids: list[str]
 
 
 JOIN: Final = Call("remote.join", Join, Joined, within=LONGEST)
-SETTLED: Final = Call("remote.settled", Room, bool)
+SETTLED: Final = Call("remote.settled", Rooms, bool)
 
 
 def answer_calls(main: MainProcess, joining: Callable[[], Joining]) -> None:
@@ -101,8 +104,8 @@ def answer_calls(main: MainProcess, joining: Callable[[], Joining]) -> None:
     async def join(wish: Join) -> Joined:
         return await joining().join(wish)
 
-    async def settled(room: Room) -> bool:
-        return await joining().settled(room.room_id)
+    async def settled(rooms: Rooms) -> bool:
+        return await joining().settled(rooms.room_ids)
 
     main.expose(JOIN, join)
     main.expose(SETTLED, settled)
@@ -142,12 +145,18 @@ class Joining:
                 return Joined(is_here=True)
             return await Search(self._clock, SECONDS).first(wish.servers, lambda server: self._join(server, wish))
 
-    async def settled(self, room_id: str) -> bool:
-        """Returns once nobody of this server is on the way into the room; whether somebody was."""
-        if not self._rooms.is_busy(room_id):
-            return False
+    async def settled(self, room_ids: Sequence[str]) -> bool:
+        """Returns once nobody of this server is on the way into the rooms, or after a while; whether somebody was."""
+        awaited = [spawn(self._done(room_id)) for room_id in room_ids if self._rooms.is_busy(room_id)]
+        clock: Any = self._clock
+        for each in awaited:
+            each.addTimeout(SETTLING, clock, onTimeoutCancel=lambda *_: None)
+            await each
+        return bool(awaited)
+
+    async def _done(self, room_id: str) -> None:
         async with self._rooms.queue(room_id):
-            return True
+            pass
 
     async def _join(self, server: str, wish: Join) -> Joined:
         template = await self._api.make_join(server, wish.room_id, wish.user_id, list(ROOM_VERSIONS))

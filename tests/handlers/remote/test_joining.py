@@ -19,7 +19,7 @@ from synapse.federation.api import FederationApi
 from synapse.federation.errors import Unreachable
 from synapse.federation.receiving.checks import EventChecks
 from synapse.handlers.event_creation import Signer
-from synapse.handlers.remote.joining import PIECE, Join, Joined, Joining
+from synapse.handlers.remote.joining import PIECE, SETTLING, Join, Joined, Joining
 from synapse.handlers.remote.room_seen import RoomCheck
 from synapse.handlers.remote.signatures import Countersigning
 from synapse.http.client import ClientAnswer
@@ -161,7 +161,7 @@ async def test_of_many_who_come_at_the_same_time_one_takes_the_room_along() -> N
     case = Case()
     case.line.waiting = Deferred()
     joins = [started(case.join(user_id=f"@u{n}:{OWN}")) for n in range(5)]
-    settled = started(case.joining.settled(case.resident.room_id))
+    settled = started(case.joining.settled([case.resident.room_id]))
     assert not settled.called
     assert case.line.asked == [("there.test", "make_join")]
     case.line.waiting.callback(None)
@@ -169,7 +169,8 @@ async def test_of_many_who_come_at_the_same_time_one_takes_the_room_along() -> N
     assert [result.is_here for result in results] == [False, True, True, True, True]
     assert len(case.entered) == 1
     assert await settled
-    assert not await case.joining.settled(case.resident.room_id)
+    assert case.clock.getDelayedCalls() == []
+    assert not await case.joining.settled([case.resident.room_id])
 
 
 @pytest_twisted.ensureDeferred
@@ -325,3 +326,17 @@ async def test_into_a_room_of_ours_the_join_goes_like_others_events() -> None:
     assert (await case.join(vouched=True)).event_id == case.accepted[1][1].event_id
     case.refusal = forbidden("no")
     assert (await case.refused(vouched=True)).errcode == "M_FORBIDDEN"
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_others_say_does_not_wait_for_ever_for_a_join() -> None:
+    case = Case()
+    case.line.waiting = Deferred()
+    joining = started(case.join())
+    settled = started(case.joining.settled([case.resident.room_id, "!other"]))
+    case.clock.advance(SETTLING - 1)
+    assert not settled.called
+    case.clock.advance(1)
+    assert await settled
+    case.line.waiting.callback(None)
+    assert (await joining).event_id
