@@ -157,6 +157,7 @@ class Reception:
             position = self._plan.positions.next()
         if rejected is not None:
             self._write(room, each, place, position, place.before, rejected=rejected)
+            await self._note_obsolete(room.end, event, place)
             return (Fate.REJECTED, rejected)
         soft_failed = each.soft_failed
         if soft_failed is None and room.kind is Kind.TIMELINE and not place.is_straight:
@@ -165,6 +166,7 @@ class Reception:
         after = await self._branches.after(place.before, event, room.rows)
         if soft_failed is not None:
             self._write(room, each, place, position, after, soft_failed=soft_failed)
+            await self._note_obsolete(room.end, event, place)
             return (Fate.SOFT_FAILED, soft_failed)
         await self._accept(room, each, place, position, after)
         return (Fate.ACCEPTED, "")
@@ -258,6 +260,7 @@ class Reception:
         redacts = await self._redacts(room, each, place, position)
         if room.kind is Kind.HISTORY:
             self._write(room, each, place, position, after)
+            await self._note_obsolete(end, event, place)
         else:
             is_regular = await self._advance(room, event, place, after)
             changes = await self._branches.move(end, place.before, after, event, None, rows)
@@ -345,12 +348,19 @@ class Reception:
         behind, lacks = await self._behind(end, event.prev_event_ids, place.lacks)
         if lacks:
             self._await(room, event, lacks)
-        is_regular = not end.leave_behind(behind)
+        is_regular = not end.leave_behind((*behind, *end.obsolete))
+        end.obsolete = frozenset()
         if place.is_late and not end.extremities.keys() <= set(event.prev_event_ids):
             end.leave_behind(event.prev_event_ids)
             return False
         end.advance(event, after.group)
         return is_regular
+
+    async def _note_obsolete(self, end: RoomEnd, event: Event, place: _Place) -> None:
+        """The event moves nothing itself, but others that are shown have it behind them, and what is behind it."""
+        if place.is_late:
+            behind, _lacks = await self._behind(end, event.prev_event_ids, place.lacks)
+            end.obsolete |= end.extremities.keys() & {*event.prev_event_ids, *behind}
 
     async def _behind(
         self, end: RoomEnd, event_ids: Sequence[str], lacks: Sequence[str]

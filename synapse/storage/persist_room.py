@@ -28,7 +28,8 @@ class RoomEnd:
     `recent` are the states after events that were extremities a moment ago, `changed` the entries of the present
     state that a batch under way has changed. `residents` is how many of this server's users are joined: if there are
     none, the end is that of the past, for all that is known. `awaited` is what the room lacks, once somebody has asked.
-    `is_new`: the batch under way replaces the whole of it.
+    `is_new`: the batch under way replaces the whole of it. `obsolete` are extremities that others turned out to have
+    behind them, when what lies between came late and moved nothing; the next event that does leaves them behind.
     """
 
     __slots__ = (
@@ -37,6 +38,7 @@ class RoomEnd:
         "extremities",
         "is_new",
         "line",
+        "obsolete",
         "recent",
         "residents",
         "room_id",
@@ -60,6 +62,7 @@ class RoomEnd:
         self.state_ordering = position
         self.residents = residents
         self.is_new = False
+        self.obsolete: frozenset[str] = frozenset()
         self.awaited: Awaited | None = None
         self.recent: dict[str, int] = {}
         self.changed: dict[StateKey, Event | None] = {}
@@ -72,6 +75,7 @@ class RoomEnd:
         copy.changed = dict(self.changed)
         copy.awaited = self.awaited
         copy.is_new = self.is_new
+        copy.obsolete = self.obsolete
         return copy
 
     def is_after(self, prev_event_ids: Collection[str]) -> bool:

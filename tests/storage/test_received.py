@@ -506,3 +506,20 @@ async def test_an_event_as_deep_as_can_be_does_not_end_the_room(database: Databa
         assert stored is not None
         assert stored.event.depth == 2**53 - 1
     await check_invariants(cluster, database)
+
+
+@pytest.mark.parametrize("kind", [Kind.TIMELINE, Kind.HISTORY])
+@pytest_twisted.ensureDeferred
+async def test_a_gap_that_has_filled_costs_nothing_any_more(database: Database, kind: Kind) -> None:
+    cluster, graph = await shared_room(database, workers=1)
+    lost, after = graph.say(EVE), graph.say(EVE)
+    assert await graph.give(graph.with_state(after)) == [Fate.ACCEPTED]
+    # What fills the gap is accepted as history, or hidden.
+    hidden = None if kind is Kind.HISTORY else "spam"
+    fates = await graph.give(ReceivedEvent(lost, soft_failed=hidden), kind=kind)
+    assert fates == [Fate.ACCEPTED if hidden is None else Fate.SOFT_FAILED]
+    assert await graph.give(graph.say(EVE)) == [Fate.ACCEPTED]
+    await check_present(cluster, database, graph)
+    with database.counted() as counts:
+        assert await graph.give(graph.say(EVE)) == [Fate.ACCEPTED]
+    assert (counts.statements_read, counts.statements_written) == (0, 2), counts.sql
