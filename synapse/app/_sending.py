@@ -101,7 +101,9 @@ class Sending:
         hs, federation = self._hs, self._hs.federation
         composer = Composer(self._server_name, self._loading, self._skip, hs.reactor, lambda: secrets.token_hex(8))
         retries = federation.settings.long
-        return Dispatch(composer, self._loading, self._send, federation.destinations, hs.reactor, retries)
+        return Dispatch(
+            composer, self._loading, self._send, federation.destinations, hs.reactor, retries, self._is_allowed
+        )
 
     @cached_property
     def _loading(self) -> Loading:
@@ -132,7 +134,7 @@ class Sending:
             self.queues,
             self.events,
             hs.database,
-            RoomAudiences(self._server_name, hs.federation.client.is_allowed),
+            RoomAudiences(self._server_name, self._is_allowed),
             self._loading.pdus,
             lambda: hs.notifier.position("events"),
             hs.reactor,
@@ -140,6 +142,12 @@ class Sending:
             hs.acknowledge_events,
             fenced,
         )
+
+    def _is_allowed(self, server: str) -> bool:
+        """Whether anything is sent to a server; names come from users' ids, which may be anything in old rooms."""
+        from synapse.api.identifiers import is_server_name
+
+        return is_server_name(server) and self._hs.federation.client.is_allowed(server)
 
     async def _skip(self, destination: str, after: int, until: int) -> None:
         await self.sending.skip(destination, after, until)

@@ -59,6 +59,7 @@ class Dispatch:
     """The queues of all servers for which there is something, and what is under way to them.
 
     :param retries: how often a server is tried before all processes leave it alone, and the longest pause in between.
+    :param is_allowed: whether this server has to do with another; of events, that was asked before.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Dispatch:
         peers: Peers,
         clock: Clock,
         retries: Retries,
+        is_allowed: Callable[[str], bool],
     ) -> None:
         self._composer = composer
         self._send = send
@@ -76,6 +78,7 @@ class Dispatch:
         self._clock = clock
         self._loading = loading
         self._patience = retries
+        self._is_allowed = is_allowed
         self._ledger: Ledger | None = None  # None: the duty is another's
         self.queues: dict[str, Queue] = {}
         self._extras: dict[str, Extras] = {}
@@ -171,6 +174,7 @@ class Dispatch:
         """Something that is over soon."""
         if self._ledger is None:
             return
+        destinations = [name for name in destinations if self._is_allowed(name)]
         for name in destinations:
             what(self._extra(name).ephemeral)
         self._wake(dict.fromkeys(destinations, cause))
@@ -179,6 +183,7 @@ class Dispatch:
         """An outbox has something for these servers."""
         if self._ledger is None:
             return
+        destinations = [name for name in destinations if self._is_allowed(name)]
         for name in destinations:
             self._extra(name).outboxes.add(outbox)
         self._wake(dict.fromkeys(destinations, outbox))

@@ -341,8 +341,13 @@ async def test_the_servers_that_hang_do_not_keep_the_others_waiting(database_set
 async def test_servers_with_which_this_one_does_not_federate_are_told_nothing(database_settings: PoolSettings) -> None:
     async with made(database_settings, federation_domain_whitelist=["b.test"]) as it:
         await it.room.say("0")
+        typing = f"{C}/rooms/{it.room.id}/typing/@alice:test"
+        await it.server.client.put(typing, {"typing": True}, it.room.token)
+        messages = {"messages": {"@u:c.test": {"*": {}}, "@u:b.test": {"*": {}}}}
+        await it.server.client.put(f"{C}/sendToDevice/m.x/1", messages, it.room.token)
         await it.settled()
         assert it.peers.texts("b.test") == ["0"]
+        assert it.peers.edus("b.test", "m.typing")
         assert "c.test" not in it.peers.tried
         assert "c.test" not in it.sending.dispatch.queues
 
