@@ -164,7 +164,8 @@ class Pipeline:
         """Check 4 of a set of events that is complete in itself (a room's state and its auth chain), those that are
         cited before those that cite them; each with the reason why its auth events do not allow it, or None.
 
-        What cites an event that is not in the set is left out, as is what belongs to another room than most.
+        The room is that of the first m.room.create event among them. What belongs to another is left out, as is what
+        cites an event that is not in the set.
         """
         room_id = next((event.room_id for event in events if event.type == EventTypes.CREATE), "")
         create_id = "$" + room_id[1:] if version.room_id_from_create else None
@@ -212,14 +213,17 @@ class Pipeline:
         """Fetch what leads to the event, and add it."""
         head = await self._heads.get(work.room_id)
         earliest = [] if head is None else head.prev_events
-        for missing in await self.ancestors.fill(work, event, earliest):
-            try:
-                await self._add_missing(work, missing)
-            except Unfit as unfit:
-                logger.info("The event %s of %s is not kept: %s", missing.event_id, work.origin, unfit.reason)
-        if work.gaps(event):
+        try:
+            for missing in await self.ancestors.fill(work, event, earliest):
+                try:
+                    await self._add_missing(work, missing)
+                except Unfit as unfit:
+                    logger.info("The event %s of %s is not kept: %s", missing.event_id, work.origin, unfit.reason)
+            if work.gaps(event):
+                raise Unfit("What came before the event cannot be had.")
+        except Unfit:
             self._turns.was_vain(work.origin, work.room_id)
-            raise Unfit("What came before the event cannot be had.")
+            raise
 
     async def _add_missing(self, work: Work, event: Event) -> None:
         """Add an event that was fetched because another comes after it."""
