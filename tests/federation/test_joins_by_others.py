@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import quote
 
+import orjson
 import pytest
 import pytest_twisted
 
 from synapse.api.room_versions import room_version
 from synapse.events.event import Event
 from synapse.events.signing import signatures_by
+from synapse.handlers.doors import join_answer
+from synapse.http.answers import FileAnswer
 from tests.federation.people import member
 from tests.support.outsider import V1, Outsider
 from tests.support.postgres import PostgresServer
@@ -204,3 +207,34 @@ async def test_rooms_for_members_of_others(postgres: PostgresServer) -> None:
         event = other.sealed(template)
         path = other.path("send_join", event)
         assert await other.refused("PUT", path, event.raw) == (403, "M_FORBIDDEN"), "the condition holds no more"
+
+
+@pytest_twisted.ensureDeferred
+async def test_large_rooms_are_answered_piece_by_piece(
+    postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with federation(postgres, "one", "two") as net:
+        alice, other = await member(net["one"], "alice"), Outsider(net, "two", "one")
+        room = await alice.room(name="A room")
+        topic = await alice.state(room, "m.room.topic", topic="not for everybody")
+        await alice.put(f"/rooms/{room}/redact/{quote(topic)}/1", {})
+        event, answer = await bring_in(other, room, other.user("eve"))
+        join = await alice.hs.rooms.events.get(event.event_id)
+        assert join is not None
+        told = next(raw for raw in answer["state"] if raw["type"] == "m.room.topic")
+        assert told["content"] == {}, "what was redacted comes redacted"
+        answers = alice.hs.doors.join_answers
+        plain = {}
+        for wrapped in (False, True):
+            plain[wrapped] = orjson.loads((await answers.of(join, omit_members=False, wrapped=wrapped)).body)
+        monkeypatch.setattr(join_answer, "PIECE", 2)
+        monkeypatch.setattr(join_answer, "IN_MEMORY", 3)
+        for wrapped in (False, True):
+            large = await answers.of(join, omit_members=False, wrapped=wrapped)
+            assert isinstance(large, FileAnswer)
+            with large.file as file:
+                read = orjson.loads(file.read(large.length))
+            found, expected = (read[1], plain[True][1]) if wrapped else (read, plain[False])
+            for name in ("state", "auth_chain"):
+                assert ids(found.pop(name), "12") == ids(expected.pop(name), "12")
+            assert found == expected
