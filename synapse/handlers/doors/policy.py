@@ -121,7 +121,8 @@ class PolicyService:
         return signature_over(essential_bytes(raw, version), self._key)
 
     async def _require_mine(self, room_id: str) -> None:
-        found = (await self._state.current(room_id, [POLICY])).get(POLICY)
+        is_in = await self._residence.is_in(room_id)
+        found = (await self._state.current(room_id, [POLICY])).get(POLICY) if is_in else None
         if found is None or policy_of(found.shown.content) != Policy(self._server_name, self.public_key):
             raise not_found("This server does not look after such a room.")
 

@@ -24,7 +24,8 @@ class Door(Protocol):
 
 
 class Residence:
-    """Knows the rooms that this server takes part in, in any process."""
+    """Knows the rooms that this server takes part in, in any process. Of rooms that it has never heard of it keeps
+    nothing in mind, since anybody may ask about any number of those."""
 
     def __init__(self, door: Door, heads: RoomHeads, members: RoomMembers) -> None:
         self._door = door
@@ -37,7 +38,7 @@ class Residence:
         Raises 400 M_INVALID_PARAM; 403 M_FORBIDDEN where the room keeps `origin` out; 404 M_NOT_FOUND for all others.
         """
         parse_room_id(room_id)
-        await self._door.check_acl(origin, room_id)
+        await self.check_acl(origin, room_id)
         head = await self._heads.get(room_id)
         if head is None or not await self.is_in(room_id):
             raise not_found("Nobody of this server is in such a room.")
@@ -45,8 +46,9 @@ class Residence:
 
     async def is_in(self, room_id: str) -> bool:
         """Whether somebody of this server is joined to the room."""
-        return bool((await self._members.get(room_id)).local)
+        return await self._heads.get(room_id) is not None and bool((await self._members.get(room_id)).local)
 
     async def check_acl(self, origin: str, room_id: str) -> None:
-        """Raises 403 M_FORBIDDEN where the room keeps `origin` out."""
-        await self._door.check_acl(origin, room_id)
+        """Raises 403 M_FORBIDDEN where the room, as far as it is known here, keeps `origin` out."""
+        if await self._heads.get(room_id) is not None:
+            await self._door.check_acl(origin, room_id)
