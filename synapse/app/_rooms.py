@@ -407,10 +407,11 @@ class Rooms:
 
     @cached_property
     def succession(self) -> RoomSuccession:
-        from synapse.handlers.room_succession import RoomSuccession
+        from synapse.handlers.room_succession import RoomSuccession, Ways
 
         accounts = self._hs.accounts
-        return RoomSuccession(self.memory.state, accounts.account_data, accounts.push_rules)
+        ways = Ways(self.alias_store, self.room_store, self._server_name)
+        return RoomSuccession(self.memory.state, accounts.account_data, accounts.push_rules, ways)
 
     @cached_property
     def room_upgrade(self) -> RoomUpgrade:

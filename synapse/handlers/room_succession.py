@@ -1,4 +1,6 @@
-"""What users take along from a room to the one that replaces it: tags, push rules, that it is a direct chat.
+"""What users take along from a room to the one that replaces it: tags, push rules, that it is a direct chat. Where
+another server has upgraded the room, they also take along what leads to it here: aliases, and the place in the list of
+rooms.
 
 It is done when they join the new room, in whichever process they do, and never twice: what they have set for the new
 room already stays. A room is the successor of another only if that one's tombstone says so.
@@ -9,18 +11,20 @@ Client-server API, "Room Upgrades", server behaviour.
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import orjson
 
 from synapse.api.constants import AccountDataTypes, EventTypes
 from synapse.api.errors import MatrixError
-from synapse.api.identifiers import is_room_id
+from synapse.api.identifiers import domain_of, is_room_id
 
 if TYPE_CHECKING:
     from synapse.handlers.account_data import AccountData
     from synapse.handlers.push_rules import PushRules
     from synapse.state.store import StateReader
+    from synapse.storage.aliases import AliasesStore
+    from synapse.storage.rooms import RoomsStore
 
 logger = logging.getLogger(__name__)
 
@@ -29,10 +33,19 @@ _TOMBSTONE: Final = (EventTypes.TOMBSTONE, "")
 _WITH_CONDITIONS: Final = ("override", "underride")
 
 
+class Ways(NamedTuple):
+    """What leads to rooms."""
+
+    aliases: AliasesStore
+    rooms: RoomsStore
+    server_name: str
+
+
 class RoomSuccession:
     """Carries a user's settings over to a room's successor."""
 
-    def __init__(self, state: StateReader, account_data: AccountData, push_rules: PushRules) -> None:
+    def __init__(self, state: StateReader, account_data: AccountData, push_rules: PushRules, ways: Ways) -> None:
+        self._ways = ways
         self._state = state
         self._account_data = account_data
         self._push_rules = push_rules
@@ -49,7 +62,17 @@ class RoomSuccession:
         if _TOMBSTONE not in state or state[_TOMBSTONE].shown.content.get("replacement_room") != room_id:
             return
         if member in state:
+            if domain_of(state[_TOMBSTONE].event.sender) != self._ways.server_name:
+                await self._lead(old_id, room_id)
             await self.carry(user_id, old_id, room_id)
+
+    async def _lead(self, old_id: str, new_id: str) -> None:
+        """Have what leads to the old room lead to the new one."""
+        await self._ways.aliases.move(old_id, new_id)
+        old = await self._ways.rooms.get(old_id)
+        if old is not None and old.is_public:
+            await self._ways.rooms.set_public(new_id, True)
+            await self._ways.rooms.set_public(old_id, False)
 
     async def carry(self, user_id: str, old_id: str, new_id: str) -> None:
         """Give the user for the new room what it has set for the old one. What cannot be is left out and logged."""

@@ -12,7 +12,7 @@ import pytest_twisted
 from synapse.api.room_versions import room_version
 from synapse.events.event import Event
 from synapse.events.signing import signatures_by
-from synapse.handlers.doors import join_answer
+from synapse.federation.serving import long_answers
 from synapse.http.answers import FileAnswer
 from tests.federation.people import member
 from tests.support.outsider import V1, Outsider
@@ -227,8 +227,8 @@ async def test_large_rooms_are_answered_piece_by_piece(
         plain = {}
         for wrapped in (False, True):
             plain[wrapped] = orjson.loads((await answers.of(join, omit_members=False, wrapped=wrapped)).body)
-        monkeypatch.setattr(join_answer, "PIECE", 2)
-        monkeypatch.setattr(join_answer, "IN_MEMORY", 3)
+        monkeypatch.setattr(long_answers, "PIECE", 2)
+        monkeypatch.setattr(long_answers, "IN_MEMORY", 3)
         for wrapped in (False, True):
             large = await answers.of(join, omit_members=False, wrapped=wrapped)
             assert isinstance(large, FileAnswer)

@@ -32,7 +32,7 @@ from synapse.handlers.room_creation import RoomCreation
 from synapse.handlers.room_locks import RoomLocks
 from synapse.handlers.room_plan import CreateRoom
 from synapse.handlers.room_profiles import RoomProfiles
-from synapse.handlers.room_succession import RoomSuccession
+from synapse.handlers.room_succession import RoomSuccession, Ways
 from synapse.handlers.room_upgrade import RoomUpgrade
 from synapse.handlers.room_upgrade import Stores as UpgradeStores
 from synapse.handlers.third_party_invites import ThirdPartyInvites
@@ -176,7 +176,8 @@ class RoomProcess:
         self.account_data = AccountData(
             AccountDataStore(db), Numbers(), LocalMain(), self.forget, self.push_rules.ruleset
         )
-        self.succession = RoomSuccession(self.state, self.account_data, self.push_rules)
+        ways = Ways(AliasesStore(db), RoomsStore(db), SERVER)
+        self.succession = RoomSuccession(self.state, self.account_data, self.push_rules, ways)
         self.memberships = Memberships(
             self.creation,
             self.remote,
