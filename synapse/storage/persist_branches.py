@@ -57,14 +57,17 @@ class Branches:
         event = self._state.new.get(event_id) or self._state.left_out.get(event_id)
         return event is None or event.room_id == room_id
 
-    async def where_they_meet(self, end: RoomEnd, groups: Collection[int], rows: Rows) -> Line:
-        """The state in which branches with the states of these groups, one at least, meet."""
+    async def where_they_meet(self, end: RoomEnd, groups: Collection[int], rows: Rows, most: int | None = None) -> Line:
+        """The state in which branches with the states of these groups, one at least, meet.
+
+        Raises `TooDisputed` where they disagree on more than `most` entries.
+        """
         if end.line is not None and set(groups) == {end.line.group}:
             return end.line
         if len(groups) == 1:
             return await self._state.line_of(next(iter(groups)))
         base = await self._state.line_of(max(groups))
-        changes = await self._resolver.meet(end.version, groups, base.group)
+        changes = await self._resolver.meet(end.version, groups, base.group, most)
         return await self._state.follow(rows, end.room_id, base, changes) if changes else base
 
     async def as_told(self, end: RoomEnd, state: Mapping[StateKey, str], base: Line | None, rows: Rows) -> Line:
@@ -87,11 +90,19 @@ class Branches:
     # -- the present -----------------------------------------------------------------------------------------------
 
     async def move(
-        self, end: RoomEnd, before: Line | None, after: Line, event: Event, old: Replaced | None, rows: Rows
+        self,
+        end: RoomEnd,
+        before: Line | None,
+        after: Line,
+        event: Event,
+        old: Replaced | None,
+        rows: Rows,
+        most: int | None = None,
     ) -> list[Change]:
         """Bring the room's present state up to date with its new extremities; what changed in it.
 
-        `old` is the entry whose place the event takes, where that is known.
+        `old` is the entry whose place the event takes, where that is known. Raises `TooDisputed` where the extremities
+        disagree on more than `most` entries.
         """
         groups = {extremity.group for extremity in end.extremities.values()}
         present = end.line
@@ -100,7 +111,7 @@ class Branches:
         if present is None or (present is before and groups == {after.group}):
             end.line = after
             return [Change(event.key, old if old is not None else await self.entry(end, event.key), event)]
-        changes = await self._resolver.meet(end.version, groups, present.group)
+        changes = await self._resolver.meet(end.version, groups, present.group, most)
         if changes:
             is_whole = groups == {after.group}
             end.line = after if is_whole else await self._state.follow(rows, end.room_id, present, changes)

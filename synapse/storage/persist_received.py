@@ -36,6 +36,7 @@ from synapse.storage.persist_entering import Entering
 from synapse.storage.persist_events import Fate, Kind, NewEvent, Received, ReceivedEvent
 from synapse.storage.persist_plan import BatchPlan, Planned
 from synapse.storage.persist_received_rows import Lack, PendingRedaction
+from synapse.storage.persist_resolution import MAX_DISPUTED, TooDisputed
 from synapse.storage.persist_rows import Rows
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ Verdict = tuple[Fate, str]
 """What became of an event, and why."""
 
 NOT_HERE: Final = (Fate.REFUSED, "This server takes no part in the room.")
+DISPUTED: Final = (Fate.REFUSED, "The room's branches disagree on more than this server resolves.")
 LOST: Final = (Fate.REFUSED, "The events that this one refers to are not here, nor is it known what the state was.")
 
 
@@ -78,6 +80,7 @@ class _Room:
     def __init__(self, end: RoomEnd, received: Received) -> None:
         self.end = end
         self.kind = received.kind
+        self.most = None if received.kind is Kind.JOIN else MAX_DISPUTED  # entries that are resolved
         self.rows = Rows()
         self.planned: list[Planned] = []
         self.written: dict[str, int] = {}
@@ -128,7 +131,7 @@ class Reception:
             else:
                 verdicts.append(await self._add_event(room, each, places[number] if places else None))
         if room.written:
-            self._plan.keep(end, room.rows, room.planned, room.written)
+            self._plan.keep(room.end, room.rows, room.planned, room.written)
         return verdicts
 
     def _is_here(self, event_id: str) -> bool:
@@ -149,7 +152,10 @@ class Reception:
         event = each.event
         mark = self._marks.get(event.event_id)
         rejected = each.rejected or (None if mark is None else mark.rejected)
-        place = await self._place(room, each)
+        try:
+            place = await self._place(room, each)
+        except TooDisputed:
+            return DISPUTED
         if place is None:
             return self._leave_aside(room, each, rejected)
         rejected = rejected or await self._why_rejected(room.end, event, place)
@@ -168,7 +174,13 @@ class Reception:
             self._write(room, each, place, position, after, soft_failed=soft_failed)
             await self._note_obsolete(room.end, event, place)
             return (Fate.SOFT_FAILED, soft_failed)
-        await self._accept(room, each, place, position, after)
+        kept = room.end if place.is_straight else room.end.copy()
+        try:
+            await self._accept(room, each, place, position, after)
+        except TooDisputed:
+            room.end = kept
+            self._write(room, each, place, position, after, soft_failed=DISPUTED[1])
+            return (Fate.SOFT_FAILED, DISPUTED[1])
         return (Fate.ACCEPTED, "")
 
     async def _place(self, room: _Room, each: ReceivedEvent) -> _Place | None:
@@ -186,7 +198,7 @@ class Reception:
         lacks = [event_id for event_id in previous if event_id not in groups]
         # In what state one of our users has entered is for the server to say that let them in.
         if not lacks and (room.kind is not Kind.JOIN or each.state_before is None):
-            before = await self._branches.where_they_meet(end, set(groups.values()), room.rows)
+            before = await self._branches.where_they_meet(end, set(groups.values()), room.rows, room.most)
             return _Place(before, False, is_late, (), redactor)
         state = None if each.state_before is None else await self._usable(room, each.state_before)
         if state is None:
@@ -257,13 +269,14 @@ class Reception:
 
     async def _accept(self, room: _Room, each: ReceivedEvent, place: _Place, position: int, after: Line) -> None:
         end, event, rows = room.end, each.event, room.rows
-        redacts = await self._redacts(room, each, place, position)
         if room.kind is Kind.HISTORY:
+            redacts = await self._redacts(room, each, place, position)
             self._write(room, each, place, position, after)
             await self._note_obsolete(end, event, place)
         else:
             is_regular = await self._advance(room, event, place, after)
-            changes = await self._branches.move(end, place.before, after, event, None, rows)
+            changes = await self._branches.move(end, place.before, after, event, None, rows, room.most)
+            redacts = await self._redacts(room, each, place, position)
             push = () if place.redactor is not None else each.push
             new = NewEvent(event, None, push, each.thread_id, redacts=redacts, relay=each.relay)
             gap = bool(place.lacks)

@@ -29,6 +29,14 @@ _SEARCHED: Final = 2_000
 """Events that are looked at in all, before the other way is taken."""
 
 
+MAX_DISPUTED: Final = 2_000
+"""Entries on which branches of a room may disagree, to be resolved for an event of another server."""
+
+
+class TooDisputed(Exception):
+    """Branches disagree on more entries than are resolved."""
+
+
 class Resolver:
     """Resolves the states of a batch."""
 
@@ -36,13 +44,18 @@ class Resolver:
         self._batch = batch
         self._events = events
 
-    async def meet(self, version: RoomVersion, groups: Collection[int], base: int) -> Delta:
-        """What turns the state of group `base` into the one in which branches with the states of `groups` meet."""
+    async def meet(self, version: RoomVersion, groups: Collection[int], base: int, most: int | None = None) -> Delta:
+        """What turns the state of group `base` into the one in which branches with the states of `groups` meet.
+
+        Raises `TooDisputed` where they disagree on more than `most` entries.
+        """
         states = await self._batch.differences({*groups, base})
         branches = [states[group] for group in groups]
         own = states[base]
         agreed = {key: branches[0][key] for key in own if all(b[key] == branches[0][key] for b in branches)}
         merged: Delta = dict(agreed)
+        if most is not None and len(own) - len(agreed) > most:
+            raise TooDisputed
         if len(agreed) < len(own):
             table.EVENTS_RESOLUTIONS.inc()
             conflict = _Conflict(self._batch, self._events, base, agreed, own.keys() - agreed.keys())

@@ -267,6 +267,28 @@ async def test_a_room_has_no_more_branches_than_can_be_resolved(
     await check_present(cluster, database, graph)
 
 
+@pytest_twisted.ensureDeferred
+async def test_a_state_that_is_another_altogether_moves_nothing(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster, graph = await shared_room(database, workers=1)
+    joins = [graph.join(f"@friend{number}:elsewhere") for number in range(10)]
+    assert await graph.give(*joins) == [Fate.ACCEPTED] * 10
+    monkeypatch.setattr("synapse.storage.persist_received.MAX_DISPUTED", 8)
+    before, ends = dict(graph.dag.present), await extremities(database, graph)
+    lie = graph.say(EVE, after=joins[-1].prev_event_ids)
+    told = {key: i for key, i in before.items() if key[1] not in {f"@friend{n}:elsewhere" for n in range(9)}}
+    lost = graph.say(EVE, after=[lie.event_id])
+    assert await graph.give(ReceivedEvent(lost, state_before=told)) == [Fate.SOFT_FAILED]
+    assert await extremities(database, graph) == ends
+    assert await cluster.main.state.current_ids(graph.room_id) == before
+    # Nor can anybody say where it would meet with the others.
+    both = graph.say(EVE, after=[lost.event_id, joins[-1].event_id])
+    assert await graph.give(both) == [Fate.REFUSED]
+    assert await graph.give(graph.say(EVE, after=[joins[-1].event_id])) == [Fate.ACCEPTED]
+    await check_invariants(cluster, database)
+
+
 # -- what comes before what it is about ----------------------------------------------------------------------------
 
 
