@@ -17,7 +17,7 @@ from unpaddedbase64 import encode_base64
 from synapse.api.errors import MatrixError
 from synapse.events import canonical
 from synapse.events.signing import key_id_of
-from synapse.federation.errors import BadAnswer, FederationError, Unreachable
+from synapse.federation.errors import BadAnswer, Denied, FederationError, Unreachable
 from synapse.http.client import AnswerLate, AnswerTooLarge, ClientError
 from synapse.metrics import table
 
@@ -158,8 +158,7 @@ class FederationClient:
         if destination == self._server_name:
             raise Unreachable(destination, f"{destination} is this server itself.", asked=False)
         if not self.is_allowed(destination):
-            sentence = f"This server does not federate with {destination}."
-            raise Unreachable(destination, sentence, asked=False)
+            raise Denied(destination)
         if self._destinations is not None and not despite_backoff:
             await self._destinations.check(destination)
 

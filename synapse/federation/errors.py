@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from synapse.api.errors import Codes, MatrixError, limit_exceeded
+from synapse.api.errors import Codes, MatrixError, forbidden, limit_exceeded
 
 MAX_SENTENCE: Final = 1024  # characters of another server's error that are handed on
 _MAX_ERRCODE: Final = 100
@@ -36,6 +36,13 @@ class Unreachable(FederationError):
         super().__init__(server, message)
         self.late = late
         self.asked = asked
+
+
+class Denied(Unreachable):
+    """The administrator does not want this server to have to do with that one."""
+
+    def __init__(self, server: str) -> None:
+        super().__init__(server, f"This server does not federate with {server}.", asked=False)
 
 
 class Refused(FederationError):
@@ -77,8 +84,10 @@ def matrix_error(error: FederationError) -> MatrixError:
     """What to tell a client whose wish came to nothing.
 
     A refusal comes in the other server's words, as far as they cannot be mistaken for this server's own; the rest is
-    502 M_CONNECTION_FAILED or 504 M_CONNECTION_TIMEOUT.
+    502 M_CONNECTION_FAILED or 504 M_CONNECTION_TIMEOUT, and 403 M_FORBIDDEN for servers that are not to be asked.
     """
+    if isinstance(error, Denied):
+        return forbidden(error.message)
     if isinstance(error, Unreachable):
         code = Codes.CONNECTION_TIMEOUT if error.late else Codes.CONNECTION_FAILED
         return MatrixError(504 if error.late else 502, code, error.message)

@@ -8,10 +8,12 @@ from typing import Any
 import orjson
 import pytest
 import pytest_twisted
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
+from twisted.names.dns import CNAME, SRV, Record_CNAME, Record_SRV, RRHeader
+from twisted.names.error import DomainError
 
-from synapse.federation.discovery import Discovery, SrvAnswer, SrvRecord, in_order
+from synapse.federation.discovery import Discovery, SrvAnswer, SrvRecord, in_order, lookup_srv
 from synapse.http.client import ClientAnswer, NotSent
 
 WELL_KNOWN = "/.well-known/matrix/server"
@@ -228,3 +230,33 @@ async def test_redirects_lead_to_https_alone(location: str) -> None:
     world = World({f"https://example.org{WELL_KNOWN}": page(b"", 302, location=location)}, {})
     assert (await world.discovery.find("example.org")).name == "example.org"
     assert len(world.asked) == 3
+
+
+@pytest.mark.parametrize(
+    ("outcome", "expected"),
+    [
+        (DomainError(), SrvAnswer((), 300.0)),
+        (TimeoutError(), SrvAnswer((), 300.0)),
+        (OSError(), SrvAnswer((), 300.0)),
+        ([], SrvAnswer((), 300.0)),
+        ([RRHeader(b"x", SRV, payload=Record_SRV(0, 0, 0, b"."), ttl=60)], SrvAnswer((), 60.0)),
+        (
+            [
+                RRHeader(b"x", CNAME, payload=Record_CNAME(b"y"), ttl=1),
+                RRHeader(b"y", SRV, payload=Record_SRV(10, 5, 8448, b"a.test"), ttl=90),
+                RRHeader(b"y", SRV, payload=Record_SRV(20, 0, 443, b"b.test"), ttl=60),
+            ],
+            SrvAnswer((srv("a.test", 8448, 10, 5), srv("b.test", 443, 20, 0)), 60.0),
+        ),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_records_as_the_resolver_gives_them(
+    monkeypatch: pytest.MonkeyPatch, outcome: Any, expected: SrvAnswer
+) -> None:
+    def lookup(name: str, timeout: Any) -> Deferred[Any]:
+        assert name == FED + "x"
+        return fail(outcome) if isinstance(outcome, Exception) else succeed((outcome, [], []))
+
+    monkeypatch.setattr("twisted.names.client.lookupService", lookup)
+    assert await lookup_srv(FED + "x") == expected
