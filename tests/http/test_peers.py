@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +42,19 @@ async def echo(asked: Asked) -> Told:
     return Told(200, {"host": asked.headers["host"], "path": asked.path, "body": asked.body.decode()})
 
 
-async def settled() -> None:
+async def turns(seconds: float = 0.05) -> None:
     done: Deferred[None] = Deferred()
-    real_reactor().callLater(0.05, done.callback, None)
+    real_reactor().callLater(seconds, done.callback, None)
     await done
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    """Lets the reactor turn until it is so; fails after a long while."""
+    for _ in range(2000):
+        if is_so():
+            return
+        await turns(0.01)
+    raise AssertionError("what was waited for did not come about")
 
 
 @pytest.mark.parametrize(
@@ -141,20 +151,17 @@ async def test_connections_are_kept_and_so_many_at_once(tmp_path: Path) -> None:
             await client.ask("localhost", place)
         assert client.peers._idle == 1
         asking = [started(client.ask("localhost", place, path="/slow")) for _ in range(PER_SERVER + 3)]
-        while len(waiting) < PER_SERVER:
-            await settled()
-        await settled()
+        await until(lambda: len(waiting) >= PER_SERVER)
+        await turns()
         assert len(waiting) == PER_SERVER
         for _ in range(PER_SERVER + 3):
-            while not waiting:
-                await settled()
+            await until(lambda: bool(waiting))
             waiting.pop(0).callback(None)
         for each in asking:
             assert (await each).code == 200
         assert client.peers._idle == PER_SERVER
         client.peers.close()
-        await settled()
-        assert (client.peers._idle, len(client.peers._pools)) == (0, 0)
+        await until(lambda: (client.peers._idle, len(client.peers._pools)) == (0, 0))
 
 
 @pytest_twisted.ensureDeferred
@@ -165,9 +172,7 @@ async def test_what_is_idle_is_bounded_altogether(tmp_path: Path, monkeypatch: p
         client = Client(certificates)
         for server in (one, two, one):
             assert (await client.ask("localhost", (LOOPBACK, port_of(server)))).code == 200
-            await settled()
-            assert client.peers._idle == 1
-            assert len(client.peers._pools) == 1
+            await until(lambda: (client.peers._idle, len(client.peers._pools)) == (1, 1))
         client.peers.close()
 
 
@@ -236,7 +241,7 @@ async def test_a_handshake_has_a_time() -> None:
         client.request("localhost", [(LOOPBACK, port.getHost().port)], "GET", "/", (), None, within=60, max_answer=1)
     )
     for _ in range(5):
-        await settled()
+        await turns()
         clock.advance(5.0)
     with pytest.raises(NotSent):
         await asked
