@@ -54,7 +54,7 @@ def made_by(
         raise BadAnswer(server, f"{server} proposes another membership than the one asked for.")
     event: dict[str, Any] = {
         **wanted,
-        **{name: _place(template[name], version) for name in _PLACE if name in template},
+        **{name: template[name] for name in _PLACE if name in template},
         "content": dict(content),
         "origin_server_ts": now,
     }
@@ -69,16 +69,6 @@ def made_by(
     except MatrixError as error:
         raise BadAnswer(server, f"{server} proposes an event that is not well-formed: {error.message}") from error
     return sealed
-
-
-def _place(value: Any, version: RoomVersion) -> Any:
-    """What a template says of the place, in the form of the room version: a server that says nothing of the version
-    means an old one, and may yet think of a new one."""
-    if not isinstance(value, list):
-        return value
-    if version.event_format is EventFormat.V1:
-        return [[item, {}] if isinstance(item, str) else item for item in value]
-    return [item[0] if isinstance(item, list) and item else item for item in value]
 
 
 def leave_without_help(after: Event, user_id: str, content: Mapping[str, Any], signer: Signer, now: int) -> Event:
