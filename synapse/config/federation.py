@@ -181,7 +181,22 @@ def check_federation(config: Config, place: Callable[[str | None], str]) -> Iter
     for option in ("max_short_retries", "max_long_retries"):
         if getattr(config.federation, option) < 0:
             raise fail(f"federation.{option}", "must not be negative", "write 0 for none")
+    for index, path in enumerate(options.federation_custom_ca_list):
+        wrong = _no_certificates(path)
+        if wrong is not None:
+            remedy = "put the authority's certificate there (PEM), readable for the user that the server runs as"
+            raise fail(f"federation_custom_ca_list[{index}]", wrong, remedy)
     yield from _notaries(config, fail)
+
+
+def _no_certificates(path: str) -> str | None:
+    """What is wrong with a file of certificates, at first sight."""
+    try:
+        with open(path, "rb") as file:
+            content = file.read()
+    except OSError as error:
+        return f"names the file {path}, which cannot be read ({error.strerror})"
+    return None if b"-----BEGIN CERTIFICATE-----" in content else f"names the file {path}, which has no certificate"
 
 
 def _notaries(config: Config, fail: Callable[[str, str, str], ConfigError]) -> Iterator[str]:

@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from twisted.internet.defer import maybeDeferred
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 
 from synapse.http.exchange import AnswerLate, ClientAnswer, Connections, NotSent
@@ -142,14 +143,14 @@ class PeerClient:
 
     def _dialler(self, key: _Key) -> Callable[[ClientFactory, float], None]:
         def dial(factory: ClientFactory, within: float) -> None:
-            endpoint: Any = HostnameEndpoint(self._filtering, key.host, key.port, timeout=within)
-            options = self._contexts.towards(key.name, verify=self._verify(key.name))
-            secured: Any = wrapClientTLS(options, endpoint)
-            connecting = secured.connect(factory)
-
             def failed(reason: Failure) -> None:
                 factory.clientConnectionFailed(None, reason)  # type: ignore[arg-type]  # it looks at the reason alone
 
-            connecting.addErrback(failed)
+            # Also where making it ready raises: a file of authorities that is gone, a name that nobody can have.
+            maybeDeferred(lambda: self._endpoint(key, within).connect(factory)).addErrback(failed)
 
         return dial
+
+    def _endpoint(self, key: _Key, within: float) -> Any:
+        endpoint: Any = HostnameEndpoint(self._filtering, key.host, key.port, timeout=within)
+        return wrapClientTLS(self._contexts.towards(key.name, verify=self._verify(key.name)), endpoint)

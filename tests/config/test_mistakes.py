@@ -54,6 +54,8 @@ MAIN: list[tuple[dict[str, Any], str, str, str]] = [
     ({"public_baseurl": "example.org"}, "public_baseurl", "no URL", "https://"),
     ({"daemonize": "yes"}, "daemonize", "must be true or false, not 'yes'", "without quotes"),
     ({"federation_ip_range_blacklist": ["10.0.0.0/33"]}, "federation_ip_range_blacklist", "no network", "10.0.0.0/8"),
+    ({"federation_custom_ca_list": ["/nonexistent"]}, "federation_custom_ca_list[0]", "cannot be read", "PEM"),
+    ({"federation_custom_ca_list": ["/dev/null"]}, "federation_custom_ca_list[0]", "no certificate", "PEM"),
     ({"federation_domain_whitelist": ["exa mple"]}, "federation_domain_whitelist", "no server name", "example.com"),
     ({"federation": {"destination_retry_multiplier": 0.5}}, "federation.destination_retry_multiplier", "1", "2"),
     ({"federation": {"max_long_retries": -1}}, "federation.max_long_retries", "negative", "0"),

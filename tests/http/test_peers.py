@@ -230,6 +230,18 @@ async def test_who_does_not_speak_tls_or_http(tmp_path: Path, tls: bool) -> None
     await port.stopListening()
 
 
+@pytest.mark.parametrize(
+    ("authorities", "name"), [(("/nonexistent/ca.pem",), "localhost"), ((), "a" * 300), ((), "a..b"), ((), "-")]
+)
+@pytest_twisted.ensureDeferred
+async def test_what_cannot_even_be_begun(authorities: tuple[str, ...], name: str) -> None:
+    client = PeerClient(real_reactor(), AddressFilter(()), lambda _: True, authorities)
+    with pytest.raises(NotSent):
+        await client.request(name, [(name, 1)], "GET", "/", (), None, within=10, max_answer=1)
+    with pytest.raises(NotSent):
+        await client.request(name, [(LOOPBACK, 1)], "GET", "/", (), None, within=10, max_answer=1)
+
+
 @pytest_twisted.ensureDeferred
 async def test_a_handshake_has_a_time() -> None:
     clock = HeldReactor()
