@@ -14,6 +14,7 @@ from synapse.api.errors import MatrixError, forbidden, not_found
 from synapse.api.identifiers import domain_of
 from synapse.federation.errors import FederationError, Refused, matrix_error
 from synapse.handlers.profile import IN_ROOMS, MAX_AVATAR_URL, MAX_DISPLAY_NAME, MAX_PROFILE_BYTES, check_key
+from synapse.handlers.told_rooms import encoded
 
 if TYPE_CHECKING:
     from synapse.federation.api import FederationApi
@@ -63,7 +64,9 @@ def _is_proper(field: str, value: object) -> bool:
         check_key(field)
     except MatrixError:
         return False
-    return isinstance(value, str) if field == "m.tz" else value is not None
+    if field == "m.tz":
+        return isinstance(value, str)
+    return value is not None and encoded(value) is not None
 
 
 def _explained(error: FederationError) -> MatrixError:

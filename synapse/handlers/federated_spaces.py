@@ -12,7 +12,6 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-import orjson
 from twisted.internet.defer import TimeoutError
 
 from synapse.api.constants import EventTypes, RoomTypes
@@ -20,7 +19,7 @@ from synapse.api.identifiers import is_user_id
 from synapse.federation.errors import BadAnswer, FederationError
 from synapse.handlers.remote.candidates import candidates
 from synapse.handlers.space_tree import Child, child_of
-from synapse.handlers.told_rooms import summarised_room
+from synapse.handlers.told_rooms import encoded, summarised_room
 from synapse.util.concurrency import gather, spawn
 
 if TYPE_CHECKING:
@@ -174,5 +173,7 @@ def _child(event: Any, suggested_only: bool) -> Child | None:
         return None
     if type(ts) is not int or not 0 <= ts < 2**53 or not isinstance(event.get("content"), dict):
         return None
-    content = orjson.dumps(event["content"])
-    return child_of(ToldChild(state_key, sender, ts), content, suggested_only) if len(content) <= MAX_CONTENT else None
+    content = encoded(event["content"])
+    if content is None or len(content) > MAX_CONTENT:
+        return None
+    return child_of(ToldChild(state_key, sender, ts), content, suggested_only)

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+import orjson
+
 from synapse.api.constants import GuestAccess, HistoryVisibility, JoinRules
 from synapse.api.identifiers import is_room_alias, is_room_id, is_room_version
 from synapse.storage.rooms import KnownRoom, ListedRoom
@@ -56,6 +58,15 @@ def summarised_room(said: Mapping[str, Any]) -> KnownRoom | None:
         None,
         allowed=tuple(rooms[:MAX_ALLOWED]),
     )
+
+
+def encoded(value: Any) -> bytes | None:
+    """What another server has told, as JSON for clients; None where it cannot be that: numbers of any size may come,
+    and any depth."""
+    try:
+        return orjson.dumps(value)
+    except TypeError:
+        return None
 
 
 def _text(said: Mapping[str, Any], name: str, limit: int = MAX_NAME) -> str | None:

@@ -23,6 +23,9 @@ from tests.support.two_servers import AT_ONCE, Network, federation
 ONE, TWO = "one.test:8448", "two.test:8448"
 V1, V3 = "/_matrix/client/v1", "/_matrix/client/v3"
 FEDERATION = "/_matrix/federation/v1"
+DEEP: Any = "end"
+for _ in range(300):
+    DEEP = [DEEP]
 
 
 class Pair:
@@ -130,6 +133,8 @@ def test_of_a_profile_only_what_can_be_one_is_shown() -> None:
         "com.example.none": None,
         "Not A Field": 1,
         "\0": 1,
+        "com.example.huge": [2**70],
+        "com.example.deep": DEEP,
     }
     assert proper(said) == {"displayname": "x", "com.example.a": {"b": [1]}}
     assert proper({"displayname": "", "avatar_url": "mxc://a/b"}) == {"avatar_url": "mxc://a/b"}
@@ -367,6 +372,8 @@ def test_of_a_space_only_what_is_as_it_should_be_is_told() -> None:
         {"content": []},
         {"content": {}},
         {"content": {"via": ["x"], "more": "x" * 20_000}},
+        {"content": {"via": ["x"], "more": 2**70}},
+        {"content": {"via": ["x"], "more": DEEP}},
     )
     room = {"room_id": "!r:x", "num_joined_members": 1, "room_type": "m.space"}
     events = [child, None, *({**child, **change} for change in bad)]
