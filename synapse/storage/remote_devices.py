@@ -85,18 +85,19 @@ class RemoteDeviceStore:
     async def apply(
         self, user_id: str, device_id: str, judge: Callable[[ListRow | None], Applied], max_devices: int, stream_id: int
     ) -> bool:
-        """Applies an update as `judge` (which may be called again) has it. True if devices or keys have changed.
+        """Applies an update as `judge` (which may be called again) has it. True if it was applied: what has changed may
+        be something that is not told, such as the name of a device.
 
         A new device beyond `max_devices` is not taken in.
         """
         return await self._db.write("remote_devices.apply", _apply, user_id, device_id, judge, max_devices, stream_id)
 
-    async def replace(self, user_id: str, fetched: Fetched, stream_id: int) -> bool:
-        """Keeps a list in place of what there was. True if devices or keys have changed."""
-        return await self._db.write("remote_devices.replace", _replace, user_id, fetched, stream_id)
+    async def replace(self, user_id: str, fetched: Fetched, stream_id: int, *, tell: bool) -> bool:
+        """Keeps a list in place of what there was. True if devices or keys have changed, or with `tell` in any case."""
+        return await self._db.write("remote_devices.replace", _replace, user_id, fetched, stream_id, tell)
 
     async def take_in(self, user_id: str, signing: Keys, stream_id: int) -> bool:
-        """Keeps keys of a user who has a list. True if they, or their signatures, are new."""
+        """Keeps keys of a user who has a list. True if they, or their signatures, are new; or it is not known."""
         return await self._db.write("remote_devices.take_in", _take_in, user_id, signing, stream_id)
 
     async def remember(self, keys: Mapping[str, Keys]) -> None:
@@ -186,35 +187,26 @@ def _apply(
     if row.stale:
         return False
     if device is None:
-        txn.execute(
-            "DELETE FROM remote_devices WHERE user_id = %s AND device_id = %s RETURNING true", (user_id, device_id)
-        )
+        txn.later("DELETE FROM remote_devices WHERE user_id = %s AND device_id = %s", (user_id, device_id))
     else:
-        txn.execute(
+        txn.later(
             """
-            INSERT INTO remote_devices AS d (user_id, device_id, key_json, display_name)
+            INSERT INTO remote_devices (user_id, device_id, key_json, display_name)
             SELECT %(user)s, %(device)s, %(json)s, %(name)s
             WHERE (SELECT COUNT(*) FROM remote_devices WHERE user_id = %(user)s AND device_id <> %(device)s) < %(max)s
             ON CONFLICT (user_id, device_id) DO UPDATE
             SET key_json = EXCLUDED.key_json, display_name = EXCLUDED.display_name
-            WHERE (d.key_json, d.display_name) IS DISTINCT FROM (EXCLUDED.key_json, EXCLUDED.display_name)
-            RETURNING true
             """,
             {
-                "user": user_id,
-                "device": device_id,
-                "max": max_devices,
-                "json": device.json,
-                "name": device.display_name,
+                "user": user_id, "device": device_id, "max": max_devices,
+                "json": device.json, "name": device.display_name,
             },
         )
-    changed = txn.one_or_none() is not None
-    if changed:
-        record_change(txn, user_id, [device_id], stream_id)
-    return changed
+    record_change(txn, user_id, [device_id], stream_id)
+    return True
 
 
-def _replace(txn: Transaction, user_id: str, fetched: Fetched, stream_id: int) -> bool:
+def _replace(txn: Transaction, user_id: str, fetched: Fetched, stream_id: int, tell: bool) -> bool:
     txn.execute(
         """
         INSERT INTO remote_device_lists AS l (user_id, base_id, stale) VALUES (%s, %s, false)
@@ -230,7 +222,7 @@ def _replace(txn: Transaction, user_id: str, fetched: Fetched, stream_id: int) -
         later=True,
     )
     keys_changed = take_in_keys(txn, user_id, *fetched.signing, whole=True)
-    changed = keys_changed or before != set(fetched.devices)
+    changed = tell or keys_changed or before != set(fetched.devices)
     if changed:
         record_change(txn, user_id, [], stream_id)
     return changed
@@ -238,9 +230,8 @@ def _replace(txn: Transaction, user_id: str, fetched: Fetched, stream_id: int) -
 
 def _take_in(txn: Transaction, user_id: str, signing: Keys, stream_id: int) -> bool:
     txn.execute("SELECT FROM remote_device_lists WHERE user_id = %s FOR UPDATE", (user_id,))
-    if txn.one_or_none() is None:
-        return False
-    changed = take_in_keys(txn, user_id, *signing, whole=False)
+    is_listed = txn.one_or_none() is not None
+    changed = not is_listed or take_in_keys(txn, user_id, *signing, whole=False)
     if changed:
         record_change(txn, user_id, [], stream_id)
     return changed

@@ -1,7 +1,8 @@
 """With whom somebody shares rooms, in motion: who has come to share one with them, and who shares none any more.
 
 Clients of old and of today count on being told of rooms that are not encrypted as well, and the specification lets us
-tell more than it asks for. So `changed` has everybody who comes into a room of the user's, and the members of the
+tell more than it asks for. So `changed` has everybody who comes into a room of the user's or is invited (messages may
+be encrypted for them already), and the members of the
 encrypted rooms that the user comes into (of the others, who may have thousands of members, nobody needs to know all
 keys); `left` has those with whom no encrypted room is shared any longer, and those with whom no room at all is.
 
@@ -29,7 +30,7 @@ class Companions:
     gone: dict[str, bool] = field(default_factory=dict)
 
     def turn(self, turn: Turn) -> None:
-        if turn.after == Membership.JOIN != turn.before:
+        if turn.after in (Membership.JOIN, Membership.INVITE) and turn.after != turn.before:
             self.come.add(turn.user_id)
         elif turn.before == Membership.JOIN != turn.after:
             self.lose(turn.user_id, turn.encrypted)

@@ -14,11 +14,12 @@ SUBJECTS: Final = frozenset(
         *("server.invites-v1", "server.invites-v2", "server.joins-v1", "server.joins-v2", "server.knocks"),
         *("server.leaving-v1", "server.leaving-v2", "server.third_party_invite", "server.room_policy"),
         *("server.keys_query", "server.keys_server", "server.wellknown"),
+        *("server.user_devices", "server.user_keys"),
     )
 )
 # Whose operations are still to come, or have tests of their own.
 OTHERS: Final = frozenset(
-    (*("server.user_devices", "server.user_keys", "server.content_repository", "server.transactions", "server.openid"),)
+    ("server.content_repository", "server.transactions", "server.openid"),
 )
 
 _IN_ROOM: Final = {"roomId": "{far_room}"}
@@ -71,8 +72,17 @@ MEMBERSHIPS: Final = (
     Example("server.askPolicyServerToSign", body="{policed_event}"),
 )
 
+KEYS: Final = (
+    Example("server.getUserDevices", {"userId": "{bob}"}),
+    Example("server.queryUserEncryptionKeys", body={"device_keys": {"{bob}": ["{bobs_device}"]}}),
+    Example(
+        "server.claimUserEncryptionKeys", body={"one_time_keys": {"{bob}": {"{bobs_device}": "signed_curve25519"}}}
+    ),
+)
+
 EXAMPLES: Final = (
     *MEMBERSHIPS,
+    *KEYS,
     Example("server.getEvent", {"eventId": "{far_event}"}),
     Example("server.getRoomState", _IN_ROOM, _AT_EVENT),
     Example("server.getRoomStateIds", _IN_ROOM, _AT_EVENT),
