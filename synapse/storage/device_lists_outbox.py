@@ -78,6 +78,13 @@ class DeviceListOutboxStore:
         """(user, room) of local users who came into rooms at positions `after` < p ≤ `until` of the events stream."""
         return await self._db.read("device_lists_outbox.entered", _entered, after, until, server_name)
 
+    async def returned(self, after: int, until: int, server_name: str) -> list[tuple[str, str]]:
+        """(server, user) of other servers whose users came into rooms at positions `after` < p ≤ `until` of the events
+        stream, and the local users there of whom they know something, but not all: while no room was shared, they
+        were not told.
+        """
+        return await self._db.read("device_lists_outbox.returned", _returned, after, until, server_name)
+
     async def add(self, due: Iterable[tuple[str, str, int]], reached: Positions) -> set[str]:
         """Rows of (destination, user, position of the change), without those of which the destination knows; and that
         the streams have been taken in so far. Returns the destinations.
@@ -140,6 +147,29 @@ def _entered(txn: Transaction, after: int, until: int, server_name: str) -> list
         (after, until, server_name),
     )
     return [(user_id, room_id) for user_id, room_id in txn.rows()]
+
+
+def _returned(txn: Transaction, after: int, until: int, server_name: str) -> list[tuple[str, str]]:
+    txn.execute(
+        """
+        SELECT DISTINCT s.destination, s.user_id FROM (
+            SELECT DISTINCT d.room_id, substr(d.state_key, strpos(d.state_key, ':') + 1) AS server_name
+            FROM current_state_deltas d
+            JOIN memberships n ON n.event_id = d.event_id LEFT JOIN memberships o ON o.event_id = d.prev_event_id
+            WHERE d.stream_ordering > %s AND d.stream_ordering <= %s AND d.type = 'm.room.member'
+              AND substr(d.state_key, strpos(d.state_key, ':') + 1) <> %s
+              AND n.membership = 'join' AND o.membership IS DISTINCT FROM 'join'
+        ) AS come
+        JOIN device_lists_sent s ON s.destination = come.server_name
+        JOIN current_state c ON c.room_id = come.room_id AND c.type = 'm.room.member' AND c.state_key = s.user_id
+            AND c.membership = 'join'
+        WHERE EXISTS (
+            SELECT FROM device_lists_stream later WHERE later.user_id = s.user_id AND later.stream_id > s.stream_id
+        )
+        """,
+        (after, until, server_name),
+    )
+    return [(destination, user_id) for destination, user_id in txn.rows()]
 
 
 def _add(txn: Transaction, due: list[tuple[str, str, int]], reached: Positions) -> set[str]:

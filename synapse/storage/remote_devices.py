@@ -198,8 +198,11 @@ def _apply(
             SET key_json = EXCLUDED.key_json, display_name = EXCLUDED.display_name
             """,
             {
-                "user": user_id, "device": device_id, "max": max_devices,
-                "json": device.json, "name": device.display_name,
+                "user": user_id,
+                "device": device_id,
+                "max": max_devices,
+                "json": device.json,
+                "name": device.display_name,
             },
         )
     record_change(txn, user_id, [device_id], stream_id)

@@ -380,8 +380,13 @@ async def test_what_a_user_does_reaches_the_other_server_by_itself(postgres: Pos
             changed, since = await p.changed(since)
             return p.bob.id in changed
 
+        async def is_first() -> bool:
+            return await p.key() == "first"
+
         await p.net.until(is_told)
-        assert await p.key() == "first"
+        await p.net.until(is_first)
+        await p.net.settled()
+        _, since = await p.changed(since)
         await p.upload("second")
         await p.net.until(is_told)
         p.asked()

@@ -235,3 +235,23 @@ async def test_who_comes_into_a_room_tells_its_servers_of_all_devices(database_s
             await server.client.post(f"{C}/rooms/{room['room_id']}/{path}", {}, bob)
         await net.until(has_taken_all_in)
         assert await outbox.destinations() == set(), "the server knows them all"
+
+
+@ensureDeferred
+async def test_a_server_that_comes_back_is_told_of_what_it_has_missed(database_settings: PoolSettings) -> None:
+    async with homeserver(database_settings) as server:
+        net = Network(server.hs.reactor)
+        outbox, store = server.hs.edus.device_list_outbox, server.hs.edus.device_list_outbox_store
+        await outbox.begin(lambda _: None)
+        alice = await server.client.register("alice")
+        _, room = await server.client.post(f"{C}/createRoom", {"preset": "public_chat"}, alice)
+        _, answer = await server.client.get(f"{C}/account/whoami", alice)
+        keys = {"device_keys": keys_of(ALICE, answer["device_id"])}
+        assert (await server.client.post(f"{C}/keys/upload", keys, alice))[0] == 200
+        for destination in ("far", "near"):
+            await store.told([(destination, ALICE, Told(0 if destination == "far" else 10_000, None))])
+        await net.until(lambda: not outbox._following)
+        position = server.hs.notifier.position("events")
+        for server_name in ("far", "near", "new"):
+            await put_into_room(server.hs, room["room_id"], f"@b:{server_name}", as_event=True)
+        assert set(await store.returned(0, position + 10, "test")) == {("far", ALICE)}

@@ -11,8 +11,10 @@ from synapse.storage.database import Transaction
 _EVENT = "$of-{}-{}"
 
 
-async def put_into_room(hs: Homeserver, room_id: str, user_id: str, membership: str = "join") -> None:
-    """Gives a user a membership in a room, though no event says so."""
+async def put_into_room(
+    hs: Homeserver, room_id: str, user_id: str, membership: str = "join", *, as_event: bool = False
+) -> None:
+    """Gives a user a membership in a room, though no event says so; `as_event`: the tables of changes have it too."""
 
     def write(txn: Transaction) -> str | None:
         txn.execute(
@@ -30,6 +32,21 @@ async def put_into_room(hs: Homeserver, room_id: str, user_id: str, membership: 
             """,
             values,
         )
+        if as_event:
+            txn.execute(
+                """
+                INSERT INTO memberships (event_id, room_id, user_id, sender, membership, stream_ordering)
+                VALUES (%(event)s, %(room)s, %(user)s, %(user)s, %(membership)s, 1)
+                """,
+                values,
+            )
+            txn.execute(
+                """
+                INSERT INTO current_state_deltas (stream_ordering, room_id, type, state_key, event_id)
+                VALUES (1, %(room)s, 'm.room.member', %(user)s, %(event)s)
+                """,
+                values,
+            )
         return None if row is None else row[0]
 
     before = await hs.database.write("test", write)

@@ -1,9 +1,10 @@
 """The outbox of device lists: which servers hear of which changes of local users' devices and keys.
 
 A change concerns the servers that share a room with the user when this process hears of it, and whoever comes into a
-room tells the servers that are in it of all their devices, if these do not know them. Whom that concerns is noted in
-the database together with how far the streams have been taken in, so nothing is lost when the process dies, and
-nothing is told twice because another takes over. A server that comes into a room asks for lists when it needs them.
+room tells the servers that are in it of all their devices, if these do not know them. A server that comes (back) into a
+room is told of those users there of whom it has known something that is not true any more; other lists, it asks for
+when it needs them. Whom that concerns is noted in the database together with how far the streams have been taken in, so
+nothing is lost when the process dies, and nothing is told twice because another takes over.
 
 Server-server API, "Device Management".
 """
@@ -162,17 +163,8 @@ class DeviceListOutbox:
             self._soon()
 
     def _learn_events(self, _position: int, rows: Rows) -> None:
-        if self._wake is not None and any(self._has_come(row) for _, row in rows):
+        if self._wake is not None and any(_has_come(row) for _, row in rows):
             self._soon()
-
-    def _has_come(self, row: object) -> bool:
-        """Whether somebody of this server came into a room."""
-        return (
-            isinstance(row, StateRow)
-            and row.type == EventTypes.MEMBER
-            and self._is_ours(row.state_key)
-            and (row.membership is None or row.membership == Membership.JOIN != row.prev_membership)
-        )
 
     def _is_ours(self, user_id: str) -> bool:
         return domain_of(user_id) == self._server_name
@@ -207,7 +199,8 @@ class DeviceListOutbox:
         rooms = dict(await self._rooms_of(changed)) if changed else {}
         room_ids = {room_id for each in rooms.values() for room_id in each} | {room_id for _, room_id in entered}
         hosts = await self._hosts.joined_many(room_ids)
-        due: dict[tuple[str, str], int] = {}
+        returned = await self._store.returned(before.events, present.events, self._server_name)
+        due: dict[tuple[str, str], int] = dict.fromkeys(returned, 0)
         for user_id, room_id in entered:
             due.update(((server, user_id), 0) for server in hosts.get(room_id, ()))
         for user_id, position in changed.items():
@@ -218,3 +211,12 @@ class DeviceListOutbox:
         self._reached = present
         if destinations and self._wake is not None:
             self._wake(destinations)
+
+
+def _has_come(row: object) -> bool:
+    """Whether somebody came into a room."""
+    return (
+        isinstance(row, StateRow)
+        and row.type == EventTypes.MEMBER
+        and (row.membership is None or row.membership == Membership.JOIN != row.prev_membership)
+    )

@@ -42,8 +42,9 @@ class DeviceListSection:
             members = [delta for delta in _deltas(ctx) if delta.type == EventTypes.MEMBER]
             moved = await companions(self._shared, members, _rooms_to_know(ctx), _rooms_left(ctx))
             moved.gone.pop(ctx.user_id, None)
-            changed |= moved.come - moved.gone.keys() - {ctx.user_id}
             left = await lost(self._shared, moved.gone, ctx.all_joined)
+            # Who has gone and come again may have changed their keys while nobody was told.
+            changed |= moved.come - left - {ctx.user_id}
         if changed or left:
             ctx.body["device_lists"] = {"changed": sorted(changed), "left": sorted(left - changed)}
 
