@@ -1,5 +1,6 @@
 """Entering rooms that this server takes no part in, in the main process: one join a room at a time, however many users
-want to come in. The first takes the whole room along; those who waited enter it as any other room of this server's.
+want to come in. The first takes the whole room along; those who waited enter it as any other room of this server's. Who
+has waited for long goes ahead alone: the writer takes a second way into a room for an ordinary join.
 
 What is fetched of a room is written in pieces, as events that nobody sees (outliers), and at last the join itself makes
 a room of them. So whatever ends this midway, nothing is there but those, and the next attempt begins anew.
@@ -46,7 +47,8 @@ LONGEST: Final = 900.0
 """Seconds that a worker waits for a join: the last server may take long to put a large room together."""
 
 SETTLING: Final = 20.0
-"""Seconds for which what others say of a room waits for the join that is under way."""
+"""Seconds for which the join under way is waited for, by others who want to come in, and by what is said in the
+room."""
 
 PIECE: Final = 500
 """Events that are written at once while a room is taken in, so that other writes have their turn."""
@@ -140,10 +142,19 @@ class Joining:
 
     async def join(self, wish: Join) -> Joined:
         """Raises what the servers answer, 404 M_NOT_FOUND where there is none to ask."""
+        deadline = self._clock.seconds() + SETTLING
+        while self._rooms.is_busy(wish.room_id):
+            if self._clock.seconds() >= deadline:
+                # Whoever is before us may have named a server that takes its time, or means to keep others out.
+                return await self._search(wish)
+            await self.settled([wish.room_id])
         async with self._rooms.queue(wish.room_id):
-            if not wish.vouched and (await self._members.get(wish.room_id)).local:
-                return Joined(is_here=True)
-            return await Search(self._clock, SECONDS).first(wish.servers, lambda server: self._join(server, wish))
+            return await self._search(wish)
+
+    async def _search(self, wish: Join) -> Joined:
+        if not wish.vouched and (await self._members.get(wish.room_id)).local:
+            return Joined(is_here=True)
+        return await Search(self._clock, SECONDS).first(wish.servers, lambda server: self._join(server, wish))
 
     async def settled(self, room_ids: Sequence[str]) -> bool:
         """Returns once nobody of this server is on the way into the rooms, or after a while; whether somebody was."""

@@ -340,3 +340,19 @@ async def test_what_others_say_does_not_wait_for_ever_for_a_join() -> None:
     assert await settled
     case.line.waiting.callback(None)
     assert (await joining).event_id
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_server_that_takes_its_time_keeps_others_out_for_a_while_only() -> None:
+    case = Case()
+    case.residents["slow.test"] = case.resident
+    case.line.waiting = slow = Deferred()
+    first = started(case.join(servers=["slow.test"]))
+    case.line.waiting = None
+    second = started(case.join(user_id=f"@other:{OWN}"))
+    case.clock.advance(SETTLING - 1)
+    assert not second.called
+    case.clock.advance(1)
+    assert (await second).event_id
+    slow.callback(None)
+    await first
