@@ -156,13 +156,14 @@ class Dispatch:
             pdus = [position for position in queue.positions if position in event_ids][:MAX_PDUS]
             txn_id = id_of(queue.name, [event_ids[position] for position in pdus], (), "")
             notes.append(Progress(queue.name, queue.acked, pdus[-1], txn_id))
-        self._reserving.update(causes)
+        names = {queue.name for queue in queues}
+        self._reserving |= names
         try:
             await ledger.note(notes)
         except Fenced:
             return
         finally:
-            self._reserving.difference_update(causes)
+            self._reserving -= names
         now = self._clock.seconds()
         for queue, note in zip(queues, notes, strict=True):
             if self.queues.get(queue.name) is queue:
