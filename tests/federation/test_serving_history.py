@@ -285,13 +285,16 @@ async def test_a_server_sees_what_any_of_its_users_may(database: Database) -> No
     unseen = await world.message(room_id, ALICE, "nobody was there")
     await world.member(room_id, BOB)
     await asked.settled(room_id)
-    pdus = (await asked.get(f"/backfill/{room_id}", v=unseen.event_id, limit=3)).json["pdus"]
-    # Carol's leaving is her server's to see.
-    assert [pdu["content"] for pdu in pdus] == [
-        {},
-        {"membership": "leave"},
-        orjson.loads(said.json)["content"],
-    ]
+    for _ in range(2):
+        pdus = (await asked.get(f"/backfill/{room_id}", v=unseen.event_id, limit=3)).json["pdus"]
+        # Carol's leaving is her server's to see.
+        assert [pdu["content"] for pdu in pdus] == [
+            {},
+            {"membership": "leave"},
+            orjson.loads(said.json)["content"],
+        ]
+        # Of rooms that this server came into later, the table has not all members: then the events are looked at.
+        await world.sql("DELETE FROM memberships")
 
 
 @ensureDeferred
