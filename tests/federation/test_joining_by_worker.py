@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-import orjson
 import pytest_twisted
 from twisted.internet.defer import Deferred
 
@@ -38,7 +38,7 @@ class Way:
         if operation in self.held:
             await self.held.pop(operation)
         code, value = self.residents[destination].answer(method, path, body)
-        return ClientAnswer(code, {}, orjson.dumps(value))
+        return ClientAnswer(code, {}, json.dumps(value).encode())
 
     def used_by(self, *servers: TestServer) -> None:
         for server in servers:
