@@ -94,7 +94,7 @@ class InitialSync:
 
         Who has left gets the room as it was then, without what passes now.
         """
-        standing = await self._door.standing(user_id, room_id)
+        standing = await self._door.state_standing(user_id, room_id)
         until = standing.access.until
         now = self._present.token()
         point = RoomToken(None, now.events if until is None else until)

@@ -57,13 +57,13 @@ class RoomReading:
 
     async def state(self, user_id: str, room_id: str) -> bytes:
         """All of the state: `GET /rooms/{roomId}/state`. Raises 403."""
-        standing = await self._door.standing(user_id, room_id)
+        standing = await self._door.state_standing(user_id, room_id)
         state = await state_at(self._states, room_id, standing.access.until)
         return orjson.dumps(await self._written(state.values()))
 
     async def state_entry(self, user_id: str, room_id: str, event_type: str, state_key: str, whole: bool) -> bytes:
         """One entry of the state: its content, or the `whole` event. Raises 403, 404."""
-        standing = await self._door.standing(user_id, room_id)
+        standing = await self._door.state_standing(user_id, room_id)
         row = await entry_at(self._states, (room_id, event_type, state_key), standing.access.until)
         if row is None:
             raise not_found("The room has no such state.")
@@ -83,7 +83,7 @@ class RoomReading:
         for name, value in (("membership", membership), ("not_membership", not_membership)):
             if value is not None and value not in Membership.ALL:
                 raise invalid_param(f"'{name}' must be one of {', '.join(sorted(Membership.ALL))}.")
-        standing = await self._door.standing(user_id, room_id)
+        standing = await self._door.state_standing(user_id, room_id)
         position = standing.access.until
         if at is not None:
             position = at.stream if position is None else min(at.stream, position)

@@ -1,8 +1,8 @@
 """May this user look into this room, and how far?
 
-Joined members see it as it is. Who has left sees it as it was then. Everybody may look into a room that is
-world-readable now. All others get 403 M_FORBIDDEN, whether the room exists or not. Which events are seen is then for
-history visibility: `synapse.sync.visibility`.
+Joined members see it as it is. Who has left sees it as it was then; who is banned sees of that the events, not the
+state. Everybody may look into a room that is world-readable now. All others get 403 M_FORBIDDEN, whether the room
+exists or not. Which events are seen is then for history visibility: `synapse.sync.visibility`.
 
 Client-server API, "Room history visibility" and "Guest access".
 """
@@ -49,6 +49,18 @@ class RoomDoor:
         if await self._visibility.now(room_id) == HistoryVisibility.WORLD_READABLE:
             return Standing(found.membership if found else None, PEEKING)
         raise forbidden("You are not in this room, and it is not open to everybody.")
+
+    async def state_standing(self, user_id: str, room_id: str) -> Standing:
+        """The same for who asks for the room's state, which those who are banned get nothing of, not even what they
+        knew, unless everybody does. Raises 403 M_FORBIDDEN.
+
+        They "will not be able to send or receive events in the room": client-server API, "Banning users in a room".
+        """
+        standing = await self.standing(user_id, room_id)
+        banned = standing.membership == Membership.BAN
+        if banned and await self._visibility.now(room_id) != HistoryVisibility.WORLD_READABLE:
+            raise forbidden("You are banned from this room.")
+        return standing
 
     async def check_joined(self, user_id: str, room_id: str) -> None:
         """Raises 403 M_FORBIDDEN for whoever is not joined to the room now."""

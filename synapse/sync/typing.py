@@ -41,6 +41,9 @@ class TypingRooms:
             if self._rooms[room_id].user_ids:
                 self.record(room_id, position, ())
 
+    def __contains__(self, room_id: object) -> bool:
+        return room_id in self._rooms
+
     def users(self, room_id: str) -> tuple[str, ...]:
         return self._rooms.get(room_id, _NOBODY).user_ids
 

@@ -162,7 +162,10 @@ async def test_typing_is_told_when_it_changes(h: Harness) -> None:
     answer = await h.sync(ALICE, answer["next_batch"])
     assert answer["rooms"]["join"][room]["ephemeral"]["events"][0]["content"] == {"user_ids": []}
     assert "rooms" not in await h.sync(ALICE, answer["next_batch"])
-    assert (await h.sync(ALICE))["rooms"]["join"][room]["ephemeral"]["events"] == []
+    first = (await h.sync(ALICE))["rooms"]["join"][room]["ephemeral"]["events"]
+    assert first == [{"type": "m.typing", "content": {"user_ids": []}}], "who waits for the end hears of it"
+    quiet = await h.world.room(ALICE)
+    assert (await h.sync(ALICE))["rooms"]["join"][quiet]["ephemeral"]["events"] == []
 
 
 # -- account data ---------------------------------------------------------------------------------------------------

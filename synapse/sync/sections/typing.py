@@ -13,13 +13,14 @@ from synapse.sync.typing import TypingRooms
 
 
 class TypingSection:
-    """Everything is in memory; a first sync is told only of rooms in which somebody types."""
+    """Everything is in memory; a first sync is told of rooms in which somebody types or has lately stopped to, so that
+    who waits for the end of it hears of it there, too."""
 
     def __init__(self, typing: TypingRooms) -> None:
         self._typing = typing
 
     async def initial(self, ctx: SyncContext) -> None:
-        self._tell(ctx, [room_id for room_id in ctx.joined if self._typing.users(room_id)])
+        self._tell(ctx, [room_id for room_id in ctx.joined if room_id in self._typing])
 
     async def incremental(self, ctx: SyncContext, since: StreamToken, now: StreamToken) -> None:
         new = [room_id for room_id in ctx.new_rooms() if self._typing.users(room_id)]
