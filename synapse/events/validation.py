@@ -32,10 +32,11 @@ from synapse.events.hashes import canonical_bytes
 MAX_DEPTH_BEFORE_V6: Final = 2**63 - 1
 
 
-def check_pdu(value: Any, room_version: RoomVersion) -> dict[str, Any]:
+def check_pdu(value: Any, room_version: RoomVersion, *, is_history: bool = False) -> dict[str, Any]:
     """The event itself, without its `unsigned` (which anybody may have written), if it is well-formed.
 
-    `value` is what came over federation, parsed; it is not changed.
+    `value` is what came over federation, parsed; it is not changed. Events of the past (`is_history`) may refer to more
+    others than new ones: server-server API, `GET /backfill/{roomId}`.
     """
     if not isinstance(value, dict):
         raise bad_json("An event must be a JSON object.")
@@ -45,7 +46,7 @@ def check_pdu(value: Any, room_version: RoomVersion) -> dict[str, Any]:
     else:
         canonical.check_nesting(event)
     check_fields(event, room_version)
-    _check_references(event, room_version)
+    _check_references(event, room_version, is_history)
     _check_hashes(event)
     check_size(canonical_bytes(event, room_version))
     return event
@@ -109,12 +110,12 @@ def _check_integer(name: str, value: Any, maximum: int | None) -> None:
         raise bad_json(f"The '{name}' of an event must fit into 64 bits.")
 
 
-def _check_references(event: Mapping[str, Any], room_version: RoomVersion) -> None:
+def _check_references(event: Mapping[str, Any], room_version: RoomVersion, is_history: bool) -> None:
     for name, limit in (("prev_events", MAX_PREV_EVENTS), ("auth_events", MAX_AUTH_EVENTS)):
         references = event.get(name)
         if not isinstance(references, list):
             raise bad_json(f"The '{name}' of an event must be an array.")
-        if len(references) > limit:
+        if len(references) > limit and not is_history:
             raise bad_json(f"The '{name}' of an event may name {limit} events at most.")
         pairs = room_version.event_format is EventFormat.V1
         if not all(_is_pair(item) if pairs else _is_id(item) for item in references):

@@ -57,17 +57,20 @@ class EventChecks:
         self._keys = keys
         self._in_thread = in_thread
 
-    async def check_many(self, raws: Sequence[Any], version: RoomVersion, *, room_id: str | None = None) -> list[Event]:
+    async def check_many(
+        self, raws: Sequence[Any], version: RoomVersion, *, room_id: str | None = None, is_history: bool = False
+    ) -> list[Event]:
         """Those of the events that pass, each once, in their order.
 
         `raws` are events in federation form: JSON values, or JSON text (bytes, `msgspec.Raw`), which is to be preferred
         in room versions before 6, where a number's digits count. What fails check 1 or 2 is dropped with a line in the
         log; what fails check 3 comes as its redacted copy. With `room_id`, events of other rooms are dropped too.
+        `is_history`: they are an answer to backfill, and may refer to more others than new events.
         """
         checked: list[Event] = []
         seen: set[str] = set()
         for piece in _pieces(raws):
-            for parsed in await self._check(piece, version):
+            for parsed in await self._check(piece, version, is_history):
                 event, problem = parsed
                 if problem is None and event is not None and room_id not in (None, event.room_id):
                     problem = forbidden(f"The event belongs to the room {event.room_id}.")
@@ -99,11 +102,11 @@ class EventChecks:
         problem."""
         return [parsed for piece in _pieces(raws) for parsed in await self._check(piece, version)]
 
-    async def _check(self, piece: Sequence[Any], version: RoomVersion) -> list[Parsed]:
+    async def _check(self, piece: Sequence[Any], version: RoomVersion, is_history: bool = False) -> list[Parsed]:
         if len(piece) <= FEW:
-            results = _parse_all(piece, version)
+            results = _parse_all(piece, version, is_history)
         else:
-            results = await self._in_thread(_parse_all, piece, version)
+            results = await self._in_thread(_parse_all, piece, version, is_history)
         for group in _by_id([parsed.event for parsed in results if parsed.event is not None]):
             failed = await self._keys.verify_events(group)
             if failed:
@@ -153,13 +156,13 @@ class _Placed(msgspec.Struct):
 _room_id = msgspec.json.Decoder(_Placed).decode
 
 
-def _parse_all(raws: Sequence[Any], version: RoomVersion) -> list[Parsed]:
-    return [_parse_one(raw, version) for raw in raws]
+def _parse_all(raws: Sequence[Any], version: RoomVersion, is_history: bool) -> list[Parsed]:
+    return [_parse_one(raw, version, is_history) for raw in raws]
 
 
-def _parse_one(raw: Any, version: RoomVersion) -> Parsed:
+def _parse_one(raw: Any, version: RoomVersion, is_history: bool) -> Parsed:
     try:
-        event = Event.from_json(check_pdu(parse(raw, version), version), version)
+        event = Event.from_json(check_pdu(parse(raw, version), version, is_history=is_history), version)
         if not has_valid_content_hash(event.raw, version):
             logger.info("The event %s does not have the content that it was made with; it is redacted", event.event_id)
             event = event.redacted()

@@ -138,7 +138,7 @@ class Backfiller:
 
     async def _ask(self, server: str, room_id: str, version: RoomVersion, wanted: list[str]) -> bool:
         raws: Sequence[Any] = (await self._api.backfill(server, room_id, wanted, EVENTS))[:EVENTS]
-        events = await self._checks.check_many(raws, version, room_id=room_id)
+        events = await self._checks.check_many(raws, version, room_id=room_id, is_history=True)
         told = leading_from(wanted, events)
         if not told:
             return False

@@ -41,7 +41,9 @@ Fetch = Callable[[str], Awaitable[Any]]
 class Checks(Protocol):
     """Checks 1 to 3 of events; see `synapse.federation.receiving.checks`."""
 
-    async def check_many(self, raws: Sequence[Any], version: RoomVersion, *, room_id: str | None = None) -> list[Event]:
+    async def check_many(
+        self, raws: Sequence[Any], version: RoomVersion, *, room_id: str | None = None, is_history: bool = False
+    ) -> list[Event]:
         """Those of the events that pass."""
 
 

@@ -8,7 +8,9 @@ import pytest_twisted
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
+from synapse.api.constants import MAX_PREV_EVENTS
 from synapse.api.room_versions import RoomVersion
+from synapse.events.builder import seal
 from synapse.events.event import Event
 from synapse.federation.answers import Pdus
 from synapse.federation.errors import Unreachable
@@ -19,7 +21,7 @@ from synapse.replication.event_rows import EventRow
 from synapse.util.caches import Cache, LruCache
 from tests.handlers.remote.test_room_seen import Keys, at_once, pdus
 from tests.support.deferreds import started
-from tests.support.resident import Resident
+from tests.support.resident import Resident, key_of
 
 OWN = "here.test"
 
@@ -227,3 +229,22 @@ async def test_which_rooms_lack_something_is_remembered_and_heard_of() -> None:
     while await case.fetch():
         pass
     assert not await case.gaps.any_in(case.resident.room_id)
+
+
+@pytest_twisted.ensureDeferred
+async def test_events_of_the_past_may_refer_to_more_than_new_ones() -> None:
+    case = Case(messages=0)
+    resident = case.resident
+    root = resident.ends[0]
+    for number in range(MAX_PREV_EVENTS + 5):
+        resident.ends = [root]
+        resident.say(resident.creator, f"branch {number}")
+    branches = [event_id for event_id, event in resident.events.items() if event.prev_event_ids == (root,)]
+    resident.ends = branches[:1]
+    many = {**resident.made(resident.creator, "m.room.message", {"body": "joins them"}).raw, "prev_events": branches}
+    where = resident.version
+    joins = resident.add(seal(many, where, "there.test", key_of("there.test")))
+    last = resident.say(resident.creator, "last")
+    case.here = {last.event_id: last}
+    assert await case.fetch()
+    assert joins.event_id in case.here
