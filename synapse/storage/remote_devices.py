@@ -92,9 +92,9 @@ class RemoteDeviceStore:
         """
         return await self._db.write("remote_devices.apply", _apply, user_id, device_id, judge, max_devices, stream_id)
 
-    async def replace(self, user_id: str, fetched: Fetched, stream_id: int, *, tell: bool) -> bool:
-        """Keeps a list in place of what there was. True if devices or keys have changed, or with `tell` in any case."""
-        return await self._db.write("remote_devices.replace", _replace, user_id, fetched, stream_id, tell)
+    async def replace(self, user_id: str, fetched: Fetched, stream_id: int) -> bool:
+        """Keeps a list in place of what there was. True if devices or keys have changed."""
+        return await self._db.write("remote_devices.replace", _replace, user_id, fetched, stream_id)
 
     async def take_in(self, user_id: str, signing: Keys, stream_id: int) -> bool:
         """Keeps keys of a user who has a list. True if they, or their signatures, are new; or it is not known."""
@@ -209,7 +209,7 @@ def _apply(
     return True
 
 
-def _replace(txn: Transaction, user_id: str, fetched: Fetched, stream_id: int, tell: bool) -> bool:
+def _replace(txn: Transaction, user_id: str, fetched: Fetched, stream_id: int) -> bool:
     txn.execute(
         """
         INSERT INTO remote_device_lists AS l (user_id, base_id, stale) VALUES (%s, %s, false)
@@ -225,7 +225,7 @@ def _replace(txn: Transaction, user_id: str, fetched: Fetched, stream_id: int, t
         later=True,
     )
     keys_changed = take_in_keys(txn, user_id, *fetched.signing, whole=True)
-    changed = tell or keys_changed or before != set(fetched.devices)
+    changed = keys_changed or before != set(fetched.devices)
     if changed:
         record_change(txn, user_id, [], stream_id)
     return changed

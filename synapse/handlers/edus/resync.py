@@ -111,7 +111,7 @@ class Resync:
             wanted = self._wanted.pop(user_id, NEVER)
             if round_ == ROUNDS - 1:  # the server counts otherwise than it says
                 found = found._replace(stream_id=max(found.stream_id, wanted))
-            await self._keep(user_id, found, tell=wanted != NEVER)
+            await self._keep(user_id, found)
             if max(wanted, self._wanted.get(user_id, NEVER)) <= found.stream_id:
                 break
         return None
@@ -127,9 +127,9 @@ class Resync:
             if slots.tokens == slots.limit:
                 self._slots.pop(server, None)
 
-    async def _keep(self, user_id: str, found: Fetched, *, tell: bool) -> None:
+    async def _keep(self, user_id: str, found: Fetched) -> None:
         await self._stream.append(
-            lambda position: self._store.replace(user_id, found, position, tell=tell),
+            lambda position: self._store.replace(user_id, found, position),
             lambda changed: [user_id] if changed else [],
         )
 
