@@ -35,6 +35,11 @@ HOUR_SECONDS: Final = 3600.0
 KEEP_OUTGOING: Final = 20_000
 """EDUs with messages between devices that wait for a server which does not answer."""
 
+KEEP_PRESENCE_MS: Final = 7 * 24 * 3600 * 1000
+"""For how long users of other servers are remembered who are offline."""
+LOOKED_AT: Final = 2_000
+"""Of what servers know of users, so much is looked at each time, whether it is needed still."""
+
 
 class Foundation(Base, Protocol):
     """What it stands on: the rest of the composition root."""
@@ -64,6 +69,7 @@ class Edus:
         self._hs = hs
         self._clock = hs.reactor
         self._server_name = hs.config.server.server_name
+        self._looked_at: tuple[str, str] | None = None
 
     # -- outgoing: for who sends -----------------------------------------------------------------------------------
 
@@ -229,3 +235,6 @@ class Edus:
         from synapse.metrics import table
 
         table.TO_DEVICE_DROPPED.inc(await self.to_device_outbox_store.trim(KEEP_OUTGOING))
+        before = int(self._clock.seconds() * 1000) - KEEP_PRESENCE_MS
+        await self._hs.reading.presence_store.forget_others(before, self._server_name)
+        self._looked_at = await self.device_list_outbox_store.forget_strangers(self._looked_at or ("", ""), LOOKED_AT)

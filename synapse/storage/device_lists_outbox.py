@@ -105,6 +105,12 @@ class DeviceListOutboxStore:
         """
         return await self._db.snapshot("device_lists_outbox.devices", _devices, user_id, after, until, keep)
 
+    async def forget_strangers(self, after: tuple[str, str], limit: int) -> tuple[str, str] | None:
+        """Looks at so many of what servers know, from a (destination, user) on, and drops what is of users with whom
+        they share no room any more. Returns where to go on; None at the end.
+        """
+        return await self._db.write_idempotent("device_lists_outbox.forget_strangers", _forget_strangers, after, limit)
+
     async def latest(self, user_id: str, until: int) -> int:
         """The position of a user's last change, as far as `until`; 0 where there is none."""
         return await self._db.read("device_lists_outbox.latest", _latest, user_id, until)
@@ -273,3 +279,28 @@ def _latest(txn: Transaction, user_id: str, until: int) -> int:
         (user_id, until),
     )
     return int(txn.one()[0])
+
+
+def _forget_strangers(txn: Transaction, after: tuple[str, str], limit: int) -> tuple[str, str] | None:
+    txn.execute(
+        """
+        SELECT destination, user_id FROM device_lists_sent WHERE (destination, user_id) > (%s, %s)
+        ORDER BY destination, user_id LIMIT %s
+        """,
+        (*after, limit),
+    )
+    seen = txn.rows()
+    if not seen:
+        return None
+    txn.later(
+        """
+        DELETE FROM device_lists_sent s USING unnest(%s::text[], %s::text[]) AS n (destination, user_id)
+        WHERE s.destination = n.destination AND s.user_id = n.user_id AND NOT EXISTS (
+            SELECT FROM local_memberships m JOIN current_state c ON c.room_id = m.room_id
+            WHERE m.user_id = s.user_id AND m.membership = 'join' AND c.type = 'm.room.member'
+              AND c.membership = 'join' AND substr(c.state_key, strpos(c.state_key, ':') + 1) = s.destination
+        )
+        """,
+        tuple(map(list, zip(*seen, strict=True))),
+    )
+    return seen[-1] if len(seen) == limit else None

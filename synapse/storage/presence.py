@@ -92,6 +92,10 @@ class PresenceStore:
         """For the main process at its start: everybody whom it left online or idle."""
         return await self._db.read("presence.not_offline", _not_offline)
 
+    async def forget_others(self, before: int, server_name: str) -> None:
+        """Drops users of other servers who are offline, and were active last before that time (milliseconds)."""
+        await self._db.write_idempotent("presence.forget_others", _forget_others, before, server_name)
+
     async def max_stream_id(self) -> int:
         return await self._db.read("presence.max_stream_id", _max_stream_id)
 
@@ -239,6 +243,16 @@ def _share_room(txn: Transaction, user_id: str, other: str) -> bool:
 def _not_offline(txn: Transaction) -> list[PresenceState]:
     txn.execute(f"SELECT {_COLUMNS} FROM presence p WHERE p.state <> 'offline'")
     return [PresenceState(*row) for row in txn.rows()]
+
+
+def _forget_others(txn: Transaction, before: int, server_name: str) -> None:
+    txn.execute(
+        """
+        DELETE FROM presence WHERE state = 'offline' AND last_active_ts < %s
+        AND substr(user_id, strpos(user_id, ':') + 1) <> %s
+        """,
+        (before, server_name),
+    )
 
 
 def _max_stream_id(txn: Transaction) -> int:

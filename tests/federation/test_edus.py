@@ -215,6 +215,19 @@ async def test_presence_is_kept_of_those_who_share_a_room(database_settings: Poo
         assert {event["sender"] for event in events} == {FAR, ALICE}
 
 
+@ensureDeferred
+async def test_presence_of_long_ago_is_forgotten_but_not_of_users_of_this_server(
+    database_settings: PoolSettings,
+) -> None:
+    async with homeserver(database_settings) as server:
+        store = server.hs.reading.presence_store
+        states = [(FAR, "offline", 5), (NEAR, "online", 5), ("@d:far", "offline", 50), (ALICE, "offline", 5)]
+        for position, (user_id, state, active) in enumerate(states, start=1):
+            await store.put(PresenceState(user_id, state, None, active, False), position)
+        await store.forget_others(10, "test")
+        assert set(await store.get([user_id for user_id, *_ in states])) == {NEAR, "@d:far", ALICE}
+
+
 class Written:
     """In place of the store and the stream."""
 

@@ -11,7 +11,7 @@ from pytest_twisted import ensureDeferred
 from synapse.federation.outboxes import Outbox
 from synapse.federation.outboxes.chain import MAX_CHAIN, Chain, chain, list_id
 from synapse.handlers.edus.outgoing import MAX_EDU_BYTES, edus_of
-from synapse.storage.device_lists_outbox import Change, Devices, Told
+from synapse.storage.device_lists_outbox import Change, Devices, Positions, Told
 from synapse.storage.pool import PoolSettings
 from synapse.storage.published_keys import PublishedKeys
 from tests.support.far_users import put_into_room
@@ -255,3 +255,19 @@ async def test_a_server_that_comes_back_is_told_of_what_it_has_missed(database_s
         for server_name in ("far", "near", "new"):
             await put_into_room(server.hs, room["room_id"], f"@b:{server_name}", as_event=True)
         assert set(await store.returned(0, position + 10, "test")) == {("far", ALICE)}
+
+
+@ensureDeferred
+async def test_what_servers_know_is_forgotten_when_they_share_no_room(database_settings: PoolSettings) -> None:
+    async with homeserver(database_settings) as server:
+        store = server.hs.edus.device_list_outbox_store
+        alice = await server.client.register("alice")
+        _, room = await server.client.post(f"{C}/createRoom", {}, alice)
+        for name, membership in (("far", "join"), ("gone", "leave")):
+            await put_into_room(server.hs, room["room_id"], f"@b:{name}", membership)
+        servers = ("far", "gone", "never")
+        await store.told([(name, ALICE, Told(5, 5)) for name in servers])
+        assert await store.forget_strangers(("", ""), 2) == ("gone", ALICE)
+        assert await store.forget_strangers(("gone", ALICE), 2) is None
+        await store.add([(name, ALICE, 4) for name in servers], Positions(0, 0))
+        assert await store.destinations() == {"gone", "never"}, "of what far knows it need not be told"
