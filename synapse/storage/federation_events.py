@@ -40,8 +40,7 @@ class FederationEventsStore:
         return await self._db.read("federation_events.events", _events, list(positions))
 
     async def receipts(self, after: int, until: int, limit: int) -> list[tuple[int, Receipt]]:
-        """Public receipts of this server's users at `after` < position ≤ `until`, in order, so many at most; without
-        those that say nothing, since their user has written the event."""
+        """Public receipts of this server's users at `after` < position ≤ `until`, in order, so many at most."""
         return await self._db.read("federation_events.receipts", _receipts, self._server_name, after, until, limit)
 
     async def presence(self, after: int, until: int, limit: int) -> list[tuple[int, PresenceState]]:
@@ -98,9 +97,8 @@ def _receipts(txn: Transaction, server_name: str, after: int, until: int, limit:
     txn.execute(
         f"""
         SELECT r.stream_id, r.room_id, r.receipt_type, r.user_id, r.thread_id, r.event_id, r.data
-        FROM receipts r LEFT JOIN events e ON e.event_id = r.event_id
-        WHERE {_IS_OURS.format("r.user_id")} AND r.stream_id > %s AND r.stream_id <= %s
-            AND r.receipt_type = 'm.read' AND e.sender IS DISTINCT FROM r.user_id
+        FROM receipts r
+        WHERE {_IS_OURS.format("r.user_id")} AND r.stream_id > %s AND r.stream_id <= %s AND r.receipt_type = 'm.read'
         ORDER BY r.stream_id LIMIT %s
         """,
         (server_name, after, until, limit),

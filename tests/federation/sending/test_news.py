@@ -47,14 +47,14 @@ async def test_typing_is_not_told_of_others_users_nor_late(database_settings: Po
 
 
 @ensureDeferred
-async def test_receipts_are_told_but_not_private_ones_nor_of_own_events(database_settings: PoolSettings) -> None:
+async def test_receipts_are_told_but_not_private_ones(database_settings: PoolSettings) -> None:
     async with made(database_settings, "b.test", use_presence=False) as it:
         bob = await it.server.client.register("bob")
         code, _ = await it.server.client.post(f"{C}/rooms/{it.room.id}/join", {}, bob)
         assert code == 200
         event_id = await it.room.say("hello")
         path = f"/rooms/{it.room.id}/receipt"
-        for kind, token in (("m.read", it.room.token), ("m.read.private", bob), ("m.read", bob)):
+        for kind, token in (("m.read.private", it.room.token), ("m.read.private", bob), ("m.read", bob)):
             code, _ = await it.server.client.post(f"{C}{path}/{kind}/{event_id}", {}, token)
             assert code == 200
         await it.until(lambda: it.peers.edus("b.test", "m.receipt"))
@@ -66,6 +66,18 @@ async def test_receipts_are_told_but_not_private_ones_nor_of_own_events(database
         assert list(told[it.room.id]["m.read"]) == ["@bob:test"]
         assert entry["event_ids"] == [event_id]
         assert entry["data"]["ts"] >= 1_700_000_000_000
+
+
+@ensureDeferred
+async def test_receipts_for_own_events_are_told_where_users_set_them(database_settings: PoolSettings) -> None:
+    async with made(database_settings, "b.test", use_presence=False) as it:
+        event_id = await it.room.say("hello")
+        code, _ = await it.server.client.post(f"{C}/rooms/{it.room.id}/receipt/m.read/{event_id}", {}, it.room.token)
+        assert code == 200
+        await it.until(lambda: it.peers.edus("b.test", "m.receipt"))
+        (told,) = it.peers.edus("b.test", "m.receipt")
+        (entry,) = told[it.room.id]["m.read"].values()
+        assert entry["event_ids"] == [event_id]
 
 
 @ensureDeferred
