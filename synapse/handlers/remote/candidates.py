@@ -31,6 +31,15 @@ def candidates(own_name: str, *groups: Iterable[str], limit: int = MAX_TRIED) ->
     return list(found)
 
 
+def candidates_for(own_name: str, room_id: str, *groups: Iterable[str]) -> list[str]:
+    """The servers to ask for the way into a room: `candidates`, and where there are none, the one in the room's id.
+
+    That is a guess, since a room's id does not say who is in it. Whoever names servers is not answered with another's
+    help: what comes of it (who vouches for a restricted join) would be another matter than was asked for.
+    """
+    return candidates(own_name, *groups) or candidates(own_name, server_of_room(room_id))
+
+
 def server_of_room(room_id: str) -> list[str]:
     """The server that made the room, as far as its id says so: it need not be in the room any more."""
     return [] if is_room_id_without_domain(room_id) or ":" not in room_id else [domain_of(room_id)]

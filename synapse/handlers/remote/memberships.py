@@ -13,7 +13,14 @@ from synapse.api.constants import EventTypes, Membership
 from synapse.api.errors import forbidden
 from synapse.api.identifiers import domain_of
 from synapse.events.power_levels import PowerLevels
-from synapse.handlers.remote.candidates import able_to_invite, by_size, candidates, server_of_room, servers_of_stripped
+from synapse.handlers.remote.candidates import (
+    able_to_invite,
+    by_size,
+    candidates,
+    candidates_for,
+    server_of_room,
+    servers_of_stripped,
+)
 from synapse.handlers.remote.joining import JOIN, Join
 
 if TYPE_CHECKING:
@@ -142,7 +149,7 @@ class RemoteMemberships:
         if own is not None and own.membership in _PENDING:
             stored = await self._events.get(own.event_id)
             groups += [] if stored is None else self._behind(stored.event)
-        return candidates(self._server_name, *groups, await self._present(room_id), server_of_room(room_id))
+        return candidates_for(self._server_name, room_id, *groups, await self._present(room_id))
 
     def _behind(self, event: Event) -> list[list[str]]:
         """The servers that an invite came from, or a knock went to, and those that its stripped state tells of."""

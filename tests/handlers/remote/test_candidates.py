@@ -8,6 +8,7 @@ from synapse.handlers.remote.candidates import (
     able_to_invite,
     by_size,
     candidates,
+    candidates_for,
     server_of_room,
     servers_of_stripped,
 )
@@ -37,6 +38,14 @@ def test_only_so_many_are_looked_at_and_asked() -> None:
 def test_the_server_in_a_room_id_is_that_of_old_rooms_alone() -> None:
     assert server_of_room("!abc:old.test:8448") == ["old.test:8448"]
     assert server_of_room("!" + "A" * 43) == []
+
+
+def test_the_server_in_a_rooms_id_is_asked_where_there_is_no_other() -> None:
+    assert candidates_for("here", "!abc:old.test", [], []) == ["old.test"]
+    assert candidates_for("here", "!abc:old.test", ["here"], ["no server"]) == ["old.test"]
+    assert candidates_for("here", "!abc:old.test", ["named.test"], ["present.test"]) == ["named.test", "present.test"]
+    assert candidates_for("here", "!" + "A" * 43, []) == []
+    assert candidates_for("here", "!abc:here", []) == []
 
 
 def test_servers_of_stripped_state_are_those_of_its_senders() -> None:
