@@ -56,13 +56,14 @@ async def test_an_invite_is_taken_back(database_settings: PoolSettings, version:
             membership(eve, version, kind, "$another:evil.test"),
             membership(eve, version, "join", invite.event_id),
             membership(eve, version, kind, invite.event_id, sender="@somebody:other.test"),  # not signed by them
+            membership(eve, version, kind, invite.event_id, sender=eve.user("another")),  # who has not sent the invite
         ]
         answer = await eve.send(*wrong, {"room_id": invite.room_id})
-        assert [answer[event.event_id].keys() for event in wrong] == [{"error"}] * 4
+        assert [answer[event.event_id].keys() for event in wrong] == [{"error"}] * 5
         assert list(await invites(alice)) == [invite.room_id]
-        end = membership(eve, version, kind, invite.event_id, sender=eve.user("another"))
+        end = membership(eve, version, kind, invite.event_id)
         assert await eve.send(end) == {end.event_id: {}}
         assert not await invites(alice)
-        again = membership(eve, version, kind, invite.event_id)
+        again = membership(eve, version, "ban" if kind == "leave" else "leave", invite.event_id)
         assert {} not in (await eve.send(again)).values()
         assert await stored(server, again) is None

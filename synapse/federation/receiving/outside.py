@@ -3,6 +3,8 @@ was invited there, or knocked, and somebody of the room takes the invite back, r
 
 The room's state is not known then, so its rules cannot be asked. What counts is that the event is signed by its
 sender's server, and cites the very membership that it ends, as the rules want it to; who can name that has seen it.
+An invite is taken back by whoever has sent it, since nobody else is known to have a say in it: others of the room
+could end it without the power to.
 
 Server-server API, "Inviting to a room", "Knocking upon a room".
 """
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 NOT_HERE: Final = "This server takes no part in the room."
+NOT_THEIRS: Final = "An invite to a room that this server takes no part in is taken back by who has sent it."
 
 _ENDING: Final = frozenset({Membership.LEAVE, Membership.BAN})
 
@@ -88,6 +91,9 @@ class Outsider:
             return error.message
         if event.room_id != room_id or own.event_id not in event.auth_event_ids or event.state_key is None:
             return NOT_HERE
+        ended = await self._events.get(own.event_id)
+        if ended is None or (ended.event.membership == Membership.INVITE and ended.event.sender != event.sender):
+            return NOT_THEIRS
         receipt = await self._write(Received(room_id, version, (ReceivedEvent(event),), kind=Kind.ASIDE))
         fate, reason = receipt.fates[0]
         logger.info("%s ends what %s waited for in %s (%s)", domain_of(event.sender), own.user_id, room_id, fate.value)
