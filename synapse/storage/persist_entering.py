@@ -107,7 +107,9 @@ class Entering:
             is_regular=False,
             after_gap=bool(lacks),
         )
-        self._write(rows, planned)
+        # What it took the place of is a matter of the state that was told, not of what this server knew of the room.
+        replaced = state.get(event.key)
+        self._write(rows, planned, None if replaced == event.event_id else replaced)
         rows.lacks += [Lack(event.room_id, event_id, event.depth) for event_id in lacks]
         rows.come.append((event.room_id, event.event_id))
         creator = changes[0].new.sender if changes[0].new is not None else None
@@ -178,10 +180,10 @@ class Entering:
                 local = (key[1], end.room_id, new.membership, new.sender, new.event_id, position)
                 rows.local_memberships[key[1], end.room_id] = local
 
-    def _write(self, rows: Rows, planned: Planned) -> None:
+    def _write(self, rows: Rows, planned: Planned, replaced: str | None) -> None:
         event = planned.new.event
         row = received_row(event, planned.stream_ordering, planned.state_group, self._plan.now)
-        row = row._replace(replaces=planned.replaces, relay=False, after_gap=planned.after_gap)
+        row = row._replace(replaces=replaced, relay=False, after_gap=planned.after_gap)
         (rows.received if event.event_id not in self._marks else rows.arrived).append(row)
         write_auth_events(rows, event)
 

@@ -44,6 +44,7 @@ class _Stored(msgspec.Struct, gc=False):
 
 class _Content(msgspec.Struct, gc=False):
     content: Raw
+    sender: Raw
 
 
 _stored = msgspec.json.Decoder(_Stored)
@@ -278,7 +279,9 @@ def _client_dict(raw: dict[str, Any], event_id: str) -> dict[str, Any]:
 def _prev_content(prev: Annotation, row: TimelineRow) -> bytes:
     if row.redacted_by is not None or prev.redacted or prev.json is None:
         return b""
-    return b',"prev_content":%b' % bytes(_content.decode(prev.json).content)
+    was = _content.decode(prev.json)
+    # The sender is not in the specification; clients look there for who has invited those who join.
+    return b',"prev_content":%b,"prev_sender":%b' % (bytes(was.content), bytes(was.sender))
 
 
 def _federation_form(row: TimelineRow, notes: Notes) -> bytes:

@@ -141,12 +141,14 @@ async def _has_members(person: Person, room_id: str, expected: dict[str, str]) -
 @pytest_twisted.ensureDeferred
 async def test_an_invite_is_shown_and_leads_into_the_room(postgres: PostgresServer) -> None:
     async with world(postgres) as (_net, (alice, bob)):
-        room_id = await alice.create(preset="private_chat", name="Secret", invite=[bob.user_id])
+        room_id = await alice.create(preset="private_chat", name="Secret", invite=[bob.user_id], is_direct=True)
         shown = (await bob.sync())["rooms"]["invite"][room_id]["invite_state"]["events"]
         assert {event["type"] for event in shown} >= {"m.room.create", "m.room.name", "m.room.member"}
         assert (await bob.join(room_id))[0] == 200  # whoever invited is asked
         assert await alice.members(room_id) == {alice.user_id: "join", bob.user_id: "join"}
-        assert room_id in (await bob.sync())["rooms"]["join"]
+        joined = (await bob.sync())["rooms"]["join"][room_id]["timeline"]["events"][-1]
+        assert joined["unsigned"]["prev_content"].items() >= {"membership": "invite", "is_direct": True}.items()
+        assert joined["unsigned"]["prev_sender"] == alice.user_id
 
 
 @pytest.mark.parametrize("version", ["1", "12"])

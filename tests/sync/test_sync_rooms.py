@@ -132,6 +132,7 @@ async def test_a_room_joined_since_is_told_in_full(h: Harness) -> None:
     assert told["timeline"]["limited"] is False
     assert told["state"]["events"] == []
     assert told["timeline"]["events"][0]["unsigned"]["prev_content"] == {"membership": "join"}
+    assert told["timeline"]["events"][0]["unsigned"]["prev_sender"] == BOB
 
 
 @pytest_twisted.ensureDeferred
