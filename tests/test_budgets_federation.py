@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import pytest_twisted
+from twisted.internet.task import deferLater
 
+from synapse.federation.sending.news import PRESENCE_DELAY
 from synapse.storage.pool import PoolSettings
+from tests.federation.test_outboxes import keys_of
 from tests.federation.visitor import Visitor, visit
 from tests.rest.people import person
 from tests.support.homeserver import TestServer, cluster, homeserver
@@ -33,6 +36,31 @@ async def test_a_message_of_another_server(database_settings: PoolSettings) -> N
             assert await eve.send(event) == {event.event_id: {}}
         assert counts.statements_read <= 2, counts.sql
         assert counts.statements_written <= 10, counts.sql
+
+
+@pytest_twisted.ensureDeferred
+async def test_who_meets_no_other_server_pays_nothing_for_sending(database_settings: PoolSettings) -> None:
+    """Rooms are made, people come in, and have new devices: the duty of sending asks the database nothing."""
+    async with homeserver(database_settings, **UNLIMITED) as server:
+        hs = server.hs
+        await hs.sending.sending.begin()
+        alice, bob = await person(server, "alice"), await person(server, "bob")
+        await bob.join(await alice.room())
+        await deferLater(hs.reactor, 0.1)
+        with hs.database.counted() as counts:
+            room = await alice.room()
+            await bob.join(room)
+            await person(server, "carol")
+            device = (await alice.get("/account/whoami"))["device_id"]
+            await alice.post("/keys/upload", {"device_keys": keys_of(alice.id, device)})
+            await deferLater(hs.reactor, PRESENCE_DELAY + 0.2)
+        asked = {name for name, _ in counts.sql}
+        await hs.sending.sending.end()
+        outbox = hs.edus.device_list_outbox
+        assert outbox._reached.events == hs.notifier.position("events")
+        assert not {name for name in asked if name.startswith(("federation", "device_lists_outbox", "room_hosts"))}, (
+            asked
+        )
 
 
 @pytest_twisted.ensureDeferred

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from synapse.api.constants import EventTypes, Membership
 from synapse.api.identifiers import domain_of
-from synapse.replication.event_rows import Row, StateRow, is_entry
+from synapse.replication.event_rows import Row, StateRow, is_beginning, is_entry
 from synapse.storage.room_hosts import HostCounts
 
 if TYPE_CHECKING:
@@ -71,6 +71,9 @@ class RoomHosts:
                 self._learn_member(position, row)
             elif is_entry(row):
                 self.forget(row.room_id)
+            elif is_beginning(row):
+                self._rooms.invalidate(row.room_id)  # also what is being read
+                self._rooms.set(row.room_id, HostCounts({}, position))
 
     def forget(self, room_id: str) -> None:
         """Drop what is known about a room, and what is being read."""

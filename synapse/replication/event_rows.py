@@ -102,6 +102,16 @@ def is_entry(row: Row) -> bool:
     )
 
 
+def is_beginning(row: Row) -> bool:
+    """Whether the room is made here: nobody was in it before, and all that becomes of it has rows."""
+    return (
+        isinstance(row, StateRow)
+        and row.type == EventTypes.CREATE
+        and row.event_id is not None
+        and row.prev_event_id is None
+    )
+
+
 def rows_of(planned: Iterable[Planned]) -> list[tuple[int, Row]]:
     """The rows, with their positions, of events that were just written."""
     rows: list[tuple[int, Row]] = []

@@ -158,3 +158,17 @@ async def test_a_redacted_access_list_lets_nobody_in(database: Database) -> None
     fresh = Made(database).door
     with pytest.raises(MatrixError):
         await fresh.check_acl("near.example", room_id)
+
+
+@ensureDeferred
+async def test_of_a_room_that_is_made_here_nothing_is_asked(database: Database) -> None:
+    made = Made(database)
+    room_id = "!made:here"
+    create = StateRow(room_id, "m.room.create", "", "$create", None)
+    joins = [StateRow(room_id, "m.room.member", f"@{n}:test", f"${n}", None, "join") for n in "ab"]
+    with database.counted() as counts:
+        made.hosts.learn([(5, create), (6, joins[0])])
+        assert await made.hosts.joined(room_id) == {"test": 1}
+        made.hosts.learn([(9, joins[1])])
+        assert await made.hosts.joined(room_id) == {"test": 2}
+    assert counts.statements_read == 0

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeGuard
 
 from twisted.internet.defer import Deferred
 
@@ -39,6 +39,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 RETRY_SECONDS: Final = 5.0
+KEEP_EVERY: Final = 1_000
+"""Positions that concern no other server, after which it is noted down how far the streams have been taken in."""
+
+_MOST_HEARD: Final = 1_000
 _CHAINS: Final = 1_000  # that are remembered: of those who are in rooms with many servers
 
 RoomsOf = Callable[[Collection[str]], "Awaitable[Mapping[str, Collection[str]]]"]
@@ -60,6 +64,23 @@ class Mark(NamedTuple):
 class _Told(NamedTuple):
     edus: list[bytes]
     told: Told
+
+
+class _Heard:
+    """Whom rows of the streams were about since these were taken in; `is_unsure` where some were missed."""
+
+    __slots__ = ("is_unsure", "room_ids", "user_ids")
+
+    def __init__(self, is_unsure: bool = False) -> None:
+        self.is_unsure = is_unsure
+        self.room_ids: set[str] = set()  # into which somebody came
+        self.user_ids: set[str] = set()  # of this server, with other devices or keys
+
+    def bound(self) -> None:
+        if len(self.room_ids) + len(self.user_ids) > _MOST_HEARD:
+            self.is_unsure = True
+            self.room_ids.clear()
+            self.user_ids.clear()
 
 
 class DeviceListOutbox:
@@ -91,16 +112,18 @@ class DeviceListOutbox:
         self._server_name = server_name
         self._with_names = with_names
         self._wake: Wake | None = None
-        self._reached = Positions(0, 0)
+        self._reached = self._kept = Positions(0, 0)
+        self._heard = _Heard(is_unsure=True)
         self._following = False
         self._again = False
         self._chains: LruCache[tuple[str, Told | None, int], _Told] = LruCache("device_list_chains", _CHAINS)
-        notifier.subscribe("device_lists", self._learn_lists)
-        notifier.subscribe("events", self._learn_events)
+        notifier.subscribe("device_lists", self._learn_lists, self._missed)
+        notifier.subscribe("events", self._learn_events, self._missed)
 
     async def begin(self, wake: Wake) -> None:
         """Takes in what happened while nobody sent; from now on, `wake` hears of what is new."""
-        self._reached = await self._store.begin(self._present())
+        self._reached = self._kept = await self._store.begin(self._present())
+        self._heard = _Heard(is_unsure=True)
         self._wake = wake
         await self._follow()
 
@@ -159,11 +182,25 @@ class DeviceListOutbox:
         return Positions(self._notifier.position("device_lists"), self._notifier.position("events"))
 
     def _learn_lists(self, _position: int, rows: Rows) -> None:
-        if self._wake is not None and any(isinstance(row, str) and self._is_ours(row) for _, row in rows):
+        if self._wake is None:
+            return
+        user_ids = [row for _, row in rows if isinstance(row, str) and self._is_ours(row)]
+        if user_ids:
+            self._heard.user_ids.update(user_ids)
             self._soon()
 
     def _learn_events(self, _position: int, rows: Rows) -> None:
-        if self._wake is not None and any(_has_come(row) for _, row in rows):
+        if self._wake is None:
+            return
+        come = [row for _, row in rows if _has_come(row)]
+        if come:
+            self._heard.room_ids.update(row.room_id for row in come)
+            self._soon()
+
+    def _missed(self, _position: int) -> None:
+        """Rows were missed."""
+        self._heard.is_unsure = True
+        if self._wake is not None:
             self._soon()
 
     def _is_ours(self, user_id: str) -> bool:
@@ -171,6 +208,7 @@ class DeviceListOutbox:
 
     def _soon(self) -> None:
         """On another turn of the reactor, when everybody here has heard of the rows."""
+        self._heard.bound()
         self._again = True
         if not self._following:
             self._following = True
@@ -181,18 +219,36 @@ class DeviceListOutbox:
 
     async def _follow(self) -> None:
         self._following = True
+        self._again = False
+        heard, self._heard = self._heard, _Heard()
         try:
-            self._again = True
-            while self._again and self._wake is not None:
-                self._again = False
-                await self._take_in(self._present())
+            if self._wake is not None:
+                await self._take_in(self._present(), heard)
         except Exception as error:
             log_failure(logger, error, "Who is to be told of changed devices was not found out; it is tried again")
+            self._heard.is_unsure = True
             self._clock.callLater(RETRY_SECONDS, self._go_on)
             return
-        self._following = False
+        if self._again and self._wake is not None:
+            self._clock.callLater(0, self._go_on)
+        else:
+            self._following = False
 
-    async def _take_in(self, present: Positions) -> None:
+    async def _concerns_others(self, heard: _Heard) -> bool:
+        """Whether any other server can have to do with it; where none has, the database is not asked any further."""
+        if heard.is_unsure:
+            return True
+        rooms = dict(await self._rooms_of(heard.user_ids)) if heard.user_ids else {}
+        hosts = await self._hosts.joined_many(heard.room_ids.union(*rooms.values()))
+        return any(server != self._server_name for servers in hosts.values() for server in servers)
+
+    async def _take_in(self, present: Positions, heard: _Heard) -> None:
+        if not await self._concerns_others(heard):
+            if max(new - old for new, old in zip(present, self._kept, strict=True)) >= KEEP_EVERY:
+                await self._store.add((), present)
+                self._kept = present
+            self._reached = present
+            return
         before = self._reached
         changed = await self._store.changed(before.device_lists, present.device_lists, self._server_name)
         entered = await self._store.entered(before.events, present.events, self._server_name)
@@ -208,13 +264,13 @@ class DeviceListOutbox:
                 due.update(((server, user_id), position) for server in hosts.get(room_id, ()))
         rows = [(server, user_id, n) for (server, user_id), n in due.items() if server != self._server_name]
         destinations = await self._store.add(rows, present)
-        self._reached = present
+        self._reached = self._kept = present
         if destinations and self._wake is not None:
             self._wake(destinations)
 
 
-def _has_come(row: object) -> bool:
-    """Whether somebody came into a room."""
+def _has_come(row: object) -> TypeGuard[StateRow]:
+    """Whether somebody came into a room, or perhaps did."""
     return (
         isinstance(row, StateRow)
         and row.type == EventTypes.MEMBER

@@ -348,7 +348,10 @@ class PresenceNews:
         comers, self._comers = list(self._comers), {}
         rooms = {room_id for room_id, _ in comers}
         servers = await self._servers(rooms)
-        present = await self._store.present_in([room_id for room_id in rooms if servers.get(room_id)])
+        shared = [room_id for room_id in rooms if servers.get(room_id)]
+        if not shared:
+            return
+        present = await self._store.present_in(shared)
         for room_id, user_id in comers:
             states = present.get(room_id, [])
             if self._is_ours(user_id):

@@ -181,6 +181,7 @@ class TakeOver:
             await self._take_known(epoch, until, rows)
 
     async def _take_known(self, epoch: int, until: int, rows: list[tuple[int, Row]]) -> None:
+        self._audiences.remember({row.room_id: {} for _, row in rows if event_rows.is_beginning(row)})
         unknown = self._audiences.unknown(rows)
         if unknown:
             self._audiences.remember(await self._events.hosts_at(unknown, self._position))
