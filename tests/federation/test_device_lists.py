@@ -324,6 +324,31 @@ async def test_lists_of_users_whom_nobody_meets_any_more_are_forgotten(postgres:
 
 
 @ensureDeferred
+async def test_who_meets_others_again_is_told_of_lists_that_nobody_kept_meanwhile(postgres: PostgresServer) -> None:
+    async with pair(postgres) as p:
+        await p.upload("first")
+        assert await p.key() == "first"
+        since = (await p.alice.get("/sync?timeout=0"))["next_batch"]
+        await put_into_room(p.net["one"].hs, p.rooms["one"], p.bob.id, "leave")
+        store = p.net["one"].hs.edus.remote_device_store
+
+        async def is_forgotten() -> bool:
+            return await store.listed([p.bob.id]) == []
+
+        await p.net.until(is_forgotten)
+        await p.net.settled()
+        changed, _ = await p.changed(since)
+        assert changed == set(), "they share no room"
+        await p.upload("second")
+        await p.carry(lose=True)
+        await put_into_room(p.net["one"].hs, p.rooms["one"], p.bob.id)
+        changed, now = await p.changed(since)
+        assert changed == {p.bob.id}
+        changes = await p.alice.get(f"/keys/changes?from={since}&to={now}")
+        assert changes == {"changed": [p.bob.id], "left": []}
+
+
+@ensureDeferred
 async def test_a_key_is_claimed_once(postgres: PostgresServer) -> None:
     async with pair(postgres, share=False) as p:
         await p.upload("first", one_time_keys={"x:1": "key"})

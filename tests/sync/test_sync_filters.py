@@ -93,19 +93,19 @@ async def test_devices_and_presence_are_told_whatever_rooms_are_wanted(h: Harnes
     await h.world.member(room, BOB)
     second = await h.sync(ALICE, first["next_batch"], **NO_ROOMS)
     assert "rooms" not in second
-    assert second["device_lists"] == {"changed": [BOB], "left": []}
+    assert second["device_lists"] == {"changed": [BOB]}
     assert present(second) == [BOB]
     await h.world.sql("INSERT INTO device_lists_stream VALUES (%s, %s, NULL)", advance(h, "device_lists", BOB), BOB)
     third = await h.sync(ALICE, second["next_batch"], **NO_ROOMS)
-    assert third["device_lists"] == {"changed": [BOB], "left": []}
+    assert third["device_lists"] == {"changed": [BOB]}
     assert present(await h.sync(ALICE, **NO_ROOMS)) == [BOB]
     await h.world.member(room, ALICE, "leave")
     fourth = await h.sync(ALICE, third["next_batch"], **NO_ROOMS)
-    assert fourth["device_lists"] == {"changed": [], "left": [BOB]}
+    assert fourth["device_lists"] == {"left": [BOB]}
     other = await h.world.room(CAROL, **ENCRYPTED)
     await h.world.member(other, ALICE)
     fifth = await h.sync(ALICE, fourth["next_batch"], **NO_ROOMS)
-    assert fifth["device_lists"] == {"changed": [CAROL], "left": []}
+    assert fifth["device_lists"] == {"changed": [CAROL]}
     assert present(fifth) == [CAROL]
 
 
@@ -115,7 +115,7 @@ async def test_encryption_that_is_switched_on_makes_devices_known(h: Harness) ->
     await h.world.member(room, BOB)
     since = (await h.sync(ALICE))["next_batch"]
     await h.world.state(room, ALICE, "m.room.encryption", {"algorithm": "m.megolm.v1.aes-sha2"})
-    assert (await h.sync(ALICE, since))["device_lists"] == {"changed": [BOB], "left": []}
+    assert (await h.sync(ALICE, since))["device_lists"] == {"changed": [BOB]}
 
 
 @pytest_twisted.ensureDeferred

@@ -300,7 +300,7 @@ async def test_changed_devices_are_told_to_those_who_share_a_room(h: Harness) ->
     for user in (BOB, CAROL, ALICE):
         await change_devices(h, user)
     answer = await h.sync(ALICE, since)
-    assert answer["device_lists"] == {"changed": [ALICE, BOB], "left": []}
+    assert answer["device_lists"] == {"changed": [ALICE, BOB]}
     assert "device_lists" not in await h.sync(ALICE, answer["next_batch"])
     assert "device_lists" not in await h.sync(ALICE)
 
@@ -314,21 +314,21 @@ async def test_who_comes_into_an_encrypted_room_and_who_goes(h: Harness) -> None
     await h.world.member(room, BOB)
     await h.world.member(room, CAROL)
     answer = await h.sync(ALICE, answer["next_batch"])
-    assert answer["device_lists"] == {"changed": [BOB, CAROL], "left": []}
+    assert answer["device_lists"] == {"changed": [BOB, CAROL]}
     await h.world.member(room, BOB, displayname="only a name")
     answer = await h.sync(ALICE, answer["next_batch"])
     assert "device_lists" not in answer
     await h.world.member(room, BOB, "leave")
     await h.world.member(room, CAROL, "leave")
     answer = await h.sync(ALICE, answer["next_batch"])
-    assert answer["device_lists"] == {"changed": [], "left": [BOB]}  # Carol is still in the other room
+    assert answer["device_lists"] == {"left": [BOB]}  # Carol is still in the other room
     bobs = (await h.sync(BOB))["next_batch"]
     await h.world.member(other, BOB)
     joined = await h.sync(BOB, bobs)
     assert joined["device_lists"]["changed"] == [ALICE, CAROL]
     await h.world.member(other, BOB, "leave")
     gone = await h.sync(BOB, joined["next_batch"])
-    assert gone["device_lists"] == {"changed": [], "left": [ALICE, CAROL]}
+    assert gone["device_lists"] == {"left": [ALICE, CAROL]}
 
 
 @pytest_twisted.ensureDeferred
@@ -339,18 +339,18 @@ async def test_who_comes_into_a_room_that_is_not_encrypted_and_who_goes(h: Harne
     await h.world.member(room, BOB)
     await h.world.member(room, CAROL)
     answer = await h.sync(ALICE, answer["next_batch"])
-    assert answer["device_lists"] == {"changed": [BOB, CAROL], "left": []}
+    assert answer["device_lists"] == {"changed": [BOB, CAROL]}
     await h.world.member(room, BOB, "leave")
     await h.world.member(room, CAROL, "leave")
     answer = await h.sync(ALICE, answer["next_batch"])
-    assert answer["device_lists"] == {"changed": [], "left": [BOB]}
+    assert answer["device_lists"] == {"left": [BOB]}
     bobs = (await h.sync(BOB))["next_batch"]
     await h.world.member(other, BOB)
     joined = await h.sync(BOB, bobs)
     assert "device_lists" not in joined, "of the others' keys there is no need"
     await h.world.member(other, BOB, "leave")
     gone = await h.sync(BOB, joined["next_batch"])
-    assert gone["device_lists"] == {"changed": [], "left": [ALICE, CAROL]}
+    assert gone["device_lists"] == {"left": [ALICE, CAROL]}
 
 
 @pytest_twisted.ensureDeferred
@@ -362,10 +362,10 @@ async def test_who_leaves_the_last_encrypted_room_has_left_whatever_else_is_shar
     since = (await h.sync(ALICE))["next_batch"]
     await h.world.member(room, BOB, "leave")
     answer = await h.sync(ALICE, since)
-    assert answer["device_lists"] == {"changed": [], "left": [BOB]}
+    assert answer["device_lists"] == {"left": [BOB]}
     await change_devices(h, BOB)
     answer = await h.sync(ALICE, answer["next_batch"])
-    assert answer["device_lists"] == {"changed": [BOB], "left": []}, "they still share a room"
+    assert answer["device_lists"] == {"changed": [BOB]}, "they still share a room"
     await h.world.member(room, BOB)
     since = (await h.sync(ALICE, answer["next_batch"]))["next_batch"]
     await h.world.member(plain, BOB, "leave")
@@ -380,7 +380,7 @@ async def test_changes_that_only_one_user_can_see(h: Harness) -> None:
     position = advance(h, "device_lists", PrivateDeviceListRow(ALICE))
     await h.world.sql("INSERT INTO device_lists_private VALUES (%s, %s, %s)", position, ALICE, [BOB, CAROL])
     answer = await h.sync(ALICE, since[ALICE])
-    assert answer["device_lists"] == {"changed": [BOB, CAROL], "left": []}
+    assert answer["device_lists"] == {"changed": [BOB, CAROL]}
     assert "device_lists" not in await h.sync(BOB, since[BOB])
 
 

@@ -182,7 +182,7 @@ class DeviceListKeeper:
             listed = await self._store.listed(list(users)) if users else []
             gone = set(listed) - await self._speakers.sharing(listed)
             if gone:
-                await self._store.forget(list(gone))
+                await self._resync.forget(gone)
         except Exception as error:
             log_failure(logger, error, "The devices of users whom nobody here meets any more were not forgotten")
 

@@ -98,8 +98,17 @@ class Resync:
         """Tries again what is due; to be called every `RETRY_SECONDS`."""
         due = await self._store.due(self._now(), RETRIED)
         sharing = await self._speakers.sharing(due)
-        await self._store.forget([user_id for user_id in due if user_id not in sharing])
+        await self.forget([user_id for user_id in due if user_id not in sharing])
         await self.fetch_all(sharing)
+
+    async def forget(self, user_ids: Collection[str]) -> None:
+        """Drops lists that nobody tells this server of any more.
+
+        Whoever meets these users again, and knows keys of theirs from before, is told that they may be others.
+        """
+        await self._store.forget(list(user_ids))
+        for user_id in user_ids:
+            await self._tell(user_id)
 
     async def _fetch(self, user_id: str) -> str | None:
         for round_ in range(ROUNDS):
@@ -139,7 +148,10 @@ class Resync:
             user_id, lambda failures: now + min(_FIRST_PAUSE << min(failures - 1, 20), _LONGEST_PAUSE)
         )
         if failures == 1:  # clients may have more luck, and should not go on believing what they have
-            await self._stream.append(lambda position: self._store.changed(user_id, position), lambda _: [user_id])
+            await self._tell(user_id)
+
+    async def _tell(self, user_id: str) -> None:
+        await self._stream.append(lambda position: self._store.changed(user_id, position), lambda _: [user_id])
 
     def _now(self) -> int:
         return int(self._clock.seconds() * 1000)

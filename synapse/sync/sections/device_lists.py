@@ -45,8 +45,9 @@ class DeviceListSection:
             left = await lost(self._shared, moved.gone, ctx.all_joined)
             # Who has gone and come again may have changed their keys while nobody was told.
             changed |= moved.come - left - {ctx.user_id}
-        if changed or left:
-            ctx.body["device_lists"] = {"changed": sorted(changed), "left": sorted(left - changed)}
+        told = {"changed": sorted(changed), "left": sorted(left - changed)}
+        if lists := {name: users for name, users in told.items() if users}:
+            ctx.body["device_lists"] = lists
 
     async def _with_new_keys(self, ctx: SyncContext, after: int, until: int) -> set[str]:
         """From memory where few have new keys: somebody on this server has, whenever anybody syncs."""
