@@ -153,7 +153,6 @@ class Sending:
         await self.sending.skip(destination, after, until)
 
     async def _send(self, destination: str, txn_id: str, body: bytes) -> dict[str, dict[str, Any]]:
-        from synapse.federation.client import Canonical, Insistence
+        from synapse.federation.client import Canonical
 
-        api = self._hs.federation.api
-        return await api.send_transaction(destination, txn_id, Canonical(body), insistence=Insistence.NONE)
+        return await self._hs.federation.api.send_transaction(destination, txn_id, Canonical(body))

@@ -10,7 +10,7 @@ wish is tried all the same.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import quote, urlencode
 
@@ -32,12 +32,12 @@ from synapse.federation.answers import (
     UserKeys,
 )
 from synapse.federation.client import Canonical, Insistence
-from synapse.federation.errors import BadAnswer, FederationError, Refused, Unreachable, refused
+from synapse.federation.errors import BadAnswer, Refused, refused
 
 if TYPE_CHECKING:
     from synapse.api.room_versions import RoomVersion
     from synapse.federation.client import FederationClient
-    from synapse.http.client import ClientAnswer
+    from synapse.http.exchange import ClientAnswer
 
 T = TypeVar("T")
 
@@ -52,7 +52,6 @@ SIGN: Final = "/_matrix/policy/v1/sign"
 MAX_SMALL: Final = 1 << 20  # bytes of answers that hold an event or less
 MAX_PAGE: Final = 16 << 20  # of those that hold some
 MAX_ROOM: Final = 256 << 20  # of those that hold the state of a room
-MAX_SERVERS_TRIED: Final = 20
 JOINING: Final = 600.0  # seconds for answers with the state of a room
 _IN_THREAD: Final = 64 << 10  # bytes from which on decoding is done elsewhere
 
@@ -72,36 +71,6 @@ class FederationApi:
     def for_users(self) -> FederationApi:
         """The same for what a user wishes and waits for: servers that have not answered of late are asked, too."""
         return FederationApi(self._client, self._in_thread, despite_backoff=True)
-
-    async def try_servers(
-        self,
-        servers: Iterable[str],
-        ask: Callable[[str], Awaitable[T]],
-        *,
-        final: Callable[[FederationError], bool] = lambda _: False,
-    ) -> T:
-        """The first answer that `ask(server)` gives, of 20 different servers at most, one after another.
-
-        Raises the most telling error of all, with those of the others as its notes: a refusal before a bad answer
-        before silence, and the first of its kind; at once where `final` says that no other server will do better.
-        Unreachable where there is no server to ask.
-        """
-        problem: FederationError | None = None
-        tried: list[str] = []
-        for server in list(dict.fromkeys(servers))[:MAX_SERVERS_TRIED]:
-            try:
-                return await ask(server)
-            except FederationError as error:
-                tried.append(f"{server}: {error.message}")
-                if final(error):
-                    raise
-                if problem is None or _telling(error) > _telling(problem):
-                    problem = error
-        if problem is None:
-            raise Unreachable("", "No other server is known that could be asked.", asked=False)
-        for note in tried:
-            problem.add_note(note)
-        raise problem
 
     # -- servers and their keys ----------------------------------------------------------------------------------------
 
@@ -135,16 +104,13 @@ class FederationApi:
 
     # -- transactions --------------------------------------------------------------------------------------------------
 
-    async def send_transaction(
-        self, destination: str, txn_id: str, content: Json | Canonical, *, insistence: Insistence = Insistence.NONE
-    ) -> dict[str, Json]:
+    async def send_transaction(self, destination: str, txn_id: str, content: Canonical) -> dict[str, Json]:
         """Sends events and EDUs; what the server says of each event: {} or {"error": …}.
 
-        Without insistence, whoever sends keeps by itself that the server does not answer.
+        Whoever sends keeps by itself that the server does not answer, and tries again.
         """
         path = f"{V1}send/{_part(txn_id)}"
-        kind, noted = answers.WireTransaction, insistence is not Insistence.NONE
-        return (await self._send("PUT", destination, path, content, kind, insistence=insistence, noted=noted)).pdus
+        return (await self._send("PUT", destination, path, content, answers.WireTransaction, noted=False)).pdus
 
     # -- events --------------------------------------------------------------------------------------------------------
 
@@ -399,7 +365,6 @@ class FederationApi:
         *,
         max_answer: int = MAX_SMALL,
         within: float | None = None,
-        insistence: Insistence = Insistence.NONE,
         signed: bool = True,
         noted: bool = True,
     ) -> T:
@@ -410,7 +375,6 @@ class FederationApi:
             content,
             max_answer=max_answer,
             within=within,
-            insistence=insistence,
             signed=signed,
             noted=noted,
             despite_backoff=self._despite_backoff,
@@ -449,9 +413,3 @@ class FederationApi:
 def _part(text: str) -> str:
     """A part of a path."""
     return quote(text, safe="")
-
-
-def _telling(error: FederationError) -> int:
-    if isinstance(error, Refused):
-        return 3 if error.code < 500 and not error.is_unrecognized else 2
-    return 1 if isinstance(error, BadAnswer) else 0

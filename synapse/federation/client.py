@@ -11,21 +11,21 @@ from __future__ import annotations
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
-from twisted.internet.defer import Deferred
 from unpaddedbase64 import encode_base64
 
 from synapse.api.errors import MatrixError
 from synapse.events import canonical
 from synapse.events.signing import key_id_of
 from synapse.federation.errors import BadAnswer, Denied, FederationError, Unreachable
-from synapse.http.client import AnswerLate, AnswerTooLarge, ClientError
+from synapse.http.exchange import AnswerLate, AnswerTooLarge, ClientError
 from synapse.metrics import table
+from synapse.util.concurrency import pause
 
 if TYPE_CHECKING:
     from signedjson.types import SigningKey
 
     from synapse.federation.destinations import Destinations
-    from synapse.http.client import ClientAnswer
+    from synapse.http.exchange import ClientAnswer
     from synapse.util.clock import Clock
 
 MAX_ANSWER: Final = 8 << 20  # bytes, where nobody says otherwise
@@ -131,7 +131,6 @@ class FederationClient:
         """The answer of the server `destination`, whatever its status but 502, 503 and 504.
 
         `path` begins with `/_matrix/`, its query included, as it is to be on the wire. `within` seconds, retries not
-        `path` begins with `/_matrix/`, its query included, as it is to be on the wire. `within` seconds, retries not
         included. With `despite_backoff` the server is asked though it has not answered of late: a user waits for it.
         That it does not answer is `noted`, unless whoever asks keeps that by itself. Raises Unreachable; BadAnswer
         where the answer is too large.
@@ -143,7 +142,7 @@ class FederationClient:
         retries = self._settings.retries(insistence)
         for attempt in range(retries.times + 1):
             if attempt:
-                await self._pause(min(_FIRST_DELAY * 2 ** (attempt - 1), retries.longest))
+                await pause(self._clock, min(_FIRST_DELAY * 2 ** (attempt - 1), retries.longest))
             try:
                 return await self._attempt(destination, method, path, body, headers, seconds, max_answer)
             except Unreachable as error:
@@ -187,11 +186,6 @@ class FederationClient:
         if self._destinations is not None and answer.code < 500:
             await self._destinations.succeeded(destination)
         return answer
-
-    async def _pause(self, seconds: float) -> None:
-        passed: Deferred[None] = Deferred()
-        self._clock.callLater(seconds, passed.callback, None)
-        await passed
 
 
 def _problem(destination: str, error: ClientError) -> FederationError:

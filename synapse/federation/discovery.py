@@ -19,11 +19,11 @@ from urllib.parse import urljoin, urlsplit
 from twisted.internet.defer import Deferred
 
 from synapse.api.identifiers import is_server_name, split_server_name
-from synapse.http.client import ClientError
+from synapse.http.exchange import ClientError
 from synapse.util.concurrency import spawn
 
 if TYPE_CHECKING:
-    from synapse.http.client import ClientAnswer
+    from synapse.http.exchange import ClientAnswer
     from synapse.http.outside import OutsideClient
     from synapse.util.clock import Clock
 

@@ -10,11 +10,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from twisted.internet.defer import Deferred
-
 from synapse.api.errors import limit_exceeded
 from synapse.metrics import table
-from synapse.util.concurrency import Slots
+from synapse.util.concurrency import Slots, pause
 
 if TYPE_CHECKING:
     from synapse.util.clock import Clock
@@ -83,13 +81,7 @@ class Turns:
         now = self._clock.seconds()
         state.times.append(now)
         if len(state.times) > self._settings.sleep_limit and state.times[0] > now - self._settings.window:
-            passed: Deferred[None] = Deferred()
-            timer = self._clock.callLater(self._settings.delay, passed.callback, None)
-            try:
-                await passed
-            finally:
-                if timer.active():
-                    timer.cancel()
+            await pause(self._clock, self._settings.delay)
 
     def _forget(self, origin: str, state: _Origin) -> None:
         if not state.present and len(self._origins) > REMEMBERED:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from synapse.api.constants import MAX_INT
 from synapse.federation.errors import FederationError, matrix_error
 from synapse.handlers.room_summaries import shown
 from synapse.handlers.told_rooms import listed_room
@@ -63,5 +64,5 @@ class FederatedRooms:
             if token is not None and len(token) <= MAX_TOKEN and limit:
                 answer[name] = token
         if found.total_room_count_estimate is not None:
-            answer["total_room_count_estimate"] = min(max(found.total_room_count_estimate, 0), 2**53 - 1)
+            answer["total_room_count_estimate"] = min(max(found.total_room_count_estimate, 0), MAX_INT)
         return answer

@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from twisted.internet.defer import TimeoutError
 
-from synapse.api.constants import EventTypes, RoomTypes
+from synapse.api.constants import MAX_INT, EventTypes, RoomTypes
+from synapse.api.errors import MatrixError
 from synapse.api.identifiers import is_user_id
-from synapse.federation.errors import BadAnswer, FederationError
+from synapse.federation.errors import BadAnswer
 from synapse.handlers.remote.candidates import candidates
+from synapse.handlers.remote.search import Search
 from synapse.handlers.space_tree import Child, child_of
 from synapse.handlers.told_rooms import encoded, summarised_room
 from synapse.util.concurrency import gather, spawn
@@ -96,14 +98,15 @@ class FederatedSpaces:
             return None
 
         async def find() -> ToldRoom:
-            return await self._api.try_servers(some, lambda server: self._ask(server, room_id, suggested_only))
+            search = Search(self._clock, seconds)
+            return await search.first(some, lambda server: self._ask(server, room_id, suggested_only))
 
         asking = spawn(self._shared.do((room_id, suggested_only), find))
         clock: Any = self._clock
         asking.addTimeout(seconds, clock)
         try:
             return await asking
-        except (FederationError, TimeoutError) as error:
+        except (MatrixError, TimeoutError) as error:
             logger.info("Nobody tells of the room %s: %s", room_id, error)
             return None
 
@@ -171,7 +174,7 @@ def _child(event: Any, suggested_only: bool) -> Child | None:
     state_key, sender, ts = event.get("state_key"), event.get("sender"), event.get("origin_server_ts")
     if not (isinstance(state_key, str) and isinstance(sender, str) and is_user_id(sender)):
         return None
-    if type(ts) is not int or not 0 <= ts < 2**53 or not isinstance(event.get("content"), dict):
+    if type(ts) is not int or not 0 <= ts <= MAX_INT or not isinstance(event.get("content"), dict):
         return None
     content = encoded(event["content"])
     if content is None or len(content) > MAX_CONTENT:

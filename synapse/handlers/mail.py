@@ -11,11 +11,12 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from twisted.internet.defer import Deferred, DeferredSemaphore
+from twisted.internet.defer import DeferredSemaphore
 
 from synapse.api.errors import invalid_param, unknown
 from synapse.handlers.smtp import MailProblem
 from synapse.metrics import table
+from synapse.util.concurrency import pause
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -101,7 +102,7 @@ class Mailer:
 
     async def _deliver(self, to: str, message: EmailMessage) -> None:
         sender = self._options.sender.addr_spec
-        for pause in PAUSES:
+        for seconds in PAUSES:
             try:
                 await self._in_thread(self._post.deliver, sender, to, message)
             except MailProblem as problem:
@@ -110,13 +111,8 @@ class Mailer:
                 logger.info("The mail server does not take a mail just now, it is tried again: %s", problem)
             else:
                 return
-            await self._pause(pause)
+            await pause(self._clock, seconds)
         await self._in_thread(self._post.deliver, sender, to, message)
-
-    async def _pause(self, seconds: float) -> None:
-        over: Deferred[None] = Deferred()
-        self._clock.callLater(seconds, over.callback, None)
-        await over
 
     def _message(self, to: str, subject: str, template_name: str, values: Mapping[str, Any]) -> EmailMessage:
         from email.headerregistry import Address

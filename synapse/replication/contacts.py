@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING
 from synapse.replication.event_rows import StateRow, is_entry
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Awaitable, Callable, Collection, Mapping
 
     from synapse.replication.notifier import Notifier
     from synapse.replication.streams import Rows
     from synapse.storage.database import Database
     from synapse.storage.transaction import Transaction
     from synapse.util.caches import Cache
+
+    RoomsOf = Callable[[Collection[str]], Awaitable[Mapping[str, Collection[str]]]]
+    """The rooms that users are joined to now, from memory where it can be: `RoomsOfUsers.each`."""
 
 
 class RoomsOfUsers:

@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, Protocol, 
 import psycopg2
 from psycopg2 import errors
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE
-from twisted.internet.defer import Deferred
 
 from synapse.storage.errors import DatabaseUnavailable, OutcomeUnknown
 from synapse.storage.pool import ConnectionPool, PoolSettings
 from synapse.storage.transaction import BEGIN, BEGIN_READ_ONLY, Row, Transaction
+from synapse.util.concurrency import pause
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
@@ -184,9 +184,7 @@ class Database:
         log = logger.warning if isinstance(problem, DatabaseUnavailable) and delay else logger.info
         log("%s is tried again in %s s: %s", name, delay, _first_line(problem))
         if delay:
-            waited: Deferred[None] = Deferred()
-            self._reactor.callLater(delay, waited.callback, None)
-            await waited
+            await pause(self._reactor, delay)
 
     def _usage(self, name: str) -> Usage:
         usage = self.usage.get(name)

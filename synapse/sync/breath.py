@@ -6,9 +6,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from twisted.internet.defer import Deferred
-
 from synapse.util.clock import Clock
+from synapse.util.concurrency import pause
 
 EVENTS: Final = 1_000
 """Events after which everybody else has a turn: a few milliseconds of work."""
@@ -26,6 +25,4 @@ class Breath:
         self._events += events
         if self._events >= EVENTS:
             self._events = 0
-            turn: Deferred[None] = Deferred()
-            self._clock.callLater(0, turn.callback, None)
-            await turn
+            await pause(self._clock)

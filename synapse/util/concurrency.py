@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import AsyncIterator, Coroutine, Hashable, Iterable
 from contextlib import asynccontextmanager
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from twisted.internet.defer import Deferred
+
+if TYPE_CHECKING:
+    from synapse.util.clock import Clock
 
 T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
@@ -16,6 +19,18 @@ K = TypeVar("K", bound=Hashable)
 def spawn(coroutine: Coroutine[Any, Any, T]) -> Deferred[T]:
     """Lets a coroutine run by itself. Whoever calls it looks after its failure."""
     return Deferred.fromCoroutine(coroutine)
+
+
+async def pause(clock: Clock, seconds: float = 0.0) -> None:
+    """Waits so long; without a time, until everybody else has had a turn of the reactor. Whoever is cancelled meanwhile
+    leaves no timer behind."""
+    passed: Deferred[None] = Deferred()
+    timer = clock.callLater(seconds, passed.callback, None)
+    try:
+        await passed
+    finally:
+        if timer.active():
+            timer.cancel()
 
 
 async def gather(awaitables: Iterable[Coroutine[Any, Any, T]]) -> list[T]:

@@ -244,59 +244,6 @@ async def test_who_is_never_asked(database: Database) -> None:
     assert [sent[0] for sent in cluster.line.sent] == ["good.test"]
 
 
-# -- several servers ---------------------------------------------------------------------------------------------------
-
-AWAY = Unreachable("a", "away")
-BAD = BadAnswer("a", "bad")
-NO = refused("a", 403, {"errcode": "M_FORBIDDEN", "error": "no"})
-OLD = refused("a", 404, {"errcode": "M_UNRECOGNIZED"})
-BROKEN = refused("a", 500, {})
-
-
-@pytest.mark.parametrize(
-    ("outcomes", "expected", "asked"),
-    [
-        (["yes"], "yes", 1),
-        ([AWAY, NO, "yes", NO], "yes", 3),
-        ([AWAY, BAD], BAD, 2),
-        ([AWAY, OLD, BAD], OLD, 3),
-        ([BROKEN, NO, AWAY], NO, 3),
-        ([NO, refused("b", 404, {}), AWAY], NO, 3),
-        ([AWAY] * 30, AWAY, 20),
-    ],
-)
-@pytest_twisted.ensureDeferred
-async def test_several_servers_are_tried_in_turn(
-    database: Database, outcomes: list[Any], expected: Any, asked: int
-) -> None:
-    servers = [f"{number}.test" for number in range(len(outcomes))]
-    tried: list[str] = []
-
-    async def ask(server: str) -> str:
-        tried.append(server)
-        outcome = outcomes[servers.index(server)]
-        if isinstance(outcome, Exception):
-            raise outcome
-        return str(outcome)
-
-    api = Cluster(database, answer()).one.api
-    if isinstance(expected, Exception):
-        with pytest.raises(FederationError) as caught:
-            await api.try_servers([*servers, *servers], ask)
-        assert caught.value is expected
-        assert caught.value.__notes__[-1].startswith(servers[asked - 1])
-    else:
-        assert await api.try_servers([*servers, *servers], ask) == expected
-    assert tried == servers[:asked]
-    if len(outcomes) > 1 and outcomes[0] is AWAY:
-        tried.clear()
-        with pytest.raises(Unreachable):
-            await api.try_servers(servers, ask, final=lambda error: error is AWAY)
-        assert tried == servers[:1]
-    with pytest.raises(Unreachable):
-        await api.try_servers([], ask)
-
-
 # -- errors ------------------------------------------------------------------------------------------------------------
 
 
@@ -307,7 +254,7 @@ async def test_several_servers_are_tried_in_turn(
         (Unreachable("a", "late", late=True), "504 M_CONNECTION_TIMEOUT: late"),
         (Denied("a"), "403 M_FORBIDDEN: This server does not federate with a."),
         (BadAnswer("a", "bad"), "502 M_CONNECTION_FAILED: bad"),
-        (NO, "403 M_FORBIDDEN: no"),
+        (refused("a", 403, {"errcode": "M_FORBIDDEN", "error": "no"}), "403 M_FORBIDDEN: no"),
         (refused("a", 404, {"errcode": "M_NOT_FOUND", "error": "x" * 5000}), "404 M_NOT_FOUND: " + "x" * 1024),
         (
             refused("a", 429, {"errcode": "M_LIMIT_EXCEEDED", "retry_after_ms": 10**12}),

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from pytest_twisted import ensureDeferred
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import Clock
 
-from synapse.util.concurrency import BoundedQueue, Linearizer, QueueFull, gather, spawn
+from synapse.util.concurrency import BoundedQueue, Linearizer, QueueFull, gather, pause, spawn
 
 
 @ensureDeferred
@@ -74,6 +75,23 @@ async def test_gather_waits_for_all_and_raises_the_first_failure() -> None:
         await gather(work(n) for n in range(3))
     assert done == [0, 2]
     assert await gather(work(n) for n in (5, 6)) == [5, 6]
+
+
+@ensureDeferred
+async def test_a_pause_lets_others_go_first_and_leaves_no_timer_behind() -> None:
+    clock, done = Clock(), list[str]()
+    for name, seconds in (("turn", 0.0), ("minute", 60.0)):
+        spawn(pause(clock, seconds)).addCallback(lambda _, name=name: done.append(name))
+    assert done == []
+    clock.advance(0)
+    assert done == ["turn"]
+    clock.advance(60)
+    assert done == ["turn", "minute"]
+    given_up = spawn(pause(clock, 60.0))
+    given_up.cancel()
+    with pytest.raises(CancelledError):
+        await given_up
+    assert clock.getDelayedCalls() == []
 
 
 @ensureDeferred

@@ -12,8 +12,8 @@ Server-server API, "Device Management".
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeGuard
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeGuard
 
 from twisted.internet.defer import Deferred
 
@@ -29,8 +29,8 @@ from synapse.util.caches import LruCache
 from synapse.util.problems import log_failure
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
-
+    from synapse.federation.hosts import RoomHosts
+    from synapse.replication.contacts import RoomsOf
     from synapse.replication.notifier import Notifier
     from synapse.replication.streams import Rows
     from synapse.storage.device_lists_outbox import DeviceListOutboxStore, Due
@@ -44,14 +44,6 @@ KEEP_EVERY: Final = 1_000
 
 _MOST_HEARD: Final = 1_000
 _CHAINS: Final = 1_000  # that are remembered: of those who are in rooms with many servers
-
-RoomsOf = Callable[[Collection[str]], "Awaitable[Mapping[str, Collection[str]]]"]
-
-
-class Hosts(Protocol):
-    """Knows which servers are in which rooms."""
-
-    async def joined_many(self, room_ids: Collection[str], /) -> Mapping[str, Mapping[str, int]]: ...
 
 
 class Mark(NamedTuple):
@@ -97,7 +89,7 @@ class DeviceListOutbox:
         self,
         store: DeviceListOutboxStore,
         rooms_of: RoomsOf,
-        hosts: Hosts,
+        hosts: RoomHosts,
         notifier: Notifier,
         clock: Clock,
         server_name: str,

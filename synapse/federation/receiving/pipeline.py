@@ -15,10 +15,9 @@ import logging
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
-from twisted.internet.defer import Deferred
-
 from synapse.api.constants import EventTypes
 from synapse.api.errors import AuthError, invalid_param
+from synapse.api.identifiers import create_id_of_room
 from synapse.events import auth
 from synapse.events.event import Event, StateKey
 from synapse.events.power_levels import PowerLevels
@@ -28,7 +27,7 @@ from synapse.federation.receiving.order import ancestors_first, predecessors_of
 from synapse.federation.receiving.turns import RoomTurns
 from synapse.federation.receiving.work import Allowance, Found, Work
 from synapse.storage.persist_events import Fate, Kind, Persisted, PushAction, Receipt, Received, ReceivedEvent
-from synapse.util.concurrency import Linearizer
+from synapse.util.concurrency import Linearizer, pause
 
 if TYPE_CHECKING:
     from synapse.api.room_versions import RoomVersion
@@ -168,7 +167,7 @@ class Pipeline:
         cites an event that is not in the set.
         """
         room_id = next((event.room_id for event in events if event.type == EventTypes.CREATE), "")
-        create_id = "$" + room_id[1:] if version.room_id_from_create else None
+        create_id = create_id_of_room(room_id) if version.room_id_from_create else None
         own = [event for event in events if event.room_id == room_id]
         judged: dict[str, Found] = {}
         results: list[tuple[Event, str | None]] = []
@@ -177,7 +176,7 @@ class Pipeline:
             piece = ordered[start : start + JUDGED_AT_ONCE]
             results += judge_all(piece, create_id, lambda _: None, judged)
             if start + JUDGED_AT_ONCE < len(ordered):
-                await self._pause()
+                await pause(self._clock)
         return results
 
     async def keep(self, work: Work) -> None:
@@ -328,12 +327,6 @@ class Pipeline:
     async def _keep_if_any(self, work: Work) -> None:
         if work.outliers:
             await self.keep(work)
-
-    async def _pause(self) -> None:
-        """Lets everybody else have a turn."""
-        turn: Deferred[None] = Deferred()
-        self._clock.callLater(0, turn.callback, None)
-        await turn
 
     async def _begin(self, origin: str, room_id: str, version: RoomVersion, events: Sequence[Event]) -> Work:
         """The work with a batch of events, of which is known what is here."""

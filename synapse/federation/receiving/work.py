@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeVar
 
 from twisted.internet.defer import Deferred, TimeoutError
 
+from synapse.api.identifiers import create_id_of_room
 from synapse.api.room_versions import RoomVersion
 from synapse.events.event import Event
 from synapse.federation.receiving.faults import Unfit
@@ -105,7 +106,7 @@ class Work:
     @property
     def create_id(self) -> str | None:
         """The id of the create event, where the room is named by it."""
-        return "$" + self.room_id[1:] if self.version.room_id_from_create else None
+        return create_id_of_room(self.room_id) if self.version.room_id_from_create else None
 
     async def look_up(self, event_ids: Iterable[str]) -> None:
         """Learn of those events that are stored. One statement for all that were not asked for before, or none."""

@@ -26,10 +26,6 @@ class Turns:
             causes.add(cause)
             self._causes.setdefault(cause, deque()).append(name)
 
-    def discard(self, name: str) -> None:
-        """The name waits no longer."""
-        self._waiting.pop(name, None)
-
     def take(self) -> str | None:
         """The next name; None if nobody waits."""
         while self._causes:

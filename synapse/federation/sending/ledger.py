@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from twisted.internet.defer import Deferred
 
 from synapse.storage.federation_queue import Fenced, Progress, Told
-from synapse.util.concurrency import spawn
+from synapse.util.concurrency import pause, spawn
 from synapse.util.problems import log_failure
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class Ledger:
             self._running = spawn(self._run())
 
     async def _run(self) -> None:
-        await self._pause(0.0)  # for others to come along
+        await pause(self._clock)  # for others to come along
         while (self._progress or self._told or self._waiters) and not self._closed:
             progress, told, waiters = self._progress, self._told, self._waiters
             self._progress, self._told, self._waiters = {}, [], []
@@ -113,7 +113,7 @@ class Ledger:
                 self._waiters = waiters + self._waiters
                 if self._closing:
                     break
-                await self._pause(RETRY_SECONDS)
+                await pause(self._clock, RETRY_SECONDS)
             else:
                 for waiter in waiters:
                     waiter.callback(None)
@@ -122,8 +122,3 @@ class Ledger:
         self._running = None
         if self._progress and not self._closed:
             self._write(SOON)
-
-    async def _pause(self, seconds: float) -> None:
-        passed: Deferred[None] = Deferred()
-        self._clock.callLater(seconds, passed.callback, None)
-        await passed

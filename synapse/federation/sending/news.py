@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from synapse.api.constants import EventTypes, Membership
 from synapse.api.identifiers import domain_of
@@ -22,7 +22,9 @@ from synapse.util.problems import log_failure
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
+    from synapse.federation.hosts import RoomHosts
     from synapse.federation.sending.dispatch import Dispatch
+    from synapse.replication.contacts import RoomsOf
     from synapse.replication.notifier import Notifier
     from synapse.replication.streams import Rows
     from synapse.storage.federation_events import FederationEventsStore
@@ -38,14 +40,6 @@ PRESENCE_DELAY: Final = 0.5
 RETRY_SECONDS: Final = 5.0
 PAGE: Final = 500
 MAX_COMERS: Final = 1_000
-
-RoomsOf = Callable[[Collection[str]], "Awaitable[Mapping[str, Collection[str]]]"]
-
-
-class Hosts(Protocol):
-    """Knows which servers are in which rooms."""
-
-    async def joined_many(self, room_ids: Collection[str], /) -> Mapping[str, Mapping[str, int]]: ...
 
 
 class _Following:
@@ -103,7 +97,7 @@ class News:
         self,
         server_name: str,
         store: FederationEventsStore,
-        hosts: Hosts,
+        hosts: RoomHosts,
         rooms_of: RoomsOf,
         notifier: Notifier,
         dispatch: Dispatch,
@@ -111,11 +105,7 @@ class News:
         per_second: float,
     ) -> None:
         self._server_name = server_name
-        self._store = store
         self._hosts = hosts
-        self._rooms_of = rooms_of
-        self._dispatch = dispatch
-        self._clock = clock
         self.typing = TypingNews(self._is_ours, self._servers, dispatch, clock)
         self.receipts = ReceiptNews(store, self._servers, dispatch, notifier, clock, per_second)
         self.presence = PresenceNews(self._is_ours, store, self._servers, rooms_of, dispatch, notifier, clock)

@@ -17,9 +17,9 @@ from synapse.storage.shown_keys import ShownKeys
 
 if TYPE_CHECKING:
     from synapse.federation.hosts import RoomHosts
-    from synapse.handlers.edus.speakers import RoomsOf
     from synapse.handlers.key_query import KeyQuery
     from synapse.handlers.keys import Keys
+    from synapse.replication.contacts import RoomsOf
     from synapse.storage.device_lists_outbox import DeviceListOutboxStore
     from synapse.storage.published_keys import PublishedKeyStore
 

@@ -12,16 +12,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from synapse.api.constants import MAX_ID_BYTES
+from synapse.api.constants import MAX_ID_BYTES, MAX_INT
 from synapse.api.errors import forbidden, invalid_param, too_large
 from synapse.api.identifiers import domain_of, fits, is_user_id
+from synapse.handlers.signed_keys import MAX_KEY_BYTES
 from synapse.util.storable import problem_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-MAX_INT: Final = 2**53 - 1
-MAX_KEY_BYTES: Final = 65_536
 MAX_NAME: Final = 256
 """Characters of a device's name that are kept."""
 

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.defer import Deferred
 
-from synapse.api.constants import Presence
+from synapse.api.constants import MAX_INT, Presence
 from synapse.api.errors import MatrixError, invalid_param, too_large
 from synapse.api.identifiers import domain_of
-from synapse.handlers.edus.parsing import MAX_INT, own_user
+from synapse.handlers.edus.parsing import own_user
 from synapse.handlers.presence_calls import MAX_STATUS
 from synapse.replication.calls import Call
 from synapse.storage.errors import DatabaseClosed

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from synapse.api.errors import forbidden
@@ -10,8 +10,7 @@ from synapse.api.errors import forbidden
 if TYPE_CHECKING:
     from synapse.federation.hosts import RoomHosts
     from synapse.handlers.federation_door import FederationDoor
-
-RoomsOf = Callable[[Collection[str]], Awaitable[Mapping[str, Collection[str]]]]
+    from synapse.replication.contacts import RoomsOf
 
 
 class Speakers:

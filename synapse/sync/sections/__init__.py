@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from synapse.replication.contacts import RoomsOf
     from synapse.storage.account_data import AccountDataStore
     from synapse.storage.past_state import PastStateStore
     from synapse.storage.presence import PresenceStore
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from synapse.sync.recent import RecentEvents
     from synapse.sync.room_states import RoomStates
     from synapse.sync.sections.account_data import PushRulesOf
-    from synapse.sync.sections.device_lists import RoomsOf
     from synapse.sync.typing import TypingRooms
     from synapse.sync.unread import UnreadCounts
     from synapse.sync.visibility import VisibilityFilter

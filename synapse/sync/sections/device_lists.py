@@ -9,7 +9,8 @@ Client-server API, "End-to-end encryption: Extensions to /sync".
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from synapse.api.constants import EventTypes, Membership
 from synapse.replication.streams import PrivateDeviceListRow
@@ -20,8 +21,8 @@ from synapse.sync.companions import companions, lost
 from synapse.sync.context import SyncContext
 from synapse.sync.tokens import StreamToken
 
-RoomsOf = Callable[[Collection[str]], Awaitable[Mapping[str, Collection[str]]]]
-"""The rooms that users are joined to now, from memory where it can be."""
+if TYPE_CHECKING:
+    from synapse.replication.contacts import RoomsOf
 
 
 class DeviceListSection:
