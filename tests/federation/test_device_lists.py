@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pytest_twisted import ensureDeferred
+from twisted.internet.task import Clock
 
 from synapse.federation.answers import ClaimedKeys, RemoteDevice, UserDevices, UserKeys
 from synapse.handlers.edus import asking, resync, their_keys
@@ -179,6 +180,15 @@ class Pair:
                 await self.net["one"].hs.receiving.edus.take(f"two.test:{PORT}", orjson.loads(each.edu))
             await outbox.sent({one: [each.mark]})
 
+    async def fetched(self) -> None:
+        """Returns once Alice's server has asked for a list by itself, and is done with it."""
+
+        def has_asked() -> bool:
+            return any(each.by == "one" and "/user/devices/" in each.path for each in self.net.asked)
+
+        await self.net.until(has_asked)
+        await self.net.settled()
+
     async def changed(self, since: str) -> tuple[set[str], str]:
         """Whose devices Alice is told to look at, and the next token."""
         found = await self.alice.get(f"/sync?timeout=0&since={since}")
@@ -242,14 +252,20 @@ async def test_after_a_lost_update_the_list_is_fetched_anew(postgres: PostgresSe
         await p.carry(lose=True)
         assert await p.key() == "first", "nobody knows"
         p.asked()
-        await p.upload("third")
-        await p.carry()
-        await p.net.settled()
+        clock = Clock()
+        p.net["one"].hs.edus.resync._clock = clock
+        for key in ("third", "fourth"):
+            await p.upload(key)
+            await p.carry()
+            await p.net.settled()
+            assert p.asked() == [], "more may come"
+        clock.advance(resync.GATHERING_SECONDS)
+        await p.fetched()
         assert p.asked() == ["user/devices"]
-        assert await p.key() == "third"
-        await p.upload("fourth")
-        await p.carry()
         assert await p.key() == "fourth"
+        await p.upload("fifth")
+        await p.carry()
+        assert await p.key() == "fifth"
         assert p.asked() == []
 
 
@@ -388,8 +404,8 @@ async def test_updates_that_go_on_coming_do_not_have_a_list_fetched_for_ever(pos
         for n in (1, 5):
             update = {"user_id": p.bob.id, "device_id": "D", "stream_id": 2**50 + n, "prev_id": [2**50 + n - 2]}
             await edus.take(f"two.test:{PORT}", {"edu_type": "m.device_list_update", "content": update})
-            await p.net.settled()
-        assert p.asked().count("user/devices") <= 2 * resync.ROUNDS
+            await p.fetched()
+            assert p.asked().count("user/devices") <= resync.ROUNDS
         known = await p.net["one"].hs.edus.remote_device_store.known([p.bob.id], "")
         assert known.stale == set()
 

@@ -34,7 +34,9 @@ logger = logging.getLogger(__name__)
 AT_ONCE: Final = 3
 """Requests to one server at a time."""
 MOST_UNDER_WAY: Final = 500
-"""Users whose lists are being fetched because of updates; further ones wait for the next round of `retry`."""
+"""Users whose lists are being fetched, or soon to be; of further ones, those are that `retry` comes to."""
+GATHERING_SECONDS: Final = 0.1
+"""How long further updates are waited for: they come one after another, and one request serves for all."""
 ROUNDS: Final = 3
 """Requests for one list, where updates go on coming that it does not include."""
 RETRY_SECONDS: Final = 30.0
@@ -63,11 +65,16 @@ class Resync:
         self._slots: dict[str, DeferredSemaphore] = {}
 
     def want(self, user_id: str, stream_id: int) -> None:
-        """An update of that id could not be applied: has the list fetched, in the background."""
-        if user_id in self._under_way or len(self._under_way) < MOST_UNDER_WAY:
+        """An update of that id could not be applied: has the list fetched soon, in the background."""
+        known = user_id in self._wanted or user_id in self._under_way
+        if known or len(self._wanted) + len(self._under_way) < MOST_UNDER_WAY:
             self._wanted[user_id] = max(stream_id, self._wanted.get(user_id, NEVER))
-            if user_id not in self._under_way:
-                Deferred.fromCoroutine(self.fetch(user_id))
+            if not known:
+                self._clock.callLater(GATHERING_SECONDS, self._begin, user_id)
+
+    def _begin(self, user_id: str) -> None:
+        if user_id in self._wanted:  # else somebody could not wait
+            Deferred.fromCoroutine(self.fetch(user_id))
 
     async def fetch_all(self, user_ids: Collection[str]) -> dict[str, str]:
         """Fetches the lists of users who share a room with somebody here. What was wrong where it failed, by user."""
