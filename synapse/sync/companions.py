@@ -3,8 +3,8 @@
 Clients of old and of today count on being told of rooms that are not encrypted as well, and the specification lets us
 tell more than it asks for. So `changed` has everybody who comes into a room of the user's or is invited (messages may
 be encrypted for them already), and the members of the encrypted rooms that the user comes into (of the others, who may
-have thousands of members, nobody needs to know all keys); `left` has those with whom no encrypted room is shared any
-longer, and those with whom no room at all is.
+have thousands of members, nobody needs to know all keys), the user among them; `left` has those with whom no encrypted
+room is shared any longer, and those with whom no room at all is.
 
 Client-server API, "End-to-end encryption: Extensions to /sync", "Tracking the device list for a user".
 """

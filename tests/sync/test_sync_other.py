@@ -325,7 +325,7 @@ async def test_who_comes_into_an_encrypted_room_and_who_goes(h: Harness) -> None
     bobs = (await h.sync(BOB))["next_batch"]
     await h.world.member(other, BOB)
     joined = await h.sync(BOB, bobs)
-    assert joined["device_lists"]["changed"] == [ALICE, CAROL]
+    assert joined["device_lists"]["changed"] == [ALICE, BOB, CAROL], "oneself, too: as `/keys/changes` tells it"
     await h.world.member(other, BOB, "leave")
     gone = await h.sync(BOB, joined["next_batch"])
     assert gone["device_lists"] == {"left": [ALICE, CAROL]}

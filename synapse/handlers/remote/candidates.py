@@ -31,13 +31,14 @@ def candidates(own_name: str, *groups: Iterable[str], limit: int = MAX_TRIED) ->
     return list(found)
 
 
-def candidates_for(own_name: str, room_id: str, *groups: Iterable[str]) -> list[str]:
-    """The servers to ask for the way into a room: `candidates`, and where there are none, the one in the room's id.
+def candidates_for(own_name: str, room_id: str, *, named: Sequence[Iterable[str]], known: Iterable[str]) -> list[str]:
+    """The servers to ask for the way into a room: those of the groups in `named`; where there are none, those that
+    were in the room as far as this server knows; and else, as a guess, the one in the room's id.
 
-    That is a guess, since a room's id does not say who is in it. Whoever names servers is not answered with another's
-    help: what comes of it (who vouches for a restricted join) would be another matter than was asked for.
+    Whoever names servers wants to come in through these (`via`), and is not answered with the help of others.
     """
-    return candidates(own_name, *groups) or candidates(own_name, server_of_room(room_id))
+    guess = server_of_room(room_id)
+    return candidates(own_name, *named) or candidates(own_name, known) or candidates(own_name, guess)
 
 
 def server_of_room(room_id: str) -> list[str]:

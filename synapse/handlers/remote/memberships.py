@@ -149,7 +149,7 @@ class RemoteMemberships:
         if own is not None and own.membership in _PENDING:
             stored = await self._events.get(own.event_id)
             groups += [] if stored is None else self._behind(stored.event)
-        return candidates_for(self._server_name, room_id, *groups, await self._present(room_id))
+        return candidates_for(self._server_name, room_id, named=groups, known=await self._present(room_id))
 
     def _behind(self, event: Event) -> list[list[str]]:
         """The servers that an invite came from, or a knock went to, and those that its stripped state tells of."""

@@ -45,7 +45,7 @@ class DeviceListSection:
             moved.gone.pop(ctx.user_id, None)
             left = await lost(self._shared, moved.gone, ctx.all_joined)
             # Who has gone and come again may have changed their keys while nobody was told.
-            changed |= moved.come - left - {ctx.user_id}
+            changed |= moved.come - left
         told = {"changed": sorted(changed), "left": sorted(left - changed)}
         if lists := {name: users for name, users in told.items() if users}:
             ctx.body["device_lists"] = lists

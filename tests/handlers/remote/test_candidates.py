@@ -40,12 +40,13 @@ def test_the_server_in_a_room_id_is_that_of_old_rooms_alone() -> None:
     assert server_of_room("!" + "A" * 43) == []
 
 
-def test_the_server_in_a_rooms_id_is_asked_where_there_is_no_other() -> None:
-    assert candidates_for("here", "!abc:old.test", [], []) == ["old.test"]
-    assert candidates_for("here", "!abc:old.test", ["here"], ["no server"]) == ["old.test"]
-    assert candidates_for("here", "!abc:old.test", ["named.test"], ["present.test"]) == ["named.test", "present.test"]
-    assert candidates_for("here", "!" + "A" * 43, []) == []
-    assert candidates_for("here", "!abc:here", []) == []
+def test_servers_that_nobody_named_are_asked_where_there_are_no_others() -> None:
+    room_id = "!abc:old.test"
+    assert candidates_for(OWN, room_id, named=[["a.test"], ["b.test"]], known=["c.test"]) == ["a.test", "b.test"]
+    assert candidates_for(OWN, room_id, named=[[OWN], ["no server"]], known=["c.test"]) == ["c.test"]
+    assert candidates_for(OWN, room_id, named=[[]], known=[]) == ["old.test"]
+    assert candidates_for(OWN, "!" + "A" * 43, named=[], known=[OWN]) == []
+    assert candidates_for(OWN, f"!abc:{OWN}", named=[], known=[]) == []
 
 
 def test_servers_of_stripped_state_are_those_of_its_senders() -> None:
