@@ -7,6 +7,7 @@ whether it can have had an effect, so the errors tell: `NotSent` cannot, `Answer
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import Any
 
 import orjson
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectError
+from twisted.internet.error import ConnectError, DNSLookupError
 from twisted.internet.interfaces import IAddress, IHandshakeListener
 from twisted.internet.protocol import ClientFactory, Protocol, connectionDone
 from twisted.python.failure import Failure
@@ -250,9 +251,8 @@ class _Factory(ClientFactory):
         return _Connection(self._pool, self._connected)
 
     def clientConnectionFailed(self, connector: Any, reason: Failure) -> None:
-        why = reason.value.osError if isinstance(reason.value, ConnectError) and reason.value.osError else reason.value
         if not self._connected.called:
-            self._connected.errback(NotSent(f"Nobody answers at {self._pool.name}: {why}"))
+            self._connected.errback(NotSent(f"Nobody answers at {self._pool.name}: {_why_nobody(reason.value)}"))
 
 
 @implementer(IHandshakeListener)
@@ -352,11 +352,17 @@ class _Connection(Protocol):
         self._lost = True
         self._cancel_idle_timer()
         if not self._connected.called:
-            self._connected.errback(NotSent(f"{self._pool.name} does not take the connection: {_why(reason)}"))
+            self._connected.errback(NotSent(f"{self._pool.name} does not take the connection: {self._why(reason)}"))
         self._pool.ended(self)
         if self._head is not None and not self._head.keep_alive and _ends_with_connection(self._head):
             self._complete(reusable=False)
         self._fail(AnswerLost(f"{self._pool.name} has ended the connection."))
+
+    def _why(self, reason: Failure) -> str:
+        """What ended a connection before it was one. What is wrong with a certificate `http.tls` has noted down."""
+        handle = self.transport.getHandle() if self._pool.secure else None
+        noted = handle.get_app_data() if handle is not None else None
+        return noted if isinstance(noted, str) else _why(reason)
 
     # -- the end of an exchange -------------------------------------------------------------------------------------
 
@@ -398,6 +404,17 @@ class _Connection(Protocol):
 
 def _ends_with_connection(head: AnswerHead) -> bool:
     return isinstance(head.body, EndlessBody)
+
+
+def _why_nobody(error: Exception | None) -> str:
+    """What a connection that was not begun failed of. A name that does not exist and one that only leads to where this
+    server may not go look alike: whoever names hosts is told nothing of the network here."""
+    if isinstance(error, DNSLookupError):
+        return "the name has no address, or none that this server may connect to (ip_range_blacklist)."
+    found = error.osError if isinstance(error, ConnectError) else None
+    if isinstance(found, int):
+        return f"{os.strerror(found)}."
+    return str(found or error)
 
 
 def _why(reason: Failure) -> str:

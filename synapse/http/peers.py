@@ -105,7 +105,7 @@ class PeerClient:
         if pool is None:
             pool = self._pools[key] = Connections(
                 self._reactor,
-                f"{key.name} ({key.host}:{key.port})",
+                f"{key.name} ({_shown(key.host)}:{key.port})",
                 self._dialler(key),
                 PER_SERVER,
                 secure=True,
@@ -154,3 +154,7 @@ class PeerClient:
     def _endpoint(self, key: _Key, within: float) -> Any:
         endpoint: Any = HostnameEndpoint(self._filtering, key.host, key.port, timeout=within)
         return wrapClientTLS(self._contexts.towards(key.name, verify=self._verify(key.name)), endpoint)
+
+
+def _shown(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

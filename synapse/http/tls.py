@@ -8,11 +8,10 @@ Server-server API, "TLS"; RFC 9525.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import Any
+from typing import Any, Final
 
 from OpenSSL import SSL
 from service_identity.exceptions import CertificateError, VerificationError
@@ -24,7 +23,18 @@ from zope.interface import implementer
 
 ssl: Any = twisted_ssl  # without types of its own
 
-logger = logging.getLogger(__name__)
+_UNKNOWN_AUTHORITY: Final = "it comes from no authority that this server believes"
+_REASONS: Final = {
+    9: "it is not valid yet",
+    10: "it has expired",
+    18: f"{_UNKNOWN_AUTHORITY}, but from itself",
+    19: _UNKNOWN_AUTHORITY,
+    20: f"{_UNKNOWN_AUTHORITY}, or the certificates between are missing",
+    21: f"{_UNKNOWN_AUTHORITY}, or the certificates between are missing",
+    23: "it has been revoked",
+    26: "it is not for servers",
+}
+"""OpenSSL's X509_V_ERR_… that happen, in words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,14 +92,20 @@ class Towards:
         return connection
 
     def _accepts(self, connection: Any, certificate: Any, error: int, depth: int, ok: int) -> bool:
-        """Whether a certificate of the chain is right; the last, of depth 0, is the server's own."""
+        """Whether a certificate of the chain is right; the last, of depth 0, is the server's own.
+
+        What is wrong is noted down at the connection, for the sentence that its end is told by: OpenSSL's own error
+        says no more than that something is.
+        """
+        if not ok:
+            connection.set_app_data(f"certificate verify failed: {_REASONS.get(error, f'OpenSSL error {error}')}")
         if not ok or depth:
             return bool(ok)
         wanted = IPAddress_ID(self._host) if self._is_address else DNS_ID(self._host)
         try:
             verify_service_identity(extract_patterns(certificate), obligatory_ids=[wanted], optional_ids=[])
         except (VerificationError, CertificateError):
-            logger.info("The certificate of %s is of another name", self._host)
+            connection.set_app_data(f"certificate verify failed: it is not of the name {self._host}")
             return False
         return True
 

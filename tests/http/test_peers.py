@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,7 @@ async def test_the_certificate_must_be_of_the_name(tmp_path: Path, certificate: 
             answer = await client.ask(name, place, path="/_matrix/x")
             assert answer.json_object() == {"host": name, "path": "/_matrix/x", "body": "{}"}
         else:
-            with pytest.raises(NotSent, match="certificate verify failed"):
+            with pytest.raises(NotSent, match=f"certificate verify failed: it is not of the name {name}"):
                 await client.ask(name, place)
             assert server.asked == [], "nothing is sent before it is known to whom"
             trusting = Client(certificates, verify=False)
@@ -95,13 +96,37 @@ async def test_an_authority_that_is_not_listed_is_not_believed(tmp_path: Path) -
     (tmp_path / "other").mkdir()
     certificates = Certificates(tmp_path)
     async with elsewhere(Certificates(tmp_path / "other"), echo) as server:
-        with pytest.raises(NotSent, match="certificate verify failed"):
+        with pytest.raises(NotSent, match="certificate verify failed: it comes from no authority that"):
             await Client(certificates).ask("localhost", (LOOPBACK, port_of(server)))
         system: Any = PeerClient(real_reactor(), AddressFilter(()), lambda _: True)
         with pytest.raises(NotSent, match="certificate verify failed"):
             await system.request(
                 "localhost", [(LOOPBACK, port_of(server))], "GET", "/", (), None, within=9, max_answer=9
             )
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_expired_certificate_is_not_believed_and_said_to_be_one(tmp_path: Path) -> None:
+    certificates = Certificates(tmp_path)
+    async with elsewhere(certificates, echo, not_after=datetime(2020, 1, 1)) as server:
+        with pytest.raises(NotSent, match="certificate verify failed: it has expired"):
+            await Client(certificates).ask("localhost", (LOOPBACK, port_of(server)))
+        assert server.asked == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_why_nobody_answers_is_said_in_words(tmp_path: Path) -> None:
+    client = Client(Certificates(tmp_path), blocked=("127.0.0.2/32",))
+    unused = real_reactor().listenTCP(0, Factory(), interface=LOOPBACK)
+    port = unused.getHost().port
+    await unused.stopListening()
+    with pytest.raises(NotSent, match=r"Nobody answers at localhost \(127.0.0.1:\d+\): Connection refused\."):
+        await client.ask("localhost", (LOOPBACK, port))
+    for host in ("127.0.0.2", "no-such-host.invalid"):
+        with pytest.raises(NotSent, match="the name has no address, or none that this server may connect to"):
+            await client.ask("localhost", (host, port))
+    with pytest.raises(NotSent, match=r"Nobody answers at ::2 \(\[::2\]:1\)"):
+        await client.ask("::2", ("::2", 1))
 
 
 @pytest_twisted.ensureDeferred

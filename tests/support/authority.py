@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,9 +26,9 @@ class Authority:
         self.path = directory / "authority.pem"
         self._authority.cert_pem.write_to_path(self.path)
 
-    def issue(self, *hosts: str, directory: Path | None = None) -> Issued:
+    def issue(self, *hosts: str, directory: Path | None = None, not_after: datetime | None = None) -> Issued:
         """A certificate for hosts, names or addresses; its files are called like the first."""
-        made = self._authority.issue_cert(*hosts)
+        made = self._authority.issue_cert(*hosts, not_after=not_after)
         place = (directory or self._directory) / hosts[0]
         issued = Issued(place.with_suffix(".crt"), place.with_suffix(".key"), place.with_suffix(".pem"))
         issued.chain.write_bytes(b"".join(blob.bytes() for blob in made.cert_chain_pems))

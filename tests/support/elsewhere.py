@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,8 +59,10 @@ class Certificates:
         self.path = str(self._authority.path)
         self.server_path = str(self._authority.issue("localhost").both)
 
-    def options(self, host: str = "localhost") -> Any:
-        """What a server presents that has a certificate for a name or an address."""
+    def options(self, host: str = "localhost", not_after: datetime | None = None) -> Any:
+        """What a server presents that has a certificate for a name or an address, until a moment if one is given."""
+        if not_after is not None:
+            return _Presented(str(self._authority.issue(host, not_after=not_after).both))
         return _Presented(self.server_path if host == "localhost" else str(self._authority.issue(host).both))
 
 
@@ -116,12 +119,16 @@ class Elsewhere:
 
 @asynccontextmanager
 async def elsewhere(
-    certificates: Certificates, answer: Answer, host: str = "localhost", interface: str = "127.0.0.1"
+    certificates: Certificates,
+    answer: Answer,
+    host: str = "localhost",
+    interface: str = "127.0.0.1",
+    not_after: datetime | None = None,
 ) -> AsyncIterator[Elsewhere]:
-    """A server that listens, with a certificate for `host`."""
+    """A server that listens, with a certificate for `host`, valid until `not_after`."""
     made = Elsewhere(answer)
     site: Any = Site(_Resource(made))
-    port = real_reactor().listenSSL(0, site, certificates.options(host), interface=interface)
+    port = real_reactor().listenSSL(0, site, certificates.options(host, not_after), interface=interface)
     made.name = f"localhost:{port.getHost().port}"
     try:
         yield made
