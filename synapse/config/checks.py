@@ -196,6 +196,10 @@ def _signing_key(config: Config, place: Place) -> None:
         _fail(place, option, f"names {path}, which holds no signing key ({reason})", f"restore it, or {make}")
     if not keys:
         _fail(place, option, f"names {path}, which is empty", f"restore it, or {make}")
+    for key_id in (key.key_id for key in keys):
+        if key_id in config.federating.old_signing_keys:
+            problem = f"is out of use, and in use: {path} has it too"
+            _fail(place, f"old_signing_keys.{key_id}", problem, "remove it from one of the two")
 
 
 # -- listeners -------------------------------------------------------------------------------------------------------

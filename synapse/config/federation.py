@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _SECOND: Final = 1000
 _MINUTE: Final = 60 * _SECOND
 _DAY: Final = 24 * 3600 * _SECOND
+_FIRST_TS: Final = 1_000_000_000_000
+"""In 2001, before there was Matrix; what is less was written in seconds."""
 
 
 class OldSigningKey(Section, frozen=True, kw_only=True):
@@ -172,12 +174,25 @@ def check_federation(config: Config, place: Callable[[str | None], str]) -> Iter
         if not key_id.startswith("ed25519:") or not is_public_key(key.key):
             problem = "is not the public key, in base64, of an id that begins with `ed25519:`"
             raise fail(f"old_signing_keys.{key_id}", problem, "take both from the key's publication")
+        if key.expired_ts < _FIRST_TS:
+            problem = f"is {key.expired_ts}, which is no time in milliseconds since 1970"
+            raise fail(f"old_signing_keys.{key_id}.expired_ts", problem, "write seconds times 1000")
+    if options.key_refresh_interval < _MINUTE:
+        problem = "is under a minute, so that others could not believe any key of this server"
+        raise fail("key_refresh_interval", problem, "write `1d`, or remove it")
     if options.federation_rr_transactions_per_room_per_second <= 0:
         problem = "must be more than 0"
         raise fail("federation_rr_transactions_per_room_per_second", problem, "write 50, or remove it")
     if config.federation.destination_retry_multiplier < 1:
         problem = "must be at least 1"
         raise fail("federation.destination_retry_multiplier", problem, "write 2, or remove it")
+    if not config.federation.client_timeout:
+        raise fail("federation.client_timeout", "is 0, so that no request would be answered in time", "write `60s`")
+    if config.federation.destination_min_retry_interval > config.federation.destination_max_retry_interval:
+        problem = "is longer than `destination_max_retry_interval`"
+        raise fail("federation.destination_min_retry_interval", problem, "make it the shorter of the two")
+    if not options.rc_federation.window_size:
+        raise fail("rc_federation.window_size", "is 0, so that nothing would be counted", "write `1s`")
     for option in ("max_short_retries", "max_long_retries"):
         if getattr(config.federation, option) < 0:
             raise fail(f"federation.{option}", "must not be negative", "write 0 for none")

@@ -406,7 +406,7 @@ def _ends_with_connection(head: AnswerHead) -> bool:
     return isinstance(head.body, EndlessBody)
 
 
-def _why_nobody(error: Exception | None) -> str:
+def _why_nobody(error: BaseException | None) -> str:
     """What a connection that was not begun failed of. A name that does not exist and one that only leads to where this
     server may not go look alike: whoever names hosts is told nothing of the network here."""
     if isinstance(error, DNSLookupError):

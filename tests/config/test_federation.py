@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from synapse.config import Config, from_options
+from synapse.config import Config, ConfigError, from_options
 from synapse.config.federation import certificate_needed
 from synapse.config.generate import new_signing_key
 
@@ -55,3 +55,13 @@ def test_what_nobody_says(tmp_path: Path) -> None:
     assert found.federating.federation_domain_whitelist is None
     assert config(tmp_path, federation_domain_whitelist=[]).federating.federation_domain_whitelist == ()
     assert found.federation.destination_max_retry_interval == 86_400_000
+
+
+def test_a_key_is_in_use_or_it_is_not(tmp_path: Path) -> None:
+    key = tmp_path / "in_use.key"
+    key.write_text(new_signing_key())
+    algorithm, version, _ = key.read_text().split()
+    old = {f"{algorithm}:{version}": {"key": KEY, "expired_ts": 1767225600000}}
+    with pytest.raises(ConfigError, match="out of use, and in use"):
+        config(tmp_path, old_signing_keys=old, signing_key_path=str(key))
+    assert config(tmp_path, old_signing_keys=old).federating.old_signing_keys

@@ -69,6 +69,17 @@ MAIN: list[tuple[dict[str, Any], str, str, str]] = [
     ),
     ({"old_signing_keys": {"rsa:a": {"key": _KEY, "expired_ts": 1}}}, "old_signing_keys.rsa:a", "ed25519:", "both"),
     ({"old_signing_keys": {"ed25519:a": {"key": _KEY}}}, "old_signing_keys.ed25519:a.expired_ts", "missing", "add it"),
+    (
+        {"old_signing_keys": {"ed25519:a": {"key": _KEY, "expired_ts": 1767225600}}},
+        *("old_signing_keys.ed25519:a.expired_ts", "milliseconds", "times 1000"),
+    ),
+    ({"key_refresh_interval": 0}, "key_refresh_interval", "under a minute", "1d"),
+    ({"federation": {"client_timeout": 0}}, "federation.client_timeout", "is 0", "60s"),
+    (
+        {"federation": {"destination_min_retry_interval": "2d"}},
+        *("federation.destination_min_retry_interval", "destination_max_retry_interval", "the shorter"),
+    ),
+    ({"rc_federation": {"window_size": 0}}, "rc_federation.window_size", "is 0", "1s"),
     ({"trusted_key_servers": [{"server_name": "a b"}]}, "trusted_key_servers[0]", "no server name", "write one"),
     (
         {"trusted_key_servers": [{"server_name": "a", "verify_keys": {"ed25519:a": "?"}}]},

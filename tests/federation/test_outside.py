@@ -67,3 +67,15 @@ async def test_an_invite_is_taken_back(database_settings: PoolSettings, version:
         again = membership(eve, version, "ban" if kind == "leave" else "leave", invite.event_id)
         assert {} not in (await eve.send(again)).values()
         assert await stored(server, again) is None
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_log_says_that_nobody_is_in_a_room(
+    database_settings: PoolSettings, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "synapse.federation")
+    async with homeserver(database_settings) as server:
+        eve = await visit(server)
+        assert await eve.send({"room_id": "!strange:evil.test"}, {"room_id": "!strange:evil.test"}) == {}
+        said = [message for message in caplog.messages if "!strange:evil.test" in message]
+        assert said == ["Events of evil.test are dropped: nobody of this server is in !strange:evil.test"]

@@ -100,12 +100,14 @@ async def test_each_event_is_answered_and_none_spoils_the_others() -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_an_access_list_keeps_all_events_of_a_server_out() -> None:
+async def test_an_access_list_keeps_all_events_of_a_server_out(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "synapse.federation")
     into = way()
     into.kept_out.add(EVE.name)
     event = into.room.make(sender=EVE.user())
     assert await into.send(event) == {event.event_id: {"error": "Kept out."}}
     assert not into.written
+    assert f"1 events of evil.test for {into.room.room_id} are dropped: Kept out." in caplog.messages
     # Another server may forward it: what counts are the signatures of the event, and who sends it.
     assert await into.send(event, origin="other.test") == {event.event_id: {}}
 

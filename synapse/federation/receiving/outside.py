@@ -67,7 +67,11 @@ class Outsider:
         """What becomes of events, by event id: why one is not kept, or None. Events without an id that can be told are
         left out. One statement, where nobody waits in any of the rooms."""
         results: dict[str, str | None] = {}
-        for room_id, members in (await self._memberships.waiting_in(rooms.keys())).items():
+        found = await self._memberships.waiting_in(rooms.keys())
+        strange = [room_id for room_id in rooms if room_id not in found]
+        if strange:
+            logger.info("Events of %s are dropped: nobody of this server is in %s", origin, ", ".join(strange[:3]))
+        for room_id, members in found.items():
             waiting = {member.user_id: member for member in members}
             invite = await self._events.get(members[0].event_id)
             if invite is None:

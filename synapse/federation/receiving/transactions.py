@@ -197,6 +197,7 @@ class Transactions:
             await self._door.check_acl(origin, room_id)
         except MatrixError as error:
             results.update((i, error.message) for i in ids if i is not None)
+            logger.info("%d events of %s for %s are dropped: %s", len(raws), origin, room_id, error.message)
             return
         events = []
         for event_id, (event, problem) in zip(ids, await self._checks.check_each(raws, version), strict=True):
