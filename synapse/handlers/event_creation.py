@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from synapse.api.constants import MAX_ID_BYTES, EventTypes, Membership, RelationTypes
 from synapse.api.errors import AuthError, Codes, MatrixError, bad_state, forbidden, invalid_param
-from synapse.api.identifiers import domain_of, fits
+from synapse.api.identifiers import domain_of, fits, is_event_id
 from synapse.api.room_versions import EventFormat
 from synapse.events import auth
 from synapse.events.builder import build
@@ -309,16 +309,18 @@ class EventCreation:
         """The event that a redaction takes effect on. Raises 403, 404 where there is none, 400 for another room's.
 
         The auth rules let a server redact all events of its users; that it is the same user, or an administrator, is
-        ours to check.
+        ours to check. Who may redact anything may also redact what is not here yet: other servers may have it.
         """
         if event.type != EventTypes.REDACTION or event.redacts is None:
             return None
         target = await self._events.get(event.redacts)
+        levels = PowerLevels.of_state({key: stored.event for key, stored in state.items()}, event.room_version)
         if target is None:
-            raise MatrixError(404, Codes.NOT_FOUND, "There is no such event in this room to be redacted.")
+            if draft.is_suspended or levels.user(event.sender) < levels.redact or not is_event_id(event.redacts):
+                raise MatrixError(404, Codes.NOT_FOUND, "There is no such event in this room to be redacted.")
+            return None
         if target.event.room_id != event.room_id:
             raise invalid_param("The event to be redacted is in another room.")
-        levels = PowerLevels.of_state({key: stored.event for key, stored in state.items()}, event.room_version)
         if draft.is_suspended and target.event.sender != event.sender:
             raise suspended()
         is_ours = draft.is_admin and domain_of(target.event.sender) == self._signer.server_name

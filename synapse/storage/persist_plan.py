@@ -16,9 +16,11 @@ from synapse.api.constants import EventTypes
 from synapse.api.errors import Codes, MatrixError, not_found
 from synapse.events.event import Event
 from synapse.state.groups import Line
+from synapse.storage.awaited import Redactor
 from synapse.storage.persist_branches import Branches
 from synapse.storage.persist_derived import Change, membership_row, write_changes, write_event, write_redaction
 from synapse.storage.persist_events import NewEvent, NewRoom, Persisted, Request
+from synapse.storage.persist_received_rows import PendingRedaction
 from synapse.storage.persist_rows import HeadChange, Rows
 from synapse.storage.persist_state import BatchState
 
@@ -156,7 +158,17 @@ class BatchPlan:
         self.change(end, rows, changes, position)
         if new.redacts is not None:
             await self.redact(end, rows, event.event_id, new.redacts)
+        elif event.type == EventTypes.REDACTION and event.redacts is not None:
+            await self._redact_unseen(end, rows, event, event.redacts, position)
         return planned
+
+    async def _redact_unseen(self, end: RoomEnd, rows: Rows, event: Event, target_id: str, position: int) -> None:
+        """A redaction of what was not here when it was made, by somebody who may redact anything."""
+        target = await self.state.event(target_id)
+        if target is None:
+            await self.await_target(end, rows, PendingRedaction(end.room_id, target_id, event.event_id, None, position))
+        elif target.room_id == end.room_id:
+            await self.redact(end, rows, event.event_id, target_id)
 
     async def _line_before(self, end: RoomEnd, event: Event, rows: Rows) -> Line:
         groups = await self.branches.groups_after(end, event.prev_event_ids)
@@ -183,6 +195,16 @@ class BatchPlan:
         if target is not None and target.state_key == "":
             present = await self.branches.present(end, target.key)
         write_redaction(rows, end.room_id, redaction, target_id, present)
+
+    async def await_target(self, end: RoomEnd, rows: Rows, pending: PendingRedaction) -> None:
+        """A redaction comes into force once its target is here."""
+        rows.pending.append(pending)
+        awaited = await self.committed.awaited(end)
+        waiting = (
+            *awaited.redactors.get(pending.event_id, ()),
+            Redactor(pending.redaction_id, pending.server_name),
+        )
+        end.awaited = awaited._replace(redactors={**awaited.redactors, pending.event_id: waiting})
 
     def _found(self, rows: Rows, room: NewRoom, create: Event) -> None:
         version = create.room_version.identifier

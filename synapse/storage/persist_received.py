@@ -23,7 +23,7 @@ from synapse.api.identifiers import domain_of, is_event_id
 from synapse.events import auth
 from synapse.events.event import Event, StateKey
 from synapse.events.power_levels import PowerLevels
-from synapse.storage.awaited import Awaited, Redactor
+from synapse.storage.awaited import Awaited
 from synapse.storage.persist_derived import (
     membership_row,
     received_row,
@@ -417,10 +417,8 @@ class Reception:
         if target is not None:
             return target_id if auth.may_redact(event, target, levels) else None
         server_name = None if levels.user(event.sender) >= levels.redact else domain_of(event.sender)
-        room.rows.pending.append(PendingRedaction(event.room_id, target_id, event.event_id, server_name, position))
-        awaited = await self._plan.committed.awaited(room.end)
-        waiting = (*awaited.redactors.get(target_id, ()), Redactor(event.event_id, server_name))
-        room.end.awaited = awaited._replace(redactors={**awaited.redactors, target_id: waiting})
+        pending = PendingRedaction(event.room_id, target_id, event.event_id, server_name, position)
+        await self._plan.await_target(room.end, room.rows, pending)
         return None
 
 

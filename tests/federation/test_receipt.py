@@ -457,3 +457,26 @@ async def test_two_readers_take_the_same_in_once(database_settings: PoolSettings
         assert (code, answer) == (200, {"pdus": {more[-1].event_id: {}}})
         timeline = (await alice.get("/sync"))["rooms"]["join"][room]["timeline"]["events"]
         assert [each["event_id"] for each in timeline][-6:] == [event.event_id for event in more]
+
+
+# -- what users here make of what is not here yet ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", ["1", "10", "12"])
+@pytest_twisted.ensureDeferred
+async def test_what_has_not_arrived_yet_is_redacted_by_who_may_redact_anything(
+    database_settings: PoolSettings, version: str
+) -> None:
+    async with homeserver(database_settings) as server:
+        at = await scene(server, version)
+        bob = await person(server, "bob")
+        await bob.join(at.room)
+        secret = await at.eve.make(at.room, content={"body": "secret"})
+        path = f"/rooms/{at.room}/redact/{quote(secret.event_id, '')}/1"
+        refused = (403, "M_FORBIDDEN") if version == "1" else (404, "M_NOT_FOUND")  # by the auth rules, or by ours
+        assert await bob.refused("PUT", path, {}) == refused
+        redaction = (await at.alice.put(path, {}))["event_id"]
+        assert await at.eve.send(secret) == {secret.event_id: {}}
+        shown = await at.shown(secret.event_id)
+        assert shown["content"] == {}
+        assert shown["unsigned"]["redacted_because"]["event_id"] == redaction

@@ -130,12 +130,12 @@ async def test_redacted_state_stays_in_force_without_what_it_said(room: Room) ->
 async def test_what_cannot_be_redacted(room: Room) -> None:
     sent = await room.alice.say(room.id, "secret")
     elsewhere = room._replace(id=await room.alice.room())
-    for target, where, code, errcode in (
-        (sent, elsewhere, 400, "M_INVALID_PARAM"),
-        ("$nothing", room, 404, "M_NOT_FOUND"),
-        ("nothing", room, 400, "M_INVALID_PARAM"),
+    for who, target, where, code, errcode in (
+        (room.alice, sent, elsewhere, 400, "M_INVALID_PARAM"),
+        (room.bob, "$nothing", room, 404, "M_NOT_FOUND"),
+        (room.alice, "nothing", room, 400, "M_INVALID_PARAM"),
     ):
-        got, answer = await where.redact(room.alice, target)
+        got, answer = await where.redact(who, target)
         assert (got, answer["errcode"]) == (code, errcode), answer
     assert (await room.everywhere(sent))["content"]["body"] == "secret"
     path = f"/rooms/{room.id}/redact/{quote(sent)}/same"
