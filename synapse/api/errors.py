@@ -15,6 +15,9 @@ from __future__ import annotations
 from typing import Any, Final
 
 
+_MAX_REASON = 500  # characters
+
+
 class Codes:
     """The errcodes of the specification (and of sliding sync), by their name without `M_`."""
 
@@ -125,10 +128,14 @@ def _rebuild(kind: type[MatrixError], code: int, errcode: str, message: str, fie
 
 
 class AuthError(MatrixError):
-    """An event, or the request for one, that the room's authorisation rules do not allow: 403 M_FORBIDDEN."""
+    """An event, or the request for one, that the room's authorisation rules do not allow: 403 M_FORBIDDEN.
+
+    The sentence may quote the event, which may say anything, and is stored with one that is rejected: it is cut to what
+    a database takes and a person reads.
+    """
 
     def __init__(self, message: str, *, errcode: str = Codes.FORBIDDEN, **fields: Any) -> None:
-        super().__init__(403, errcode, message, **fields)
+        super().__init__(403, errcode, message.replace("\x00", "")[:_MAX_REASON], **fields)
 
 
 class ImpossibleError(AuthError):

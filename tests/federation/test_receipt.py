@@ -178,6 +178,28 @@ async def test_no_room_gets_the_state_of_another(database_settings: PoolSettings
 # -- checks 4 to 6 ------------------------------------------------------------------------------------------------
 
 
+@pytest_twisted.ensureDeferred
+async def test_what_is_said_of_a_rejected_event_can_be_stored_whatever_the_event_says(
+    database_settings: PoolSettings,
+) -> None:
+    """The reason names what is wrong, in the event's own words: NUL is none that a database takes."""
+    async with homeserver(database_settings) as server:
+        at = await scene(server)
+        levels = await at.alice.get(f"/rooms/{at.room}/state/m.room.power_levels")
+        events = {**levels["events"], "m.room.power_levels": 60}
+        await at.empower({**levels, "events": events})
+        greedy = {**levels, "events": {**events, "a\x00b" * 5_000: 100}}
+        event = await at.eve.make(at.room, "m.room.power_levels", greedy, "")
+        good = await at.eve.make(at.room)
+        assert await at.eve.send(event, good) == {event.event_id: {}, good.event_id: {}}
+        found = await stored(server, event)
+        assert found is not None
+        assert found.rejected is not None
+        assert "You cannot raise" in found.rejected
+        assert len(found.rejected) < 1_000
+        assert (await at.timeline())[-1] == good.event_id
+
+
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest_twisted.ensureDeferred
 async def test_what_its_auth_events_do_not_allow_is_rejected(database_settings: PoolSettings, version: str) -> None:
