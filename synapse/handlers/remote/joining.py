@@ -162,6 +162,7 @@ class Joining:
         clock: Any = self._clock
         for each in awaited:
             each.addTimeout(SETTLING, clock, onTimeoutCancel=lambda *_: None)
+        for each in awaited:
             await each
         return bool(awaited)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import msgspec
 import orjson
 import pytest
 import pytest_twisted
@@ -340,6 +341,22 @@ async def test_what_others_say_does_not_wait_for_ever_for_a_join() -> None:
     assert await settled
     case.line.waiting.callback(None)
     assert (await joining).event_id
+
+
+@pytest_twisted.ensureDeferred
+async def test_for_several_rooms_others_wait_no_longer_than_for_one() -> None:
+    case = Case()
+    case.line.waiting = Deferred()
+    rooms = [case.resident.room_id, "!other:there.test", "!third:there.test"]
+    joining = [started(case.joining.join(msgspec.structs.replace(case.wish(), room_id=room))) for room in rooms]
+    settled = started(case.joining.settled(rooms))
+    case.clock.advance(SETTLING)
+    assert await settled
+    case.line.waiting.callback(None)
+    assert (await joining[0]).event_id
+    for other in joining[1:]:
+        with pytest.raises(MatrixError):
+            await other
 
 
 @pytest_twisted.ensureDeferred
