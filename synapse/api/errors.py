@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-
 _MAX_REASON = 500  # characters
 
 
