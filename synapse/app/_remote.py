@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from synapse.app._rooms import Rooms
     from synapse.handlers.remote.aside import Aside
     from synapse.handlers.remote.backfill import Backfiller
-    from synapse.handlers.remote.gaps import Gaps
+    from synapse.handlers.remote.gaps import Gaps, Told
     from synapse.handlers.remote.inviting import Inviting
     from synapse.handlers.remote.joining import Joining
     from synapse.handlers.remote.memberships import RemoteMemberships
@@ -129,8 +129,8 @@ class Remote:
         """Fetches history."""
         from synapse.handlers.remote.backfill import Backfiller
 
-        rooms, receiving = self._hs.rooms, self._hs.receiving
-        return Backfiller(
+        rooms, receiving, standing = self._hs.rooms, self._hs.receiving, self._hs.federation.destinations
+        backfiller = Backfiller(
             self._hs.federation.api.for_users,
             receiving.checks,
             receiving.pipeline,
@@ -138,15 +138,23 @@ class Remote:
             self.gaps,
             self._hs.queries.hosts,
             rooms.memory.heads,
+            standing,
             self._hs.config.server.server_name,
             self._hs.caches.lru("silent_rooms", 1_000),
+            self._hs.caches.lru("changed_servers", 1_000),
             self._hs.reactor,
         )
+        standing.on_change(backfiller.heard)
+        return backfiller
 
-    async def backfill(self, room_id: str, depth: int) -> bool:
-        """Has others tell what is missing in a room at that depth; whether something came. Nothing that speaks to other
-        servers is loaded for rooms that are whole."""
-        return await self.gaps.any_in(room_id) and await self.backfiller.fetch(room_id, depth)
+    async def backfill(self, room_id: str, lowest: int, highest: int | None) -> Told:
+        """Has others tell what is missing in a room between these depths. Nothing that speaks to other servers is
+        loaded for rooms that are whole."""
+        from synapse.handlers.remote.gaps import Told
+
+        if not await self.gaps.any_in(room_id):
+            return Told.WHOLE
+        return await self.backfiller.fetch(room_id, lowest, highest)
 
     async def settled(self, room_ids: Sequence[str]) -> bool:
         """Returns once nobody of this server is on the way into the rooms, or after a while; whether somebody was."""

@@ -59,9 +59,10 @@ class EventContext:
         before: list[TimelineRow] = []
         after: list[TimelineRow] = []
         if limit:
-            before, _ = await self._pagination.whole_page(request, RoomToken(row.depth, row.stream - 1), newest)
+            start = RoomToken(row.depth, row.stream - 1)
+            before = (await self._pagination.whole_page(request, start, newest)).rows
             request = replace(request, backwards=False, limit=limit - len(before))
-            after, _ = await self._pagination.page(request, RoomToken(row.depth, row.stream), newest)
+            after = (await self._pagination.whole_page(request, RoomToken(row.depth, row.stream), newest)).rows
         seen = await self._pagination.seen(user_id, room_id, [*before, *after], access)
         first = before[-1] if before else row
         last = after[-1] if after else row

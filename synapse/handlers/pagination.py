@@ -5,7 +5,8 @@ pages meet the timelines of /sync without gap or overlap, however the room forks
 tokens.
 
 Where a page comes upon a gap, or the end of what is here, other servers are asked for what is missing
-(`handlers.remote.backfill`): it stands in its place in the order of history, and the page is read again.
+(`handlers.remote.backfill`): it stands in its place in the order of history, and the page is read again. While
+something is missing that nobody tells now, the last page has an `end`: the room does not begin there.
 
 Client-server API, "Getting events for a room".
 """
@@ -14,12 +15,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import orjson
 
 from synapse.api.constants import EventTypes
 from synapse.api.filters import RoomEventFilter
+from synapse.handlers.remote.gaps import Told
 from synapse.handlers.visibility import RoomDoor
 from synapse.storage.past_state import Members, PastStateStore
 from synapse.storage.timeline import NEWEST, OLDEST, Page, TimelineRow, TimelineStore
@@ -39,6 +41,8 @@ _FURTHER: Final = (100, 500, 1_000, 1_000)
 
 _FETCHES: Final = 3
 """How often others are asked for what is missing in one page."""
+_FETCHES_IN_ALL: Final = 6
+"""The same where further pages are looked through for it."""
 
 EVERYTHING: Final = RoomEventFilter()
 
@@ -57,12 +61,21 @@ class PageRequest:
     filter: RoomEventFilter = EVERYTHING
 
 
+class Read(NamedTuple):
+    """A page that was read. `more`: there are rows after it. `told`: what others have told of it; WHOLE where nothing
+    is missing that could be shown in it."""
+
+    rows: list[TimelineRow]
+    more: bool
+    told: Told
+
+
 class Pagination:
     """Reads pages, in any process.
 
     :param now: the present position of the events stream.
     :param clock: its seconds are those of the epoch.
-    :param backfill: has others tell what is missing in a room at that depth; whether something came.
+    :param backfill: has others tell what is missing in a room between two depths (None: as deep as it is).
     """
 
     def __init__(
@@ -75,7 +88,7 @@ class Pagination:
         ignored: IgnoredUsers,
         now: Callable[[], int],
         clock: Clock,
-        backfill: Callable[[str, int], Awaitable[bool]],
+        backfill: Callable[[str, int, int | None], Awaitable[Told]],
     ) -> None:
         self._door = door
         self._backfill = backfill
@@ -112,27 +125,31 @@ class Pagination:
         """
         # Whoever has come to the present end of a room may wait there for what is to come.
         waits = not request.backwards and request.end is None and access.until is None
+        fetches = _FETCHES_IN_ALL
         for limit in (request.limit, *_FURTHER):
-            rows, more = await self.whole_page(replace(request, limit=limit), start, newest)
+            rows, more, told = await self.whole_page(replace(request, limit=limit), start, newest, fetches)
             seen = await self.seen(request.user_id, request.room_id, rows, access)
             if len(seen) > request.limit:
                 seen = seen[: request.limit]
                 return seen, next_token(start, seen[-1].row, request.backwards)
-            end = next_token(start, rows[-1], request.backwards) if more or (waits and rows) else None
+            goes_on = more or (waits and rows) or (rows and _is_cut_off(request, rows, seen, told))
+            end = next_token(start, rows[-1], request.backwards) if goes_on else None
             if seen or end is None or not more:
                 return seen, end
+            fetches -= _FETCHES if told is Told.MORE else 0
             start = end
         return [], start
 
-    async def whole_page(self, request: PageRequest, start: RoomToken, newest: int) -> tuple[list[TimelineRow], bool]:
+    async def whole_page(self, request: PageRequest, start: RoomToken, newest: int, fetches: int = _FETCHES) -> Read:
         """The same as `page`, with what other servers have of it."""
         rows, more = await self.page(request, start, newest)
-        for _ in range(_FETCHES if request.backwards else 0):
-            depth = depth_of_gap(rows, more, is_first=start.depth is None)
-            if depth is None or not await self._backfill(request.room_id, depth):
-                break
+        for _ in range(min(fetches, _FETCHES)):
+            stretch = stretch_of(request, start, rows, more)
+            told = Told.WHOLE if stretch is None else await self._backfill(request.room_id, *stretch)
+            if told is not Told.MORE:
+                return Read(rows, more, told)
             rows, more = await self.page(request, start, newest)
-        return rows, more
+        return Read(rows, more, Told.MORE)
 
     async def page(self, request: PageRequest, start: RoomToken, newest: int) -> tuple[list[TimelineRow], bool]:
         """The rows of a page, and whether there are more after them."""
@@ -188,19 +205,36 @@ def page_of(request: PageRequest, start: RoomToken, newest: int) -> Page:
     return Page(request.room_id, request.backwards, depth, stream, after, until, stop, request.limit + 1)
 
 
-def depth_of_gap(rows: Sequence[TimelineRow], more: bool, is_first: bool) -> int | None:
-    """The depth from which on something may be missing in or around a page backwards; None where nothing is.
+def stretch_of(
+    request: PageRequest, start: RoomToken, rows: Sequence[TimelineRow], more: bool
+) -> tuple[int, int | None] | None:
+    """The lowest and the highest depth (None: any) of events before which something may be missing that belongs into
+    the page; None where nothing can, since what comes late has not arrived within the page's bounds.
 
-    That is where a row says so; at the end of a last page, unless the room begins there; and before a first page, whose
-    reader has come from a point of arrival, and may have left a gap just behind.
+    A last page reaches as far back as there may be anything, unless the room begins there. What is before a first page
+    backwards counts too: whoever has come from a point of arrival may have left a gap just behind.
     """
-    for row in rows:
-        if row.after_gap:
-            return row.depth
-    is_end = not more and not (rows and rows[-1].type == EventTypes.CREATE)
-    if is_end or not rows:  # nothing is known of what a filter leaves out
-        return 0
-    return rows[0].depth if is_first else None
+    end = request.end
+    if not request.limit or not request.filter.room_matches(request.room_id) or request.filter.is_closed:
+        return None
+    if request.backwards:
+        if end is not None and end.depth is None:
+            return None
+        lowest = rows[-1].depth if rows else 0
+        if not more and not (rows and rows[-1].type == EventTypes.CREATE):
+            lowest = 0 if end is None or end.depth is None else end.depth
+        return lowest, start.depth
+    if start.depth is None or start.after is not None:
+        return None
+    highest = rows[-1].depth if more else None if end is None else end.depth
+    return start.depth, highest
+
+
+def _is_cut_off(request: PageRequest, rows: Sequence[TimelineRow], seen: Sequence[Seen], told: Told) -> bool:
+    """Whether a last page backwards ends where history does that is here, and not where the room does. Who sees nothing
+    of it need not ask again, unless more is coming."""
+    at_the_end = request.backwards and request.end is None and rows[-1].type != EventTypes.CREATE
+    return at_the_end and (told is Told.MORE or (told is Told.NOTHING and bool(seen)))
 
 
 def next_token(start: RoomToken, last: TimelineRow, backwards: bool) -> RoomToken:

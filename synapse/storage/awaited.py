@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 MAX_KEPT: Final = 1_000
 """Of one room, that are kept in memory."""
 
+_DEEPEST: Final = 2**63 - 1
+
 
 class Redactor(NamedTuple):
     """A redaction that waits for its target. `server_name` is whose events it may redact, None: everybody's."""
@@ -44,10 +46,10 @@ class AwaitedStore:
         """Whether this event is lacked."""
         return await self._db.read("awaited.of_room", _of_room, room_id, event_id, MAX_KEPT)
 
-    async def backwards(self, room_id: str, depth: int, limit: int) -> dict[str, int]:
-        """The backward extremities that events of this depth or deeper refer to, the nearest first, each with that
-        depth. For whoever looks back from there and fetches what is missing."""
-        return await self._db.read("awaited.backwards", _backwards, room_id, depth, limit)
+    async def backwards(self, room_id: str, depth: int, limit: int, highest: int | None = None) -> dict[str, int]:
+        """The backward extremities that events of this depth or deeper, as far as `highest`, refer to, the nearest
+        first, each with that depth. For whoever looks back from there and fetches what is missing."""
+        return await self._db.read("awaited.backwards", _backwards, room_id, depth, limit, highest)
 
 
 def _of_room(txn: Transaction, room_id: str, event_id: str | None, limit: int) -> Awaited:
@@ -74,12 +76,12 @@ def _of_room(txn: Transaction, room_id: str, event_id: str | None, limit: int) -
     return Awaited(frozenset(missing), redactors, len(missing) < limit and count < limit)
 
 
-def _backwards(txn: Transaction, room_id: str, depth: int, limit: int) -> dict[str, int]:
+def _backwards(txn: Transaction, room_id: str, depth: int, limit: int, highest: int | None) -> dict[str, int]:
     txn.execute(
         """
         SELECT event_id, COALESCE(depth, 0) FROM backward_extremities
-        WHERE room_id = %s AND COALESCE(depth, 0) >= %s ORDER BY 2 LIMIT %s
+        WHERE room_id = %s AND COALESCE(depth, 0) BETWEEN %s AND %s ORDER BY 2 LIMIT %s
         """,
-        (room_id, depth, limit),
+        (room_id, depth, _DEEPEST if highest is None else highest, limit),
     )
     return dict(txn.rows())

@@ -12,6 +12,7 @@ import pytest_twisted
 from synapse.api.errors import MatrixError
 from synapse.api.filters import parse_room_event_filter
 from synapse.handlers.pagination import PageRequest
+from synapse.handlers.remote.gaps import Told
 from synapse.storage.database import Database
 from synapse.storage.timeline import TimelineRow
 from synapse.sync.tokens import RoomToken
@@ -322,35 +323,69 @@ async def test_what_is_missing_is_fetched_and_stands_in_its_place(h: Harness) ->
     readers = Readers(h)
     come: list[str] = []
 
-    async def tell() -> bool:
+    async def tell() -> Told:
         if come:
-            return False
+            return Told.WHOLE
         row = await h.world.event(room, ALICE, "m.room.message", {"body": "h"}, depth=30, stream=-1)
         come.append(row.event_id)
-        return True
+        return Told.MORE
 
     readers.tell = tell
-    request = PageRequest(ALICE, "DEV", room, True, limit=4)
+    request = PageRequest(ALICE, "DEV", room, True, limit=3)
     answer = orjson.loads(await readers.pagination.messages(request))
-    assert [event["event_id"] for event in answer["chunk"]] == [last, late, *come, first]
-    assert readers.backfilled == [(room, 50), (room, 50)]
+    assert [event["event_id"] for event in answer["chunk"]] == [last, late, *come]
+    assert readers.backfilled == [(room, 5, None), (room, 30, None)]
     answer = orjson.loads(await readers.context.around(ALICE, "DEV", room, late, 4, parse_room_event_filter({})))
     assert [event["event_id"] for event in answer["events_before"]] == [*come, first]
 
 
 @pytest_twisted.ensureDeferred
-async def test_others_are_asked_where_something_is_missing_and_nowhere_else(h: Harness) -> None:
+async def test_others_are_asked_of_the_stretch_that_a_page_is_about(h: Harness) -> None:
     room = await h.world.room(ALICE)
     await messages(h.world, room, 5)
     readers = Readers(h)
+
+    async def asked(start: RoomToken | None, limit: int, backwards: bool = True, **more: Any) -> list[Any]:
+        del readers.backfilled[:]
+        await readers.pagination.messages(PageRequest(ALICE, "DEV", room, backwards, start, limit=limit, **more))
+        return [stretch for _, *stretch in readers.backfilled]
+
     first = orjson.loads(await readers.pagination.messages(PageRequest(ALICE, "DEV", room, True, limit=2)))
-    assert readers.backfilled == [(room, 9)]  # whoever begins to page may have left a gap just behind
-    del readers.backfilled[:]
+    assert readers.backfilled == [(room, 8, None)]  # whoever begins to page may have left a gap just behind
     start = RoomToken.parse(first["end"])
-    for limit in (2, 50):
-        await readers.pagination.messages(PageRequest(ALICE, "DEV", room, True, start, limit=limit))
-        await readers.pagination.messages(PageRequest(ALICE, "DEV", room, False, limit=limit))
-    assert readers.backfilled == []
+    assert await asked(start, 2) == [[6, 8]]
+    assert await asked(start, 50) == [[1, 8]]  # the room begins there
     said = parse_room_event_filter({"types": ["m.room.message"]})
-    await readers.pagination.messages(PageRequest(ALICE, "DEV", room, True, start, limit=50, filter=said))
-    assert readers.backfilled == [(room, 0)]
+    assert await asked(start, 50, filter=said) == [[0, 8]]
+    assert await asked(None, 2, backwards=False) == [[0, 2]]
+    assert await asked(RoomToken(4, 4), 2, backwards=False) == [[4, 6]]
+    assert await asked(RoomToken(4, 4), 50, backwards=False) == [[4, None]]
+    # What comes late has arrived neither after a point of the past nor before one that is not the end of history.
+    assert await asked(RoomToken(None, 4), 2, backwards=False) == []
+    assert await asked(start, 50, end=RoomToken(None, 4)) == []
+    assert await asked(start, 50, end=RoomToken(6, 6)) == [[6, 8]]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_room_does_not_end_where_something_is_missing(h: Harness) -> None:
+    room = await h.world.room(ALICE)
+    await h.world.sql("UPDATE events SET outlier = true WHERE room_id = %s AND type = 'm.room.create'", room)
+    await messages(h.world, room, 3)
+    readers = Readers(h)
+
+    async def page(start: str | None, told: Told, user_id: str = ALICE) -> dict[str, Any]:
+        async def tell() -> Told:
+            return told
+
+        readers.tell = tell
+        token = None if start is None else RoomToken.parse(start)
+        page: dict[str, Any] = orjson.loads(
+            await readers.pagination.messages(PageRequest(user_id, "DEV", room, True, token, limit=50))
+        )
+        return page
+
+    assert "end" not in await page(None, Told.WHOLE)
+    last = await page(None, Told.NOTHING)
+    assert len(last["chunk"]) > 3
+    empty = await page(last["end"], Told.NOTHING)
+    assert empty == {"start": last["end"], "chunk": []}  # so that nobody asks for ever

@@ -12,6 +12,7 @@ from synapse.handlers.nearest_event import NearestEvent
 from synapse.handlers.pagination import Pagination
 from synapse.handlers.presence import PresenceReading
 from synapse.handlers.relations import Relations
+from synapse.handlers.remote.gaps import Told
 from synapse.handlers.room_reading import RoomReading
 from synapse.handlers.threads import Threads
 from synapse.handlers.visibility import RoomDoor
@@ -40,9 +41,9 @@ from synapse.util.caches import LruCache
 from tests.sync.harness import Harness
 
 
-async def nothing() -> bool:
+async def nothing() -> Told:
     """Other servers have no more."""
-    return False
+    return Told.WHOLE
 
 
 async def never(user_id: str) -> int | None:
@@ -69,8 +70,8 @@ class Readers:
         entries: LruCache[Any, Any] = LruCache("state", 100)
         state = StateReader(CurrentStateStore(h.db), StateStore(h.db), events, entries)
         self.door = RoomDoor(memberships, user_rooms, h.visibility)
-        self.backfilled: list[tuple[str, int]] = []
-        self.tell: Callable[[], Awaitable[bool]] = nothing  # what others do when they are asked
+        self.backfilled: list[tuple[str, int, int | None]] = []
+        self.tell: Callable[[], Awaitable[Told]] = nothing  # what others do when they are asked
         self.pagination = Pagination(
             self.door,
             timeline,
@@ -122,7 +123,7 @@ class Readers:
             h.clock,
         )
 
-    async def backfill(self, room_id: str, depth: int) -> bool:
+    async def backfill(self, room_id: str, lowest: int, highest: int | None) -> Told:
         """Other servers are asked for what is missing."""
-        self.backfilled.append((room_id, depth))
+        self.backfilled.append((room_id, lowest, highest))
         return await self.tell()

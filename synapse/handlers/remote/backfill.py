@@ -1,8 +1,9 @@
 """What happened in a room before this server came, or while it did not listen: fetched when somebody pages back to it.
 
 Where history ends, events refer to others that are not here (backward extremities). Those are what is asked for, of the
-servers in the room, one after another until one tells something new. A room is asked for once at a time, and where
-nobody tells anything, not again for a while.
+servers in the room, one after another. A server that has little of it may be followed by one that has what came before.
+A room is asked for once at a time. What nobody has is not asked for again for a while; what only could not be told just
+now, for a shorter while, which ends when one of those servers comes back.
 
 Server-server API, "Backfilling and retrieving missing events".
 """
@@ -10,12 +11,16 @@ Server-server API, "Backfilling and retrieving missing events".
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+
+from twisted.internet.defer import Deferred, TimeoutError
 
 from synapse.events.event import Event
-from synapse.federation.errors import FederationError
-from synapse.handlers.remote.candidates import by_size, candidates
+from synapse.federation.errors import BadAnswer, FederationError, Unreachable
+from synapse.federation.receiving.faults import is_passing
+from synapse.handlers.remote.candidates import MAX_NAMED, by_size, candidates
+from synapse.handlers.remote.gaps import Told
 from synapse.util.concurrency import Linearizer
 
 if TYPE_CHECKING:
@@ -45,8 +50,31 @@ SERVERS: Final = 5
 SECONDS: Final = 20.0
 """After so long, no further server is asked: somebody waits for a page."""
 
+WITHIN: Final = 15.0
+"""Seconds that a server has for its answer."""
+
+ENOUGH: Final = 20
+"""Who has told so many events has probably more; the next page asks it again. Of who has told less, others may know
+what came before."""
+
 QUIET: Final = 300.0
-"""Seconds for which nobody is asked again for what nobody has told."""
+"""Seconds for which nobody is asked again for what nobody has."""
+
+SOON: Final = 10.0
+"""The same where a server could not be asked, or refused: it may be starting anew, or not have heard yet that this
+server is in the room."""
+
+MAX_SILENT: Final = 500
+"""So many ends of a room are remembered that nobody tells of."""
+
+
+class Silence(NamedTuple):
+    """An end of history of which nobody has told anything, `since` and `until` (seconds); `failed` are the servers that
+    did not answer the question."""
+
+    since: float
+    until: float
+    failed: frozenset[str]
 
 
 class History(Protocol):
@@ -58,10 +86,18 @@ class History(Protocol):
         """For each event id why it is not kept, or None."""
 
 
+class Standing(Protocol):
+    """Which servers answer; see `synapse.federation.destinations`."""
+
+    async def ready(self, destinations: Iterable[str]) -> list[str]:
+        """Those that are not left alone."""
+
+
 class Backfiller:
     """Fetches history, in any process.
 
-    :param silent: the ends for which nobody had anything, by room id, and since when (seconds).
+    :param silent: by room id the ends of which nobody tells anything.
+    :param changed: by server name when (seconds) it was heard last that its standing is another.
     """
 
     def __init__(
@@ -73,8 +109,10 @@ class Backfiller:
         gaps: Gaps,
         hosts: RoomHosts,
         heads: RoomHeads,
+        standing: Standing,
         server_name: str,
-        silent: LruCache[str, tuple[frozenset[str], float]],
+        silent: LruCache[str, dict[str, Silence]],
+        changed: LruCache[str, float],
         clock: Clock,
     ) -> None:
         self._api = api
@@ -84,66 +122,138 @@ class Backfiller:
         self._gaps = gaps
         self._hosts = hosts
         self._heads = heads
+        self._standing = standing
         self._server_name = server_name
         self._silent = silent
+        self._changed = changed
         self._clock = clock
         self._rooms: Linearizer[str] = Linearizer()
 
-    async def fetch(self, room_id: str, depth: int) -> bool:
-        """Has others tell what came before the events at that depth of the room (and after it, where more is missing
-        there). Whether there is more here than before."""
-        before = await self._wanted(room_id, depth)
-        if not before or self._is_silent(room_id, before):
-            return False
+    async def fetch(self, room_id: str, lowest: int, highest: int | None = None) -> Told:
+        """Has others tell what came before those events of the room that are as deep as `lowest`, or deeper, and no
+        deeper than `highest`."""
+        stretch = _Stretch(room_id, lowest, highest)
+        before = await self._missing(stretch)
+        if not before:
+            if not lowest and highest is None:
+                self._gaps.forget(room_id)  # another process has fetched all of it
+            return Told.WHOLE
+        if not self._wanted(room_id, before):
+            return Told.NOTHING
         async with self._rooms.queue(room_id):
-            wanted = await self._wanted(room_id, depth)
-            if wanted != before:
-                return True  # whoever was before us in the queue has fetched some
-            if self._is_silent(room_id, wanted):
-                return False
-            if await self._fetch(room_id, wanted):
+            missing = await self._missing(stretch)
+            if missing != before:
+                return Told.MORE  # whoever was before us in the queue has fetched some
+            if self._wanted(room_id, missing) and await self._fetch(stretch, missing):
                 self._gaps.forget(room_id)
-                if await self._wanted(room_id, depth) != wanted:
-                    return True
-            self._silent.set(room_id, (frozenset(wanted), self._clock.seconds()))
-            return False
+                return Told.MORE
+            return Told.NOTHING
 
-    async def _wanted(self, room_id: str, depth: int) -> list[str]:
-        """The nearest ends of history at that depth and after it."""
-        found = await self._ends.backwards(room_id, depth, MAX_ENDS)
-        return sorted(found, key=lambda event_id: (found[event_id], event_id))[:ENDS]
+    def heard(self, server: str | None) -> None:
+        """The standing of a server is another, or (None) perhaps of all of them."""
+        if server is None:
+            self._silent.clear()
+        else:
+            self._changed.set(server, self._clock.seconds())
 
-    def _is_silent(self, room_id: str, wanted: Collection[str]) -> bool:
-        silent = self._silent.get(room_id)
-        return silent is not None and silent[0].issuperset(wanted) and silent[1] + QUIET > self._clock.seconds()
+    async def _missing(self, stretch: _Stretch) -> list[str]:
+        """The nearest ends of history there."""
+        found = await self._ends.backwards(stretch.room_id, stretch.lowest, MAX_ENDS, stretch.highest)
+        return sorted(found, key=lambda event_id: (found[event_id], event_id))
 
-    async def _fetch(self, room_id: str, wanted: list[str]) -> bool:
-        """Whether a server has told something that was kept."""
+    def _wanted(self, room_id: str, missing: Sequence[str]) -> list[str]:
+        """Those of the ends that are to be asked for now."""
+        silent = self._silent.get(room_id) or {}
+        return [end for end in missing if end not in silent or not self._holds(silent[end])][:ENDS]
+
+    def _holds(self, silence: Silence) -> bool:
+        heard = (self._changed.peek(server) for server in silence.failed)
+        return silence.until > self._clock.seconds() and not any(at is not None and at > silence.since for at in heard)
+
+    # -- asking ------------------------------------------------------------------------------------------------------
+
+    async def _fetch(self, stretch: _Stretch, missing: list[str]) -> bool:
+        """Whether there is more here than before."""
+        room_id = stretch.room_id
         head = await self._heads.get(room_id)
-        if head is None:
-            return False
-        deadline = self._clock.seconds() + SECONDS
         hosts = await self._hosts.joined(room_id)
-        if self._server_name not in hosts:
+        if head is None or self._server_name not in hosts:
             return False  # nobody would tell this server anything
-        for server in candidates(self._server_name, by_size(hosts), limit=SERVERS):
-            try:
-                if await self._ask(server, room_id, head.version, wanted):
-                    return True
-            except FederationError as error:
-                logger.info("%s does not tell the history of %s: %s", server, room_id, error.message)
-            if self._clock.seconds() >= deadline:
+        deadline = self._clock.seconds() + SECONDS
+        servers = await self._servers(hosts)
+        came, failed = False, set[str]()
+        asked: dict[str, set[str]] = {}
+        for server in servers:
+            wanted = self._wanted(room_id, missing)
+            if not wanted:
                 break
-        return False
+            if self._clock.seconds() >= deadline:
+                failed.add(server)
+            for end in wanted:
+                asked.setdefault(end, set()).add(server)
+            count = 0 if server in failed else await self._told(server, room_id, head.version, wanted)
+            if count is None:
+                failed.add(server)
+            elif count:
+                before, missing = missing, await self._missing(stretch)
+                came = came or missing != before
+                if missing != before and count >= ENOUGH:
+                    break
+        self._remember(room_id, [end for end in missing if len(asked.get(end, ())) == len(servers)], failed)
+        return came
 
-    async def _ask(self, server: str, room_id: str, version: RoomVersion, wanted: list[str]) -> bool:
-        raws: Sequence[Any] = (await self._api.backfill(server, room_id, wanted, EVENTS))[:EVENTS]
+    async def _servers(self, hosts: Mapping[str, int]) -> list[str]:
+        """Whom to ask: of those that answer the largest first, then the others."""
+        names = by_size(hosts)[:MAX_NAMED]
+        ready = set(await self._standing.ready(names))
+        answering = [name for name in names if name in ready]
+        return candidates(self._server_name, answering, names, limit=SERVERS)
+
+    def _remember(self, room_id: str, ends: Sequence[str], failed: Collection[str]) -> None:
+        """All have been asked for these ends, in vain."""
+        if not ends:
+            return
+        now = self._clock.seconds()
+        silence = Silence(now, now + (SOON if failed else QUIET), frozenset(failed))
+        known = {end: each for end, each in (self._silent.get(room_id) or {}).items() if self._holds(each)}
+        known.update(dict.fromkeys(ends, silence))
+        self._silent.set(room_id, dict(list(known.items())[-MAX_SILENT:]))
+
+    async def _told(self, server: str, room_id: str, version: RoomVersion, wanted: list[str]) -> int | None:
+        """How many events the server has told that were kept; None where the question is still open."""
+        try:
+            return await self._ask(server, room_id, version, wanted)
+        except Exception as error:
+            if not isinstance(error, FederationError) and not is_passing(error):
+                raise
+            logger.info("%s does not tell the history of %s: %s", server, room_id, error)
+            return None
+
+    async def _ask(self, server: str, room_id: str, version: RoomVersion, wanted: list[str]) -> int:
+        answer = Deferred.fromCoroutine(self._api.backfill(server, room_id, wanted, EVENTS))
+        clock: Any = self._clock
+        answer.addTimeout(WITHIN, clock)
+        try:
+            raws: Sequence[Any] = (await answer)[:EVENTS]
+        except TimeoutError:
+            raise Unreachable(server, f"{server} does not answer in time.", late=True) from None
         events = await self._checks.check_many(raws, version, room_id=room_id, is_history=True)
         told = leading_from(wanted, events)
         if not told:
-            return False
+            return 0
         problems = await self._history.history(server, room_id, version, told)
-        return any(problems.get(event.event_id) is None for event in told)
+        kept = sum(problems.get(event.event_id) is None for event in told)
+        if not kept:
+            raise BadAnswer(server, f"Nothing of it can be kept: {problems.get(told[0].event_id)}")
+        return kept
+
+
+class _Stretch(NamedTuple):
+    """A part of a room's history, by depth."""
+
+    room_id: str
+    lowest: int
+    highest: int | None
 
 
 def leading_from(wanted: Collection[str], events: Sequence[Event]) -> list[Event]:

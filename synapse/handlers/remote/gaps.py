@@ -8,6 +8,7 @@ something once is asked for again, until all of it is there (`forget`).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
 from synapse.replication.event_rows import EventRow, Row
@@ -16,12 +17,25 @@ if TYPE_CHECKING:
     from synapse.util.caches import Cache
 
 
+class Told(Enum):
+    """What has come of asking others for a stretch of a room's history."""
+
+    WHOLE = "whole"
+    """Nothing is missing there."""
+
+    MORE = "more"
+    """Some of it has come, perhaps not all."""
+
+    NOTHING = "nothing"
+    """Something is missing, and nobody tells any of it now."""
+
+
 class Ends(Protocol):
     """Where a room's history ends here; see `synapse.storage.awaited`."""
 
-    async def backwards(self, room_id: str, depth: int, limit: int) -> dict[str, int]:
-        """The events that are not here, and that those of this depth or deeper refer to, each with that depth, the
-        nearest first."""
+    async def backwards(self, room_id: str, depth: int, limit: int, highest: int | None = None) -> dict[str, int]:
+        """The events that are not here, and that those of this depth or deeper (as far as `highest`) refer to, each
+        with that depth, the nearest first."""
 
 
 class Gaps:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
+import pytest
 import pytest_twisted
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
@@ -13,10 +14,10 @@ from synapse.api.room_versions import RoomVersion
 from synapse.events.builder import seal
 from synapse.events.event import Event
 from synapse.federation.answers import Pdus
-from synapse.federation.errors import Unreachable
+from synapse.federation.errors import Refused, Unreachable
 from synapse.federation.receiving.checks import EventChecks
-from synapse.handlers.remote.backfill import ENDS, QUIET, SERVERS, Backfiller
-from synapse.handlers.remote.gaps import Gaps
+from synapse.handlers.remote.backfill import ENDS, QUIET, SERVERS, SOON, WITHIN, Backfiller
+from synapse.handlers.remote.gaps import Gaps, Told
 from synapse.replication.event_rows import EventRow
 from synapse.util.caches import Cache, LruCache
 from tests.handlers.remote.test_room_seen import Keys, at_once, pdus
@@ -43,6 +44,7 @@ class Case:
         self.asked: list[tuple[str, list[str]]] = []
         self.answers: dict[str, Callable[[], Pdus]] = {}
         self.unkept: set[str] = set()
+        self.left_alone: set[str] = set()
         self.clock = Clock()
         self.waiting: Deferred[None] | None = None
         self.gaps = Gaps(self, Cache("gaps", 10))
@@ -54,8 +56,10 @@ class Case:
             self.gaps,
             self,
             self,
+            self,
             OWN,
             LruCache("silent", 10),
+            LruCache("changed", 10),
             self.clock,
         )
 
@@ -79,13 +83,13 @@ class Case:
         self.here.update(kept)
         return {event.event_id: None if event.event_id in kept else "not kept" for event in events}
 
-    async def backwards(self, room_id: str, depth: int, limit: int) -> dict[str, int]:
+    async def backwards(self, room_id: str, depth: int, limit: int, highest: int | None = None) -> dict[str, int]:
         found: dict[str, int] = {}
         for event in self.here.values():
             for before in event.prev_event_ids:
-                if before not in self.here and event.depth >= depth:
+                if before not in self.here and depth <= event.depth <= (highest or event.depth):
                     found[before] = max(event.depth, found.get(before, 0))
-        return dict(sorted(found.items(), key=lambda item: -item[1])[:limit])
+        return dict(sorted(found.items(), key=lambda item: item[1])[:limit])
 
     async def joined(self, room_id: str) -> Mapping[str, int]:
         return {OWN: 1, **{server: 100 - n for n, server in enumerate(self.servers)}}
@@ -93,8 +97,18 @@ class Case:
     async def get(self, room_id: str) -> Head:
         return Head(self.resident.version)
 
+    async def ready(self, destinations: Iterable[str]) -> list[str]:
+        return [name for name in destinations if name not in self.left_alone]
+
+    async def told(self, lowest: int = 0, highest: int | None = None) -> Told:
+        return await self.backfiller.fetch(self.resident.room_id, lowest, highest)
+
     async def fetch(self, depth: int = 0) -> bool:
-        return await self.backfiller.fetch(self.resident.room_id, depth)
+        return await self.told(depth) is Told.MORE
+
+    def has(self, server: str, *events: Event) -> None:
+        """The server has these events of the room alone."""
+        self.answers[server] = lambda: pdus([event.raw for event in events])
 
 
 def away(server: str) -> Callable[[], Pdus]:
@@ -135,13 +149,113 @@ async def test_the_next_server_is_asked_where_one_is_away_or_has_nothing_new() -
 @pytest_twisted.ensureDeferred
 async def test_where_nobody_has_anything_it_is_not_asked_again_for_a_while() -> None:
     case = Case(servers=[f"s{n}.test" for n in range(20)])
-    case.answers = {server: away(server) for server in case.servers}
+    for server in case.servers:
+        case.has(server)
     for _ in range(5):
-        assert not await case.fetch()
+        assert await case.told() is Told.NOTHING
     assert len(case.asked) == SERVERS
-    case.clock.advance(QUIET + 1)
-    assert not await case.fetch()
+    case.clock.advance(SOON + 1)
+    assert await case.told() is Told.NOTHING
+    assert len(case.asked) == SERVERS
+    case.clock.advance(QUIET)
+    assert await case.told() is Told.NOTHING
     assert len(case.asked) == 2 * SERVERS
+
+
+@pytest.mark.parametrize("error", [Unreachable("a.test", "away"), Refused("a.test", 403, "M_FORBIDDEN", "no", {})])
+@pytest_twisted.ensureDeferred
+async def test_who_could_not_tell_is_asked_again_soon(error: Exception) -> None:
+    case = Case(servers=["a.test", "b.test"])
+
+    def fail() -> Pdus:
+        raise error
+
+    case.answers["a.test"] = fail
+    case.has("b.test")
+    for _ in range(3):
+        assert await case.told() is Told.NOTHING
+    assert len(case.asked) == 2
+    del case.answers["a.test"]
+    case.clock.advance(SOON + 1)
+    assert await case.told() is Told.MORE
+
+
+@pytest_twisted.ensureDeferred
+async def test_who_comes_back_is_asked_at_once() -> None:
+    case = Case(servers=["a.test", "b.test"])
+    case.answers["a.test"] = away("a.test")
+    case.has("b.test")
+    assert await case.told() is Told.NOTHING
+    case.clock.advance(1)
+    del case.answers["a.test"]
+    case.backfiller.heard("b.test")  # it has answered: what it says is known
+    assert await case.told() is Told.NOTHING
+    case.backfiller.heard("a.test")
+    assert await case.told() is Told.MORE
+
+
+@pytest_twisted.ensureDeferred
+async def test_who_does_not_answer_in_time_is_not_waited_for() -> None:
+    case = Case(servers=["slow.test", "there.test"])
+    case.waiting = Deferred()
+    fetching = started(case.told())
+    case.waiting, slow = None, case.waiting
+    case.clock.advance(WITHIN + 1)
+    assert await fetching is Told.MORE
+    assert [server for server, _ in case.asked] == ["slow.test", "there.test"]
+    assert slow.called  # it was cancelled
+
+
+@pytest_twisted.ensureDeferred
+async def test_servers_that_are_left_alone_come_last() -> None:
+    case = Case(servers=[f"s{n}.test" for n in range(20)])
+    case.left_alone = set(case.servers[:10])
+    for server in case.servers:
+        case.has(server)
+    await case.told()
+    assert [server for server, _ in case.asked] == case.servers[10 : 10 + SERVERS]
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_came_before_the_part_that_one_has_is_asked_of_the_next() -> None:
+    case = Case(messages=60, servers=["part.test", "there.test", "never.test"])
+    *_, part, _last = sorted(case.resident.events.values(), key=lambda event: event.depth)
+    case.has("part.test", part)
+    assert await case.told() is Told.MORE
+    assert [server for server, _ in case.asked] == ["part.test", "there.test"]
+    assert case.here.keys() == case.resident.events.keys()
+
+
+@pytest_twisted.ensureDeferred
+async def test_ends_that_nobody_knows_do_not_stand_in_the_way_of_others() -> None:
+    case = Case(messages=60)
+    by_depth = sorted(case.resident.events.values(), key=lambda event: event.depth)
+    case.here = {event.event_id: event for event in by_depth[10::4]}  # gaps all over
+    last = by_depth[9 + 4 * ENDS]
+    known = [event for event in by_depth if event.depth >= last.depth]
+    case.has("there.test", *reversed(known))
+    assert await case.told() is Told.NOTHING
+    assert await case.told() is Told.MORE
+    assert last.event_id in case.here
+
+
+@pytest_twisted.ensureDeferred
+async def test_only_the_ends_of_a_stretch_are_asked_for() -> None:
+    case = Case(messages=60)
+    by_depth = sorted(case.resident.events.values(), key=lambda event: event.depth)
+    case.here = {event.event_id: event for event in by_depth[10::4]}
+    assert await case.told(by_depth[15].depth, by_depth[18].depth) is Told.MORE
+    assert case.asked == [("there.test", [by_depth[17].event_id])]
+    assert await case.told(by_depth[15].depth, by_depth[18].depth) is Told.WHOLE
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_another_process_has_fetched_is_found_out() -> None:
+    case = Case()
+    assert await case.gaps.any_in(case.resident.room_id)
+    case.here = dict(case.resident.events)
+    assert await case.told() is Told.WHOLE
+    assert not await case.gaps.any_in(case.resident.room_id)
 
 
 @pytest_twisted.ensureDeferred
@@ -211,9 +325,9 @@ async def test_which_rooms_lack_something_is_remembered_and_heard_of() -> None:
     asked: list[str] = []
     backwards = case.backwards
 
-    async def counted(room_id: str, depth: int, limit: int) -> dict[str, int]:
+    async def counted(room_id: str, depth: int, limit: int, highest: int | None = None) -> dict[str, int]:
         asked.append(room_id)
-        return await backwards(room_id, depth, limit) if room_id == case.resident.room_id else {}
+        return await backwards(room_id, depth, limit, highest) if room_id == case.resident.room_id else {}
 
     case.backwards = counted  # type: ignore[method-assign]
     for _ in range(3):
