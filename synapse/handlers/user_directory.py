@@ -17,7 +17,7 @@ from twisted.internet.defer import Deferred
 from synapse.api.constants import EventTypes
 from synapse.api.errors import forbidden, invalid_param
 from synapse.api.identifiers import domain_of
-from synapse.replication.event_rows import StateRow
+from synapse.replication.event_rows import StateRow, is_entry
 from synapse.storage.user_directory import Query
 
 if TYPE_CHECKING:
@@ -34,7 +34,8 @@ logger = logging.getLogger(__name__)
 MAX_RESULTS: Final = 50
 MAX_TERM: Final = 512  # characters
 PAGE: Final = 500  # changes that the follower takes in at a time
-DELAY_SECONDS: Final = 1.0  # for more to come, so that they are taken in together
+DELAY_SECONDS: Final = 0.2  # for more to come, so that they are taken in together
+RETRY_SECONDS: Final = 1.0  # after a failure
 
 
 class UserDirectory:
@@ -89,20 +90,19 @@ class DirectoryFollower:
             self._timer.cancel()
 
     def news(self, rows: Iterable[object]) -> None:
-        """Rows of the events stream; work follows in a moment if one is the membership of another server's user."""
+        """Rows of the events stream; work follows in a moment if one is the membership of another server's user, or if
+        this server enters a room, whose members have no rows then."""
         if any(self._concerns_us(row) for row in rows):
             self._soon()
 
     def _concerns_us(self, row: object) -> bool:
-        return (
-            isinstance(row, StateRow)
-            and row.type == EventTypes.MEMBER
-            and domain_of(row.state_key) != self._server_name
-        )
+        if not isinstance(row, StateRow):
+            return False
+        return is_entry(row) or (row.type == EventTypes.MEMBER and domain_of(row.state_key) != self._server_name)
 
-    def _soon(self) -> None:
+    def _soon(self, delay: float = DELAY_SECONDS) -> None:
         if self._position is not None and (self._timer is None or not self._timer.active()):
-            self._timer = self._clock.callLater(DELAY_SECONDS, self._in_a_moment)
+            self._timer = self._clock.callLater(delay, self._in_a_moment)
 
     def _in_a_moment(self) -> None:
         if self._following:
@@ -124,7 +124,7 @@ class DirectoryFollower:
 
     def _failed(self, failure: Failure) -> None:
         logger.error("The user directory could not be kept; it is tried again", exc_info=failure.value)
-        self._soon()
+        self._soon(RETRY_SECONDS)
 
 
 def _shown(user: DirectoryUser) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest_twisted
 from twisted.internet.task import Clock
 
-from synapse.handlers.user_directory import DELAY_SECONDS, DirectoryFollower
+from synapse.handlers.user_directory import DELAY_SECONDS, RETRY_SECONDS, DirectoryFollower
 from synapse.replication.event_rows import StateRow
 from synapse.util.repeating import Repeating
 
@@ -76,6 +76,17 @@ async def test_what_does_not_concern_it_is_passed_over() -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_the_members_of_a_room_that_is_entered_concern_it() -> None:
+    directory = Directory()
+    await directory.follower.begin()
+    directory.present = 4
+    own = StateRow("!r", "m.room.member", "@u:test", "$e", None)
+    directory.follower.news([own, StateRow("!r", "m.room.create", "", "$c", "$c")])
+    directory.clock.advance(DELAY_SECONDS)
+    assert directory.store.stored == 4
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_failure_is_tried_again() -> None:
     directory = Directory()
     await directory.follower.begin()
@@ -84,7 +95,7 @@ async def test_a_failure_is_tried_again() -> None:
     directory.clock.advance(DELAY_SECONDS)
     assert directory.store.stored == 3
     directory.store.fails = False
-    directory.clock.advance(DELAY_SECONDS)
+    directory.clock.advance(RETRY_SECONDS)
     assert directory.store.stored == 4
 
 
