@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.defer import Deferred
 
-from synapse.api.constants import EventTypes
+from synapse.api.constants import EventTypes, Membership
 from synapse.api.errors import forbidden, invalid_param
 from synapse.api.identifiers import domain_of
 from synapse.replication.event_rows import StateRow, is_entry
@@ -90,15 +90,18 @@ class DirectoryFollower:
             self._timer.cancel()
 
     def news(self, rows: Iterable[object]) -> None:
-        """Rows of the events stream; work follows in a moment if one is the membership of another server's user, or if
-        this server enters a room, whose members have no rows then."""
+        """Rows of the events stream; work follows in a moment if one is the membership of another server's user, or
+        where this server enters a room, or may have left one, whose members have no rows then."""
         if any(self._concerns_us(row) for row in rows):
             self._soon()
 
     def _concerns_us(self, row: object) -> bool:
         if not isinstance(row, StateRow):
             return False
-        return is_entry(row) or (row.type == EventTypes.MEMBER and domain_of(row.state_key) != self._server_name)
+        if row.type != EventTypes.MEMBER:
+            return is_entry(row)
+        is_ours = domain_of(row.state_key) == self._server_name
+        return not is_ours or Membership.JOIN == row.prev_membership != row.membership
 
     def _soon(self, delay: float = DELAY_SECONDS) -> None:
         if self._position is not None and (self._timer is None or not self._timer.active()):

@@ -46,7 +46,8 @@ class Query(NamedTuple):
 
 
 class MemberChange(NamedTuple):
-    """A membership that became or ceased to be current; `in_rooms` tells whether the user is still joined to any."""
+    """A membership that became or ceased to be current; `in_rooms`: the user is still in one with somebody of this
+    server."""
 
     user: DirectoryUser
     in_rooms: bool
@@ -100,13 +101,16 @@ def _tsquery(words: list[str]) -> str:
 
 # -- searching ---------------------------------------------------------------------------------------------------------
 
+_HERE = "EXISTS (SELECT FROM local_memberships h WHERE h.room_id = {room}.room_id AND h.membership = 'join')"
+"""Somebody of this server is in the room; of others, it is not told any more who comes and goes."""
+
 # Nobody shares a room with themselves: in private rooms alone, one is not found by one's own search either.
-_VISIBLE = """
+_VISIBLE = f"""
     AND EXISTS (
         SELECT 1 FROM current_state theirs LEFT JOIN room_stats room USING (room_id)
         WHERE theirs.type = 'm.room.member' AND theirs.state_key = d.user_id AND theirs.membership = 'join'
         AND (
-            room.join_rules = 'public' OR room.history_visibility = 'world_readable'
+            (room.join_rules = 'public' OR room.history_visibility = 'world_readable') AND {_HERE.format(room="theirs")}
             OR EXISTS (
                 SELECT 1 FROM local_memberships ours
                 WHERE ours.user_id = %(user_id)s AND ours.room_id = theirs.room_id AND ours.membership = 'join'
@@ -209,9 +213,10 @@ def _changed_members(
 
     The page ends behind the position of its last row: what happened at one position is never cut in two. Of a room that
     this server has entered, m.room.create takes its own place; all of its members are new then, and have no rows.
+    Of a room that the last user of this server has left, all members are among them, too.
     """
     txn.execute(
-        """
+        f"""
         WITH page AS (
             SELECT max(stream_ordering) AS ends, count(*) AS rows FROM (
                 SELECT stream_ordering FROM current_state_deltas
@@ -228,6 +233,11 @@ def _changed_members(
                 JOIN current_state c ON c.room_id = d.room_id AND c.type = 'm.room.member'
                 WHERE d.stream_ordering > %(after)s AND d.stream_ordering <= page.ends AND d.type = 'm.room.create'
                 AND d.event_id = d.prev_event_id
+                UNION ALL
+                SELECT c.state_key FROM current_state_deltas d
+                JOIN current_state c ON c.room_id = d.room_id AND c.type = 'm.room.member'
+                WHERE d.stream_ordering > %(after)s AND d.stream_ordering <= page.ends AND d.type = 'm.room.member'
+                AND right(d.state_key, %(length)s) = %(suffix)s AND NOT {_HERE.format(room="d")}
             ) changed WHERE right(changed.state_key, %(length)s) <> %(suffix)s
         ) FROM page
         """,
@@ -244,13 +254,14 @@ def _changed_members(
 
 
 def _standing_of(txn: Transaction, user_ids: list[str]) -> list[MemberChange]:
-    """The latest name that each user joined a room under, and whether it is in any room now."""
+    """The latest name that each joined a room under, and whether they are in any room with somebody of this server."""
     txn.execute(
-        """
+        f"""
         SELECT w.user_id, m.display_name, m.avatar_url, m.user_id IS NOT NULL
         FROM unnest(%s) AS w (user_id) LEFT JOIN LATERAL (
             SELECT m.user_id, m.display_name, m.avatar_url FROM current_state c JOIN memberships m USING (event_id)
             WHERE c.type = 'm.room.member' AND c.state_key = w.user_id AND c.membership = 'join'
+            AND {_HERE.format(room="c")}
             ORDER BY c.stream_ordering DESC LIMIT 1
         ) m ON true
         """,

@@ -84,6 +84,10 @@ async def test_the_members_of_a_room_that_is_entered_concern_it() -> None:
     directory.follower.news([own, StateRow("!r", "m.room.create", "", "$c", "$c")])
     directory.clock.advance(DELAY_SECONDS)
     assert directory.store.stored == 4
+    directory.present = 5
+    directory.follower.news([StateRow("!r", "m.room.member", "@u:test", "$l", "$e", "leave", "join")])
+    directory.clock.advance(DELAY_SECONDS)
+    assert directory.store.stored == 5, "the last of us may have left"
 
 
 @pytest_twisted.ensureDeferred

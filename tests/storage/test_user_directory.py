@@ -94,7 +94,9 @@ def join(txn: Transaction, room: str, user: str, at: int, membership: str = "joi
     txn.execute("INSERT INTO current_state_deltas VALUES (%s, %s, %s, %s, %s, NULL)", (at, room, MEMBER, user, event))
     if user.endswith(":test"):
         txn.execute(
-            "INSERT INTO local_memberships VALUES (%s, %s, %s, %s, %s, %s)", (user, room, membership, user, event, at)
+            "INSERT INTO local_memberships VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT (user_id, room_id) DO UPDATE"
+            " SET membership = EXCLUDED.membership",
+            (user, room, membership, user, event, at),
         )
 
 
@@ -134,7 +136,29 @@ async def test_the_follower_goes_on_where_it_stopped(database: Database) -> None
     assert await store.position() == 4
 
 
+@pytest_twisted.ensureDeferred
+async def test_members_of_rooms_that_this_server_has_left_are_not_found(database: Database) -> None:
+    await add_users(database)
+    store = UserDirectoryStore(database)
+
+    def room(txn: Transaction) -> None:
+        two_rooms(txn)
+        join(txn, "!public", FAR, 4, name="Carol")
+
+    await database.write("test", room)
+    assert await store.follow(0, 4, "test", 100) == 4
+    await database.write("test", join, "!private", ALICE, 5, "leave")
+    assert await store.follow(4, 5, "test", 100) == 5
+    assert await found(database, query("carol", everybody=False)) == [FAR], "in a public room with Bob"
+    await database.write("test", join, "!public", BOB, 6, "leave")
+    assert await found(database, query("carol", everybody=False)) == []
+    assert await found(database, query("carol")) == [FAR], "until the directory follows"
+    assert await store.follow(5, 6, "test", 100) == 6
+    assert await found(database, query("carol")) == []
+
+
 def many_at_once(txn: Transaction) -> None:
+    join(txn, "!big", ALICE, 9)
     for n in range(5):
         join(txn, "!big", f"@user{n}:far", 10)
         txn.execute("UPDATE memberships SET event_id = %s WHERE event_id = '$10'", (f"${10}-{n}",))
