@@ -247,6 +247,8 @@ class Homeserver:
     @property
     def background(self) -> list[Repeating]:
         """What this process does once in a while."""
+        from synapse.app._duties import vacancies_of
+
         return [
             *self.accounts.background,
             *self.conduct.background,
@@ -257,6 +259,7 @@ class Homeserver:
             *self.receiving.background,
             *self.edus.background,
             *self.federation.background,
+            *vacancies_of(self),
         ]
 
     @property

@@ -109,7 +109,7 @@ class Lease:
                 cursor.execute(_SESSION)
                 if connection.server_version >= 140000:
                     cursor.execute(_SESSION_SINCE_14)
-                cursor.execute("SELECT pg_try_advisory_lock(%s)", (_key(self.name),))
+                cursor.execute("SELECT pg_try_advisory_lock(%s)", (key_of(self.name),))
                 row = cursor.fetchone()
                 locked = bool(row and row[0])
         finally:
@@ -152,7 +152,7 @@ class _Socket:
         return "lease"
 
 
-def _key(name: str) -> int:
+def key_of(name: str) -> int:
     """The number of a lock: advisory locks are named by 64 signed bits, apart for each database."""
     return int.from_bytes(hashlib.sha256(f"synapse lease {name}".encode()).digest()[:8], "big", signed=True)
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from synapse.api.routes import ENDPOINTS, App
+from synapse.app._duties import left_to_workers
 from synapse.app.applications import Duty, application_of
 from synapse.config import from_options
 from synapse.config.checks import WORKER_APPS
@@ -75,3 +76,18 @@ def test_the_stub_for_presence_is_served_where_presence_is_off(options: dict[str
     on = {endpoint.name for endpoint in application_of(from_options(proxy)).endpoints}
     off = {endpoint.name for endpoint in application_of(from_options(proxy | {"use_presence": False})).endpoints}
     assert {name for name in off - on if "presence" in name}
+
+
+@pytest.mark.parametrize(
+    ("given", "needed"),
+    [
+        ({}, []),
+        ({"send_federation": False}, [Duty.FEDERATION_SENDER]),
+        ({"send_federation": False, "federation_domain_whitelist": []}, []),
+        ({"send_federation": False, "worker_app": "synapse.app.client_reader"}, []),
+        ({"start_pushers": False, "notify_appservices": False, "enable_media_repo": False}, [Duty.PUSHER]),
+    ],
+)
+def test_what_a_main_process_leaves_to_workers(options: dict[str, Any], given: dict[str, Any], needed: Any) -> None:
+    config = from_options(options | given)
+    assert left_to_workers(config, application_of(config).duties) == needed
