@@ -101,3 +101,9 @@ async def test_events_of_many_rooms_that_nobody_is_in(database_settings: PoolSet
             assert await eve.send(*strange) == {}
         assert counts.statements_read <= 3, counts.sql
         assert counts.statements_written <= 1, counts.sql
+
+
+@pytest_twisted.ensureDeferred
+async def test_who_only_uploads_keys_is_not_told_of_events(database_settings: PoolSettings) -> None:
+    async with cluster(database_settings, "frontend_proxy", **UNLIMITED) as processes:
+        assert "events" not in processes["frontend_proxy"].hs.notifier.listened_to

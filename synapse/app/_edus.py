@@ -168,8 +168,13 @@ class Edus:
         hs = self._hs
         if hs.is_main:
             self._keep()
-        api = hs.federation.api.for_users
-        return TheirKeys(self.remote_device_store, api, self.speakers, hs.main, self._clock)
+        return TheirKeys(
+            self.remote_device_store,
+            lambda: hs.federation.api.for_users,
+            lambda: self.speakers,
+            hs.main,
+            self._clock,
+        )
 
     @cached_property
     def given_keys(self) -> GivenKeys:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
 
 import msgspec
 
@@ -49,6 +49,9 @@ if TYPE_CHECKING:
     from synapse.util.caches import Caches
 
 logger = logging.getLogger(__name__)
+
+
+ACKNOWLEDGE_SECONDS: Final = 0.2
 
 
 class Foundation(Protocol):
@@ -192,6 +195,8 @@ class WorkerReplication:
         self._workers = hs.config.workers
         self.present: Callable[[], Iterable[protocol.Command]] = tuple
         """The commands that tell who syncs here, for a new connection; see `user_sync`."""
+        self._queued = 0
+        self._acknowledging: Any = None
 
     @cached_property
     def streams(self) -> NoStreams:
@@ -238,6 +243,8 @@ class WorkerReplication:
         """Nothing, as before."""
 
     async def stop(self) -> None:
+        if self._acknowledging is not None:
+            self._acknowledging.cancel()
         self._hs.notifier.leave()
         self.client.stop()
 
@@ -249,8 +256,15 @@ class WorkerReplication:
         self.client.send(user_sync(user_id, device_id, presence, syncing))
 
     def acknowledge_events(self, position: int) -> None:
-        """Tells the main process that the events stream is queued for other servers up to there."""
-        self.client.send(protocol.FederationAck(position))
+        """Tells the main process that the events stream is queued for other servers up to there; where it goes on and
+        on, a few times in a second."""
+        self._queued = position
+        if self._acknowledging is None:
+            self._acknowledging = self._hs.reactor.callLater(ACKNOWLEDGE_SECONDS, self._acknowledge)
+
+    def _acknowledge(self) -> None:
+        self._acknowledging = None
+        self.client.send(protocol.FederationAck(self._queued))
 
     async def report_sightings(self, batch: list[Seen]) -> None:
         for seen in batch:

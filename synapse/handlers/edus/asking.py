@@ -64,11 +64,19 @@ def seconds_of(timeout: int | None) -> float:
 class TheirKeys:
     """Looks keys up and claims them, in any process.
 
+    Until there is another server's user, it needs nothing: no process follows a stream, or has the modules in memory,
+    for its sake alone.
+
     :param api: asks servers also which have not answered of late: a user waits for it.
     """
 
     def __init__(
-        self, store: RemoteDeviceStore, api: FederationApi, speakers: Speakers, main: MainProcess, clock: Clock
+        self,
+        store: RemoteDeviceStore,
+        api: Callable[[], FederationApi],
+        speakers: Callable[[], Speakers],
+        main: MainProcess,
+        clock: Clock,
     ) -> None:
         self._store = store
         self._api = api
@@ -79,7 +87,7 @@ class TheirKeys:
     async def query(self, viewer: str, wanted: Mapping[str, Collection[str]], seconds: float) -> Found:
         """Keys of users and their devices (none named: all)."""
         failures: Failures = {}
-        sharing = await self._speakers.sharing(wanted.keys())
+        sharing = await self._speakers().sharing(wanted.keys())
         known = await self._store.known(list(sharing), viewer)
         lists, strangers = _divided(wanted, sharing - (known.users - known.stale), wanted.keys() - sharing)
 
@@ -88,7 +96,7 @@ class TheirKeys:
 
         async def ask(server: str, users: list[str]) -> PublishedKeys:
             of_server = {user_id: wanted[user_id] for user_id in users}
-            answer = await self._api.query_user_keys(
+            answer = await self._api().query_user_keys(
                 server, {user_id: list(ids) for user_id, ids in of_server.items()}, within=seconds
             )
             return their_keys.answered(answer, of_server)
@@ -110,7 +118,7 @@ class TheirKeys:
 
         async def ask(server: str, users: list[str]) -> dict[str, dict[str, Any]]:
             of_server = {user_id: by_user[user_id] for user_id in users}
-            return _claimed(await self._api.claim_user_keys(server, of_server, within=seconds), of_server)
+            return _claimed(await self._api().claim_user_keys(server, of_server, within=seconds), of_server)
 
         parts = await gather(self._of_servers(_by_server(by_user), ask, seconds, failures))
         return {user_id: keys for part in parts if part is not None for user_id, keys in part.items()}, failures
