@@ -149,7 +149,7 @@ class FederationClient:
                 # Who was late may be slow; somebody waits, and not for as long again.
                 if attempt == retries.times or (error.late and insistence is Insistence.SHORT):
                     if self._destinations is not None and noted:
-                        await self._destinations.failed(destination)
+                        await self._destinations.failed(destination, insisted=False)
                     raise
         raise AssertionError("the last attempt returns or raises")
 

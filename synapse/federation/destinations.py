@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CACHE: Final = "destinations"
-HEARD_AGAIN_MS: Final = 60_000
+HEARD_AGAIN_MS: Final = 10_000
 """A server that speaks to us, but does not answer, is tried once in so long because of what it says."""
 KEPT_MS: Final = 30 * 86_400_000
 
@@ -69,8 +69,9 @@ class Destinations:
         """Raises Unreachable while the server is left alone."""
         retry_at = await self.retry_at(destination)
         if retry_at is not None:
-            minutes = max(1, (retry_at - self._now() + 59_999) // 60_000)
-            sentence = f"{destination} does not answer; it is tried again in {minutes} min."
+            seconds = max(1, (retry_at - self._now() + 999) // 1_000)
+            wait = f"{seconds} s" if seconds < 120 else f"{-(-seconds // 60)} min"
+            sentence = f"{destination} does not answer; it is tried again in {wait}."
             raise Unreachable(destination, sentence, asked=False)
 
     async def succeeded(self, destination: str) -> None:
@@ -79,12 +80,12 @@ class Destinations:
             logger.info("%s answers again", destination)
             await self._change(destination, lambda _: None)
 
-    async def failed(self, destination: str) -> None:
-        """The server has not answered."""
+    async def failed(self, destination: str, *, insisted: bool = True) -> None:
+        """The server has not answered, although somebody `insisted` for a while."""
         now = self._now()
 
         def change(before: DestinationRow | None) -> DestinationRow:
-            after = failed(None if before is None else Failing(*before), now, self._schedule)
+            after = failed(before and Failing(*before), now, self._schedule, insisted=insisted)
             return DestinationRow(*after)
 
         await self._change(destination, change)

@@ -40,12 +40,23 @@ def test_several_who_find_out_at_once_count_as_one() -> None:
     assert failed(first, first.retry_at - 1, Schedule()) == first
 
 
+def test_who_was_asked_once_is_left_alone_briefly() -> None:
+    now, state, found = 0, None, []
+    for _ in range(12):
+        state = failed(state, now, Schedule(), insisted=False)
+        found.append(state.interval // 1000)
+        now = state.retry_at
+    assert found == [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 600, 1200]
+    assert failed(failed(None, 0, Schedule(), insisted=False), 1000, Schedule()).interval == 10 * MINUTE
+    assert failed(None, 0, Schedule(first=10), insisted=False).interval == 10
+
+
 def test_who_speaks_is_tried_at_once_but_not_all_the_time() -> None:
     first = failed(None, 0, Schedule())
-    assert heard_from(first, MINUTE - 1, MINUTE) == first
-    again = heard_from(first, MINUTE, MINUTE)
-    assert again == Failing(since=0, last_try=0, interval=first.interval, retry_at=MINUTE)
-    second = failed(again, MINUTE, Schedule())
+    assert heard_from(first, 5, MINUTE) == first._replace(retry_at=MINUTE)
+    again = heard_from(first, 2 * MINUTE, MINUTE)
+    assert again == Failing(since=0, last_try=0, interval=first.interval, retry_at=2 * MINUTE)
+    second = failed(again, 2 * MINUTE, Schedule())
     assert second.interval == 2 * first.interval
-    assert heard_from(second, MINUTE + 1, MINUTE) == second
+    assert heard_from(second, 2 * MINUTE + 1, MINUTE).retry_at == 3 * MINUTE
     assert heard_from(second, second.retry_at + 1, MINUTE) == second, "it may be tried anyway"

@@ -138,14 +138,15 @@ async def test_who_does_not_answer_is_left_alone_by_all_processes(database: Data
     assert changes == [THERE]
     for process in cluster.processes:
         error = await unreachable(process.ask())
-        assert (error.asked, str(error)) == (False, "there.test does not answer; it is tried again in 10 min.")
+        assert (error.asked, str(error)) == (False, "there.test does not answer; it is tried again in 1 s.")
         assert await process.destinations.ready([THERE, "other.test"]) == ["other.test"]
     assert len(cluster.line.sent) == 1
-    cluster.clock.advance(10 * MINUTE)
+    cluster.clock.advance(1)
     await unreachable(cluster.two.ask())
-    cluster.clock.advance(19 * MINUTE)
-    assert not (await unreachable(cluster.one.ask())).asked
-    cluster.clock.advance(1 * MINUTE)
+    cluster.clock.advance(1)
+    error = await unreachable(cluster.one.ask())
+    assert (error.asked, str(error)) == (False, "there.test does not answer; it is tried again in 1 s.")
+    cluster.clock.advance(1)
     cluster.line.told = [answer()]
     assert await cluster.one.ask() == 200
     assert await cluster.two.ask() == 200
@@ -183,14 +184,28 @@ async def test_a_users_wish_is_tried_all_the_same(database: Database) -> None:
     await unreachable(cluster.one.ask(despite_backoff=True))
     await unreachable(cluster.one.api.for_users.version(THERE))
     assert len(cluster.line.sent) == 3
-    cluster.clock.advance(10 * MINUTE)
+    cluster.clock.advance(1)
     assert await cluster.two.destinations.retry_at(THERE) is None, "nobody waits longer for that"
+
+
+@pytest_twisted.ensureDeferred
+async def test_who_was_asked_again_and_again_is_left_alone_for_long(database: Database) -> None:
+    cluster = Cluster(database, NotSent(""))
+    await cluster.one.destinations.failed(THERE)
+    error = await unreachable(cluster.two.ask())
+    assert (error.asked, str(error)) == (False, "there.test does not answer; it is tried again in 10 min.")
+    cluster.clock.advance(10 * MINUTE)
+    await cluster.two.destinations.failed(THERE)
+    cluster.clock.advance(19 * MINUTE)
+    assert not (await unreachable(cluster.one.ask())).asked
+    cluster.clock.advance(1 * MINUTE)
+    assert (await unreachable(cluster.one.ask())).asked
 
 
 @pytest_twisted.ensureDeferred
 async def test_who_speaks_is_asked_again(database: Database) -> None:
     cluster = Cluster(database, NotSent(""))
-    await unreachable(cluster.one.ask())
+    await cluster.one.destinations.failed(THERE)
     cluster.clock.advance(2 * MINUTE)
     changed: Deferred[Any] = Deferred()
     cluster.one.destinations.on_change(lambda name: changed.called or changed.callback(name))
