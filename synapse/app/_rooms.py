@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 from synapse.app._foundation import Base
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 
     from synapse.app._accounts import Accounts
     from synapse.app._conduct import Conduct
@@ -199,7 +199,7 @@ class Rooms:
         """The one writer of events, in the main process, once the streams are started."""
         from synapse.metrics import table
         from synapse.replication.event_rows import rows_of
-        from synapse.replication.invalidation import MainInvalidator
+        from synapse.replication.invalidation import REDACTED, MainInvalidator
         from synapse.replication.writing import MainStreams
         from synapse.storage.awaited import AwaitedStore
         from synapse.storage.persist import Persister, Stores
@@ -213,9 +213,10 @@ class Rooms:
 
         tell = MainInvalidator(streams.memory("caches")).tell
 
-        def changed(event_ids: Collection[str]) -> None:
+        def changed(event_ids: Collection[str], redacted: Mapping[str, str]) -> None:
             memory.events.forget(event_ids)
             tell("events", *event_ids)
+            tell(REDACTED, *((room_id, event_id) for event_id, room_id in redacted.items()))
 
         def announce(position: int, planned: Sequence[Planned]) -> None:
             streams.events_written(position, rows_of(planned))

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 Key = str | tuple[str, ...]
 Invalidate = Callable[[str, Iterable[Key | None]], Awaitable[None]]
 
+REDACTED: Final = "redacted"
+"""No cache: its keys are a room and an event in it that a redaction of the past has come for. The events stream says
+nothing of it, and whoever remembers the event does not forget it by its id alone."""
+
 CONFIRM_SECONDS: Final = 2.0
 """How long a worker waits for the main process to confirm; after that it goes on, and the command is repeated."""
 

@@ -55,8 +55,9 @@ ATTEMPTS: Final = 4
 
 BUSY_MS: Final = 2_000
 
-Changed = Callable[[Collection[str]], None]
-"""Is told of events that are not what they were, and of which the stream says nothing."""
+Changed = Callable[[Collection[str], Mapping[str, str]], None]
+"""Is told of events that are not what they were, and of which the stream says nothing; of those among them that were
+redacted, in which room they are."""
 
 Announce = Callable[[int, Sequence[Planned]], None]
 """Is told the position that the events stream has reached, and the events that brought it there."""
@@ -281,7 +282,8 @@ class Persister:
         changed |= plan.rows.redactions.keys()
         changed -= {event_id for step in plan.planned for event_id in (step.new.event.event_id, step.new.redacts)}
         if changed:
-            self._changed(changed)
+            redacted = {target: room_id for target, (_, room_id) in plan.rows.redactions.items() if target in changed}
+            self._changed(changed, redacted)
         table.EVENTS_WRITTEN.inc(len(plan.written))
         table.EVENTS_BATCHES.inc()
         if plan.position:

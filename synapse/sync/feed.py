@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from synapse.api.constants import EventTypes
 from synapse.replication.event_rows import EventRow, StateRow, is_entry
+from synapse.replication.invalidation import REDACTED
 from synapse.replication.streams import PrivateDeviceListRow
 from synapse.storage.past_state import Delta
 from synapse.storage.timeline import TimelineRow
@@ -52,6 +53,7 @@ class SyncFeed:
     def follow(self, notifier: Notifier) -> None:
         """Listens from now on; what the streams have reached already counts as their start."""
         notifier.subscribe("events", self.events, self.start_events)
+        notifier.subscribe("caches", self.caches)
         notifier.subscribe("typing", self.typists, self._typing.reset)
         self.start_events(notifier.position("events"))
         for stream in self._changes.by_stream:
@@ -69,6 +71,13 @@ class SyncFeed:
                 self._event(stream, row)
             else:
                 self._state(stream, row)
+
+    def caches(self, position: int, rows: Rows) -> None:
+        """Of what is not true any more, that which the events stream does not tell."""
+        for _, (name, key) in rows:
+            if name == REDACTED:
+                room_id, event_id = key
+                self._redacted(room_id, event_id)
 
     def typists(self, position: int, rows: Rows) -> None:
         for at, (room_id, user_ids) in rows:
@@ -97,10 +106,13 @@ class SyncFeed:
         if not row.aside:
             self._recent.add_event(timeline_row(stream, row))
         if row.redacts is not None:
-            self._recent.spoil(row.room_id, row.redacts)
-            self._room_states.invalidate(row.room_id)
+            self._redacted(row.room_id, row.redacts)
         if row.type == EventTypes.MEMBER and row.state_key is not None:
             self._memberships.cache.invalidate(row.state_key)
+
+    def _redacted(self, room_id: str, event_id: str) -> None:
+        self._recent.spoil(room_id, event_id)
+        self._room_states.invalidate(room_id)
 
     def _state(self, stream: int, row: StateRow) -> None:
         self._recent.add_delta(Delta(stream, row.room_id, row.type, row.state_key, row.event_id, row.prev_event_id))

@@ -8,7 +8,8 @@ from urllib.parse import quote
 import pytest
 import pytest_twisted
 
-from tests.federation.test_joining_across import Person, world
+from synapse.util.concurrency import gather
+from tests.federation.test_joining_across import Person, another, world
 from tests.support.postgres import PostgresServer
 from tests.support.two_servers import Network
 
@@ -95,3 +96,143 @@ async def test_a_room_does_not_begin_where_nobody_can_be_asked(postgres: Postgre
 
 async def is_whole(person: Person, room_id: str) -> bool:
     return "end" not in await page(person, room_id)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_redaction_that_comes_with_history_is_in_force_everywhere(postgres: PostgresServer) -> None:
+    async with world(postgres) as (net, (alice, bob)):
+        room_id = await alice.create(topic="secret topic")
+        assert (await bob.join(room_id, alice.server))[0] == 200
+        bea = await another(net, "two", "bea")
+        assert (await bea.join(room_id))[0] == 200
+        since = (await bea.sync())["next_batch"]
+        secret = await alice.say(room_id, "secret message")
+        await net.settled()
+        await net.until(lambda: knows(bob, room_id, secret))
+        told = (await bob.sync())["rooms"]["join"][room_id]
+        assert "secret message" in str(told["timeline"])
+        assert "secret topic" in str(told)
+        topic = (await alice.do("GET", f"rooms/{quote(room_id)}/state/m.room.topic/?format=event"))["event_id"]
+        net.cut("one", "two")
+        hidden = [await redacted(alice, room_id, event_id) for event_id in (secret, topic)]
+        stored = await net["one"].hs.rooms.events.get_many(hidden)
+        events = [stored[event_id].event for event_id in hidden]
+        pipeline, version = net["two"].hs.receiving.pipeline, events[0].room_version
+        assert set((await pipeline.history(alice.server, room_id, version, events)).values()) == {None}
+        for where in (f"sync?since={since}", "sync"):
+            told = (await bea.do("GET", where))["rooms"]["join"][room_id]
+            assert secret in [event["event_id"] for event in told["timeline"]["events"]]
+            assert "secret" not in str(told)
+        assert "secret" not in str(await page(bob, room_id))
+        assert await bob.do("GET", f"rooms/{quote(room_id)}/state/m.room.topic") == {}
+
+
+async def redacted(person: Person, room_id: str, event_id: str) -> str:
+    """The redaction of an event."""
+    path = f"rooms/{quote(room_id)}/redact/{quote(event_id, safe='')}/r{event_id[1:9]}"
+    return str((await person.do("PUT", path, {}))["event_id"])
+
+
+async def left_and_entered_again(alice: Person, bob: Person, version: str = "12", **wish: Any) -> tuple[str, list[str]]:
+    """A room that Bob's server has left and entered again, and the messages before, in, and after what it missed."""
+    net = alice.net
+    room_id = await alice.create(room_version=version, **wish)
+    assert (await bob.join(room_id, alice.server))[0] == 200
+    before = await alice.say(room_id, "before")
+    await net.settled()
+    await net.until(lambda: knows(bob, room_id, before))
+    await bob.do("POST", f"rooms/{quote(room_id)}/leave", {})
+    await net.until(lambda: has_left(alice, room_id, bob.user_id))
+    missed = [await alice.say(room_id, f"missed {number}") for number in range(3)]
+    assert (await bob.join(room_id, alice.server))[0] == 200
+    return room_id, [before, *missed, await bob.say(room_id, "after")]
+
+
+async def has_left(person: Person, room_id: str, user_id: str) -> bool:
+    return (await person.members(room_id)).get(user_id) == "leave"
+
+
+def messages(events: list[dict[str, Any]]) -> list[str]:
+    return [event["event_id"] for event in events if event["type"] == "m.room.message"]
+
+
+@pytest.mark.parametrize("version", ["1", "12"])
+@pytest_twisted.ensureDeferred
+async def test_what_was_missed_is_there_onwards_too(postgres: PostgresServer, version: str) -> None:
+    async with world(postgres) as (net, (alice, bob)):
+        room_id, sent = await left_and_entered_again(alice, bob, version)
+        path = f"rooms/{quote(room_id)}/context/{quote(sent[0], safe='')}?limit=20"
+        around = await bob.do("GET", path)
+        assert messages(around["events_after"]) == sent[1:]
+        assert len(asked(net, "two")) == 2  # for that, and for what was before they came first
+        room_id, sent = await left_and_entered_again(alice, bob, version)
+        start = (await bob.do("GET", f"rooms/{quote(room_id)}/context/{quote(sent[0], safe='')}?limit=0"))["end"]
+        assert messages((await page(bob, room_id, dir="f", **{"from": start}))["chunk"]) == sent[1:]
+        # Whoever comes from the event after the gap finds it, too.
+        room_id, sent = await left_and_entered_again(alice, bob, version)
+        around = await bob.do("GET", f"rooms/{quote(room_id)}/context/{quote(sent[-1], safe='')}?limit=20")
+        assert messages(around["events_before"]) == sent[-2::-1]
+
+
+@pytest.mark.parametrize("visibility", ["joined", "invited", "shared", "world_readable"])
+@pytest_twisted.ensureDeferred
+async def test_of_history_that_was_fetched_users_see_what_the_room_lets_them(
+    postgres: PostgresServer, visibility: str
+) -> None:
+    async with world(postgres) as (_, (alice, bob)):
+        wish = [{"type": "m.room.history_visibility", "content": {"history_visibility": visibility}}]
+        room_id, sent = await left_and_entered_again(alice, bob, initial_state=wish)
+        history = [event["event_id"] for event in await bob.history(room_id) if event["type"] == "m.room.message"]
+        hidden = set(sent[1:4]) if visibility in ("joined", "invited") else set()
+        assert history == [event_id for event_id in reversed(sent) if event_id not in hidden]
+        assert (await bob.history(room_id))[-1]["type"] == "m.room.create"
+        for event_id in sent:
+            assert await knows(bob, room_id, event_id) is (event_id not in hidden)
+
+
+@pytest_twisted.ensureDeferred
+async def test_two_who_page_at_once_see_the_same(postgres: PostgresServer) -> None:
+    async with world(postgres) as (net, (alice, bob)):
+        room_id = await alice.create()
+        sent = [await alice.say(room_id, f"message {number}") for number in range(30)]
+        bea = await another(net, "two", "bea")
+        for person in (bob, bea):
+            assert (await person.join(room_id, alice.server))[0] == 200
+        pages = await gather(page(person, room_id) for person in (bob, bea))
+        assert [messages(each["chunk"]) for each in pages] == [sent[::-1]] * 2
+        assert len(asked(net, "two")) == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_relations_count_where_they_came_with_history(postgres: PostgresServer) -> None:
+    async with world(postgres) as (_, (alice, bob)):
+        room_id = await alice.create()
+        root = await alice.say(room_id, "root")
+        thread = {"rel_type": "m.thread", "event_id": root}
+        path = f"rooms/{quote(room_id)}/send/m.room.message"
+        for number in range(3):
+            content = {"msgtype": "m.text", "body": f"reply {number}", "m.relates_to": thread}
+            await alice.do("PUT", f"{path}/t{number}", content)
+        edit = {"rel_type": "m.replace", "event_id": root}
+        new = {"msgtype": "m.text", "body": "edited"}
+        await alice.do("PUT", f"{path}/e", {**new, "m.new_content": new, "m.relates_to": edit})
+        assert (await bob.join(room_id, alice.server))[0] == 200
+        stats = await alice.net["two"].hs.database.read("test.stats", _stats, room_id)
+        for person in (bob, alice):
+            found = await person.history(room_id)
+            [event] = [event for event in found if event["event_id"] == root]
+            bundled = event["unsigned"]["m.relations"]
+            assert bundled["m.thread"]["count"] == 3
+            assert bundled["m.thread"]["latest_event"]["content"]["body"] == "reply 2"
+            assert bundled["m.replace"]["content"]["body"] == "edited"
+        path = f"/_matrix/client/v1/rooms/{quote(room_id)}/threads"
+        _, threads = await bob.client.request("GET", path, None, bob.token)
+        assert [event["event_id"] for event in threads["chunk"]] == [root]
+        assert await alice.net["two"].hs.database.read("test.stats", _stats, room_id) == stats
+        told = (await bob.sync())["rooms"]["join"][room_id]
+        assert told["unread_notifications"] == {"notification_count": 0, "highlight_count": 0}
+
+
+def _stats(txn: Any, room_id: str) -> Any:
+    txn.execute("SELECT * FROM room_stats WHERE room_id = %s", (room_id,))
+    return txn.rows()

@@ -4,7 +4,7 @@ reaches every process at once, or when the test lets it (`RoomProcess.lag`, `cat
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import count
 from typing import Any, NamedTuple, Protocol
 
@@ -282,7 +282,7 @@ class Cluster:
         self.requests.append(request)
         return await self.persister.persist(request)
 
-    def changed(self, event_ids: Collection[str]) -> None:
+    def changed(self, event_ids: Collection[str], _redacted: Mapping[str, str]) -> None:
         for process in (self.main, *self.workers):
             process.events.forget(event_ids)
 
