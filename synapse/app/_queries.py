@@ -59,14 +59,9 @@ class Queries:
     @cached_property
     def hosts(self) -> RoomHosts:
         """Which servers are in which rooms, kept true by the events stream."""
-        from synapse.federation.hosts import ROOMS, SERVERS, RoomHosts
+        from synapse.federation.hosts import ROOMS, RoomHosts
 
-        caches = self._hs.caches
-        hosts = RoomHosts(
-            self.host_store,
-            caches.cache("room_hosts", ROOMS, shared=False),
-            caches.cache("rooms_of_servers", SERVERS, shared=False),
-        )
+        hosts = RoomHosts(self.host_store, self._hs.caches.cache("room_hosts", ROOMS, shared=False))
         self._hs.notifier.subscribe("events", lambda _, rows: hosts.learn(rows), lambda _: hosts.forget_all())
         return hosts
 

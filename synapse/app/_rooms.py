@@ -340,7 +340,7 @@ class Rooms:
         from synapse.handlers.policy_server import PolicyServers
 
         witnesses = self._hs.caches.lru("policy_witnesses", 1_000)
-        federation, state, store = lambda: self._hs.federation.client, self.memory.state, self.membership_store
+        federation, state, store = lambda: self._hs.federation.api.for_users, self.memory.state, self.membership_store
         return PolicyServers(federation, state, store, witnesses, self._server_name, lambda: self._hs.doors.policy)
 
     @cached_property

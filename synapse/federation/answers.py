@@ -214,10 +214,6 @@ class WireServerKeys(msgspec.Struct, frozen=True):
     server_keys: list[Json]
 
 
-class WireUserInfo(msgspec.Struct, frozen=True):
-    sub: str
-
-
 def decode(body: bytes, kind: type[T]) -> T:
     """An answer as a value of `kind`; integers keep all their digits. Raises ValueError."""
     try:

@@ -1,4 +1,4 @@
-"""What one can ask of another server: a typed method for each operation of the server-server API (media excepted).
+"""What this server asks of others: a typed method for each operation of the server-server API that it uses.
 
 Answers are bounded, decoded off the reactor where they are large, and of the shape that is declared; whatever else
 comes of it is a `FederationError`: `Unreachable`, `Refused` or `BadAnswer`. Nothing in an answer is believed: events
@@ -81,12 +81,6 @@ class FederationApi:
     async def server_keys(self, destination: str, *, within: float | None = None) -> Json:
         """The server's own keys, unchecked."""
         return await self._get(destination, KEYS + "server", kind=Json, signed=False, within=within, noted=False)
-
-    async def notarised_keys(self, destination: str, server: str, minimum_valid_until_ts: int) -> list[Json]:
-        """The keys of `server` as the notary `destination` knows them."""
-        args = {"minimum_valid_until_ts": str(minimum_valid_until_ts)}
-        path = f"{KEYS}query/{_part(server)}"
-        return (await self._get(destination, path, args, kind=answers.WireServerKeys)).server_keys
 
     async def notarised_keys_of_many(
         self, destination: str, wanted: Mapping[str, Mapping[str, int]], *, within: float | None = None
@@ -236,10 +230,6 @@ class FederationApi:
         path = f"{V1}exchange_third_party_invite/{_part(room_id)}"
         await self._send("PUT", destination, path, event, dict[str, Any])
 
-    async def third_party_bound(self, destination: str, content: Json) -> None:
-        """Tells a server that an address of its user was bound, and which invites wait for it."""
-        await self._send("PUT", destination, V1 + "3pid/onbind", content, dict[str, Any], signed=False)
-
     # -- directories ---------------------------------------------------------------------------------------------------
 
     async def public_rooms(
@@ -307,11 +297,6 @@ class FederationApi:
         return await self._send(
             "POST", destination, V1 + "user/keys/claim", content, ClaimedKeys, max_answer=MAX_PAGE, within=within
         )
-
-    async def openid_userinfo(self, destination: str, access_token: str) -> str:
-        """Whose OpenID token it is."""
-        args = {"access_token": access_token}
-        return (await self._get(destination, V1 + "openid/userinfo", args, kind=answers.WireUserInfo, signed=False)).sub
 
     async def policy_sign(self, destination: str, event: Json, *, within: float | None = None) -> Json:
         """Has a policy server sign an event: signatures by server and key id."""

@@ -12,7 +12,7 @@ from synapse.api.errors import Codes, MatrixError, forbidden, limit_exceeded
 MAX_SENTENCE: Final = 1024  # characters of another server's error that are handed on
 _MAX_ERRCODE: Final = 100
 _MAX_RETRY_MS: Final = 3_600_000
-_OF_THE_TOKEN: Final = frozenset({Codes.UNKNOWN_TOKEN, Codes.MISSING_TOKEN, Codes.USER_DEACTIVATED, Codes.USER_LOCKED})
+OF_THE_TOKEN: Final = frozenset({Codes.UNKNOWN_TOKEN, Codes.MISSING_TOKEN, Codes.USER_DEACTIVATED, Codes.USER_LOCKED})
 """Errors that a client would take for its own server's, and log the user out."""
 
 
@@ -95,8 +95,8 @@ def matrix_error(error: FederationError) -> MatrixError:
         return MatrixError(502, Codes.CONNECTION_FAILED, error.message)
     if error.code == 429:
         return limit_exceeded(error.retry_after_ms or 1000, error.message)
-    if error.code not in (400, 403, 404, 413) or error.errcode in _OF_THE_TOKEN:
-        errcode = Codes.UNKNOWN if error.errcode in _OF_THE_TOKEN else error.errcode
+    if error.code not in (400, 403, 404, 413) or error.errcode in OF_THE_TOKEN:
+        errcode = Codes.UNKNOWN if error.errcode in OF_THE_TOKEN else error.errcode
         return MatrixError(502, errcode, f"{error.server} answers: {error.message}")
     version = error.fields.get("room_version")
     fields = {"room_version": version[:32]} if isinstance(version, str) else {}

@@ -20,22 +20,17 @@ if TYPE_CHECKING:
     from synapse.util.caches import Cache
 
 ROOMS: Final = 5_000
-SERVERS: Final = 5_000
 
 
 class RoomHosts:
     """Answers in any process.
 
     :param rooms: counts by room id.
-    :param servers: room ids by server name.
     """
 
-    def __init__(
-        self, store: RoomHostsStore, rooms: Cache[str, HostCounts], servers: Cache[str, frozenset[str]]
-    ) -> None:
+    def __init__(self, store: RoomHostsStore, rooms: Cache[str, HostCounts]) -> None:
         self._store = store
         self._rooms = rooms
-        self._servers = servers
 
     async def joined(self, room_id: str) -> Mapping[str, int]:
         """The servers that are in a room, this one too, each with how many joined members it has.
@@ -48,10 +43,6 @@ class RoomHosts:
         """The same of many rooms; one statement for all that are not known."""
         found = await self._rooms.fetch_many(room_ids, self._load)
         return {room_id: room.counts for room_id, room in found.items()}
-
-    async def rooms_of(self, server_name: str) -> frozenset[str]:
-        """The rooms that somebody of the server is joined to, as far as this server knows. One statement, or none."""
-        return await self._servers.fetch(server_name, self._store.rooms_of)
 
     async def is_joined(self, server_name: str, room_id: str) -> bool:
         """Whether a server is in the room. No statement where it is known to be; one before the answer is no."""
@@ -78,12 +69,10 @@ class RoomHosts:
     def forget(self, room_id: str) -> None:
         """Drop what is known about a room, and what is being read."""
         self._rooms.invalidate(room_id)
-        self._servers.clear()
 
     def forget_all(self) -> None:
         """Drop everything: rows of the stream may have been missed."""
         self._rooms.clear()
-        self._servers.clear()
 
     def _learn_member(self, position: int, row: StateRow) -> None:
         room = self._rooms.peek(row.room_id)
@@ -92,7 +81,6 @@ class RoomHosts:
         if known and not change:
             return
         server_name = domain_of(row.state_key)
-        self._servers.invalidate(server_name)
         if room is None or not known:
             self._rooms.invalidate(row.room_id)
         elif position > room.position:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from synapse.api.constants import MAX_INT
 from synapse.api.errors import MatrixError
 from synapse.events import canonical
-from synapse.events.hashes import unpadded_base64
 from synapse.events.signing import SignatureError, signatures_by, verify
 
 if TYPE_CHECKING:
@@ -90,11 +89,6 @@ def verify_key_in_base64(key_id: str, key: str) -> VerifyKey:
     from unpaddedbase64 import decode_base64
 
     return verify_key_of(key_id, decode_base64(key))
-
-
-def in_base64(key: bytes) -> str:
-    """A key as answers have it."""
-    return unpadded_base64(key)
 
 
 def _keys(answer: Mapping[str, Any], where: str) -> list[tuple[str, bytes, int]]:

@@ -7,11 +7,10 @@ Server-server API, "Retrieving events": `GET /timestamp_to_event/{roomId}`.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final, Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
 
 from synapse.api.identifiers import is_event_id
-from synapse.events.event import Event
 from synapse.federation.errors import FederationError
 from synapse.handlers.remote.candidates import by_size, candidates
 
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from synapse.federation.api import FederationApi
     from synapse.federation.hosts import RoomHosts
     from synapse.federation.receiving.checks import EventChecks
+    from synapse.federation.receiving.pipeline import Pipeline
     from synapse.state.heads import RoomHeads
     from synapse.util.clock import Clock
 
@@ -29,15 +29,6 @@ SERVERS: Final = 3
 """So many servers are asked."""
 SECONDS: Final = 10.0
 """After so long, no further server is asked: somebody waits for the answer."""
-
-
-class History(Protocol):
-    """Takes in what came before; see `synapse.federation.receiving.pipeline`."""
-
-    async def history(
-        self, origin: str, room_id: str, version: RoomVersion, events: Sequence[Event]
-    ) -> dict[str, str | None]:
-        """For each event id why it is not kept, or None."""
 
 
 class FederatedNearest:
@@ -52,7 +43,7 @@ class FederatedNearest:
         hosts: RoomHosts,
         heads: RoomHeads,
         checks: Callable[[], EventChecks],
-        history: Callable[[], History],
+        history: Callable[[], Pipeline],
         server_name: str,
         clock: Clock,
     ) -> None:

@@ -18,26 +18,19 @@ from synapse.api.identifiers import domain_of, is_server_name
 from synapse.events.event import Event
 from synapse.events.hashes import essential_bytes
 from synapse.events.signing import SignatureError, signatures_by, verify
-from synapse.federation.errors import FederationError, Unreachable
+from synapse.federation.errors import OF_THE_TOKEN, FederationError, Refused, Unreachable
 from synapse.handlers.event_creation import POLICY
 
 if TYPE_CHECKING:
     from synapse.api.room_versions import RoomVersion
-    from synapse.federation.client import FederationClient
+    from synapse.federation.api import FederationApi
     from synapse.handlers.event_creation import State
-    from synapse.http.client import ClientAnswer
     from synapse.state.store import StateReader
     from synapse.storage.memberships import MembershipsStore
     from synapse.util.caches import LruCache
 
-PATH: Final = "/_matrix/policy/v1/sign"
 KEY_ID: Final = "ed25519:policy_server"
 WITHIN: Final = 10.0  # seconds that a sender waits for the policy server
-MAX_ANSWER: Final = 1 << 20  # bytes
-_MAX_SENTENCE: Final = 1024  # characters
-_MAX_RETRY_MS: Final = 3_600_000
-_OF_THE_TOKEN: Final = frozenset({Codes.UNKNOWN_TOKEN, Codes.MISSING_TOKEN, Codes.USER_DEACTIVATED, Codes.USER_LOCKED})
-"""Errors that a client would take for its own server's, and log the user out."""
 
 
 class Policy(NamedTuple):
@@ -61,14 +54,14 @@ class OwnService(Protocol):
 class PolicyServers:
     """Has events signed by their rooms' policy servers. An `Endorser` of `EventCreation`.
 
-    :param federation: makes the client for other servers, when it is needed.
+    :param federation: what other servers are asked by, made when it is needed.
     :param witnesses: remembers somebody of the policy server who is in the room, by room and server.
     :param own: what answers where the room's policy server is this one.
     """
 
     def __init__(
         self,
-        federation: Callable[[], FederationClient],
+        federation: Callable[[], FederationApi],
         state: StateReader,
         store: MembershipsStore,
         witnesses: LruCache[tuple[str, str], str],
@@ -129,18 +122,11 @@ class PolicyServers:
         if policy.via == self._server_name:
             return self._signed_here(event, policy)
         try:
-            answer = await self._federation().request(
-                policy.via, "POST", PATH, event.raw, within=WITHIN, max_answer=MAX_ANSWER, despite_backoff=True
-            )
-        except Unreachable as error:
-            if error.late:
-                sentence = f"The policy server of this room, {policy.via}, does not answer. Please try again later."
-                raise MatrixError(504, Codes.CONNECTION_TIMEOUT, sentence) from None
-            sentence = f"The policy server of this room, {policy.via}, cannot be reached. Please try again later."
-            raise MatrixError(502, Codes.CONNECTION_FAILED, sentence) from None
-        except FederationError:
-            sentence = f"The policy server of this room, {policy.via}, cannot be reached. Please try again later."
-            raise MatrixError(502, Codes.CONNECTION_FAILED, sentence) from None
+            answer = await self._federation().policy_sign(policy.via, event.raw, within=WITHIN)
+        except Refused as error:
+            raise _refusal(error) from None
+        except FederationError as error:
+            raise _silence(error, policy) from None
         return _signed(event, policy, _signature_in(answer, policy))
 
     def _signed_here(self, event: Event, policy: Policy) -> Event:
@@ -175,12 +161,9 @@ def policy_of(content: dict[str, Any]) -> Policy | None:
     return Policy(via, key)
 
 
-def _signature_in(answer: ClientAnswer, policy: Policy) -> str | None:
-    """The signature that a policy server gives, right or wrong. Raises its refusal."""
-    found = answer.json_object()
-    if answer.code != 200:
-        raise _refusal(policy, answer, found)
-    by_server = found.get(policy.via)
+def _signature_in(answer: Mapping[str, Any], policy: Policy) -> str | None:
+    """The signature that a policy server gives, right or wrong."""
+    by_server = answer.get(policy.via)
     signature = by_server.get(KEY_ID) if isinstance(by_server, dict) else None
     return signature if isinstance(signature, str) else None
 
@@ -206,15 +189,18 @@ def _is_right(event: Event, policy: Policy, signature: str) -> bool:
     return True
 
 
-def _refusal(policy: Policy, answer: ClientAnswer, found: dict[str, Any]) -> MatrixError:
+def _refusal(error: Refused) -> MatrixError:
     """The policy server's error in its own words, as far as they are an error of its API."""
-    errcode, error = found.get("errcode"), found.get("error")
-    sentence = error[:_MAX_SENTENCE] if isinstance(error, str) else f"The policy server {policy.via} refused the event."
-    if answer.code == 429:
-        retry = found.get("retry_after_ms")
-        return limit_exceeded(min(max(retry, 1), _MAX_RETRY_MS) if type(retry) is int else 1000, sentence)
-    known = isinstance(errcode, str) and errcode.startswith("M_") and len(errcode) < 100 and errcode.isascii()
-    if answer.code not in (400, 403, 404) or not known or errcode in _OF_THE_TOKEN:
-        code = answer.code if answer.code in (400, 403) else 403
-        return MatrixError(code, Codes.FORBIDDEN, sentence)
-    return MatrixError(answer.code, str(errcode), sentence)
+    if error.code == 429:
+        return limit_exceeded(error.retry_after_ms or 1000, error.message)
+    if error.code not in (400, 403, 404) or error.errcode == Codes.UNKNOWN or error.errcode in OF_THE_TOKEN:
+        return MatrixError(error.code if error.code in (400, 403) else 403, Codes.FORBIDDEN, error.message)
+    return MatrixError(error.code, error.errcode, error.message)
+
+
+def _silence(error: FederationError, policy: Policy) -> MatrixError:
+    if isinstance(error, Unreachable) and error.late:
+        sentence = f"The policy server of this room, {policy.via}, does not answer. Please try again later."
+        return MatrixError(504, Codes.CONNECTION_TIMEOUT, sentence)
+    sentence = f"The policy server of this room, {policy.via}, cannot be reached. Please try again later."
+    return MatrixError(502, Codes.CONNECTION_FAILED, sentence)

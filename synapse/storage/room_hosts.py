@@ -26,10 +26,6 @@ class RoomHostsStore:
         """The servers of each of the rooms that this server knows."""
         return await self._db.read("room_hosts.joined", _joined, list(room_ids)) if room_ids else {}
 
-    async def rooms_of(self, server_name: str) -> frozenset[str]:
-        """The rooms that somebody of the server is joined to."""
-        return await self._db.read("room_hosts.rooms_of", _rooms_of, server_name)
-
     async def among(self, server_name: str, room_ids: Sequence[str]) -> frozenset[str]:
         """Those of the rooms that somebody of the server is joined to."""
         if not room_ids:
@@ -63,11 +59,6 @@ def _joined(txn: Transaction, room_ids: list[str]) -> dict[str, HostCounts]:
         if server_name is not None:
             room.counts[server_name] = count
     return found
-
-
-def _rooms_of(txn: Transaction, server_name: str) -> frozenset[str]:
-    txn.execute(f"SELECT DISTINCT c.room_id FROM current_state c WHERE {_MEMBER} AND {_SERVER} = %s", (server_name,))
-    return frozenset(room_id for (room_id,) in txn.rows())
 
 
 def _among(txn: Transaction, server_name: str, room_ids: list[str]) -> frozenset[str]:

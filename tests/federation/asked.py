@@ -42,7 +42,7 @@ class Asked:
         self.world = World(db)
         events = EventsStore(db, LruCache("events", 100))
         state = StateReader(CurrentStateStore(db), StateStore(db), events, LruCache("state", 10))
-        self.hosts = RoomHosts(RoomHostsStore(db), Cache("rooms", 10), Cache("servers", 10))
+        self.hosts = RoomHosts(RoomHostsStore(db), Cache("rooms", 10))
         self.door = FederationDoor(state, self.hosts, LruCache("lists", 10))
         store = ServedEventsStore(db)
         self.walk = HistoryWalk(store)

@@ -34,7 +34,7 @@ class Made:
         self.db = db
         self.world = World(db)
         self.rooms: Cache[str, HostCounts] = Cache("rooms", 10)
-        self.hosts = RoomHosts(RoomHostsStore(db), self.rooms, Cache("servers", 10))
+        self.hosts = RoomHosts(RoomHostsStore(db), self.rooms)
         events = EventsStore(db, LruCache("events", 100))
         self.state = StateReader(CurrentStateStore(db), StateStore(db), events, LruCache("state", 10))
         self.door = FederationDoor(self.state, self.hosts, LruCache("lists", 10))
@@ -77,8 +77,6 @@ async def test_what_is_remembered_stays_true(database: Database) -> None:
         if chance.random() < 0.7:
             await made.hear()
             assert await made.hosts.joined_many(rooms) == {each: await made.truth(each) for each in rooms}
-            server = chance.choice(SERVERS)
-            assert await made.hosts.rooms_of(server) == {each for each in rooms if server in await made.truth(each)}
 
 
 @ensureDeferred

@@ -187,12 +187,14 @@ async def test_state_that_comes_along(postgres: PostgresServer) -> None:
         entries = [{}, {"type": "m.room.name", "state_key": "", "sender": "x", "content": {}}]
         entries += [{"type": "m.room.name", "state_key": "", "sender": "@a:b", "content": {"name": "N"}, "more": 1}]
         entries += [{"type": "m.secret", "state_key": "", "sender": "@a:b", "content": {}}]
+        odd = {"topic": "T\x00", "half": 1.5, "vast": 10**30}  # in old rooms, anything that JSON can say
+        entries += [{"type": "m.room.topic", "state_key": "", "sender": "@a:b", "content": odd}]
         code, _ = await old.other.ask(
             "PUT", old.other.path("invite", event), await old.body(event, invite_room_state=entries)
         )
         assert code == 200
         shown = (await invited(alice, old.room))["invite_state"]["events"]
-        assert [entry["type"] for entry in shown] == ["m.room.name", "m.room.member"]
+        assert [entry["type"] for entry in shown] == ["m.room.name", "m.room.topic", "m.room.member"]
         assert set(shown[0]) == {"type", "state_key", "sender", "content"}
 
 

@@ -12,11 +12,13 @@ import pytest_twisted
 from signedjson.key import generate_signing_key, get_verify_key
 from signedjson.sign import verify_signed_json
 from twisted.internet.task import Clock
+from twisted.internet.threads import deferToThread
 from unpaddedbase64 import encode_base64
 
 from synapse.api.errors import MatrixError
 from synapse.api.room_versions import RoomVersion, room_version
 from synapse.events.signing import add_signature
+from synapse.federation.api import FederationApi
 from synapse.federation.client import FederationClient
 from synapse.federation.discovery import Discovery, SrvAnswer
 from synapse.federation.transport import HttpsTransport
@@ -71,7 +73,8 @@ async def guarded(
         outside = OutsideClient(reactor, AddressFilter(()), Trust(authorities=(certificates.path,)))
         peers = PeerClient(reactor, AddressFilter(()), lambda _: True, (certificates.path,))
         transport = HttpsTransport(Discovery(lambda: outside, _no_records, Clock()), lambda: peers, reactor)
-        process.federation_client = FederationClient(SERVER, SIGNER.key, transport, reactor)
+        client = FederationClient(SERVER, SIGNER.key, transport, reactor)
+        process.federation_api = FederationApi(client, deferToThread)
         room_id = await process.room(room_version=version, joined=[BOB])
         await process.creation.send(Draft(room_id, policy.bot, "m.room.member", {"membership": "join"}, policy.bot))
         await process.set(ALICE, room_id, "m.room.policy", policy.content)
@@ -148,7 +151,7 @@ REFUSALS = [
     (Told(500, b"<html>"), "403 M_FORBIDDEN"),
     (Told(302, b"", {"Location": "/elsewhere"}), "403 M_FORBIDDEN"),
     (Told(200, {}), "403 M_FORBIDDEN"),
-    (Told(200, b"[]"), "403 M_FORBIDDEN"),
+    (Told(200, b"[]"), "502 M_CONNECTION_FAILED"),
     (Told(200, {"NAME": {"ed25519:policy_server": "AAAA"}}), "403 M_FORBIDDEN"),
     (Told(200, b"x" * (2 << 20)), "502 M_CONNECTION_FAILED"),
 ]

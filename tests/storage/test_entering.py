@@ -92,7 +92,7 @@ async def test_the_members_of_a_room_that_was_entered_are_found(database: Databa
 @pytest_twisted.ensureDeferred
 async def test_the_servers_of_a_room_that_was_entered_are_known(database: Database) -> None:
     cluster = await start(database)
-    hosts = RoomHosts(RoomHostsStore(database), Cache("rooms", 10), Cache("servers", 10))
+    hosts = RoomHosts(RoomHostsStore(database), Cache("rooms", 10))
     contacts = RoomsOfUsers(database, Cache("contacts", 10))
     graph = Graph.elsewhere(cluster, *FRIENDS)
     assert await hosts.joined(graph.room_id) == {}

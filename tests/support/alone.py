@@ -47,7 +47,7 @@ def alone(db: Database, process: Any, signer: Any) -> RemoteMemberships:
         process.state,
         process.events,
         MembershipsStore(db),
-        RoomHosts(RoomHostsStore(db), Cache("hosts", 100), Cache("rooms_of", 100)),
+        RoomHosts(RoomHostsStore(db), Cache("hosts", 100)),
         signer.server_name,
         process.caught_up,
     )

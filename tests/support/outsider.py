@@ -11,6 +11,7 @@ import orjson
 
 from synapse.api.room_versions import room_version
 from synapse.events.builder import seal
+from synapse.events.canonical import encode_lenient
 from synapse.events.event import Event
 from synapse.federation.client import authorization
 from tests.support.two_servers import Network
@@ -36,7 +37,7 @@ class Outsider:
         """Status and answer of a signed request."""
         signature = authorization(self.name, self.key, self.of, method, path, body)
         headers = {"authorization": signature, "content-type": "application/json", "host": self.of}
-        sent = None if body is None else orjson.dumps(body)
+        sent = None if body is None else encode_lenient(body)
         answer = await self._net.carry(self._short, method, f"https://{self.of}{path}", sent, headers)
         return answer.code, orjson.loads(answer.body)
 

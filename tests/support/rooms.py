@@ -130,7 +130,7 @@ class RoomProcess:
         self.db = db
         self.lagging = False
         self.outside_client: Any = None
-        self.federation_client: Any = None
+        self.federation_api: Any = None
         self.position = 0
         self._late: list[tuple[int, Sequence[tuple[int, Row]]]] = []
         self._waiting: list[tuple[int, Deferred[None]]] = []
@@ -204,8 +204,8 @@ class RoomProcess:
         self.profiles = RoomProfiles(self.creation, self.state, MembershipsStore(db), InviteesStore(db))
 
     def federation(self) -> Any:
-        """The client for other servers; tests that need it set one."""
-        return self.federation_client
+        """What other servers are asked by; tests that need it set one."""
+        return self.federation_api
 
     def outside(self) -> Any:
         """The client for identity servers; tests that need it set one."""

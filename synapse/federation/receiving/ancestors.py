@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from synapse.api.identifiers import domain_of, is_event_id
 from synapse.events import auth
@@ -28,11 +28,13 @@ from synapse.federation.receiving.work import Found
 from synapse.storage.persist_events import Outlier
 
 if TYPE_CHECKING:
+    from synapse.federation.answers import RoomState, RoomStateIds
+    from synapse.federation.api import FederationApi
     from synapse.federation.receiving.checks import EventChecks
     from synapse.federation.receiving.gates import Gates
     from synapse.federation.receiving.meeting import Meeting
     from synapse.federation.receiving.work import Work
-    from synapse.storage.event_places import EventPlace
+    from synapse.storage.event_places import EventPlace, EventPlacesStore
 
 logger = logging.getLogger(__name__)
 
@@ -61,48 +63,6 @@ T = TypeVar("T")
 StateIds = dict[StateKey, str]
 
 
-class StateOfRoom(Protocol):
-    """The state before an event, and its auth chain, as another server tells it."""
-
-    @property
-    def pdus(self) -> Sequence[Any]: ...
-
-    @property
-    def auth_chain(self) -> Sequence[Any]: ...
-
-
-class IdsOfState(Protocol):
-    """The same as ids."""
-
-    @property
-    def pdu_ids(self) -> list[str]: ...
-
-    @property
-    def auth_chain_ids(self) -> list[str]: ...
-
-
-class Asking(Protocol):
-    """Asks other servers; see `synapse.federation.api.FederationApi`. Raises FederationError."""
-
-    async def missing_events(
-        self, destination: str, room_id: str, *, earliest: Collection[str], latest: Collection[str], limit: int
-    ) -> Sequence[Any]: ...
-
-    async def event(self, destination: str, event_id: str) -> Any: ...
-
-    async def event_auth(self, destination: str, room_id: str, event_id: str) -> Sequence[Any]: ...
-
-    async def state(self, destination: str, room_id: str, event_id: str) -> StateOfRoom: ...
-
-    async def state_ids(self, destination: str, room_id: str, event_id: str) -> IdsOfState: ...
-
-
-class Places(Protocol):
-    """Where events stand; see `synapse.storage.event_places`."""
-
-    async def places(self, event_ids: Collection[str]) -> dict[str, EventPlace]: ...
-
-
 class Ancestors:
     """Fetches what is missing.
 
@@ -111,14 +71,14 @@ class Ancestors:
 
     def __init__(
         self,
-        asking: Asking,
+        api: FederationApi,
         checks: EventChecks,
-        places: Places,
+        places: EventPlacesStore,
         meeting: Meeting,
         gates: Gates,
         keep: Callable[[Work], Awaitable[None]],
     ) -> None:
-        self._asking = asking
+        self._api = api
         self._checks = checks
         self._places = places
         self._meeting = meeting
@@ -151,7 +111,7 @@ class Ancestors:
         self, work: Work, event: Event, extremities: Collection[str], latest: Sequence[str]
     ) -> dict[str, Event]:
         async def ask(server: str) -> Sequence[Any]:
-            return await self._asking.missing_events(
+            return await self._api.missing_events(
                 server, work.room_id, earliest=extremities, latest=latest, limit=PER_ROUND
             )
 
@@ -190,8 +150,8 @@ class Ancestors:
         """The room's state before the event `event_id`, as another server tells it, but for what is not allowed by its
         own auth events. What was not here is written as outliers. `event` is the one for whose sake that is."""
 
-        async def ask(server: str) -> IdsOfState:
-            return await self._asking.state_ids(server, work.room_id, event_id)
+        async def ask(server: str) -> RoomStateIds:
+            return await self._api.state_ids(server, work.room_id, event_id)
 
         self._gates.state(work.origin)
         try:
@@ -229,8 +189,8 @@ class Ancestors:
             await self._fetch_singly(work, event, missing)
             return
 
-        async def ask(server: str) -> StateOfRoom:
-            return await self._asking.state(server, work.room_id, at)
+        async def ask(server: str) -> RoomState:
+            return await self._api.state(server, work.room_id, at)
 
         try:
             state = await self._ask(work, event, ask, large=True)
@@ -253,7 +213,7 @@ class Ancestors:
             return
 
         async def ask(server: str) -> Sequence[Any]:
-            return await self._asking.event_auth(server, work.room_id, event.event_id)
+            return await self._api.event_auth(server, work.room_id, event.event_id)
 
         try:
             raws = await self._ask(work, event, ask, large=True)
@@ -270,7 +230,7 @@ class Ancestors:
         for event_id in event_ids:
 
             async def ask(server: str, event_id: str = event_id) -> Any:
-                return await self._asking.event(server, event_id)
+                return await self._api.event(server, event_id)
 
             try:
                 raw = await self._ask(work, event, ask)

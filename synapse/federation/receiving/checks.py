@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
-from typing import Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
@@ -19,6 +19,9 @@ from synapse.events import canonical
 from synapse.events.event import Event
 from synapse.events.hashes import event_id_of, has_valid_content_hash
 from synapse.events.validation import check_pdu
+
+if TYPE_CHECKING:
+    from synapse.federation.keyring import KeyRing
 
 logger = logging.getLogger(__name__)
 
@@ -30,14 +33,6 @@ FEW: Final = 5
 
 InThread = Callable[..., Awaitable[Any]]
 """Runs a function with its arguments on a thread."""
-
-
-class Verifier(Protocol):
-    """Knows the keys of servers; see `synapse.federation.keyring`."""
-
-    async def verify_events(self, events: Sequence[Event]) -> Collection[str]:
-        """The ids of those events that lack one of the signatures which their room version wants, or whose signature is
-        wrong or cannot be checked."""
 
 
 class Parsed(NamedTuple):
@@ -53,8 +48,8 @@ class EventChecks:
     :param in_thread: where many events are looked at, so that requests do not wait for it.
     """
 
-    def __init__(self, keys: Verifier, in_thread: InThread) -> None:
-        self._keys = keys
+    def __init__(self, keyring: KeyRing, in_thread: InThread) -> None:
+        self._keyring = keyring
         self._in_thread = in_thread
 
     async def check_many(
@@ -108,7 +103,7 @@ class EventChecks:
         else:
             results = await self._in_thread(_parse_all, piece, version, is_history)
         for group in _by_id([parsed.event for parsed in results if parsed.event is not None]):
-            failed = await self._keys.verify_events(group)
+            failed = await self._keyring.verify_events(group)
             if failed:
                 wrong = {id(event) for event in group if event.event_id in failed}
                 results = [_without_signature(parsed) if id(parsed.event) in wrong else parsed for parsed in results]

@@ -7,7 +7,7 @@ whole states are compared; it happens only where a room's history has a gap.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from synapse.events.event import Event, StateKey
 from synapse.federation.receiving.faults import Unfit
@@ -15,7 +15,8 @@ from synapse.state.resolution import Loaded, NeedEvents, resolve, run_async, sep
 
 if TYPE_CHECKING:
     from synapse.federation.receiving.work import Work
-    from synapse.storage.events import StoredEvent
+    from synapse.state.store import StateReader
+    from synapse.storage.events import EventsStore
 
 MAX_CONFLICT: Final = 5_000
 """Entries on which branches may disagree."""
@@ -23,26 +24,10 @@ MAX_CONFLICT: Final = 5_000
 StateIds = dict[StateKey, str]
 
 
-class GroupReader(Protocol):
-    """Reads states by their groups; see `synapse.state.store.StateReader`."""
-
-    async def at_group_ids(self, group: int) -> dict[StateKey, str]: ...
-
-
-class ChainReader(Protocol):
-    """Reads events and their auth chains; see `synapse.storage.events.EventsStore`."""
-
-    async def get_many(self, event_ids: Collection[str]) -> dict[str, StoredEvent]: ...
-
-    async def with_auth_chains(self, event_ids: Collection[str]) -> dict[str, StoredEvent]: ...
-
-    async def in_auth_chains(self, event_ids: Collection[str], candidates: Collection[str]) -> set[str]: ...
-
-
 class Meeting:
     """Resolves. Everything that the states refer to is stored."""
 
-    def __init__(self, server_name: str, groups: GroupReader, events: ChainReader) -> None:
+    def __init__(self, server_name: str, groups: StateReader, events: EventsStore) -> None:
         self.server_name = server_name
         self._groups = groups
         self._events = events

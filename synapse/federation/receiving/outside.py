@@ -12,8 +12,8 @@ Server-server API, "Inviting to a room", "Knocking upon a room".
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 from synapse.api.constants import EventTypes, Membership
 from synapse.api.errors import MatrixError
@@ -24,8 +24,8 @@ from synapse.storage.persist_events import Fate, Kind, Receipt, Received, Receiv
 if TYPE_CHECKING:
     from synapse.api.room_versions import RoomVersion
     from synapse.federation.receiving.checks import EventChecks
-    from synapse.storage.events import StoredEvent
-    from synapse.storage.memberships import LocalMember
+    from synapse.storage.events import EventsStore
+    from synapse.storage.memberships import LocalMember, MembershipsStore
 
 logger = logging.getLogger(__name__)
 
@@ -35,27 +35,14 @@ NOT_THEIRS: Final = "An invite to a room that this server takes no part in is ta
 _ENDING: Final = frozenset({Membership.LEAVE, Membership.BAN})
 
 
-class Memberships(Protocol):
-    """Where users of this server stand; see `synapse.storage.memberships`."""
-
-    async def waiting_in(self, room_ids: Collection[str]) -> Mapping[str, Sequence[LocalMember]]:
-        """By room, those of the users who are invited to it, or have knocked."""
-
-
-class Events(Protocol):
-    """Reads events; see `synapse.storage.events`."""
-
-    async def get(self, event_id: str) -> StoredEvent | None: ...
-
-
 class Outsider:
     """Takes such events in, in any process."""
 
     def __init__(
         self,
         checks: EventChecks,
-        memberships: Memberships,
-        events: Events,
+        memberships: MembershipsStore,
+        events: EventsStore,
         write: Callable[[Received], Awaitable[Receipt]],
     ) -> None:
         self._checks = checks

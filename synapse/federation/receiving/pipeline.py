@@ -32,10 +32,9 @@ from synapse.util.concurrency import Linearizer, pause
 if TYPE_CHECKING:
     from synapse.api.room_versions import RoomVersion
     from synapse.federation.receiving.ancestors import Ancestors
-    from synapse.federation.receiving.work import EventsReader
     from synapse.state.heads import RoomHeads
     from synapse.state.store import StateReader
-    from synapse.storage.events import StoredEvent
+    from synapse.storage.events import EventsStore, StoredEvent
     from synapse.util.clock import Clock
 
 logger = logging.getLogger(__name__)
@@ -87,7 +86,7 @@ class Pipeline:
         self,
         heads: RoomHeads,
         state: StateReader,
-        reader: EventsReader,
+        reader: EventsStore,
         audience: Audience,
         policy: Recommending,
         write: Write,

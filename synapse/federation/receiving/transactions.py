@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from synapse.federation.receiving.edus import EduRegistry
     from synapse.federation.receiving.outside import Outsider
     from synapse.federation.receiving.pipeline import Pipeline
+    from synapse.storage.received_transactions import ReceivedTransactionsStore
     from synapse.util.clock import Clock
 
 logger = logging.getLogger(__name__)
@@ -76,14 +77,6 @@ class Entered(Protocol):
         """The versions of those of the rooms that a user of this server is joined to."""
 
 
-class Answers(Protocol):
-    """Keeps answers; see `synapse.storage.received_transactions`."""
-
-    async def get(self, origin: str, txn_id: str) -> str | None: ...
-
-    async def put(self, origin: str, txn_id: str, answer: str, received_ts: int) -> None: ...
-
-
 class Transactions:
     """Takes transactions in.
 
@@ -99,7 +92,7 @@ class Transactions:
         door: Door,
         rooms: Entered,
         outside: Outsider,
-        answers: Answers,
+        answers: ReceivedTransactionsStore,
         clock: Clock,
         now: Callable[[], int],
     ) -> None:

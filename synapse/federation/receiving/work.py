@@ -4,8 +4,8 @@ about to be, and how much more may be fetched for their sake.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Coroutine, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeVar
+from collections.abc import Collection, Coroutine, Iterable
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from twisted.internet.defer import Deferred, TimeoutError
 
@@ -16,7 +16,7 @@ from synapse.federation.receiving.faults import Unfit
 from synapse.storage.persist_events import Outlier, ReceivedEvent
 
 if TYPE_CHECKING:
-    from synapse.storage.events import StoredEvent
+    from synapse.storage.events import EventsStore, StoredEvent
     from synapse.util.clock import Clock
 
 T = TypeVar("T")
@@ -29,12 +29,6 @@ EVENTS: Final = 1_000
 
 SECONDS: Final = 60.0
 """How long it may take."""
-
-
-class EventsReader(Protocol):
-    """Reads events by id; see `synapse.storage.events.EventsStore`."""
-
-    async def get_many(self, event_ids: Collection[str]) -> Mapping[str, StoredEvent]: ...
 
 
 class Allowance:
@@ -87,7 +81,7 @@ class Work:
     """One batch of events of one room. `origin` is the server that sent them."""
 
     def __init__(
-        self, origin: str, room_id: str, version: RoomVersion, reader: EventsReader, allowance: Allowance
+        self, origin: str, room_id: str, version: RoomVersion, reader: EventsStore, allowance: Allowance
     ) -> None:
         self.origin = origin
         self.room_id = room_id

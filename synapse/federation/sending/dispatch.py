@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from synapse.federation.errors import FederationError, Refused, Unreachable
 from synapse.federation.sending.composing import Extras
@@ -20,6 +20,7 @@ from synapse.util.problems import log_failure
 
 if TYPE_CHECKING:
     from synapse.federation.client import Retries
+    from synapse.federation.destinations import Destinations
     from synapse.federation.sending.audience import Outgoing
     from synapse.federation.sending.composing import Composer, Draft
     from synapse.federation.sending.edus import Ephemeral, Taken
@@ -45,16 +46,6 @@ Send = Callable[[str, str, bytes], Awaitable[dict[str, dict[str, Any]]]]
 """(destination, transaction id, body): what the server says of each event. Raises FederationError."""
 
 
-class Peers(Protocol):
-    """Which servers do not answer, as all processes know it. Times are milliseconds."""
-
-    async def retry_at(self, destination: str) -> int | None: ...
-
-    async def ready(self, destinations: Iterable[str]) -> list[str]: ...
-
-    async def failed(self, destination: str) -> None: ...
-
-
 class Dispatch:
     """The queues of all servers for which there is something, and what is under way to them.
 
@@ -67,14 +58,14 @@ class Dispatch:
         composer: Composer,
         loading: Loading,
         send: Send,
-        peers: Peers,
+        destinations: Destinations,
         clock: Clock,
         retries: Retries,
         is_allowed: Callable[[str], bool],
     ) -> None:
         self._composer = composer
         self._send = send
-        self._peers = peers
+        self._destinations = destinations
         self._clock = clock
         self._loading = loading
         self._patience = retries
@@ -237,7 +228,7 @@ class Dispatch:
         """Finds out which servers are left alone just now: asked once for all of them."""
         ledger = self._ledger
         try:
-            ready = set(await self._peers.ready(names))
+            ready = set(await self._destinations.ready(names))
         except Exception as error:
             log_failure(logger, error, "Which servers answer could not be found out; they are tried")
             ready = set(names)
@@ -247,7 +238,7 @@ class Dispatch:
             queue = self.queues.get(name)
             if queue is None or queue.sending:
                 continue
-            retry_at = None if name in ready else await self._peers.retry_at(name)
+            retry_at = None if name in ready else await self._destinations.retry_at(name)
             now = self._clock.seconds()
             if retry_at is not None:
                 queue.leave_alone(now, retry_at / 1000)
@@ -257,7 +248,7 @@ class Dispatch:
 
     async def _look_again(self, names: list[str]) -> None:
         ledger = self._ledger
-        ready = set(await self._peers.ready(names))
+        ready = set(await self._destinations.ready(names))
         if ledger is not self._ledger:
             return
         for name in names:
@@ -421,9 +412,9 @@ class Dispatch:
         pause = min(FIRST_PAUSE * 2.0 ** min(failures - 1, 30), longest)
         if isinstance(error, Unreachable):
             if error.asked and failures > times:
-                await self._peers.failed(queue.name)
+                await self._destinations.failed(queue.name)
             if not error.asked or failures > times:
-                retry_at = await self._peers.retry_at(queue.name)
+                retry_at = await self._destinations.retry_at(queue.name)
                 pause = pause if retry_at is None else max(pause, retry_at / 1000 - self._clock.seconds())
         elif isinstance(error, Refused) and error.code == 429 and error.retry_after_ms:
             pause = error.retry_after_ms / 1000

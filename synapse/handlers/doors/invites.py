@@ -10,20 +10,20 @@ Server-server API, "Inviting to a room"; client-server API, "Invite permission",
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from synapse.api.constants import EventTypes, Membership
 from synapse.api.errors import forbidden, incompatible_room_version, invalid_param, missing_param
 from synapse.api.identifiers import create_id_of_room, domain_of, is_room_version, is_user_id, parse_room_id
 from synapse.api.room_versions import ROOM_VERSIONS
-from synapse.events.client import STRIPPED_STATE_TYPES
 from synapse.events.event import Event
 from synapse.events.hashes import event_id_of, has_valid_content_hash
 from synapse.events.power_levels import PowerLevels
 from synapse.events.signing import add_signature
 from synapse.events.validation import check_pdu
 from synapse.handlers.membership import PER_ROOM, PER_USER, invite_blocked
+from synapse.handlers.stripped_state import MAX_ENTRIES, cut
 from synapse.push.bulk import Members
 from synapse.storage.persist_events import Fate, Kind, Received, ReceivedEvent
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from synapse.api.room_versions import RoomVersion
+    from synapse.federation.receiving.checks import EventChecks
     from synapse.handlers.doors.residence import Residence
     from synapse.handlers.event_creation import Signer
     from synapse.http.ratelimit import RateLimits
@@ -38,12 +39,6 @@ if TYPE_CHECKING:
     from synapse.state.heads import RoomHeads
     from synapse.storage.invitees import InviteesStore
     from synapse.storage.persist_events import Receipt
-
-MAX_STRIPPED: Final = 50
-"""So many entries of stripped state may come with an invite: there are seven kinds that should."""
-
-_SHOWN: Final = frozenset({(event_type, "") for event_type in STRIPPED_STATE_TYPES})
-_KEYS: Final = ("type", "state_key", "sender", "content")
 
 
 class Invite(NamedTuple):
@@ -53,16 +48,6 @@ class Invite(NamedTuple):
     room_version: str | None
     event: Any
     state: Any = None
-
-
-class Checking(Protocol):
-    """Checks format, signatures and hashes; see `federation.receiving.checks`."""
-
-    async def check_one(self, raw: Any, version: RoomVersion) -> Event:
-        """The event. Raises 400 M_BAD_JSON, 413 M_TOO_LARGE, 403 M_FORBIDDEN where a signature is missing or wrong."""
-
-    async def check_many(self, raws: Sequence[Any], version: RoomVersion, *, room_id: str) -> list[Event]:
-        """Those of the events that are right, and of that room."""
 
 
 class Invites:
@@ -76,7 +61,7 @@ class Invites:
         residence: Residence,
         heads: RoomHeads,
         signer: Signer,
-        checks: Checking,
+        checks: EventChecks,
         receive: Callable[[Received], Awaitable[Receipt]],
         invitees: InviteesStore,
         push: BulkPush,
@@ -179,18 +164,13 @@ class Invites:
         """
         entries = [] if state is None else state
         is_array = isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries)
-        if not is_array or len(entries) > MAX_STRIPPED:
-            raise invalid_param(f"The state of the room must be an array of {MAX_STRIPPED} events at most.")
+        if not is_array or len(entries) > MAX_ENTRIES:
+            raise invalid_param(f"The state of the room must be an array of {MAX_ENTRIES} events at most.")
         if invite.room_version.room_id_from_create:
             if not entries:
                 raise missing_param("invite_room_state")
             entries = await self._whole(invite, entries)
-        shown = _SHOWN | {(EventTypes.MEMBER, invite.sender)}
-        found: dict[tuple[str, str], Mapping[str, Any]] = {}
-        for entry in entries:
-            if _is_stripped(entry) and (entry["type"], entry["state_key"]) in shown:
-                found[entry["type"], entry["state_key"]] = {key: entry[key] for key in _KEYS}
-        return list(found.values())
+        return cut(entries, invite.sender)
 
     async def _whole(self, invite: Event, entries: list[Any]) -> list[dict[str, Any]]:
         events = await self._checks.check_many(entries, invite.room_version, room_id=invite.room_id)
@@ -199,11 +179,3 @@ class Invites:
         if all(event.event_id != create_id_of_room(invite.room_id) for event in events):
             raise invalid_param("The m.room.create event of the room is missing from its state.")
         return [event.raw for event in events]
-
-
-def _is_stripped(entry: Mapping[str, Any]) -> bool:
-    return (
-        all(isinstance(entry.get(key), str) for key in ("type", "state_key", "sender"))
-        and isinstance(entry.get("content"), dict)
-        and is_user_id(entry["sender"])
-    )

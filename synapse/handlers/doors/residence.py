@@ -5,29 +5,23 @@ Server-server API, "Server Access Control Lists (ACLs)".
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from synapse.api.errors import not_found
 from synapse.api.identifiers import parse_room_id
 
 if TYPE_CHECKING:
     from synapse.api.room_versions import RoomVersion
+    from synapse.handlers.federation_door import FederationDoor
     from synapse.push.bulk import RoomMembers
     from synapse.state.heads import RoomHeads
-
-
-class Door(Protocol):
-    """Knows the access lists of rooms; see `handlers.federation_door`."""
-
-    async def check_acl(self, origin: str, room_id: str) -> None:
-        """Raises 403 M_FORBIDDEN for a server that the room's access list keeps out."""
 
 
 class Residence:
     """Knows the rooms that this server takes part in, in any process. Of rooms that it has never heard of it keeps
     nothing in mind, since anybody may ask about any number of those."""
 
-    def __init__(self, door: Door, heads: RoomHeads, members: RoomMembers) -> None:
+    def __init__(self, door: FederationDoor, heads: RoomHeads, members: RoomMembers) -> None:
         self._door = door
         self._heads = heads
         self._members = members

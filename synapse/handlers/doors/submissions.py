@@ -11,42 +11,29 @@ Server-server API, "Joining Rooms", "Restricted rooms", "Knocking upon a room", 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from synapse.api.constants import EventTypes, Membership
 from synapse.api.errors import forbidden, invalid_param
 from synapse.api.identifiers import domain_of
 from synapse.api.room_versions import EventIdScheme
 from synapse.events.canonical import parse_lenient
-from synapse.events.client import STRIPPED_STATE_TYPES
 from synapse.events.hashes import event_id_of, has_valid_content_hash
 from synapse.events.signing import add_signature, authorising_user, signatures_by
 from synapse.events.validation import check_pdu
+from synapse.handlers.stripped_state import given
 from synapse.http.body import decode_object
 
 if TYPE_CHECKING:
     from synapse.api.room_versions import RoomVersion
     from synapse.events.event import Event
+    from synapse.federation.receiving.checks import EventChecks
+    from synapse.federation.receiving.pipeline import Pipeline
     from synapse.handlers.doors.residence import Residence
     from synapse.handlers.entry import Entry
     from synapse.handlers.event_creation import Signer
     from synapse.state.store import StateReader
     from synapse.storage.events import EventsStore, StoredEvent
-    from synapse.storage.persist_events import Persisted
-
-
-class Checking(Protocol):
-    """Checks format, signatures and hashes; see `federation.receiving.checks`."""
-
-    async def check_one(self, raw: dict[str, Any], version: RoomVersion) -> Event:
-        """The event. Raises 400 M_BAD_JSON, 413 M_TOO_LARGE, 403 M_FORBIDDEN where a signature is missing or wrong."""
-
-
-class Accepting(Protocol):
-    """Takes events into rooms; see `federation.receiving.pipeline`."""
-
-    async def accept(self, origin: str, event: Event, *, relay: bool) -> Persisted:
-        """Makes all checks and writes the event. Raises 403 M_FORBIDDEN where it is rejected or soft-failed."""
 
 
 class Submissions:
@@ -60,8 +47,8 @@ class Submissions:
         residence: Residence,
         entry: Entry,
         signer: Signer,
-        checks: Checking,
-        accepting: Accepting,
+        checks: EventChecks,
+        pipeline: Pipeline,
         recommend: Callable[[Event], Awaitable[Event]],
         events: EventsStore,
         state: StateReader,
@@ -70,7 +57,7 @@ class Submissions:
         self._entry = entry
         self._signer = signer
         self._checks = checks
-        self._accepting = accepting
+        self._pipeline = pipeline
         self._recommend = recommend
         self._events = events
         self._state = state
@@ -98,7 +85,7 @@ class Submissions:
             raw = await self._vouched(raw, version)
         event = await self._checks.check_one(raw, version)
         event = await self._recommend(event)
-        await self._accepting.accept(origin, event, relay=True)
+        await self._pipeline.accept(origin, event, relay=True)
         stored = await self._events.get(event_id)
         if stored is None or stored.rejected is not None or stored.soft_failed:
             raise forbidden("The room does not allow this.")
@@ -106,8 +93,7 @@ class Submissions:
 
     async def stripped_state(self, room_id: str) -> list[dict[str, Any]]:
         """What whoever has knocked may know of a room: whole events, `m.room.create` among them."""
-        state = await self._state.current(room_id, [(event_type, "") for event_type in STRIPPED_STATE_TYPES])
-        return [stored.shown.raw for stored in state.values()]
+        return await given(self._state, room_id)
 
     async def _vouched(self, raw: dict[str, Any], version: RoomVersion) -> dict[str, Any]:
         """The join with our signature, where one of ours is said to vouch for it and the condition is (still) met."""

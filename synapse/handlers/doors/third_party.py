@@ -7,7 +7,7 @@ Server-server API, "Third-party invites".
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from synapse.federation.errors import FederationError, matrix_error
 from synapse.util.concurrency import Linearizer
@@ -15,16 +15,10 @@ from synapse.util.concurrency import Linearizer
 if TYPE_CHECKING:
     from synapse.events.event import Event
     from synapse.federation.api import FederationApi
+    from synapse.federation.receiving.pipeline import Pipeline
     from synapse.handlers.doors.residence import Residence
     from synapse.handlers.event_creation import Draft
     from synapse.storage.persist_events import Persisted
-
-
-class Accepting(Protocol):
-    """Takes events into rooms; see `federation.receiving.pipeline`."""
-
-    async def accept(self, origin: str, event: Event, *, relay: bool) -> Persisted:
-        """Makes all checks and writes the event. Raises 403 M_FORBIDDEN where it is rejected or soft-failed."""
 
 
 class OtherServers:
@@ -37,14 +31,14 @@ class OtherServers:
         self,
         residence: Residence,
         api: FederationApi,
-        accepting: Accepting,
+        pipeline: Pipeline,
         recommend: Callable[[Event], Awaitable[Event]],
         invite_other: Callable[[Draft], Awaitable[Persisted]],
         server_name: str,
     ) -> None:
         self._residence = residence
         self._api = api
-        self._accepting = accepting
+        self._pipeline = pipeline
         self._recommend = recommend
         self._invite_other = invite_other
         self._server_name = server_name
@@ -68,4 +62,4 @@ class OtherServers:
 
     async def bring_in(self, event: Event) -> Persisted:
         """Brings an invitation that this server has signed for another's inviter into the room, and to all others."""
-        return await self._accepting.accept(self._server_name, await self._recommend(event), relay=True)
+        return await self._pipeline.accept(self._server_name, await self._recommend(event), relay=True)

@@ -17,15 +17,15 @@ from synapse.api.room_versions import ROOM_VERSIONS, RoomVersion
 from synapse.events.event import Event
 from synapse.handlers.remote.joining import version_of
 from synapse.handlers.remote.search import Search
-from synapse.handlers.remote.stripped import taken
 from synapse.handlers.remote.templates import leave_without_help, made_by
+from synapse.handlers.stripped_state import taken
 from synapse.storage.persist_events import Fate, Kind, Received, ReceivedEvent
 
 if TYPE_CHECKING:
     from synapse.federation.answers import Template
     from synapse.federation.api import FederationApi
+    from synapse.federation.receiving.checks import EventChecks
     from synapse.handlers.event_creation import Signer
-    from synapse.handlers.remote.room_seen import Checks
     from synapse.storage.persist_events import Receipt
     from synapse.util.clock import Clock
 
@@ -45,7 +45,7 @@ class Aside:
     def __init__(
         self,
         api: FederationApi,
-        checks: Checks,
+        checks: EventChecks,
         receive: Callable[[Received], Awaitable[Receipt]],
         signer: Signer,
         clock: Clock,

@@ -11,8 +11,8 @@ Server-server API, "Backfilling and retrieving missing events".
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from twisted.internet.defer import Deferred, TimeoutError
 
@@ -26,10 +26,13 @@ from synapse.util.concurrency import Linearizer
 if TYPE_CHECKING:
     from synapse.api.room_versions import RoomVersion
     from synapse.federation.api import FederationApi
+    from synapse.federation.destinations import Destinations
     from synapse.federation.hosts import RoomHosts
-    from synapse.handlers.remote.gaps import Ends, Gaps
-    from synapse.handlers.remote.room_seen import Checks
+    from synapse.federation.receiving.checks import EventChecks
+    from synapse.federation.receiving.pipeline import Pipeline
+    from synapse.handlers.remote.gaps import Gaps
     from synapse.state.heads import RoomHeads
+    from synapse.storage.awaited import AwaitedStore
     from synapse.util.caches import LruCache
     from synapse.util.clock import Clock
 
@@ -77,22 +80,6 @@ class Silence(NamedTuple):
     failed: frozenset[str]
 
 
-class History(Protocol):
-    """Takes in what came before; see `synapse.federation.receiving.pipeline`."""
-
-    async def history(
-        self, origin: str, room_id: str, version: RoomVersion, events: Sequence[Event]
-    ) -> dict[str, str | None]:
-        """For each event id why it is not kept, or None."""
-
-
-class Standing(Protocol):
-    """Which servers answer; see `synapse.federation.destinations`."""
-
-    async def ready(self, destinations: Iterable[str]) -> list[str]:
-        """Those that are not left alone."""
-
-
 class Backfiller:
     """Fetches history, in any process.
 
@@ -103,13 +90,13 @@ class Backfiller:
     def __init__(
         self,
         api: FederationApi,
-        checks: Checks,
-        history: History,
-        ends: Ends,
+        checks: EventChecks,
+        pipeline: Pipeline,
+        ends: AwaitedStore,
         gaps: Gaps,
         hosts: RoomHosts,
         heads: RoomHeads,
-        standing: Standing,
+        standing: Destinations,
         server_name: str,
         silent: LruCache[str, dict[str, Silence]],
         changed: LruCache[str, float],
@@ -117,7 +104,7 @@ class Backfiller:
     ) -> None:
         self._api = api
         self._checks = checks
-        self._history = history
+        self._pipeline = pipeline
         self._ends = ends
         self._gaps = gaps
         self._hosts = hosts
@@ -241,7 +228,7 @@ class Backfiller:
         told = leading_from(wanted, events)
         if not told:
             return 0
-        problems = await self._history.history(server, room_id, version, told)
+        problems = await self._pipeline.history(server, room_id, version, told)
         kept = sum(problems.get(event.event_id) is None for event in told)
         if not kept:
             raise BadAnswer(server, f"Nothing of it can be kept: {problems.get(told[0].event_id)}")

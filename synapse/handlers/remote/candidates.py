@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from synapse.api.constants import EventTypes
 from synapse.api.identifiers import domain_of, is_room_id_without_domain, is_server_name, is_user_id
 
 MAX_NAMED: Final = 50
@@ -61,8 +60,3 @@ def able_to_invite(levels: Mapping[str, int], needed: int) -> list[str]:
     """The servers of those whose power is enough to invite, the most powerful first; by user id."""
     able = [user_id for user_id, level in levels.items() if level >= needed and is_user_id(user_id)]
     return [domain_of(user_id) for user_id in sorted(able, key=lambda user_id: (-levels[user_id], user_id))]
-
-
-def is_create(event: Mapping[str, Any]) -> bool:
-    """Whether a (stripped) state event is the room's m.room.create."""
-    return event.get("type") == EventTypes.CREATE and event.get("state_key") == ""

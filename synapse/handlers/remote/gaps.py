@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import Enum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from synapse.replication.event_rows import EventRow, Row
 
 if TYPE_CHECKING:
+    from synapse.storage.awaited import AwaitedStore
     from synapse.util.caches import Cache
 
 
@@ -30,18 +31,10 @@ class Told(Enum):
     """Something is missing, and nobody tells any of it now."""
 
 
-class Ends(Protocol):
-    """Where a room's history ends here; see `synapse.storage.awaited`."""
-
-    async def backwards(self, room_id: str, depth: int, limit: int, highest: int | None = None) -> dict[str, int]:
-        """The events that are not here, and that those of this depth or deeper (as far as `highest`) refer to, each
-        with that depth, the nearest first."""
-
-
 class Gaps:
     """Knows them, in any process."""
 
-    def __init__(self, ends: Ends, cache: Cache[str, bool]) -> None:
+    def __init__(self, ends: AwaitedStore, cache: Cache[str, bool]) -> None:
         self._ends = ends
         self._cache = cache
 

@@ -15,7 +15,7 @@ from synapse.api.errors import Codes, MatrixError, forbidden
 from synapse.api.identifiers import domain_of
 from synapse.events.event import Event
 from synapse.federation.errors import FederationError, Refused, matrix_error
-from synapse.handlers.remote.stripped import given
+from synapse.handlers.stripped_state import given
 from synapse.storage.persist_events import Persisted
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -30,12 +30,13 @@ if TYPE_CHECKING:
     from synapse.events.event import Event
     from synapse.federation.answers import JoinAnswer
     from synapse.federation.api import FederationApi
+    from synapse.federation.receiving.pipeline import Pipeline
     from synapse.handlers.event_creation import Signer
     from synapse.handlers.remote.room_seen import RoomCheck
     from synapse.handlers.remote.signatures import Countersigning
     from synapse.push.bulk import RoomMembers
     from synapse.replication.calls import MainProcess
-    from synapse.storage.persist_events import Persisted, Receipt
+    from synapse.storage.persist_events import Receipt
     from synapse.util.clock import Clock
 
 logger = logging.getLogger(__name__)
@@ -54,18 +55,6 @@ PIECE: Final = 500
 """Events that are written at once while a room is taken in, so that other writes have their turn."""
 
 Receive = Callable[[Received], Awaitable["Receipt"]]
-
-
-class Accepting(Protocol):
-    """Takes events into rooms that this server is in; see `synapse.federation.receiving.pipeline`."""
-
-    async def accept(self, origin: str, event: Event, *, relay: bool | None = None) -> Persisted:
-        """Takes in an event. Raises 403 M_FORBIDDEN; 400 M_INVALID_PARAM where it refers to what is not here."""
-
-    async def receive(
-        self, origin: str, room_id: str, version: RoomVersion, events: Sequence[Event]
-    ) -> dict[str, str | None]:
-        """Takes events in, with what they refer to; for each event id why it is not kept, or None."""
 
 
 class Join(msgspec.Struct, frozen=True, kw_only=True):
@@ -125,7 +114,7 @@ class Joining:
         check: RoomCheck,
         members: RoomMembers,
         receive: Receive,
-        accepting: Accepting,
+        pipeline: Pipeline,
         countersigning: Countersigning,
         signer: Signer,
         clock: Clock,
@@ -134,7 +123,7 @@ class Joining:
         self._check = check
         self._members = members
         self._receive = receive
-        self._accepting = accepting
+        self._pipeline = pipeline
         self._countersigning = countersigning
         self._signer = signer
         self._clock = clock
@@ -202,12 +191,12 @@ class Joining:
     async def _come_in(self, server: str, join: Event) -> Joined:
         """Takes the join into the room, which this server is in. The server that vouches for it tells the others."""
         try:
-            return Joined(event_id=(await self._accepting.accept(server, join, relay=False)).event_id)
+            return Joined(event_id=(await self._pipeline.accept(server, join, relay=False)).event_id)
         except MatrixError as error:
             if error.errcode != Codes.INVALID_PARAM:
                 raise
         # It comes after something that has not reached this server yet, and has to be fetched.
-        problems = await self._accepting.receive(server, join.room_id, join.room_version, [join])
+        problems = await self._pipeline.receive(server, join.room_id, join.room_version, [join])
         if (problem := problems.get(join.event_id)) is not None:
             raise BadAnswer(server, f"The join by {server} cannot be taken: {problem}")
         return Joined(event_id=join.event_id)

@@ -10,8 +10,8 @@ Server-server API, `PUT /send_join`; "Checks performed on receipt of a PDU".
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from synapse.api.constants import EventTypes
 from synapse.api.errors import AuthError
@@ -23,6 +23,8 @@ from synapse.storage.persist_events import Outlier
 
 if TYPE_CHECKING:
     from synapse.federation.answers import Pdus
+    from synapse.federation.receiving.checks import EventChecks
+    from synapse.federation.receiving.pipeline import Pipeline
 
 logger = logging.getLogger(__name__)
 
@@ -38,23 +40,6 @@ Fetch = Callable[[str], Awaitable[Any]]
 """Asks the server for an event by its id; raises FederationError."""
 
 
-class Checks(Protocol):
-    """Checks 1 to 3 of events; see `synapse.federation.receiving.checks`."""
-
-    async def check_many(
-        self, raws: Sequence[Any], version: RoomVersion, *, room_id: str | None = None, is_history: bool = False
-    ) -> list[Event]:
-        """Those of the events that pass."""
-
-
-class Judge(Protocol):
-    """Check 4: events by their own auth events; see `synapse.federation.receiving.pipeline`."""
-
-    async def auth_checked(self, events: Sequence[Event], version: RoomVersion) -> list[tuple[Event, str | None]]:
-        """The events, ancestors first, each with why it is rejected, if it is; without those that cite, directly or
-        not, what is not among them."""
-
-
 class RoomSeen(NamedTuple):
     """The state of a room before a join, and all that is to be kept with it, ancestors first."""
 
@@ -65,9 +50,9 @@ class RoomSeen(NamedTuple):
 class RoomCheck:
     """Looks through what servers say of rooms."""
 
-    def __init__(self, checks: Checks, judge: Judge) -> None:
+    def __init__(self, checks: EventChecks, pipeline: Pipeline) -> None:
         self._checks = checks
-        self._judge = judge
+        self._pipeline = pipeline
 
     async def look(self, server: str, join: Event, state: Pdus, auth_chain: Pdus, fetch: Fetch) -> RoomSeen:
         """The room as `server` tells it, into which `join` leads. Raises BadAnswer where it cannot be so."""
@@ -82,7 +67,7 @@ class RoomCheck:
         _check_create(server, by_key.get(_CREATE), version)
         events = {event.event_id: event for event in (*chain, *present)}
         await self._complete(events, join, fetch)
-        judged = await self._judge.auth_checked(list(events.values()), version)
+        judged = await self._pipeline.auth_checked(list(events.values()), version)
         rejected = {event.event_id: why for event, why in judged if why is not None}
         kept = {event.event_id for event, _ in judged}
         seen = {k: e for k, e in by_key.items() if e.event_id in kept and e.event_id not in rejected}

@@ -8,7 +8,7 @@ Client-server API, "Stripped state"; server-server API, `PUT /invite` (v2), `PUT
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from synapse.api.constants import EventTypes
@@ -17,7 +17,7 @@ from synapse.api.room_versions import RoomVersion
 from synapse.events.client import STRIPPED_STATE_TYPES
 
 if TYPE_CHECKING:
-    from synapse.handlers.remote.room_seen import Checks
+    from synapse.federation.receiving.checks import EventChecks
     from synapse.state.store import StateReader
 
 MAX_ENTRIES: Final = 50
@@ -27,22 +27,32 @@ _SHOWN: Final = frozenset((event_type, "") for event_type in STRIPPED_STATE_TYPE
 _KEYS: Final = ("type", "state_key", "sender", "content")
 
 
-async def given(state: StateReader, room_id: str, inviter: str) -> list[dict[str, Any]]:
-    """What goes along with an invite: whole events, m.room.create among them, and who invites."""
-    keys = [*sorted(_SHOWN), (EventTypes.MEMBER, inviter)]
+async def given(state: StateReader, room_id: str, *members: str) -> list[dict[str, Any]]:
+    """What goes along with an invite, or answers a knock: whole events, m.room.create among them, and the memberships
+    of these (who invites)."""
+    keys = [*sorted(_SHOWN), *((EventTypes.MEMBER, user_id) for user_id in members)]
     return [stored.shown.raw for stored in (await state.current(room_id, keys)).values()]
 
 
-async def taken(entries: Sequence[Any], version: RoomVersion, room_id: str, checks: Checks) -> list[Mapping[str, Any]]:
-    """What another server says that the room is, each entry once and with nothing but what stripped state has. Whole
-    events that are not right are left out, and since room version 12 everything else that is not one."""
+async def taken(
+    entries: Sequence[Any], version: RoomVersion, room_id: str, checks: EventChecks
+) -> list[Mapping[str, Any]]:
+    """What another server says that the room is. Whole events that are not right are left out, and since room version
+    12 everything else that is not one."""
     entries = entries[:MAX_ENTRIES]
     whole = [entry for entry in entries if _is_whole(entry)]
     short = [] if version.room_id_from_create else [entry for entry in entries if not _is_whole(entry)]
     events = await checks.check_many(whole, version, room_id=room_id)
+    return cut([*short, *(event.raw for event in events)])
+
+
+def cut(entries: Iterable[Any], *members: str) -> list[Mapping[str, Any]]:
+    """Those of the entries that may be shown, and the memberships of these, each once and with nothing but what
+    stripped state has."""
+    shown = _SHOWN.union((EventTypes.MEMBER, user_id) for user_id in members)
     found: dict[tuple[str, str], Mapping[str, Any]] = {}
-    for entry in (*short, *(event.raw for event in events)):
-        if _is_stripped(entry) and (entry["type"], entry["state_key"]) in _SHOWN:
+    for entry in entries:
+        if _is_stripped(entry) and (entry["type"], entry["state_key"]) in shown:
             found[entry["type"], entry["state_key"]] = {key: entry[key] for key in _KEYS}
     return list(found.values())
 
