@@ -7,7 +7,6 @@ whether it can have had an effect, so the errors tell: `NotSent` cannot, `Answer
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,13 +14,14 @@ from typing import Any
 
 import orjson
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectError, DNSLookupError
+from twisted.internet.error import DNSLookupError
 from twisted.internet.interfaces import IAddress, IHandshakeListener
 from twisted.internet.protocol import ClientFactory, Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from synapse.http.wire import AnswerHead, EndlessBody, WireError, end_of_head, parse_answer
+from synapse.util.problems import why_not_connected
 from synapse.util.transports import write_at_once
 
 IDLE = 60.0  # seconds; our servers keep idle connections longer, so that it is the client who ends them
@@ -411,10 +411,7 @@ def _why_nobody(error: BaseException | None) -> str:
     server may not go look alike: whoever names hosts is told nothing of the network here."""
     if isinstance(error, DNSLookupError):
         return "the name has no address, or none that this server may connect to (ip_range_blacklist)."
-    found = error.osError if isinstance(error, ConnectError) else None
-    if isinstance(found, int):
-        return f"{os.strerror(found)}."
-    return str(found or error)
+    return f"{why_not_connected(error).rstrip('.')}."
 
 
 def _why(reason: Failure) -> str:

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectError
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import ClientFactory, Protocol, connectionDone
 from twisted.python.failure import Failure
@@ -30,6 +29,7 @@ from synapse.replication.outbox import Outbox
 from synapse.replication.protocol import Command, LineReader, ProtocolError, State, WorkerSide
 from synapse.replication.server import PING_SECONDS, SILENCE_SECONDS
 from synapse.replication.streams import PAGE, STREAMS, Stream
+from synapse.util.problems import why_not_connected
 
 if TYPE_CHECKING:
     from synapse.replication.notifier import Notifier
@@ -284,8 +284,7 @@ class _Factory(ClientFactory):
         return Connection(self._client)
 
     def clientConnectionFailed(self, connector: Any, reason: Failure) -> None:
-        error = reason.value
-        why = error.osError if isinstance(error, ConnectError) and error.osError else error
+        why = why_not_connected(reason.value)
         self._client.ended(None, f"nobody answers there ({why}); check that the main process runs.")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 
 
 class Problem(Exception):
@@ -15,3 +16,9 @@ def log_failure(logger: logging.Logger, error: Exception, message: str, *args: o
         logger.warning(f"{message}: %s", *args, error)
     else:
         logger.error(message, *args, exc_info=error)
+
+
+def why_not_connected(error: BaseException | None) -> str:
+    """What an attempt to connect failed of: what Twisted gives as a bare number, in the operating system's words."""
+    found = getattr(error, "osError", None)
+    return os.strerror(found) if isinstance(found, int) else str(found or error)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 
 import pytest
+from twisted.internet.error import ConnectError, ConnectionRefusedError, DNSLookupError
 
 from synapse.storage.errors import OutcomeUnknown
-from synapse.util.problems import log_failure
+from synapse.util.problems import log_failure, why_not_connected
 
 LOGGER = logging.getLogger(__name__)
 
@@ -27,3 +29,9 @@ def test_a_fault_is_logged_with_its_traceback(caplog: pytest.LogCaptureFixture) 
     assert record.exc_info is not None
     assert record.exc_info[1] is error
     assert record.getMessage() == "x could not be written"
+
+
+def test_why_there_is_no_connection_is_said_in_words() -> None:
+    assert why_not_connected(ConnectionRefusedError(errno.ECONNREFUSED)) == "Connection refused"
+    assert why_not_connected(ConnectError(OSError("no route"))) == "no route"
+    assert why_not_connected(DNSLookupError("no such name")) == "DNS lookup failed: no such name."
