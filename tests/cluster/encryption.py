@@ -258,6 +258,8 @@ async def _story(cast: Cast) -> None:
     await _meet(cast, julia, jonas, [nils, nora])
 
     # They verify each other, each by the way they know.
+    for person, other in ((julia, jonas), (jonas, julia)):
+        await person.until_trust(other, {other.device_id}, user=False, device=False)
     await _compare(julia, jonas, jonas.device_id)
     for person, other in ((julia, jonas), (jonas, julia)):
         await person.until_trust(other, {other.device_id})

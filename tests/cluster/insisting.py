@@ -20,12 +20,14 @@ async def insist(
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
     data = None if body is None else json.dumps(body)
     deadline = time.monotonic() + _PATIENCE
+    last = "nothing"
     while True:
         try:
             async with asyncio.timeout(30), session.request(method, url, data=data, headers=headers) as answer:
                 if answer.status < 500:
                     return answer.status, await answer.json()
+                last = f"{answer.status} {await answer.text()}"
         except _AGAIN:
             pass
-        assert time.monotonic() < deadline, f"{method} {url} was never answered"
+        assert time.monotonic() < deadline, f"{method} {url} was never answered but by {last}"
         await asyncio.sleep(0.05)

@@ -6,6 +6,7 @@ its metrics.
 
 from __future__ import annotations
 
+import base64
 import http.client
 import json
 import re
@@ -159,6 +160,21 @@ class Cluster:
     def register(self, name: str, password: str) -> str:
         """Make an account by the shared secret, an administrator's; answers the user id."""
         return register(self.url, self.shared_secret, name, password, admin=True)
+
+    def change_signing_key(self) -> None:
+        """Sign with a new key from now on, and tell of the old one; all processes are restarted for it."""
+        from nacl.signing import SigningKey
+        from signedjson.key import encode_verify_key_base64, read_signing_keys
+
+        options = yaml.safe_load(self.main.read_text())
+        file = Path(options["signing_key_path"])
+        old = read_signing_keys(file.read_text().splitlines())[0]
+        new = base64.b64encode(bytes(SigningKey.generate())).decode().rstrip("=")
+        file.write_text(f"ed25519 n{old.version} {new}\n")
+        told = {"key": encode_verify_key_base64(old.verify_key), "expired_ts": int(time.time() * 1000)}
+        options.setdefault("old_signing_keys", {})[f"ed25519:{old.version}"] = told
+        self.main.write_text(yaml.safe_dump(options))
+        self.restart()
 
     # -- what it has done ------------------------------------------------------------------------------------------
 
