@@ -141,6 +141,16 @@ async def test_the_room_has_the_version_that_was_proposed() -> None:
     assert await case.refused()  # the create event's hash is wrong now, so it says nothing of a version
 
 
+@pytest.mark.parametrize("claimed", ["2", "of.their.own", None, 1, ["1"]])
+@pytest_twisted.ensureDeferred
+async def test_a_create_event_of_another_version_than_was_proposed_is_refused(claimed: Any) -> None:
+    case = Case("1")
+    content = {"creator": case.resident.creator, "room_version": claimed}
+    create = case.resident.made(case.resident.creator, "m.room.create", content, "")
+    case.state[case.at("m.room.create")] = create.raw
+    assert "another version" in await case.refused()
+
+
 @pytest_twisted.ensureDeferred
 async def test_a_state_with_two_events_in_one_place_is_none() -> None:
     case = Case()
