@@ -139,9 +139,11 @@ class Connections:
         self.close_idle()
 
     def close_idle(self) -> None:
-        """Ends the connections that are not in use now."""
-        for connection in list(self._idle):
+        """Ends the connections that are not in use now; from now on, they do not count."""
+        idle, self._idle = self._idle, []
+        for connection in idle:
             connection.close()
+        self._tell()
 
     @property
     def idle(self) -> int:

@@ -13,7 +13,15 @@ from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory, Protocol
 
 from synapse.http.addresses import AddressFilter
-from synapse.http.exchange import AnswerLate, AnswerLost, AnswerTooLarge, ClientAnswer, ClientError, NotSent
+from synapse.http.exchange import (
+    AnswerLate,
+    AnswerLost,
+    AnswerTooLarge,
+    ClientAnswer,
+    ClientError,
+    NotSent,
+    _Connection,
+)
 from synapse.http.peers import PER_SERVER, PeerClient
 from tests.support.deferreds import started
 from tests.support.elsewhere import Asked, Certificates, Elsewhere, Told, elsewhere
@@ -199,6 +207,31 @@ async def test_what_is_idle_is_bounded_altogether(tmp_path: Path, monkeypatch: p
             assert (await client.ask("localhost", (LOOPBACK, port_of(server)))).code == 200
             await until(lambda: (client.peers._idle, len(client.peers._pools)) == (1, 1))
         client.peers.close()
+
+
+@pytest_twisted.ensureDeferred
+async def test_no_connection_is_lost_sight_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More servers than connections may be kept to are asked over and over, many of them at the same time."""
+    monkeypatch.setattr("synapse.http.peers.MAX_IDLE", 3)
+    made: list[Any] = []
+    monkeypatch.setattr(
+        "synapse.http.exchange._Connection.connectionMade",
+        lambda self, before=_Connection.connectionMade: (made.append(self), before(self)),
+    )
+    certificates = Certificates(tmp_path)
+    async with elsewhere(certificates, echo) as server:
+        client = Client(certificates, verify=False)
+        place = (LOOPBACK, port_of(server))
+        for _ in range(5):
+            asking = [started(client.ask(f"server{number}.test", place)) for number in range(8)]
+            for each in asking:
+                assert (await each).code == 200
+            pools = client.peers._pools.values()
+            await until(lambda: client.peers._idle <= 3)
+            assert sum(pool.idle for pool in pools) == client.peers._idle
+            await until(lambda: sum(not each._lost for each in made) <= 3)
+        client.peers.close()
+        await until(lambda: all(each._lost for each in made))
 
 
 @pytest_twisted.ensureDeferred
