@@ -46,6 +46,8 @@ def render(
             raise ValueError("--certificate is for nginx; for haproxy, write --listen '8448 ssl crt FILE'")
         return haproxy.render(found, listen=listen)
     tls = _certificate(certificate, certificate_key)
+    if tls is None and any("ssl" in address.split()[1:] for address in listen):
+        raise ValueError("--listen with ssl needs --certificate and --certificate-key")
     if standalone is None:
         return nginx.render(found, listen=listen, logs=logs and os.path.abspath(logs), certificate=tls)
     place = os.path.abspath(logs or os.path.join(standalone, "nginx"))

@@ -55,6 +55,8 @@ def test_with_a_certificate_nginx_speaks_tls(
     assert "443" not in text
     assert cli.main(["nginx", "--certificate", "a.crt", config]) == 1
     assert "go together" in capsys.readouterr().err
+    assert cli.main(["nginx", "--listen", "8008", "--listen", "8448 ssl", config]) == 1
+    assert "--listen with ssl needs --certificate" in capsys.readouterr().err
 
 
 def test_haproxy_refuses_what_is_for_nginx(config: str, capsys: pytest.CaptureFixture[str]) -> None:
