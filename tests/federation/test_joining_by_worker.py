@@ -85,6 +85,37 @@ async def test_workers_have_the_main_process_enter_once_and_see_the_room(databas
 
 
 @pytest_twisted.ensureDeferred
+async def test_two_processes_that_fetch_history_at_once_tell_the_same(database_settings: PoolSettings) -> None:
+    resident = Resident(THERE)
+    said = [resident.say(resident.creator, f"message {number}").event_id for number in range(130)]
+    way = Way(resident)
+    async with cluster(database_settings, "client_reader") as made:
+        way.used_by(made.main, *made.workers.values())
+        user_id, token = "@alice:test", await made.main.client.register("alice")
+        await made.caught_up()
+        people = [Person(server.client, user_id, token) for server in (made.main, made["client_reader"])]
+        room_id = quote(resident.room_id)
+        await people[0].do("POST", f"/join/{room_id}?via={THERE}", {})
+        await made.caught_up()
+        path = f"/rooms/{room_id}/messages?dir=b&limit=50"
+        pages = await gather(person.do("GET", path) for person in people)
+        for _ in range(3):
+            told = [[event["event_id"] for event in page["chunk"]] for page in pages]
+            assert told[0] == told[1]
+            if "end" in pages[0]:
+                pages = await gather(person.do("GET", f"{path}&from={pages[0]['end']}") for person in people)
+        assert "end" not in pages[1]
+        for person in people:
+            whole = await person.do("GET", f"/rooms/{room_id}/messages?dir=b&limit=500")
+            messages = [event["event_id"] for event in whole["chunk"] if event["type"] == "m.room.message"]
+            assert messages == said[::-1]
+            assert whole["chunk"][-1]["type"] == "m.room.create"
+        count = way.reached.count("backfill")
+        await gather(person.do("GET", path) for person in people)
+        assert way.reached.count("backfill") == count
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_main_process_that_dies_meanwhile_leaves_nothing_and_the_next_one_enters(
     database_settings: PoolSettings,
 ) -> None:
