@@ -8,9 +8,14 @@ from urllib.parse import quote
 import pytest
 import pytest_twisted
 
+from synapse.storage.pool import PoolSettings
 from synapse.util.concurrency import gather
 from tests.federation.test_joining_across import Person, another, world
+from tests.federation.test_joining_by_worker import Way
+from tests.rest import people as visitor
+from tests.support.homeserver import cluster
 from tests.support.postgres import PostgresServer
+from tests.support.resident import Resident
 from tests.support.two_servers import Network
 
 
@@ -236,3 +241,42 @@ async def test_relations_count_where_they_came_with_history(postgres: PostgresSe
 def _stats(txn: Any, room_id: str) -> Any:
     txn.execute("SELECT * FROM room_stats WHERE room_id = %s", (room_id,))
     return txn.rows()
+
+
+@pytest.mark.parametrize("version", ["1", "12"])
+@pytest_twisted.ensureDeferred
+async def test_forks_are_told_whole_and_what_is_rejected_to_nobody(
+    database_settings: PoolSettings, version: str
+) -> None:
+    resident = Resident("there.test", version)
+    by = resident.creator
+    said = [resident.say(by, "first")]
+    resident.say("@ghost:there.test", "who is not in the room")
+    said.append(resident.say(by, "second"))
+    root = list(resident.ends)
+    ends = []
+    for branch in ("one", "other"):
+        resident.ends = list(root)
+        said += [resident.say(by, f"{branch} {number}") for number in range(3)]
+        ends += resident.ends
+    resident.ends = ends
+    said += [resident.say(by, f"message {number}") for number in range(10)]
+    way = Way(resident)
+    async with cluster(database_settings) as made:
+        way.used_by(made.main)
+        alice = visitor.Person(made.main.client, "@alice:test", await made.main.client.register("alice"))
+        room = f"/rooms/{quote(resident.room_id)}"
+        await alice.do("POST", f"/join/{quote(resident.room_id)}?via={resident.name}", {})
+        found: list[str] = []
+        args = "dir=b&limit=4"
+        while args:
+            page = await alice.do("GET", f"{room}/messages?{args}")
+            found += messages(page["chunk"])
+            args = f"dir=b&limit=4&from={page['end']}" if "end" in page else ""
+        expected = sorted(said, key=lambda event: event.depth, reverse=True)
+        assert sorted(found) == sorted(event.event_id for event in said)
+        depths = {event.event_id: event.depth for event in said}
+        assert [depths[event_id] for event_id in found] == [event.depth for event in expected]
+        onwards = await alice.do("GET", f"{room}/messages?dir=f&limit=100")
+        assert messages(onwards["chunk"]) == found[::-1]
+        assert way.reached.count("backfill") == 1
