@@ -330,7 +330,8 @@ class Reception:
             self._state.left_out[event.event_id] = event
         if rejected is not None:
             self._state.rejected.add(event.event_id)
-        self._note_awaited(room, event, place, place.lacks if counts else ())
+        # Whoever looks back looks behind what is hidden, too.
+        self._note_awaited(room, event, place, place.lacks if counts or room.kind is Kind.HISTORY else ())
 
     def _note_awaited(self, room: _Room, event: Event, place: _Place, lacks: Sequence[str]) -> None:
         """The event has come, and may refer to what has not."""

@@ -280,3 +280,19 @@ async def test_forks_are_told_whole_and_what_is_rejected_to_nobody(
         onwards = await alice.do("GET", f"{room}/messages?dir=f&limit=100")
         assert messages(onwards["chunk"]) == found[::-1]
         assert way.reached.count("backfill") == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_history_goes_on_behind_what_is_rejected(database_settings: PoolSettings) -> None:
+    resident = Resident("there.test")
+    said = [resident.say(resident.creator, f"early {number}").event_id for number in range(3)]
+    resident.say("@ghost:there.test", "who is not in the room, and at the end of the first answer")
+    said += [resident.say(resident.creator, f"message {number}").event_id for number in range(99)]
+    way = Way(resident)
+    async with cluster(database_settings) as made:
+        way.used_by(made.main)
+        alice = visitor.Person(made.main.client, "@alice:test", await made.main.client.register("alice"))
+        await alice.do("POST", f"/join/{quote(resident.room_id)}?via={resident.name}", {})
+        whole = await alice.do("GET", f"/rooms/{quote(resident.room_id)}/messages?dir=b&limit=200")
+        assert messages(whole["chunk"]) == said[::-1]
+        assert way.reached.count("backfill") == 2
