@@ -306,7 +306,7 @@ async def test_nonsense_is_dropped(database_settings: PoolSettings, caplog: pyte
     contents: list[tuple[str, dict[str, Any]]] = []
 
     @given(st.sampled_from(_TYPES), _CONTENT)
-    @settings(max_examples=300, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=120, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
     def collect(edu_type: str, content: dict[str, Any]) -> None:
         contents.append((edu_type, content))
 

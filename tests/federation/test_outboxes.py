@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection
 from typing import Any
 
 import orjson
+import pytest
 from pytest_twisted import ensureDeferred
+from twisted.internet.task import Clock
 
 from synapse.federation.outboxes import Outbox
 from synapse.federation.outboxes.chain import MAX_CHAIN, Chain, chain, list_id
+from synapse.federation.outboxes.device_lists import RETRY_SECONDS, DeviceListOutbox
 from synapse.handlers.edus.outgoing import MAX_EDU_BYTES, edus_of
 from synapse.storage.device_lists_outbox import Change, Devices, Positions, Told
+from synapse.storage.errors import DatabaseClosed, DatabaseProblem, DatabaseUnavailable
 from synapse.storage.pool import PoolSettings
 from synapse.storage.published_keys import PublishedKeys
 from tests.support.far_users import put_into_room
@@ -27,6 +32,45 @@ async def pending(outbox: Outbox, destination: str) -> list[tuple[str, dict[str,
     """Type, content and mark of what waits for a server."""
     waiting = (await outbox.waiting([destination, "nobody"])).get(destination, [])
     return [(*(orjson.loads(each.edu)[name] for name in ("edu_type", "content")), each.mark) for each in waiting]
+
+
+class Failing:
+    """In the place of whatever an outbox asks: it can only begin. Keeps who listens to which stream."""
+
+    def __init__(self, problem: Exception) -> None:
+        self.problem = problem
+        self.listeners: dict[str, Any] = {}
+
+    async def begin(self, present: Positions) -> Positions:
+        return present
+
+    def position(self, stream: str) -> int:
+        return 1
+
+    def subscribe(self, stream: str, listener: Any, reset: Any) -> None:
+        self.listeners[stream] = listener
+
+    async def each(self, *what: Any) -> Any:
+        raise self.problem
+
+    def __getattr__(self, name: str) -> Any:
+        return self.each
+
+
+@pytest.mark.parametrize(
+    ("problem", "timers"), [(DatabaseUnavailable("It is away."), 1), (DatabaseClosed("This process is ending."), 0)]
+)
+@ensureDeferred
+async def test_what_fails_is_tried_again_unless_the_process_is_ending(problem: Exception, timers: int) -> None:
+    clock, failing = Clock(), Failing(problem)
+    rest: Any = failing
+    outbox = DeviceListOutbox(rest, failing.each, rest, rest, clock, "test", with_names=False)
+    with contextlib.suppress(DatabaseProblem):
+        await outbox.begin(lambda _: None)
+    for _ in range(3):
+        failing.listeners["device_lists"](2, [(2, ALICE)])
+        clock.advance(RETRY_SECONDS)
+    assert len(clock.getDelayedCalls()) == timers
 
 
 # -- messages between devices ------------------------------------------------------------------------------------------

@@ -276,7 +276,7 @@ def run(coroutine: Any) -> Any:
     return results[0]
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(body=ANYTHING | st.fixed_dictionaries({"pdus": st.lists(ANYTHING), "edus": st.lists(ANYTHING)}))
 @example(body={"pdus": [{"room_id": None}, {"room_id": "\x00"}, {"room_id": "x" * 300}]})
 def test_anything_at_all_is_answered(body: Any) -> None:
@@ -292,7 +292,7 @@ def encoded(value: Any) -> bytes:
     return json.dumps(value).encode("utf-8", "surrogatepass")
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     version=st.sampled_from(["1", "3", "5", "6", "8", "11", "12"]),
     changes=st.dictionaries(st.sampled_from(FIELDS), VALUES, min_size=1, max_size=3),

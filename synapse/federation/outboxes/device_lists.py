@@ -24,6 +24,7 @@ from synapse.federation.outboxes.chain import chain
 from synapse.replication.event_rows import StateRow
 from synapse.storage.device_keys import KEEP_CHANGES
 from synapse.storage.device_lists_outbox import Positions, Told
+from synapse.storage.errors import DatabaseClosed
 from synapse.storage.shown_keys import ShownKeys
 from synapse.util.caches import LruCache
 from synapse.util.problems import log_failure
@@ -216,6 +217,9 @@ class DeviceListOutbox:
         try:
             if self._wake is not None:
                 await self._take_in(self._present(), heard)
+        except DatabaseClosed:
+            self._following = False
+            return
         except Exception as error:
             log_failure(logger, error, "Who is to be told of changed devices was not found out; it is tried again")
             self._heard.is_unsure = True

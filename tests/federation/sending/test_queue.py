@@ -355,7 +355,7 @@ STEPS = st.one_of(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(st.lists(STEPS, max_size=60))
 def test_in_the_end_every_room_is_told_and_nothing_is_out_of_order(steps: list[tuple[str, str]]) -> None:
     model = Model()
