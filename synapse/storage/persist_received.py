@@ -271,18 +271,17 @@ class Reception:
         end, event, rows = room.end, each.event, room.rows
         if room.kind is Kind.HISTORY:
             redacts = await self._redacts(room, each, place, position)
-            self._write(room, each, place, position, after)
+            self._write(room, each, place, position, after, after_gap=bool(place.lacks))
             await self._note_obsolete(end, event, place)
         else:
-            is_regular = await self._advance(room, event, place, after)
+            is_regular, gap = await self._advance(room, event, place, after)
             changes = await self._branches.move(end, place.before, after, event, None, rows, room.most)
             redacts = await self._redacts(room, each, place, position)
             push = () if place.redactor is not None else each.push
             new = NewEvent(event, None, push, each.thread_id, redacts=redacts, relay=each.relay)
-            gap = bool(place.lacks)
             planned = Planned(new, position, after.group, changes, is_regular, gap, redacted_by=place.redactor)
             room.planned.append(planned)
-            self._write(room, each, place, position, after, replaces=planned.replaces)
+            self._write(room, each, place, position, after, replaces=planned.replaces, after_gap=gap)
             self._plan.change(end, rows, changes, position)
             if new.push or domain_of(event.sender) == self._plan.server_name:
                 write_audience(rows, new, position)
@@ -302,6 +301,7 @@ class Reception:
         rejected: str | None = None,
         soft_failed: str | None = None,
         replaces: str | None = None,
+        after_gap: bool = False,
     ) -> None:
         """The event itself, and what is known of it; `line` is the state after it."""
         event, rows = each.event, room.rows
@@ -314,7 +314,7 @@ class Reception:
             relation_type=None if relation is None else relation.rel_type,
             replaces=replaces,
             relay=each.relay,
-            after_gap=counts and bool(place.lacks),
+            after_gap=after_gap,
         )
         (rows.received if event.event_id not in self._marks else rows.arrived).append(row)
         room.written[event.event_id] = position
@@ -353,12 +353,13 @@ class Reception:
         self._write(room, each, _Place(None), self._backwards.next(), None, rejected=rejected)
         return (Fate.REJECTED, rejected)
 
-    async def _advance(self, room: _Room, event: Event, place: _Place, after: Line) -> bool:
-        """The event becomes an extremity, unless others refer to it; whether that is all that its references say."""
+    async def _advance(self, room: _Room, event: Event, place: _Place, after: Line) -> tuple[bool, bool]:
+        """The event becomes an extremity, unless others refer to it; whether that is all that its references say, and
+        whether something of what is shown before it is not here."""
         end = room.end
         if place.is_straight:
             end.advance(event, after.group)
-            return True
+            return True, False
         behind, lacks = await self._behind(end, event.prev_event_ids, place.lacks)
         if lacks:
             self._await(room, event, lacks)
@@ -366,9 +367,9 @@ class Reception:
         end.obsolete = frozenset()
         if place.is_late and not end.extremities.keys() <= set(event.prev_event_ids):
             end.leave_behind(event.prev_event_ids)
-            return False
+            return False, bool(place.lacks or lacks)
         end.advance(event, after.group)
-        return is_regular
+        return is_regular, bool(place.lacks or lacks)
 
     async def _note_obsolete(self, end: RoomEnd, event: Event, place: _Place) -> None:
         """The event moves nothing itself, but others that are shown have it behind them, and what is behind it."""

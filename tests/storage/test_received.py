@@ -122,6 +122,23 @@ async def test_an_extremity_behind_a_soft_failed_event_is_none_any_more(database
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_gap_behind_a_soft_failed_event_is_one_before_what_comes_after_it(database: Database) -> None:
+    cluster, graph = await shared_room(database, workers=1)
+    fork = sorted(graph.dag.extremities)
+    ban = graph.make(ALICE.user_id, "m.room.member", {"membership": "ban"}, state_key=EVE, after=fork)
+    lost = graph.say(EVE, "lost", after=fork)
+    late = graph.say(EVE, "late", after=[lost.event_id])
+    assert await graph.give(ban, graph.with_state(late)) == [Fate.ACCEPTED, Fate.SOFT_FAILED]
+    assert await column(database, "e", "SELECT event_id FROM events WHERE after_gap") == []
+    later = graph.say(BOB.user_id, after=[late.event_id])
+    assert await graph.give(later) == [Fate.ACCEPTED]
+    gaps = "SELECT event_id, depth FROM backward_extremities WHERE room_id = %s"
+    assert await column(database, "gaps", gaps, graph.room_id) == [(lost.event_id, later.depth)]
+    assert await column(database, "e", "SELECT event_id FROM events WHERE after_gap") == [later.event_id]
+    assert cluster.announced[-1].after_gap
+
+
+@pytest_twisted.ensureDeferred
 async def test_an_event_after_a_gap_comes_with_its_state_and_the_gap_may_fill(database: Database) -> None:
     cluster, graph = await shared_room(database, workers=1)
     lost = [graph.say(EVE, str(number)) for number in range(3)]
