@@ -129,7 +129,8 @@ class FederationQueueStore:
         return await self._db.write_idempotent("federation_queue.trim", _trim, epoch, before_ts, keep)
 
     async def forget_missed(self, epoch: int, before_ts: int) -> None:
-        """Forgets what servers have missed of events older than that. Raises Fenced."""
+        """Forgets what servers have missed of events older than that, and how far those have come that are in no room
+        any more. Raises Fenced."""
         await self._db.write_idempotent("federation_queue.forget_missed", _forget_missed, epoch, before_ts)
 
 
@@ -368,6 +369,18 @@ def _forget_missed(txn: Transaction, epoch: int, before_ts: int) -> None:
         """
         DELETE FROM federation_missed m
         WHERE NOT EXISTS (SELECT FROM events e WHERE e.stream_ordering = m.stream_ordering)
+        """
+    )
+    # Where the log has nothing for a server, nothing would be sent to it again.
+    txn.later(
+        """
+        DELETE FROM federation_queues q
+        WHERE NOT EXISTS (SELECT FROM federation_audiences a WHERE a.destination = q.destination)
+            AND NOT EXISTS (SELECT FROM federation_missed m WHERE m.destination = q.destination)
+            AND NOT EXISTS (
+                SELECT FROM current_state c WHERE c.type = 'm.room.member' AND c.membership = 'join'
+                    AND substr(c.state_key, strpos(c.state_key, ':') + 1) = q.destination
+            )
         """
     )
 

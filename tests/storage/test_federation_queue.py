@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pytest_twisted import ensureDeferred
 
-from synapse.storage.database import Database
+from synapse.storage.database import Database, Transaction
 from synapse.storage.federation_events import FederationEventsStore
 from synapse.storage.federation_queue import FederationQueueStore, Fenced, Logged, Progress, Told
 from tests.support.world import World
@@ -74,6 +74,25 @@ async def test_a_part_of_the_log_is_skipped_for_one_server(database: Database) -
     assert await store.missed({"x.test": 10}) == {"x.test": [("!r", 2), ("!s", 3)]}
     await store.forget_missed(epoch, 0)
     assert await store.missed({"x.test": 10}) == {"x.test": []}, "there are no such events"
+
+
+@ensureDeferred
+async def test_of_servers_that_are_in_no_room_any_more_nothing_is_kept(database: Database) -> None:
+    store, epoch = await begun(database)
+    world = World(database)
+    await world.member(await world.room("@a:test"), "@b:x.test", "join")
+    await log(store, epoch, (1, "!r", A))
+    await store.note(epoch, [Progress("x.test", 1), Progress("y.test", 1)])
+
+    def kept(txn: Transaction) -> list[str]:
+        txn.execute("SELECT destination FROM federation_queues ORDER BY 1")
+        return [destination for (destination,) in txn.rows()]
+
+    await store.forget_missed(epoch, 0)
+    assert await database.read("kept", kept) == ["x.test", "y.test"], "the log is about them"
+    await store.trim(epoch, 0, 0)
+    await store.forget_missed(epoch, 0)
+    assert await database.read("kept", kept) == ["x.test"]
 
 
 @ensureDeferred
