@@ -58,7 +58,12 @@ def _described(key: Key, action: Action, event: Event, include_content: bool) ->
         "type": event.type,
         "sender": event.sender,
     }
-    told.update((name, value[:MAX_NAME]) for name, value in _names(action, event).items() if value)
+    names = {
+        "sender_display_name": action.sender_name,
+        "room_name": action.room_name or action.room_alias,  # as clients name it
+        "room_alias": action.room_alias,
+    }
+    told.update((name, value[:MAX_NAME]) for name, value in names.items() if value)
     if event.type == EventTypes.MEMBER and event.state_key is not None:
         told["user_is_target"] = event.state_key == key.user_id
         if event.membership in (Membership.INVITE, Membership.JOIN, Membership.LEAVE, Membership.BAN):
@@ -66,37 +71,6 @@ def _described(key: Key, action: Action, event: Event, include_content: bool) ->
     if include_content and len(orjson.dumps(event.content)) <= MAX_CONTENT:
         told["content"] = event.content
     return told
-
-
-def _names(action: Action, event: Event) -> dict[str, str | None]:
-    """As this server knows the room, or as the invite tells of it that came from another server."""
-    room, alias, sender = action.room_name, action.room_alias, action.sender_name
-    if state := _carried(event):
-        room = state.get((EventTypes.NAME, ""), {}).get("name")
-        alias = state.get((EventTypes.CANONICAL_ALIAS, ""), {}).get("alias")
-        sender = state.get((EventTypes.MEMBER, event.sender), {}).get("displayname")
-    return {
-        name: value if isinstance(value, str) else None
-        for name, value in {
-            "sender_display_name": sender,
-            "room_name": room or alias,  # as clients name it
-            "room_alias": alias,
-        }.items()
-    }
-
-
-def _carried(event: Event) -> dict[tuple[str, str], dict[str, Any]]:
-    """The contents of the stripped state that came with an invite; nothing in it is believed to have the right form."""
-    unsigned = event.raw.get("unsigned")
-    state = unsigned.get("invite_room_state") if isinstance(unsigned, dict) else None
-    return {
-        (each["type"], each["state_key"]): each["content"]
-        for each in (state if isinstance(state, list) and event.membership == Membership.INVITE else ())
-        if isinstance(each, dict)
-        and isinstance(each.get("type"), str)
-        and isinstance(each.get("state_key"), str)
-        and isinstance(each.get("content"), dict)
-    }
 
 
 def _device(key: Key, due: Due, data: dict[str, Any], tweaks: dict[str, Any]) -> dict[str, Any]:

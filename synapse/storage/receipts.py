@@ -1,6 +1,7 @@
 """Read receipts: how far each user has read in each room, and in each thread of it.
 
-There is one receipt for each (room, type, user, thread); it moves forwards only. Private receipts (`m.read.private`)
+There is one receipt for each (room, type, user, thread); it moves forwards only, in the order of events here or in that
+of the user's server. Private receipts (`m.read.private`)
 lie beside the public ones, and it is here that nobody but their owner is given them. Written by the main process,
 which hands out the stream positions; a receipt of a local user also settles the unread counts, in the same
 transaction.
@@ -9,7 +10,7 @@ transaction.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from synapse.api.constants import ReceiptTypes
 from synapse.storage import unread
@@ -49,7 +50,8 @@ class ReceiptStore:
         self._db = db
 
     async def put(self, receipt: Receipt, event_stream: int | None, stream_id: int, local: bool) -> bool:
-        """False where the receipt lies at or behind the present one, and nothing was written.
+        """False where the receipt lies at or behind the present one, and nothing was written. Those of other servers'
+        users (`local` false) are behind one of a later time: their servers have the events in an order of their own.
 
         `event_stream` is the event's position in the events stream, None if we do not have the event.
         """
@@ -75,17 +77,26 @@ class ReceiptStore:
         return await self._db.read("receipts.updates", _updates, after, until, limit)
 
 
+_IS_FORWARD: Final = """
+    r.event_stream_ordering IS NULL OR EXCLUDED.event_stream_ordering IS NULL
+    OR r.event_stream_ordering < EXCLUDED.event_stream_ordering
+"""
+_TS: Final = "({}.data::json ->> 'ts')::numeric"
+_IS_LATER: Final = f"""
+    {_TS.format("r")} < {_TS.format("EXCLUDED")} OR ({_TS.format("r")} = {_TS.format("EXCLUDED")} AND ({_IS_FORWARD}))
+"""
+
+
 def _put(txn: Transaction, receipt: Receipt, event_stream: int | None, stream_id: int, local: bool) -> bool:
     txn.execute(
-        """
+        f"""
         INSERT INTO receipts AS r
             (room_id, receipt_type, user_id, thread_id, event_id, data, event_stream_ordering, stream_id)
         VALUES (%s, %s, %s, %s, %s, %s, %s, %s)
         ON CONFLICT (room_id, receipt_type, user_id, thread_id) DO UPDATE SET
             event_id = EXCLUDED.event_id, data = EXCLUDED.data,
             event_stream_ordering = EXCLUDED.event_stream_ordering, stream_id = EXCLUDED.stream_id
-        WHERE r.event_stream_ordering IS NULL OR EXCLUDED.event_stream_ordering IS NULL
-           OR r.event_stream_ordering < EXCLUDED.event_stream_ordering
+        WHERE {_IS_FORWARD if local else _IS_LATER}
         RETURNING true
         """,
         (*receipt, event_stream, stream_id),

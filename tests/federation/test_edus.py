@@ -124,6 +124,18 @@ async def test_receipts_of_others_are_shown_and_move_forwards(database_settings:
 
 
 @ensureDeferred
+async def test_receipts_of_others_are_in_their_order_though_events_came_in_another(
+    database_settings: PoolSettings,
+) -> None:
+    async with town(database_settings) as t:
+        first, second = [await t.alice.say(t.room_id, text) for text in ("one", "two")]
+        for ts, event_id in ((1, second), (3, first), (2, second)):
+            receipt = {"event_ids": [event_id], "data": {"ts": ts}}
+            await t.hear("far", "m.receipt", **{t.room_id: {"m.read": {FAR: receipt}}})
+        assert await t.ephemeral("m.receipt") == {first: {"m.read": {FAR: {"ts": 3}}}}
+
+
+@ensureDeferred
 async def test_receipts_for_what_is_not_here_are_kept_but_not_of_threads_that_there_are_not(
     database_settings: PoolSettings,
 ) -> None:

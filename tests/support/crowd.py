@@ -14,12 +14,13 @@ from typing import Any, NamedTuple
 from twisted.internet.defer import Deferred, gatherResults
 
 from tests.support.deferreds import started
-from tests.support.simulated_cluster import SYNCHROTRONS, SimulatedCluster, User
+from tests.support.postgres import SERVER_NAME
+from tests.support.simulated_cluster import SimulatedCluster, User
 
 Json = dict[str, Any]
 Key = tuple[str, str]
 _THINKING_SECONDS = 1.0
-_LOST = (0, 503)  # the process was killed, or misses one that was
+LOST_CODES = (0, 503)  # the process was killed, or misses one that was
 _FILTERS = ("", '{"room":{"timeline":{"limit":2}}}', '{"room":{"timeline":{"limit":50}}}')
 
 
@@ -67,10 +68,31 @@ class View:
 
 
 class Member:
-    """One client of one user."""
+    """One client of one user.
 
-    def __init__(self, number: int, cluster: SimulatedCluster, journal: Journal, rooms: list[str]) -> None:
-        self.user = User(f"user{number}")
+    :cvar noes: the statuses of answers that are to be expected.
+    :cvar errors: and errors with others.
+    :cvar patience: how often it asks again for what it insists on, after a `pause` each.
+    """
+
+    noes: tuple[int, ...] = (200, 403, 404)
+    errors: tuple[str, ...] = ("M_UNKNOWN", "M_BAD_STATE")
+    patience = 60
+
+    @property
+    def pause(self) -> float:
+        """Seconds before it asks again."""
+        return 0.5
+
+    def __init__(
+        self,
+        number: int,
+        cluster: SimulatedCluster,
+        journal: Journal,
+        rooms: list[str],
+        server_name: str = SERVER_NAME,
+    ) -> None:
+        self.user = User(f"user{number}", server_name)
         self.user_id = self.user.user_id
         self.rooms = rooms
         self.views: dict[str, View] = {}
@@ -79,7 +101,7 @@ class Member:
         self._rng = cluster.world.generator()
         self._journal = journal
         self._since: str | None = None
-        self._home = SYNCHROTRONS[number % 2]
+        self._home = cluster.synchrotrons[number % len(cluster.synchrotrons)]
         self.state_after = number % 4 < 2
         self._filter = _FILTERS[number % len(_FILTERS)]
         self._number = 0
@@ -113,14 +135,14 @@ class Member:
 
     async def _call(self, method: str, path: str, body: Any = None, *, insist: bool = False) -> Json | None:
         """The answer, None if it was no, or lost; with `insist`, it is asked again until there is one."""
-        for _ in range(60):
+        for _ in range(self.patience):
             code, answer = await self._cluster.request(self.user, method, path, body)
             self._journal.answers[f"{code} {answer.get('errcode', '')}".strip()] += 1
-            lost = code in _LOST
-            assert lost or code in (200, 403, 404) or answer["errcode"] in ("M_UNKNOWN", "M_BAD_STATE"), (path, answer)
+            lost = code in LOST_CODES
+            assert lost or code in self.noes or answer["errcode"] in self.errors, (path, code, answer)
             if not (lost and insist):
                 return answer if code == 200 else None
-            await self._cluster.world.pause(0.5)
+            await self._cluster.world.pause(self.pause)
         raise AssertionError("nobody answers any more")
 
     async def _send(self, room_id: str, body: str, txn_id: str) -> None:
@@ -215,10 +237,10 @@ class Member:
             query["since"] = self._since
         if self._filter:
             query["filter"] = self._filter
-        where = on or (self._home if self._rng.random() < 0.8 else self._rng.choice(SYNCHROTRONS))
+        where = on or (self._home if self._rng.random() < 0.8 else self._rng.choice(self._cluster.synchrotrons))
         code, answer = await self._cluster.request(self.user, "GET", "/sync", on=where, **query)
-        if code in _LOST:
-            await self._cluster.world.pause(0.5)
+        if code in LOST_CODES:
+            await self._cluster.world.pause(self.pause)
             return True
         assert code == 200, answer
         self._take(answer)

@@ -35,15 +35,19 @@ class Dag:
         self.create = events[0]
         self.after: dict[str, StateMap] = {}
         self.before: dict[str, StateMap] = {}
+        self.rejected: set[str] = set()
         self._resolved: dict[tuple[int, ...], StateMap] = {}
         for event in events:
             self.add(event)
 
-    def add(self, event: Event) -> None:
-        """One event more."""
+    def add(self, event: Event, *, rejected: bool = False) -> None:
+        """One event more. One that is rejected changes nothing."""
         self.events[event.event_id] = event
         self.before[event.event_id] = before = self.state_at(event.prev_event_ids)
-        self.after[event.event_id] = {**before, event.key: event.event_id} if event.is_state() else before
+        changes = event.is_state() and not rejected
+        self.after[event.event_id] = {**before, event.key: event.event_id} if changes else before
+        if rejected:
+            self.rejected.add(event.event_id)
 
     def remove(self, event: Event) -> None:
         """An event that none refers to, as if it had never been."""
@@ -85,7 +89,8 @@ class Dag:
         unconflicted, _conflicted = resolution.separate(states)
 
         def load(request: NeedEvents) -> Loaded:
-            return Loaded({event_id: self.events[event_id] for event_id in request.ids})
+            rejected = frozenset(self.rejected.intersection(request.ids))
+            return Loaded({event_id: self.events[event_id] for event_id in request.ids}, rejected)
 
         def in_chain(candidates: frozenset[str]) -> set[str]:
             return in_chain_of(candidates, unconflicted.values(), lambda i: self.events[i].auth_event_ids)

@@ -357,26 +357,29 @@ class Memory(Protocol):
     def members(self) -> RoomMembers: ...
 
 
-async def check_memory(db: Database, room_id: str, memory: Memory) -> None:
+async def check_memory(db: Database, room_id: str, memory: Memory, server: str = SERVER) -> None:
     """What a process that has caught up knows of a room is what the tables say, and they do not contradict each
     other."""
     head = await ExtremitiesStore(db).head(room_id)
     assert head is not None, room_id
     current = await CurrentStateStore(db).ids(room_id)
     assert (await StateStore(db).ids([head.state_group]))[head.state_group] == current
-    joined = await db.read("tables", _check_derived, room_id, current)
+    joined = await db.read("tables", _check_derived, room_id, current, server)
     known = await memory.heads.get(room_id)
     assert known is not None
     assert known.extremities == {e: extremity.depth for e, extremity in head.extremities.items()}
     assert known.state_ordering == head.state_ordering
     assert await memory.state.current_ids(room_id, StateFilter.keys(current)) == current
     members = await memory.members.get(room_id)
-    assert (set(members.local), members.count) == ({user_id for user_id in joined if _is_ours(user_id)}, len(joined))
+    assert (set(members.local), members.count) == (
+        {user_id for user_id in joined if _is_of(user_id, server)},
+        len(joined),
+    )
     assert head.residents == len(members.local)
 
 
-def _is_ours(user_id: str) -> bool:
-    return user_id.endswith(f":{SERVER}")
+def _is_of(user_id: str, server: str) -> bool:
+    return user_id.endswith(f":{server}")
 
 
 def _room_ids(txn: Transaction) -> list[str]:
@@ -384,7 +387,7 @@ def _room_ids(txn: Transaction) -> list[str]:
     return [room_id for (room_id,) in txn.rows()]
 
 
-def _check_derived(txn: Transaction, room_id: str, current: dict[StateKey, str]) -> set[str]:
+def _check_derived(txn: Transaction, room_id: str, current: dict[StateKey, str], server: str) -> set[str]:
     """The tables that are made of the room's present state say the same; the users who are in the room."""
 
     def rows(sql: str) -> list[Any]:
@@ -398,7 +401,7 @@ def _check_derived(txn: Transaction, room_id: str, current: dict[StateKey, str])
     counted = (memberships.count("join"), memberships.count("invite"))
     assert rows("SELECT joined_members, invited_members FROM room_stats WHERE room_id = %s") == [counted], room_id
     local = rows("SELECT user_id, membership, event_id FROM local_memberships WHERE room_id = %s")
-    assert set(local) == {member for member in members if _is_ours(member[0])}, room_id
+    assert set(local) == {member for member in members if _is_of(member[0], server)}, room_id
     latest = rows(
         "SELECT DISTINCT ON (type, state_key) type, state_key, event_id FROM current_state_deltas WHERE room_id = %s "
         "ORDER BY type, state_key, stream_ordering DESC"

@@ -4,7 +4,7 @@ reader, each made as it is in production, over one real database.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 from unittest import mock
@@ -44,16 +44,31 @@ WORKERS = {
 class User:
     """Somebody with an account and one device."""
 
-    def __init__(self, name: str) -> None:
-        self.user_id = f"@{name}:{SERVER_NAME}"
+    def __init__(self, name: str, server_name: str = SERVER_NAME) -> None:
+        self.user_id = f"@{name}:{server_name}"
         self.token = make_token(self.user_id)
 
 
 class SimulatedCluster:
-    """The processes, by name; `main` is the main process."""
+    """The processes, by name; `main` is the main process.
 
-    def __init__(self, world: Simulation, settings: PoolSettings) -> None:
+    :param workers: the application of each of the others.
+    :param synchrotrons: the processes on which clients sync.
+    :param options: of the configuration, for all processes.
+    """
+
+    def __init__(
+        self,
+        world: Simulation,
+        settings: PoolSettings,
+        workers: Mapping[str, App] = WORKERS,
+        synchrotrons: Sequence[str] = SYNCHROTRONS,
+        options: dict[str, Any] | None = None,
+    ) -> None:
         self.world = world
+        self.workers = workers
+        self.synchrotrons = synchrotrons
+        self._options = {**UNLIMITED, **(options or {})}
         self._settings = settings
         self.servers: dict[str, TestServer] = {}
         self._lives: dict[str, Life] = {}
@@ -64,7 +79,7 @@ class SimulatedCluster:
         self._chance = world.chance()
 
     async def start(self) -> None:
-        for name in ("main", *WORKERS):
+        for name in ("main", *self.workers):
             await self.start_one(name)
 
     async def start_one(self, name: str) -> None:
@@ -78,7 +93,7 @@ class SimulatedCluster:
             self.servers["main"] = main
             return
         options = {
-            "worker_app": str(WORKERS[name].value),
+            "worker_app": str(self.workers[name].value),
             "worker_name": name,
             "worker_replication_host": "127.0.0.1",
             "worker_replication_port": self._ports[0],
@@ -95,7 +110,7 @@ class SimulatedCluster:
 
     def _make(self, name: str, options: dict[str, Any]) -> TestServer:
         life = self._lives[name] = Life(self.world)
-        server = TestServer(self._settings, life, {**UNLIMITED, **options})
+        server = TestServer(self._settings, life, {**self._options, **options})
         database: Any = Database(life, self._settings)
         database.pool = SimulatedPool(life, self._settings)
         vars(server.hs)["database"] = database
@@ -138,7 +153,7 @@ class SimulatedCluster:
     def serving(self, method: str, path: str) -> list[str]:
         """The processes that may be asked; the main process serves everything."""
         route = route_of(method, path)
-        return [name for name, app in WORKERS.items() if route is not None and route.app is app] or ["main"]
+        return [name for name, app in self.workers.items() if route is not None and route.app is app] or ["main"]
 
     async def caught_up(self) -> None:
         """Returns when every process has heard of all that was written."""
