@@ -137,8 +137,14 @@ def write_changes(rows: Rows, room_id: str, changes: Iterable[Change], position:
         rows.current[place] = None if new is None else (*place, event_id, membership, position)
         rows.deltas[position, *place] = (position, *place, event_id, old.event_id)
         rows.change_stats(room_id, stats_change(key, old, new))
-        if new is not None and membership is not None and domain_of(key[1]) == server_name:
+        if key[0] != EventTypes.MEMBER or domain_of(key[1]) != server_name:
+            continue
+        if new is not None and membership is not None:
             local = (key[1], room_id, membership, new.sender, new.event_id, position)
+            rows.local_memberships[key[1], room_id] = local
+        elif new is None and old.event_id is not None:
+            # Overruled by what happened elsewhere: who has come by that is not in the room any more.
+            local = (key[1], room_id, Membership.LEAVE, key[1], old.event_id, position)
             rows.local_memberships[key[1], room_id] = local
 
 

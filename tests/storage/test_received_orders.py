@@ -11,10 +11,12 @@ from synapse.api.errors import AuthError
 from synapse.events import auth
 from synapse.events.event import Event
 from synapse.storage.database import Database
+from synapse.storage.extremities import ExtremitiesStore
+from synapse.storage.memberships import MembershipsStore
 from synapse.storage.persist_events import Fate, Kind
 from tests.storage.test_received import column, extremities
 from tests.support.received import EVE, Graph
-from tests.support.rooms import ALICE, check_invariants, start
+from tests.support.rooms import ALICE, BOB, check_invariants, start
 
 FRIENDS = [f"@friend{number}:elsewhere" for number in range(3)]
 
@@ -151,3 +153,24 @@ async def test_gaps_that_fill_later_come_to_the_same(database: Database, seed: i
         assert await column(database, "o", outliers_left, graph.room_id) == []
         hidden = await column(database, "s", "SELECT 1 FROM events WHERE room_id = %s AND soft_failed", graph.room_id)
         await check(database, graph, is_exact=not hidden)
+
+
+@pytest_twisted.ensureDeferred
+async def test_who_has_come_by_what_others_overrule_is_not_there_any_more(database: Database) -> None:
+    """While the room was closed elsewhere, one of our users joined; then this server hears of the closing."""
+    cluster = await start(database)
+    graph = Graph.elsewhere(cluster)
+    await graph.enter(ALICE.user_id)
+    fork = sorted(graph.dag.extremities)
+    join = graph.join(BOB.user_id, after=fork)
+    closing = graph.make(EVE, "m.room.join_rules", {"join_rule": "invite"}, state_key="", after=fork)
+    assert await graph.give(join) == [Fate.ACCEPTED]
+    assert await graph.give(closing) == [Fate.ACCEPTED]
+    assert ("m.room.member", BOB.user_id) not in await cluster.main.state.current_ids(graph.room_id)
+    await check_invariants(cluster, database)
+    standing = await MembershipsStore(database).of_user(BOB.user_id, graph.room_id)
+    assert standing is not None
+    assert standing.membership == "leave"
+    head = await ExtremitiesStore(database).head(graph.room_id)
+    assert head is not None
+    assert head.residents == 1

@@ -401,7 +401,11 @@ def _check_derived(txn: Transaction, room_id: str, current: dict[StateKey, str],
     counted = (memberships.count("join"), memberships.count("invite"))
     assert rows("SELECT joined_members, invited_members FROM room_stats WHERE room_id = %s") == [counted], room_id
     local = rows("SELECT user_id, membership, event_id FROM local_memberships WHERE room_id = %s")
-    assert set(local) == {member for member in members if _is_of(member[0], server)}, room_id
+    ours = {member for member in members if _is_of(member[0], server)}
+    assert ours <= set(local), room_id
+    # Whose membership was overruled by others, so that the room has none of theirs, has left.
+    assert {membership for user_id, membership, event_id in set(local) - ours} <= {"leave"}, room_id
+    assert len({user_id for user_id, *_ in local}) == len(local)
     latest = rows(
         "SELECT DISTINCT ON (type, state_key) type, state_key, event_id FROM current_state_deltas WHERE room_id = %s "
         "ORDER BY type, state_key, stream_ordering DESC"
