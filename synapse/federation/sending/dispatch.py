@@ -180,6 +180,13 @@ class Dispatch:
             self._extra(name).outboxes.add(outbox)
         self._wake(dict.fromkeys(destinations, outbox))
 
+    def owes_receipts(self, patience: float) -> bool:
+        """Whether a server that has not failed for more than so many seconds is still to be told of receipts."""
+        owed = {name for name, taken in self._taken.items() if taken.receipts}
+        owed.update(name for name, extras in self._extras.items() if extras.ephemeral.has_receipts)
+        since = [queue.failing_since for name in owed if (queue := self.queues.get(name)) is not None]
+        return any(each is None or self._clock.seconds() - each < patience for each in since)
+
     def trimmed(self, destinations: Iterable[str], until: int) -> None:
         """The log up to there was given up, in which there were events that these servers have not got."""
         for name in destinations:
@@ -340,6 +347,7 @@ class Dispatch:
         if ledger is not self._ledger:
             return
         begun = self._clock.seconds()
+        self._taken.setdefault(queue.name, draft.taken)
         try:
             answer = await self._send(queue.name, contents.id, draft.body)
         except FederationError as error:

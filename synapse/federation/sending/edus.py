@@ -62,6 +62,10 @@ class Ephemeral:
     def __len__(self) -> int:
         return len(self._typing) + len(self._receipts) + len(self._presence)
 
+    @property
+    def has_receipts(self) -> bool:
+        return bool(self._receipts)
+
     def add_typist(self, typist: Typist) -> None:
         _put(self._typing, (typist.room_id, typist.user_id), typist, MAX_TYPISTS)
 

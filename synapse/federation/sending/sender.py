@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 RETRY_SECONDS: Final = 5.0
 KEEP_SECONDS: Final = 10.0  # between notes of how far streams of what is over soon are followed
+OWED_SECONDS: Final = 3 * 3600.0  # for which receipts wait for a server that does not answer, whoever sends
 TRIM_SECONDS: Final = 60.0
 LOG_MS: Final = 3_600_000
 """How long the log goes back."""
@@ -69,6 +70,7 @@ class FederationSending:
         self._trims = 0
         self._seen: dict[str, int] = {}
         self._kept: dict[str, int] = {}
+        self._owed_from = 0  # receipts up to here have been told to all that answer
 
     async def begin(self) -> None:
         """Takes up what is left to send, and goes on with what comes."""
@@ -98,6 +100,7 @@ class FederationSending:
         self.news.receipts.begin(positions.get("receipts", self._present("receipts")))
         self.news.presence.begin(positions.get("presence", self._present("presence")))
         self._seen, self._kept = self._followed(), {}
+        self._owed_from = self._seen["receipts"]
         self._every(KEEP_SECONDS, self._keep)
         self._every(TRIM_SECONDS, self._trim)
         for name, outbox in self._outboxes.items():
@@ -183,9 +186,13 @@ class FederationSending:
         }
 
     async def _keep(self) -> None:
-        """Keeps where receipts and presence stood the last time: by now, that has been sent."""
+        """Keeps where receipts and presence stood the last time: by now, that has been sent, but for receipts of which
+        a server is not told yet that does not answer. Who takes over tells all servers of them once more."""
         self._measure()
         seen, self._seen = self._seen, self._followed()
+        if self.dispatch.owes_receipts(OWED_SECONDS):
+            seen = {**seen, "receipts": self._owed_from}
+        self._owed_from = seen["receipts"]
         if seen != self._kept:
             await self._store.keep_positions(self._epoch, seen)
             self._kept = seen
