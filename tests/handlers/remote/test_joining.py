@@ -218,7 +218,7 @@ async def test_candidates_are_tried_in_turn() -> None:
 @pytest.mark.parametrize(
     ("answer", "expected"),
     [
-        ({"room_version": "sytest-room-ver"}, (400, "M_INCOMPATIBLE_ROOM_VERSION", "sytest-room-ver")),
+        ({"room_version": "org.example.later"}, (400, "M_INCOMPATIBLE_ROOM_VERSION", "org.example.later")),
         ({"room_version": "x" * 900}, (400, "M_INCOMPATIBLE_ROOM_VERSION", "x" * 32)),
         ({"room_version": 12}, (502, "M_CONNECTION_FAILED", None)),
         ({"event": None}, (502, "M_CONNECTION_FAILED", None)),
