@@ -57,6 +57,7 @@ class Linearizer(Generic[K]):
 
     def __init__(self) -> None:
         self._waiting: dict[K, deque[Deferred[None]]] = {}
+        self._passing: dict[K, bool] = {}  # keys whose turns are being handed on; whether whoever has one is done
 
     def is_busy(self, key: K) -> bool:
         return key in self._waiting
@@ -82,13 +83,21 @@ class Linearizer(Generic[K]):
             self._next(key)
 
     def _next(self, key: K) -> None:
+        if key in self._passing:
+            self._passing[key] = True
+            return  # whoever is in the loop below goes on; one within another could grow as deep as the queue is long
         queue = self._waiting[key]
-        while queue:
-            turn = queue.popleft()
-            if not turn.called:
-                turn.callback(None)
-                return
-        del self._waiting[key]
+        self._passing[key] = True
+        try:
+            while self._passing[key] and queue:
+                turn = queue.popleft()
+                if not turn.called:
+                    self._passing[key] = False
+                    turn.callback(None)
+            if self._passing[key]:
+                del self._waiting[key]
+        finally:
+            del self._passing[key]
 
 
 class QueueFull(Exception):

@@ -53,6 +53,26 @@ async def test_one_who_gives_up_leaves_the_queue() -> None:
 
 
 @ensureDeferred
+async def test_a_queue_may_be_as_long_as_it_likes() -> None:
+    linearizer: Linearizer[str] = Linearizer()
+    gate: Deferred[None] = Deferred()
+    done: list[int] = []
+
+    async def work(number: int) -> None:
+        async with linearizer.queue("x"):
+            if number == 0:
+                await gate
+            done.append(number)
+
+    running = [spawn(work(number)) for number in range(5_000)]
+    gate.callback(None)
+    for each in running:
+        await each
+    assert done == list(range(5_000))
+    assert not linearizer.is_busy("x")
+
+
+@ensureDeferred
 async def test_a_failure_lets_the_next_one_in() -> None:
     linearizer: Linearizer[str] = Linearizer()
     with pytest.raises(ZeroDivisionError):
