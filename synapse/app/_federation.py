@@ -105,7 +105,7 @@ class Federation:
     @cached_property
     def strangers_keys(self) -> KeyFetcher:
         """For keys that anybody can have this server ask for. They have a place of their own, to fill by themselves."""
-        return self._fetcher(at_once=20)
+        return self._fetcher(at_once=20, for_us=20)
 
     def _fetcher(self, **options: int) -> KeyFetcher:
         from synapse.federation.key_fetching import KeyFetcher, Notary

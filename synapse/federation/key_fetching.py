@@ -1,7 +1,8 @@
 """Getting the keys of other servers: from the servers themselves, else from the notaries that are trusted.
 
 Whoever sends events decides which keys are asked for. So each server is asked once at a time and so often, one that
-does not answer is left alone for longer and longer, and there is a limit to how many are asked at the same time.
+does not answer is left alone for longer and longer, and there is a limit to how many are asked at the same time: in
+all, and for each server that has brought what needs the keys, so that none keeps the others waiting.
 
 Server-server API, "Retrieving server keys".
 """
@@ -28,7 +29,7 @@ from synapse.federation.published import (
 from synapse.http.ratelimit import Buckets
 from synapse.metrics import table
 from synapse.storage.server_keys import StoredKey
-from synapse.util.concurrency import QueueFull, Slots, gather, spawn
+from synapse.util.concurrency import QueueFull, Slots, SlotsByKey, gather, spawn
 
 if TYPE_CHECKING:
     from synapse.federation.api import FederationApi
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 AT_ONCE: Final = 100
+FOR_EACH: Final = 10  # of these, for what one server has brought
+FOR_US: Final = 50  # for what no server has brought, but this one wants by itself
 WAITING: Final = 20_000
 WITHIN: Final = 10.0  # seconds for one server
 ALTOGETHER: Final = 30.0  # seconds after which no further server is asked by itself
@@ -72,11 +75,20 @@ class _Pause(NamedTuple):
     until: float
 
 
+class _Wish:
+    """The keys of a server that are wanted: who waits for them, and in which queues they stand."""
+
+    def __init__(self) -> None:
+        self.followers: list[Deferred[bool]] = []
+        self.queues: set[str | None] = set()
+        self.is_asked = False
+
+
 class KeyFetcher:
     """Fetches keys and stores them.
 
     :param api: asks; without regard to who has answered of late, since that is kept here by itself.
-    :param at_once: how many servers are asked at the same time.
+    :param at_once: how many servers are asked at the same time, and how many of these for nobody's sake.
     """
 
     def __init__(
@@ -87,6 +99,7 @@ class KeyFetcher:
         notaries: Sequence[Notary],
         clock: Clock,
         at_once: int = AT_ONCE,
+        for_us: int = FOR_US,
     ) -> None:
         self._server_name = server_name
         self._api = api
@@ -94,16 +107,22 @@ class KeyFetcher:
         self._notaries = notaries
         self._clock = clock
         self._slots = Slots(at_once, WAITING)
-        self._running: dict[str, list[Deferred[bool]]] = {}
+        self._shares: SlotsByKey[str | None] = SlotsByKey(
+            lambda asked_by: Slots(for_us if asked_by is None else FOR_EACH, WAITING)
+        )
+        self._running: dict[str, _Wish] = {}
         self._rates = Buckets(PER_SERVER, clock, REMEMBERED)
         self._pauses: dict[str, _Pause] = {}
         self._notary_rates = Buckets(PER_SERVER, clock, REMEMBERED)
 
-    async def fetch(self, lacking: Lacking) -> set[str]:
-        """Asks for keys, each of its own server first, and stores them; the servers of which there is news."""
+    async def fetch(self, lacking: Lacking, asked_by: str | None = None) -> set[str]:
+        """Asks for keys, each of its own server first, and stores them; the servers of which there is news.
+
+        `asked_by`: the server that has brought what they are needed for.
+        """
         deadline = self._clock.seconds() + ALTOGETHER
         servers = [server for server in lacking if server != self._server_name]
-        news = await gather(self._from_itself(server, deadline) for server in servers)
+        news = await gather(self._from_itself(server, deadline, asked_by) for server in servers)
         found = {server for server, is_news in zip(servers, news, strict=True) if is_news}
         if self._notaries:
             found |= await self._from_notaries({server: lacking[server] for server in servers}, found)
@@ -111,29 +130,42 @@ class KeyFetcher:
 
     # -- of the servers themselves -------------------------------------------------------------------------------------
 
-    async def _from_itself(self, server: str, deadline: float) -> bool:
-        """Whether the server has told its keys; asked once for all who want to know at the same time."""
-        waiting = self._running.get(server)
-        begins = waiting is None
-        if waiting is None:
+    async def _from_itself(self, server: str, deadline: float, asked_by: str | None = None) -> bool:
+        """Whether the server has told its keys; asked once for all who want to know at the same time.
+
+        They stand in the queue of each, and the turn that comes first counts: who names a server among many that do not
+        answer does not make others wait for it.
+        """
+        wish = self._running.get(server)
+        if wish is None:
             if not self._may_ask(server):
                 return False
-            waiting = self._running[server] = []
+            wish = self._running[server] = _Wish()
         result: Deferred[bool] = Deferred()
-        waiting.append(result)
-        if begins:
-            spawn(self._ask_and_tell(server, deadline))
+        wish.followers.append(result)
+        if not wish.is_asked and asked_by not in wish.queues:
+            wish.queues.add(asked_by)
+            spawn(self._ask_in_turn(server, wish, deadline, asked_by))
         return await result
 
-    async def _ask_and_tell(self, server: str, deadline: float) -> None:
-        is_news = False
+    async def _ask_in_turn(self, server: str, wish: _Wish, deadline: float, asked_by: str | None) -> None:
+        is_mine = is_news = False
         try:
-            is_news = await self._ask(server, deadline)
+            async with self._shares.taken(asked_by), self._slots.taken():
+                if not wish.is_asked and self._clock.seconds() <= deadline:
+                    is_mine = wish.is_asked = True
+                    is_news = await self._ask(server)
         except QueueFull:
             logger.warning("The keys of %s are not fetched: too many wait already", server)
         except Exception:
             logger.exception("Fetching the keys of %s failed", server)
-        for waiting in self._running.pop(server):
+        wish.queues.discard(asked_by)
+        if is_mine or not (wish.is_asked or wish.queues):
+            self._tell(server, wish, is_news)
+
+    def _tell(self, server: str, wish: _Wish, is_news: bool) -> None:
+        del self._running[server]
+        for waiting in wish.followers:
             if not waiting.called:
                 waiting.callback(is_news)
 
@@ -143,27 +175,24 @@ class KeyFetcher:
             return False
         return not self._rates.wait(server)
 
-    async def _ask(self, server: str, deadline: float) -> bool:
-        async with self._slots.taken():
-            if self._clock.seconds() > deadline:
-                return False
-            self._rates.add(server)
-            try:
-                answer = await self._api.server_keys(server, within=WITHIN)
-                published = check(answer, server, self._now())
-            except Unreachable as error:
-                self._pause(server)
-                table.FEDERATION_KEYS_FETCHED.child("away").inc()
-                logger.info("The keys of %s cannot be fetched: %s", server, error.message)
-                return False
-            except (FederationError, BadKeys) as error:
-                table.FEDERATION_KEYS_FETCHED.child("bad").inc()
-                logger.info("The keys of %s cannot be fetched: %s", server, error)
-                return False
-            table.FEDERATION_KEYS_FETCHED.child("good").inc()
-            self._pauses.pop(server, None)
-            await self._keep(server, published)
-            return True
+    async def _ask(self, server: str) -> bool:
+        self._rates.add(server)
+        try:
+            answer = await self._api.server_keys(server, within=WITHIN)
+            published = check(answer, server, self._now())
+        except Unreachable as error:
+            self._pause(server)
+            table.FEDERATION_KEYS_FETCHED.child("away").inc()
+            logger.info("The keys of %s cannot be fetched: %s", server, error.message)
+            return False
+        except (FederationError, BadKeys) as error:
+            table.FEDERATION_KEYS_FETCHED.child("bad").inc()
+            logger.info("The keys of %s cannot be fetched: %s", server, error)
+            return False
+        table.FEDERATION_KEYS_FETCHED.child("good").inc()
+        self._pauses.pop(server, None)
+        await self._keep(server, published)
+        return True
 
     def _pause(self, server: str) -> None:
         before = self._pauses.pop(server, None)

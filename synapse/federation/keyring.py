@@ -54,8 +54,9 @@ class KeyUnavailable(SignatureError):
 class Fetcher(Protocol):
     """Gets keys from elsewhere."""
 
-    async def fetch(self, lacking: Lacking) -> set[str]:
-        """Asks for keys and stores them; the servers of which there is news."""
+    async def fetch(self, lacking: Lacking, asked_by: str | None = None) -> set[str]:
+        """Asks for keys, for the sake of what a server has brought, and stores them; the servers of which there is
+        news."""
 
 
 class _Signed(NamedTuple):
@@ -118,11 +119,12 @@ class KeyRing:
         signed = _Signed(server_name, some, minimum_valid_until_ts)
         _check(message, signed, known[server_name])
 
-    async def verify_events(self, events: Collection[Event]) -> set[str]:
+    async def verify_events(self, events: Collection[Event], asked_by: str | None = None) -> set[str]:
         """The ids of those events that lack a right signature of a server that must have signed them.
 
-        Their format is checked already. Keys that are lacking are fetched for all servers together. Of copies of one
-        event that differ in their signatures, all count as failed where one does.
+        Their format is checked already. Keys that are lacking are fetched for all servers together, for the sake
+        of `asked_by`, the server that has brought the events. Of copies of one event that differ in their signatures,
+        all count as failed where one does.
         """
         wanted: dict[str, list[tuple[Mapping[str, str], int]]] = {}
         jobs: list[tuple[Event, list[_Signed]]] = []
@@ -135,7 +137,7 @@ class KeyRing:
             jobs.append((event, signed))
             for each in signed:
                 wanted.setdefault(each.server, []).append((each.signatures, each.at))
-        known = await self._known(wanted)
+        known = await self._known(wanted, asked_by)
         if len(jobs) <= AT_ONCE:
             return failed | _failing(jobs, known)
         pieces = [jobs[start : start + PIECE] for start in range(0, len(jobs), PIECE)]
@@ -147,7 +149,9 @@ class KeyRing:
 
     # -- where keys are ------------------------------------------------------------------------------------------------
 
-    async def _known(self, wanted: Mapping[str, Sequence[tuple[Mapping[str, str], int]]]) -> dict[str, Keys]:
+    async def _known(
+        self, wanted: Mapping[str, Sequence[tuple[Mapping[str, str], int]]], asked_by: str | None = None
+    ) -> dict[str, Keys]:
         """The keys of servers, among them those that are wanted, as far as they are to be had.
 
         `wanted`: by server, signatures (of which one must be by a usable key) and as of when.
@@ -166,7 +170,7 @@ class KeyRing:
             if server != self._server_name and (lacks := self._lacks(known, server, wanted[server]))
         }
         if lacking:
-            known |= await self._read(list(await self._fetcher.fetch(lacking)))
+            known |= await self._read(list(await self._fetcher.fetch(lacking, asked_by)))
         return known
 
     def _lacks(

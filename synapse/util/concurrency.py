@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Coroutine, Hashable, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Hashable, Iterable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -182,3 +182,27 @@ class Slots:
                     turn.callback(None)
         finally:
             self._passing = False
+
+
+class SlotsByKey(Generic[K]):
+    """Slots for each key, which are made when somebody asks and gone when nobody has or wants one any more.
+
+    :param make: makes those of a key.
+    """
+
+    def __init__(self, make: Callable[[K], Slots]) -> None:
+        self._make = make
+        self._slots: dict[K, tuple[Slots, int]] = {}
+
+    @asynccontextmanager
+    async def taken(self, key: K) -> AsyncIterator[None]:
+        """Waits for a slot of the key. Raises `QueueFull` where too many wait already."""
+        slots, users = self._slots.get(key) or (self._make(key), 0)
+        self._slots[key] = (slots, users + 1)
+        try:
+            async with slots.taken():
+                yield
+        finally:
+            slots, users = self._slots.pop(key)
+            if users > 1:
+                self._slots[key] = (slots, users - 1)

@@ -75,7 +75,7 @@ class KeysOf:
         self.keys = {peer.name: get_verify_key(peer.key) for peer in peers}
         self.asked = 0
 
-    async def verify_events(self, events: Sequence[Event]) -> Collection[str]:
+    async def verify_events(self, events: Sequence[Event], asked_by: str | None = None) -> Collection[str]:
         self.asked += 1
         return {event.event_id for event in events if not self.is_signed(event)}
 

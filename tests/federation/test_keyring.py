@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred
 
 from synapse.events.signing import SignatureError
 from synapse.federation.errors import BadAnswer, Refused
-from synapse.federation.key_fetching import AT_ONCE, Notary
+from synapse.federation.key_fetching import AT_ONCE, FOR_EACH, FOR_US, Notary
 from synapse.federation.keyring import KeyUnavailable
 from synapse.federation.published import WEEK_MS
 from synapse.storage.database import Database
@@ -179,7 +179,7 @@ async def test_one_at_a_time_is_asked_of_a_server(database: Database) -> None:
     ring.servers.answers["a.test"] = published("a.test", K1)
     ring.servers.hold["a.test"] = Deferred()
     asking = [started(has(ring, "a.test", K1)) for _ in range(5)]
-    while len(ring.fetcher._running.get("a.test", ())) < len(asking):
+    while (wish := ring.fetcher._running.get("a.test")) is None or len(wish.followers) < len(asking):
         await ring.store.get_many(["a.test"])
     asking[0].addErrback(lambda _: None)
     asking[0].cancel()
@@ -223,10 +223,34 @@ async def test_many_servers_are_asked_at_the_same_time_but_not_all(database: Dat
         ring.servers.answers[name] = published(name, K1)
         ring.servers.hold[name] = held
     asking = started(ring.fetcher.fetch({name: {"ed25519:1": NOW} for name in names}))
-    assert ring.servers.most_under_way == AT_ONCE
+    assert ring.servers.most_under_way == FOR_US
     held.callback(None)
     assert await asking == set(names)
-    assert ring.servers.most_under_way == AT_ONCE
+    assert ring.servers.most_under_way == FOR_US
+
+
+@pytest_twisted.ensureDeferred
+async def test_whoever_names_servers_that_do_not_answer_waits_for_them_alone(database: Database) -> None:
+    ring = Ring(database)
+    held: Deferred[None] = Deferred()
+    ring.servers.answers["good.test"] = published("good.test", K1)
+    hostile = []
+    for origin in ("one.test", "two.test", "three.test"):
+        names = [*(f"{number}.{origin}" for number in range(AT_ONCE)), "good.test"]
+        ring.servers.hold.update((name, held) for name in names[:-1])
+        for some in (names[:50], names[50:]):
+            hostile.append(started(ring.fetcher.fetch({name: {"ed25519:1": NOW} for name in some}, origin)))
+    assert ring.servers.under_way == 3 * FOR_EACH
+    # What others wait for as well is fetched for those who have their turn first.
+    assert await ring.fetcher.fetch({"good.test": {"ed25519:1": NOW}}, "other.test") == {"good.test"}
+    assert ring.servers.under_way == 3 * FOR_EACH
+    ring.clock.advance(31)
+    held.callback(None)
+    for each in hostile:
+        assert await each <= {"good.test"}
+    assert ring.servers.asked.count("good.test") == 1
+    assert not ring.fetcher._running
+    assert not ring.fetcher._shares._slots
 
 
 @pytest_twisted.ensureDeferred
@@ -240,7 +264,7 @@ async def test_after_a_while_no_further_ones_are_asked(database: Database) -> No
     ring.clock.advance(31)
     held.callback(None)
     assert await asking == set()
-    assert len(ring.servers.asked) == AT_ONCE
+    assert len(ring.servers.asked) == FOR_US
 
 
 # -- notaries ----------------------------------------------------------------------------------------------------------

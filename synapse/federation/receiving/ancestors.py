@@ -120,7 +120,7 @@ class Ancestors:
         except FederationError as error:
             logger.info("What came before %s is not told: %s", event.event_id, error)
             return {}
-        events = await self._checks.check_many(raws[:PER_ROUND], work.version, room_id=work.room_id)
+        events = await self._checks.check_many(raws[:PER_ROUND], work.version, room_id=work.room_id, origin=work.origin)
         return {each.event_id: each for each in events if each.event_id != event.event_id}
 
     # -- states ------------------------------------------------------------------------------------------------------
@@ -202,7 +202,7 @@ class Ancestors:
         events: list[Event] = []
         for raws in (state.auth_chain, state.pdus):
             some = await self._checks.those_of(raws, work.version, wanted)
-            events += await self._checks.check_many(some, work.version, room_id=work.room_id)
+            events += await self._checks.check_many(some, work.version, room_id=work.room_id, origin=work.origin)
         await self._add_outliers(work, [each for each in events if each.event_id in wanted])
 
     # -- auth events -------------------------------------------------------------------------------------------------
@@ -219,7 +219,9 @@ class Ancestors:
             raws = await self._ask(work, event, ask, large=True)
         except FederationError as error:
             raise Unfit(f"What allows the event is not told: {error}") from error
-        events = await self._checks.check_many(raws[:MAX_AUTH_CHAIN], work.version, room_id=work.room_id)
+        events = await self._checks.check_many(
+            raws[:MAX_AUTH_CHAIN], work.version, room_id=work.room_id, origin=work.origin
+        )
         chain = {each.event_id: each for each in events}
         await work.look_up(chain)
         await self._add_outliers(work, _chain_of(event, chain, work))
@@ -237,7 +239,7 @@ class Ancestors:
             except FederationError as error:
                 logger.info("%s cannot be fetched: %s", event_id, error)
                 continue
-            events = await self._checks.check_many([raw], work.version, room_id=work.room_id)
+            events = await self._checks.check_many([raw], work.version, room_id=work.room_id, origin=work.origin)
             found += [each for each in events if each.event_id == event_id]
         await self._add_outliers(work, found)
 

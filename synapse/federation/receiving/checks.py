@@ -53,19 +53,26 @@ class EventChecks:
         self._in_thread = in_thread
 
     async def check_many(
-        self, raws: Sequence[Any], version: RoomVersion, *, room_id: str | None = None, is_history: bool = False
+        self,
+        raws: Sequence[Any],
+        version: RoomVersion,
+        *,
+        room_id: str | None = None,
+        is_history: bool = False,
+        origin: str | None = None,
     ) -> list[Event]:
         """Those of the events that pass, each once, in their order.
 
         `raws` are events in federation form: JSON values, or JSON text (bytes, `msgspec.Raw`), which is to be preferred
         in room versions before 6, where a number's digits count. What fails check 1 or 2 is dropped with a line in the
         log; what fails check 3 comes as its redacted copy. With `room_id`, events of other rooms are dropped too.
-        `is_history`: they are an answer to backfill, and may refer to more others than new events.
+        `is_history`: they are an answer to backfill, and may refer to more others than new events. `origin`: the server
+        that they are looked at for; None where this one wants them by itself.
         """
         checked: list[Event] = []
         seen: set[str] = set()
         for piece in _pieces(raws):
-            for parsed in await self._check(piece, version, is_history):
+            for parsed in await self._check(piece, version, origin, is_history):
                 event, problem = parsed
                 if problem is None and event is not None and room_id not in (None, event.room_id):
                     problem = forbidden(f"The event belongs to the room {event.room_id}.")
@@ -84,26 +91,28 @@ class EventChecks:
             found += await self._in_thread(_those_of, piece, version, wanted)
         return found
 
-    async def check_one(self, raw: Any, version: RoomVersion) -> Event:
+    async def check_one(self, raw: Any, version: RoomVersion, origin: str | None = None) -> Event:
         """The event, redacted where its hash is wrong. Raises MatrixError: 400 M_BAD_JSON or 413 M_TOO_LARGE where it
         is not well-formed, 403 M_FORBIDDEN where a signature is missing or wrong."""
-        event, problem = (await self.check_each([raw], version))[0]
+        event, problem = (await self.check_each([raw], version, origin))[0]
         if problem is not None or event is None:
             raise problem or forbidden("The event is not right.")
         return event
 
-    async def check_each(self, raws: Sequence[Any], version: RoomVersion) -> list[Parsed]:
+    async def check_each(self, raws: Sequence[Any], version: RoomVersion, origin: str | None = None) -> list[Parsed]:
         """What becomes of each of the events, in their order. An event whose signature is wrong comes with its
         problem."""
-        return [parsed for piece in _pieces(raws) for parsed in await self._check(piece, version)]
+        return [parsed for piece in _pieces(raws) for parsed in await self._check(piece, version, origin)]
 
-    async def _check(self, piece: Sequence[Any], version: RoomVersion, is_history: bool = False) -> list[Parsed]:
+    async def _check(
+        self, piece: Sequence[Any], version: RoomVersion, origin: str | None, is_history: bool = False
+    ) -> list[Parsed]:
         if len(piece) <= FEW:
             results = _parse_all(piece, version, is_history)
         else:
             results = await self._in_thread(_parse_all, piece, version, is_history)
         for group in _by_id([parsed.event for parsed in results if parsed.event is not None]):
-            failed = await self._keyring.verify_events(group)
+            failed = await self._keyring.verify_events(group, origin)
             if failed:
                 wrong = {id(event) for event in group if event.event_id in failed}
                 results = [_without_signature(parsed) if id(parsed.event) in wrong else parsed for parsed in results]

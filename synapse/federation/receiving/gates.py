@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from synapse.federation.receiving.faults import Unfit
 from synapse.http.ratelimit import Buckets
-from synapse.util.concurrency import QueueFull, Slots
+from synapse.util.concurrency import QueueFull, Slots, SlotsByKey
 
 if TYPE_CHECKING:
     from synapse.util.clock import Clock
@@ -46,18 +46,15 @@ class Gates:
     def __init__(self, clock: Clock) -> None:
         self._all = Slots(IN_ALL, MAX_WAITING)
         self._large = Slots(LARGE, MAX_WAITING)
-        self._origins: dict[str, tuple[Slots, int]] = {}
+        self._origins: SlotsByKey[str] = SlotsByKey(lambda _: Slots(PER_ORIGIN, MAX_WAITING))
         self._states = Buckets(STATES, clock)
         self._whole = Buckets(WHOLE, clock)
 
     @asynccontextmanager
     async def passed(self, origin: str, *, large: bool = False) -> AsyncIterator[None]:
         """Waits until one more request may be made for an origin. Raises Unfit where too many wait already."""
-        slots, users = self._origins.get(origin, (None, 0))
-        slots = slots or Slots(PER_ORIGIN, MAX_WAITING)
-        self._origins[origin] = (slots, users + 1)
         try:
-            async with slots.taken(), self._all.taken():
+            async with self._origins.taken(origin), self._all.taken():
                 if large:
                     async with self._large.taken():
                         yield
@@ -65,10 +62,6 @@ class Gates:
                     yield
         except QueueFull:
             raise Unfit("This server fetches as much as it can. Please send the event again later.") from None
-        finally:
-            slots, users = self._origins.pop(origin)
-            if users > 1:
-                self._origins[origin] = (slots, users - 1)
 
     def state(self, origin: str) -> None:
         """A state is about to be asked for. Raises Unfit where that happens too often."""

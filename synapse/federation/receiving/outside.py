@@ -77,7 +77,7 @@ class Outsider:
             own = waiting.get(_ended_by(parse(raw, version)))
             if own is None:
                 return NOT_HERE
-            event = await self._checks.check_one(raw, version)
+            event = await self._checks.check_one(raw, version, origin)
         except MatrixError as error:
             return error.message
         if event.room_id != room_id or own.event_id not in event.auth_event_ids or event.state_key is None:

@@ -193,7 +193,7 @@ class Transactions:
             logger.info("%d events of %s for %s are dropped: %s", len(raws), origin, room_id, error.message)
             return
         events = []
-        for event_id, (event, problem) in zip(ids, await self._checks.check_each(raws, version), strict=True):
+        for event_id, (event, problem) in zip(ids, await self._checks.check_each(raws, version, origin), strict=True):
             if problem is not None or event is None:
                 sentence = "The event is not right." if problem is None else problem.message
                 logger.info("The event %s of %s is dropped: %s", event_id, origin, sentence)

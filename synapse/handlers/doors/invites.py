@@ -93,7 +93,7 @@ class Invites:
             raise invalid_param("The event ID of the path is not the event's.")
         if not has_valid_content_hash(raw, version):
             raise invalid_param("The hash of the event is not right.")
-        event = await self._checks.check_one(raw, version)
+        event = await self._checks.check_one(raw, version, origin)
         await self._require_welcome(event, is_in)
         signed = Event.from_json(
             add_signature(event.raw, version, self._signer.server_name, self._signer.key), version, event_id=event_id
@@ -173,7 +173,9 @@ class Invites:
         return cut(entries, invite.sender)
 
     async def _whole(self, invite: Event, entries: list[Any]) -> list[dict[str, Any]]:
-        events = await self._checks.check_many(entries, invite.room_version, room_id=invite.room_id)
+        events = await self._checks.check_many(
+            entries, invite.room_version, room_id=invite.room_id, origin=domain_of(invite.sender)
+        )
         if len(events) < len(entries):
             raise invalid_param("Some of the room's state is not whole events of the room, rightly signed.")
         if all(event.event_id != create_id_of_room(invite.room_id) for event in events):

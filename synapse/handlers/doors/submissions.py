@@ -83,7 +83,7 @@ class Submissions:
             raise invalid_param("The hash of the event is not right.")
         if membership == Membership.JOIN:
             raw = await self._vouched(raw, version)
-        event = await self._checks.check_one(raw, version)
+        event = await self._checks.check_one(raw, version, origin)
         event = await self._recommend(event)
         await self._pipeline.accept(origin, event, relay=True)
         stored = await self._events.get(event_id)

@@ -33,7 +33,7 @@ MEMBER = ("m.room.member", "@member:other.test")
 class Keys:
     """Knows everybody's."""
 
-    async def verify_events(self, events: Sequence[Event]) -> Collection[str]:
+    async def verify_events(self, events: Sequence[Event], asked_by: str | None = None) -> Collection[str]:
         return {event.event_id for event in events if not _is_signed(event)}
 
 
@@ -253,7 +253,7 @@ async def test_it_is_not_asked_without_end() -> None:
 
     # The hashes are wrong by now, but auth_events survive the redaction; the signatures do not hold.
     class Trusting(Keys):
-        async def verify_events(self, events: Sequence[Event]) -> Collection[str]:
+        async def verify_events(self, events: Sequence[Event], asked_by: str | None = None) -> Collection[str]:
             return ()
 
     check = RoomCheck(EventChecks(Trusting(), at_once), Judge())
