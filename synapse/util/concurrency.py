@@ -59,9 +59,6 @@ class Linearizer(Generic[K]):
         self._waiting: dict[K, deque[Deferred[None]]] = {}
         self._passing: dict[K, bool] = {}  # keys whose turns are being handed on; whether whoever has one is done
 
-    def is_busy(self, key: K) -> bool:
-        return key in self._waiting
-
     @asynccontextmanager
     async def queue(self, key: K) -> AsyncIterator[None]:
         """Waits for those who asked for the same key earlier. One who is cancelled while waiting leaves the queue."""

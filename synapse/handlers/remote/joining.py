@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
+from twisted.internet.defer import Deferred
 
 from synapse.api.errors import Codes, MatrixError, forbidden, incompatible_room_version
 from synapse.api.identifiers import domain_of
@@ -24,7 +25,7 @@ from synapse.handlers.remote.search import Search
 from synapse.handlers.remote.templates import AUTHORISER, made_by
 from synapse.replication.calls import Call
 from synapse.storage.persist_events import Fate, Kind, Outlier, Received, ReceivedEvent
-from synapse.util.concurrency import Linearizer, spawn
+from synapse.util.concurrency import spawn
 
 if TYPE_CHECKING:
     from synapse.events.event import Event
@@ -127,18 +128,23 @@ class Joining:
         self._countersigning = countersigning
         self._signer = signer
         self._clock = clock
-        self._rooms: Linearizer[str] = Linearizer()
+        self._under_way: dict[str, list[Deferred[None]]] = {}  # by room: who waits for the join to be over
 
     async def join(self, wish: Join) -> Joined:
         """Raises what the servers answer, 404 M_NOT_FOUND where there is none to ask."""
         deadline = self._clock.seconds() + SETTLING
-        while self._rooms.is_busy(wish.room_id):
+        while wish.room_id in self._under_way:
             if self._clock.seconds() >= deadline:
                 # Whoever is before us may have named a server that takes its time, or means to keep others out.
                 return await self._search(wish)
             await self.settled([wish.room_id])
-        async with self._rooms.queue(wish.room_id):
+        self._under_way[wish.room_id] = []
+        try:
             return await self._search(wish)
+        finally:
+            for waiting in self._under_way.pop(wish.room_id):
+                if not waiting.called:
+                    waiting.callback(None)
 
     async def _search(self, wish: Join) -> Joined:
         if not wish.vouched and (await self._members.get(wish.room_id)).local:
@@ -147,7 +153,7 @@ class Joining:
 
     async def settled(self, room_ids: Sequence[str]) -> bool:
         """Returns once nobody of this server is on the way into the rooms, or after a while; whether somebody was."""
-        awaited = [spawn(self._done(room_id)) for room_id in room_ids if self._rooms.is_busy(room_id)]
+        awaited = [spawn(self._done(room_id)) for room_id in room_ids if room_id in self._under_way]
         clock: Any = self._clock
         for each in awaited:
             each.addTimeout(SETTLING, clock, onTimeoutCancel=lambda *_: None)
@@ -156,8 +162,9 @@ class Joining:
         return bool(awaited)
 
     async def _done(self, room_id: str) -> None:
-        async with self._rooms.queue(room_id):
-            pass
+        over: Deferred[None] = Deferred()
+        self._under_way[room_id].append(over)
+        await over
 
     async def _join(self, server: str, wish: Join) -> Joined:
         template = await self._api.make_join(server, wish.room_id, wish.user_id, list(ROOM_VERSIONS))
