@@ -8,6 +8,7 @@ from urllib.parse import quote
 import pytest
 import pytest_twisted
 
+from synapse.handlers.remote import backfill
 from synapse.storage.pool import PoolSettings
 from synapse.util.concurrency import gather
 from tests.federation.test_joining_across import Person, another, world
@@ -80,7 +81,10 @@ async def test_what_one_lacks_another_tells(postgres: PostgresServer, version: s
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_room_does_not_begin_where_nobody_can_be_asked(postgres: PostgresServer) -> None:
+async def test_a_room_does_not_begin_where_nobody_can_be_asked(
+    postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backfill, "SOON", 2.0)
     async with world(postgres, "one", "two", "three") as (net, people):
         alice, _, carol = people
         room_id = await parted(net, people)

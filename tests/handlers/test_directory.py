@@ -199,7 +199,7 @@ async def test_wishes_that_cannot_be_met(database: Database) -> None:
     page = process.directory.page
     for token in ("nonsense", "", "bm8", "W10", "WyJuIiwgMSwgMV0"):
         assert await errcode_of(page(None, Wish(since=token))) == "400 M_INVALID_PARAM", token
-    assert await errcode_of(page(None, Wish(server="elsewhere.example"))) == "404 M_NOT_FOUND"
+    assert await errcode_of(page(None, Wish(server="elsewhere.example"))) == "401 M_MISSING_TOKEN"
     assert await errcode_of(page(None, Wish(limit=-1))) == "400 M_INVALID_PARAM"
     assert (await page(None, Wish(limit=0)))["chunk"] == []
     assert len((await page(None, Wish(server="test")))["chunk"]) == 1

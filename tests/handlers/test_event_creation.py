@@ -360,7 +360,7 @@ async def test_who_may_redact_what(database: Database) -> None:
     redact = process.redactions.redact
     assert await _errcode(redact(CAROL, room_id, by_bob, {}, "1")) == "M_FORBIDDEN"
     assert await _errcode(redact(ALICE, room_id, elsewhere, {}, "2")) == "M_INVALID_PARAM"
-    assert await _errcode(redact(ALICE, room_id, "$nothing", {}, "3")) == "M_NOT_FOUND"
+    assert await _errcode(redact(CAROL, room_id, "$nothing", {}, "3")) == "M_NOT_FOUND"
     assert await _errcode(redact(ALICE, room_id, "nothing", {}, "4")) == "M_INVALID_PARAM"
     assert await _errcode(redact(BOB, room_id, by_bob, {"reason": 5}, "5")) == "M_BAD_JSON"
     own = await redact(BOB, room_id, by_bob, {"reason": "typo"}, "6")

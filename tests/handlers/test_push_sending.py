@@ -122,7 +122,9 @@ class Town:
 
     async def settled(self) -> None:
         """Returns when no pusher is at work, as far as it can go without the clock."""
-        for _ in range(2000):
+        reactor = real_reactor()
+        deadline = reactor.seconds() + 30
+        while reactor.seconds() < deadline:
             if all(sender.is_waiting for sender in self.duty._senders.values()) and not self.duty._looking:
                 return
             await self.rows()

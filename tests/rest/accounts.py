@@ -153,7 +153,7 @@ class Server:
         self.extras = Extras(self)
         self.federation = Federation(self)
         nobody: Any = NoOtherServers()
-        self.their_keys = TheirKeys(RemoteDeviceStore(database), nobody, nobody, self.main, self.clock)
+        self.their_keys = TheirKeys(RemoteDeviceStore(database), lambda: nobody, lambda: nobody, self.main, self.clock)
         hs: Any = self
         self.pushing = Pushing(hs)
         owners = [row.make(hs) for row in ROWS if set(row.names) & set(MOUNTED)]
