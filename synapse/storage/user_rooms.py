@@ -1,7 +1,9 @@
 """Reading where a user stands: the rooms of a user, and how each membership came about.
 
-`local_memberships` is the present, also for rooms that the server has left; `memberships` is the past. Both are
-written with the events; this only reads them, and its answers are cached by `synapse.sync.memberships`.
+`local_memberships` is the present, also for rooms that the server has left. The past is what became of the entry in
+the room's state, which the resolution of a fork may have changed by no event of its own; of rooms that go on without
+this server, it is the events of `memberships`. All are written with the events; this only reads them, and its answers
+are cached by `synapse.sync.memberships`.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ class RoomMembership(NamedTuple):
 
 
 class Step(NamedTuple):
-    """One membership event of a user that is or was the room's state."""
+    """One membership of a user that is or was the room's state: "leave", too, where there came to be none any more."""
 
     room_id: str
     stream: int
@@ -64,12 +66,22 @@ def _of_user(txn: Transaction, user_id: str) -> list[RoomMembership]:
 
 
 def _steps(txn: Transaction, user_id: str, room_ids: list[str]) -> list[Step]:
+    # Events that never came to be the state are no steps, if the room's state was known by then.
     txn.planned(
         """
-        SELECT room_id, stream_ordering, membership FROM memberships
-        WHERE user_id = %s AND room_id = ANY(%s) AND stream_ordering > 0 ORDER BY stream_ordering
+        SELECT d.room_id, d.stream_ordering AS position, COALESCE(m.membership, 'leave')
+        FROM current_state_deltas d LEFT JOIN memberships m ON m.event_id = d.event_id
+        WHERE d.type = 'm.room.member' AND d.state_key = %s AND d.room_id = ANY(%s)
+        UNION
+        SELECT m.room_id, m.stream_ordering, m.membership FROM memberships m JOIN events e ON e.event_id = m.event_id
+        WHERE m.user_id = %s AND m.room_id = ANY(%s) AND m.stream_ordering > 0 AND (e.outlier OR NOT EXISTS (
+            SELECT FROM current_state_deltas d
+            WHERE d.type = 'm.room.member' AND d.state_key = m.user_id AND d.room_id = m.room_id
+            AND d.stream_ordering <= m.stream_ordering
+        ))
+        ORDER BY position
         """,
-        (user_id, room_ids),
+        (user_id, room_ids, user_id, room_ids),
     )
     return [Step._make(row) for row in txn.rows()]
 

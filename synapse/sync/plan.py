@@ -130,6 +130,7 @@ def _add_left(
         after: int | None = None
         if since is not None and _was_joined(steps, room_id, since.events):
             after = since.events
+            ctx.room(room_id)  # also where no event tells of it: the joining was overruled by what happened elsewhere
         elif access.joined is None and membership.sender in ctx.ignored:
             continue
         elif since is not None and (access.joined or 0) <= since.events:

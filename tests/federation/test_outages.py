@@ -21,7 +21,7 @@ import orjson
 import pytest
 from twisted.internet.defer import Deferred, gatherResults
 
-from tests.support.agreement import StoredRoom, ancestors_of, check_states, graph_of, read_room
+from tests.support.agreement import StoredRoom, ancestors_of, check_states, differing, graph_of, read_room
 from tests.support.crowd import Journal
 from tests.support.deferreds import started
 from tests.support.far_crowd import Traveller
@@ -311,7 +311,7 @@ class Run:
                 )
 
     async def check_views(self) -> None:
-        """Clients who have followed know whether they are in a room."""
+        """Clients who have followed know whether they are in a room; and its state, if they are told it by itself."""
         for room_id, stored in self.stored.items():
             for member in self.members:
                 room, view = stored.get(member.server.name), member.views.get(room_id)
@@ -320,6 +320,12 @@ class Run:
                 is_in = _membership(room, member.user_id) == "join"
                 told = "leave" if view is None else view.membership
                 assert (told == "join") == is_in, f"{member.user_id} believes {told} of {room_id}"
+                if view is not None and is_in and member.state_after:
+                    # That an entry has no event any more, there is no way to say to whom it was told before.
+                    believed = {key: event_id for key, event_id in view.state.items() if key in room.present}
+                    assert believed == room.present, (
+                        f"{member.user_id} in {room_id}: {differing(believed, room.present)}"
+                    )
 
     async def check_devices(self) -> None:
         """Who shares a room with somebody of another server sees their devices as they are."""
@@ -336,7 +342,8 @@ class Run:
                 assert devices == wanted, f"{server.name} knows {devices} of {user_id}, not {wanted}"
 
     async def check_receipts(self) -> None:
-        """Of users who have been in a room since they read there, all servers in it know how far they have read."""
+        """Of users who have been in a room since they read there, all servers that have been in it as well know how far
+        they have read."""
         known = {
             name: await server.servers["main"].hs.database.read("tables", _receipts)
             for name, server in self.net.servers.items()
@@ -347,12 +354,12 @@ class Run:
                 own = known[member.server.name].get((room_id, member.user_id))
                 if home is None or own is None or _membership(home, member.user_id) != "join":
                     continue
-                entry = home.events[home.present["m.room.member", member.user_id]].event
+                entry = home.events[home.present["m.room.member", member.user_id]].event.origin_server_ts
                 for name, room in stored.items():
                     theirs = known[name].get((room_id, member.user_id))
                     # What is older may be lost with who sends, when a server is away for longer than receipts wait.
                     is_recent = own.ts > self._back_at * 1000 or not self._is_long
-                    if is_recent and own.event_id in room.events and entry.origin_server_ts < own.ts:
+                    if is_recent and own.event_id in room.events and max(entry, _since(room, name)) < own.ts:
                         assert theirs == own, f"{name} has {theirs} of {member.user_id}, not {own}, of {room_id}"
 
 
@@ -403,6 +410,15 @@ def _is_estranged(name: str, stored: dict[str, StoredRoom]) -> bool:
     told = all(_membership(room, user_id) != "join" for room in others for user_id in ours)
     entries = [stored[name].present["m.room.member", user_id] for user_id in joined]
     return told and any(i in room.events and room.events[i].soft_failed for room in others for i in entries)
+
+
+def _since(room: StoredRoom, name: str) -> float:
+    """Since when (milliseconds) one of a server's users is in the room, so that others tell it what passes there."""
+    members = [
+        room.events[i].event for key, i in room.present.items() if key[0] == "m.room.member" and i in room.events
+    ]
+    ours = [event for event in members if event.membership == "join" and f":{name}.test" in (event.state_key or "")]
+    return min((event.origin_server_ts for event in ours), default=float("inf"))
 
 
 def _membership(room: StoredRoom, user_id: str) -> str | None:

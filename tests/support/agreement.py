@@ -73,12 +73,13 @@ async def check_states(db: Database, name: str, room: StoredRoom, dag: Dag) -> N
     for event_id, each in room.events.items():
         if each.group is not None:
             found = groups[each.group]
-            assert found == dag.after[event_id], f"{name}: after {event_id}: {_differing(found, dag.after[event_id])}"
+            assert found == dag.after[event_id], f"{name}: after {event_id}: {differing(found, dag.after[event_id])}"
     wanted = dag.state_at(sorted(room.extremities))
-    assert room.present == wanted, f"{name}: {_differing(room.present, wanted)}"
+    assert room.present == wanted, f"{name}: {differing(room.present, wanted)}"
 
 
-def _differing(found: StateMap, wanted: StateMap) -> object:
+def differing(found: StateMap, wanted: StateMap) -> object:
+    """The entries that are not the same, as they are and as they are wanted."""
     return {key: (found.get(key), wanted.get(key)) for key in found | wanted if found.get(key) != wanted.get(key)}
 
 

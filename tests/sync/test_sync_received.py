@@ -135,6 +135,36 @@ async def test_a_room_that_this_server_came_back_to_is_told_anew(database_settin
 
 
 @pytest_twisted.ensureDeferred
+async def test_who_comes_back_after_their_joining_was_overruled_is_told_the_whole_room(
+    database_settings: PoolSettings,
+) -> None:
+    """Bob joins while the room is closed elsewhere, and again when it is open. His client has cleared all between."""
+    async with cluster(database_settings, "synchrotron") as hs:
+        client = hs["synchrotron"].client
+        await hs.main.client.register("alice")
+        token = await hs.main.client.register("bob")
+        graph = Graph.elsewhere(Whole(hs.main.hs), *MANY)
+        await graph.enter(ALICE)
+        fork = sorted(graph.dag.extremities)
+        join = graph.join(BOB, after=fork)
+        closing = graph.make(EVE, "m.room.join_rules", {"join_rule": "invite"}, state_key="", after=fork)
+        assert await graph.give(join) == [Fate.ACCEPTED]
+        await hs.caught_up()
+        joined = await sync(client, token)
+        assert graph.room_id in joined["rooms"]["join"]
+        assert await graph.give(closing) == [Fate.ACCEPTED]
+        await hs.caught_up()
+        left = await sync(client, token, joined["next_batch"])
+        assert graph.room_id in left["rooms"]["leave"]
+        opening = graph.make(EVE, "m.room.join_rules", {"join_rule": "public"}, state_key="")
+        again = graph.join(BOB)
+        assert await graph.give(opening, again) == [Fate.ACCEPTED] * 2
+        await hs.caught_up()
+        room = (await sync(client, token, left["next_batch"]))["rooms"]["join"][graph.room_id]
+        assert state_of(room) == graph.dag.present
+
+
+@pytest_twisted.ensureDeferred
 async def test_who_left_sees_the_room_as_it_was_although_the_server_came_back(database_settings: PoolSettings) -> None:
     async with homeserver(database_settings) as hs:
         token = await hs.client.register("alice")

@@ -609,6 +609,8 @@ CREATE TABLE current_state_deltas (
     PRIMARY KEY (room_id, stream_ordering, type, state_key)
 );
 CREATE INDEX current_state_deltas_stream ON current_state_deltas (stream_ordering);
+CREATE INDEX current_state_deltas_members ON current_state_deltas (state_key, room_id, stream_ordering)
+    WHERE type = 'm.room.member';
 
 CREATE TABLE memberships (               -- every membership event that is or was state
     event_id text PRIMARY KEY,

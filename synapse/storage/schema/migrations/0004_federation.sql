@@ -140,3 +140,5 @@ CREATE TABLE pending_redactions (        -- redactions that came before what the
     stream_ordering bigint NOT NULL,     -- of the redaction
     PRIMARY KEY (room_id, event_id, redaction_id)
 );
+CREATE INDEX current_state_deltas_members ON current_state_deltas (state_key, room_id, stream_ordering)
+    WHERE type = 'm.room.member';
