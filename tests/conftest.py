@@ -1,13 +1,26 @@
-"""Fixtures that every test may ask for; they are described where they are defined. And what is said after a run."""
+"""Fixtures that every test may ask for; they are described where they are defined. How hypothesis goes about it, and
+what is said after a run."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from hypothesis import HealthCheck, settings
+
 from tests.spec import answers, description
 from tests.support.postgres import database, database_settings, postgres
 
 __all__ = ["database", "database_settings", "postgres"]
+
+# What a test finds must not depend on chance, nor on how busy the machine is.
+settings.register_profile(
+    "synapse",
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+settings.load_profile("synapse")
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import pytest
 import pytest_twisted
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 
@@ -204,6 +204,33 @@ async def test_a_room_that_takes_long_does_not_hold_the_answer_up() -> None:
     assert into.transactions._unfinished == {}
 
 
+@pytest.mark.parametrize("stubborn", [False, True])
+@pytest_twisted.ensureDeferred
+async def test_ephemeral_data_that_hang_do_not_block_their_origin(
+    caplog: pytest.LogCaptureFixture, stubborn: bool
+) -> None:
+    into = way()
+    never: Deferred[None] = Deferred(lambda _: None)
+
+    async def hang(origin: str, content: dict[str, Any]) -> None:
+        try:
+            await Deferred()
+        finally:
+            if stubborn:
+                await never
+
+    into.transactions._edus.on("m.hangs", hang)
+    edus = [{"edu_type": kind, "content": {"n": n}} for n, kind in enumerate(["m.test", "m.hangs", "m.test"])]
+    answer, following = started(into.send(edus=edus)), started(into.send(txn="2", edus=edus[2:]))
+    into.room.clock.advance(transactions.EDUS_WITHIN - 1)
+    assert not answer.called
+    into.room.clock.advance(1)
+    assert (await answer, await following) == ({}, {})
+    assert [edu["n"] for edu in into.edus] == [0, 2], "what came after it in its transaction is given up"
+    assert "take too long: 2 are given up" in caplog.text
+    assert into.room.clock.getDelayedCalls() == []
+
+
 @pytest_twisted.ensureDeferred
 async def test_what_an_origin_may_leave_unfinished_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transactions, "MAX_UNFINISHED", 1)
@@ -276,7 +303,7 @@ def run(coroutine: Any) -> Any:
     return results[0]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60)
 @given(body=ANYTHING | st.fixed_dictionaries({"pdus": st.lists(ANYTHING), "edus": st.lists(ANYTHING)}))
 @example(body={"pdus": [{"room_id": None}, {"room_id": "\x00"}, {"room_id": "x" * 300}]})
 def test_anything_at_all_is_answered(body: Any) -> None:
@@ -292,7 +319,7 @@ def encoded(value: Any) -> bytes:
     return json.dumps(value).encode("utf-8", "surrogatepass")
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=120)
 @given(
     version=st.sampled_from(["1", "3", "5", "6", "8", "11", "12"]),
     changes=st.dictionaries(st.sampled_from(FIELDS), VALUES, min_size=1, max_size=3),

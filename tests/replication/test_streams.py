@@ -115,7 +115,7 @@ class _Nothing:
         return []
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[*settings.default.suppress_health_check, HealthCheck.function_scoped_fixture])
 @given(st.integers(0, 2**62), st.integers(0, 2**62), st.integers(1, 1000))
 def test_readers_take_any_position(after: int, until: int, limit: int) -> None:
     for stream in STREAMS:

@@ -15,11 +15,12 @@ Server-server API, "Transactions".
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 
 from synapse.api.errors import MatrixError, bad_json, forbidden, invalid_param, limit_exceeded, not_json
 from synapse.api.identifiers import fits
@@ -45,6 +46,9 @@ MAX_EDUS: Final = 100
 
 ANSWER_WITHIN: Final = 40.0
 """Seconds after which a transaction is answered though some rooms still have work with it; others wait for a minute."""
+
+EDUS_WITHIN: Final = 20.0
+"""Seconds for the EDUs of a transaction; what has not been taken by then is given up."""
 
 MAX_UNFINISHED: Final = 100
 """Rooms that may still have work with earlier transactions of one origin when it sends the next."""
@@ -258,9 +262,35 @@ class Transactions:
     # -- ephemeral data ----------------------------------------------------------------------------------------------
 
     async def _take_edus(self, origin: str, edus: Sequence[msgspec.Raw]) -> None:
-        for raw in edus:
+        """In their order, and for a while: the origin's next transaction is not to wait for a handler that hangs."""
+        if not edus:
+            return
+        waiting = deque(edus)
+        taking = Deferred.fromCoroutine(self._take_each(origin, waiting))
+        done: Deferred[None] = Deferred()
+
+        def late() -> None:
+            logger.warning("Ephemeral data of %s take too long: %d are given up", origin, len(waiting) + 1)
+            waiting.clear()
+            taking.cancel()
+            if not done.called:  # the handler is not to be stopped
+                done.callback(None)
+
+        timer = self._clock.callLater(EDUS_WITHIN, late)
+        taking.addBoth(lambda result: None if done.called else done.callback(result))
+        try:
+            await done
+        except CancelledError:
+            if timer.active():
+                raise
+        finally:
+            if timer.active():
+                timer.cancel()
+
+    async def _take_each(self, origin: str, waiting: deque[msgspec.Raw]) -> None:
+        while waiting:
             try:
-                edu = msgspec.json.decode(raw)
+                edu = msgspec.json.decode(waiting.popleft())
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 continue
             await self._edus.take(origin, edu)
