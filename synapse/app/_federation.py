@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from synapse.util.repeating import Repeating
 
 DAY_SECONDS = 86_400.0
+HOUR_SECONDS = 3_600.0
 KEEP_KEYS_MS = 365 * 86_400_000
 
 
@@ -244,7 +245,11 @@ class Federation:
 
         if not self._hs.is_main:
             return []
-        return [Repeating(self._hs.reactor, DAY_SECONDS, "Forgetting other servers", self._forget_old)]
+        strangers = self.destinations.forget_strangers
+        return [
+            Repeating(self._hs.reactor, DAY_SECONDS, "Forgetting other servers", self._forget_old),
+            Repeating(self._hs.reactor, HOUR_SECONDS, "Forgetting servers that share no room", strangers),
+        ]
 
     async def _forget_old(self) -> None:
         await self.destinations.forget_old()

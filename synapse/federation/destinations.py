@@ -27,6 +27,9 @@ CACHE: Final = "destinations"
 HEARD_AGAIN_MS: Final = 10_000
 """A server that speaks to us, but does not answer, is tried once in so long because of what it says."""
 KEPT_MS: Final = 30 * 86_400_000
+STRANGER_KEPT_MS: Final = 3_600_000
+STRANGERS: Final = 10_000
+"""Servers that are in no room of ours and do not answer, of which that is kept: any user may name some."""
 
 Tell = Callable[[str, list[str]], Awaitable[None]]
 """Has every process forget keys of a cache: `hs.invalidate`."""
@@ -117,6 +120,13 @@ class Destinations:
     async def forget_old(self) -> None:
         """Forgets the servers that nobody wants to reach any more. (In the main process, once in a while.)"""
         await self._store.forget_before(self._now() - KEPT_MS)
+
+    async def forget_strangers(self) -> None:
+        """Forgets servers that are in no room of ours, soon and where they are too many. (In the main process, every
+        hour.)"""
+        forgotten = await self._store.forget_strangers(self._now() - STRANGER_KEPT_MS, STRANGERS)
+        for start in range(0, len(forgotten), 100):
+            await self._tell(CACHE, forgotten[start : start + 100])
 
     async def _heard_from(self, destination: str) -> None:
         now = self._now()

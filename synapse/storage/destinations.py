@@ -50,6 +50,11 @@ class DestinationsStore:
         """Forgets those that nobody has tried, though it was allowed, since `before`."""
         await self._db.write_idempotent("destinations.forget", _forget, before)
 
+    async def forget_strangers(self, before: int, most: int) -> list[str]:
+        """Of those that are in no room of ours, forgets whom nobody has tried since `before`, though it was allowed,
+        and the ones tried longest ago where there are more than `most`; whom."""
+        return await self._db.write_idempotent("destinations.forget_strangers", _forget_strangers, before, most)
+
 
 def _get(txn: Transaction, destinations: list[str]) -> dict[str, DestinationRow | None]:
     txn.execute(
@@ -98,3 +103,21 @@ def _failing(txn: Transaction, limit: int, after: str) -> list[tuple[str, Destin
 
 def _forget(txn: Transaction, before: int) -> None:
     txn.execute("DELETE FROM destinations WHERE retry_at < %s", (before,))
+
+
+def _forget_strangers(txn: Transaction, before: int, most: int) -> list[str]:
+    txn.execute(
+        """
+        WITH strangers AS (
+            SELECT destination, retry_at, row_number() OVER (ORDER BY retry_last_ts DESC, destination) AS place
+            FROM destinations d WHERE NOT EXISTS (
+                SELECT FROM current_state c WHERE c.type = 'm.room.member' AND c.membership = 'join'
+                    AND substr(c.state_key, strpos(c.state_key, ':') + 1) = d.destination
+            )
+        )
+        DELETE FROM destinations d USING strangers s
+        WHERE d.destination = s.destination AND (s.retry_at < %s OR s.place > %s) RETURNING d.destination
+        """,
+        (before, most),
+    )
+    return [destination for (destination,) in txn.rows()]

@@ -25,6 +25,7 @@ from synapse.storage.database import Database
 from synapse.storage.destinations import DestinationsStore
 from synapse.util.caches import Caches
 from tests.support.deferreds import started
+from tests.support.world import World
 
 KEY = generate_signing_key("k")
 HERE, THERE = "here.test", "there.test"
@@ -232,6 +233,34 @@ async def test_servers_are_forgotten_when_nobody_wants_them(database: Database) 
     cluster.clock.advance(11 * MINUTE)
     await cluster.one.destinations.forget_old()
     assert await DestinationsStore(database).failing(10) == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_servers_that_anybody_may_name_are_forgotten_soon_and_are_never_many(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = Cluster(database, NotSent(""), answer())
+    one, store = cluster.one.destinations, DestinationsStore(database)
+    world = World(database)
+    await world.member(await world.room("@a:test"), f"@b:{THERE}", "join")
+    await unreachable(cluster.one.ask())
+    for number in range(5):
+        cluster.clock.advance(1)
+        await one.failed(f"{number}.test")
+
+    async def kept() -> list[str]:
+        return [name for name, _ in await store.failing(10)]
+
+    await one.forget_strangers()
+    assert len(await kept()) == 6, "they are not to be tried yet"
+    monkeypatch.setattr("synapse.federation.destinations.STRANGERS", 2)
+    assert await one.retry_at("0.test") is not None
+    await one.forget_strangers()
+    assert await kept() == ["3.test", "4.test", THERE], "those tried last, and those that share a room"
+    assert await one.retry_at("0.test") is None
+    cluster.clock.advance(71 * MINUTE)
+    await one.forget_strangers()
+    assert await kept() == [THERE]
 
 
 @pytest_twisted.ensureDeferred
