@@ -30,6 +30,7 @@ class StoredRoom(NamedTuple):
     events: dict[str, StoredEvent]
     extremities: frozenset[str]
     present: StateMap
+    memberships: dict[str, str]  # by user: of the present state, also where the event is an outlier
     is_in: bool
     missing: frozenset[str]
     pending: frozenset[str]
@@ -126,12 +127,14 @@ def _read(txn: Transaction, room_id: str) -> StoredRoom | None:
     head = txn.one_or_none()
     if head is None:
         return None
-    txn.execute("SELECT type, state_key, event_id FROM current_state WHERE room_id = %s", (room_id,))
-    present = {(event_type, state_key): event_id for event_type, state_key, event_id in txn.rows()}
+    txn.execute("SELECT type, state_key, event_id, membership FROM current_state WHERE room_id = %s", (room_id,))
+    entries = txn.rows()
+    present = {(event_type, state_key): event_id for event_type, state_key, event_id, _ in entries}
+    memberships = {user_id: membership for kind, user_id, _, membership in entries if kind == "m.room.member"}
     txn.execute("SELECT FROM local_memberships WHERE room_id = %s AND membership = 'join' LIMIT 1", (room_id,))
     is_in = bool(txn.rows())
     txn.execute("SELECT event_id FROM backward_extremities WHERE room_id = %s", (room_id,))
     missing = frozenset(event_id for (event_id,) in txn.rows())
     txn.execute("SELECT event_id FROM pending_redactions WHERE room_id = %s", (room_id,))
     pending = frozenset(event_id for (event_id,) in txn.rows())
-    return StoredRoom(version, events, frozenset(head[0]), present, is_in, missing, pending)
+    return StoredRoom(version, events, frozenset(head[0]), present, memberships, is_in, missing, pending)
