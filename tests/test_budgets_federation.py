@@ -67,7 +67,11 @@ async def test_who_meets_no_other_server_pays_nothing_for_sending(database_setti
 async def test_a_message_by_a_federation_reader(database_settings: PoolSettings) -> None:
     async with cluster(database_settings, "federation_reader", **UNLIMITED) as processes:
         main, reader = processes.main, processes["federation_reader"]
-        eve, room = await warm(main, reader)
+        eve, first = await warm(main, reader)
+        await eve.send(await eve.make(first), to=reader)  # from here on, it follows what happens
+        carol = await person(main, "carol")
+        room = await carol.room()
+        await eve.join(room)
         for _ in range(2):
             await eve.send(await eve.make(room), to=reader)
         await processes.caught_up()

@@ -163,6 +163,10 @@ class Notifier:
             if timer.active():
                 timer.cancel()
 
+    async def wait_until_started(self, seconds: float) -> bool:
+        """Waits until the positions of all streams that somebody listens to are known; False if the time is over."""
+        return await self.wait_for(lambda: self._started.issuperset(self.listened_to), seconds)
+
     def leave(self) -> None:
         """The process is about to end: whoever waits is answered, and nobody waits any more."""
         self._leaving = True

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from functools import partial
 from typing import TYPE_CHECKING
 
-from synapse.api.routes import App, Endpoint
+from synapse.api.routes import App, Auth, Endpoint
 from synapse.http.server import Router
+from synapse.rest.late import LateOwners
 from synapse.rest.rows import accounts, conduct, contacts, extras, federation, keys, rooms, server, sso, user_admin
 from synapse.rest.rows.types import Row
 
@@ -36,13 +38,20 @@ ROWS: tuple[Row, ...] = (
 
 
 def mount(router: Router, hs: Homeserver, endpoints: Iterable[Endpoint]) -> None:
-    """Makes what serves these endpoints and mounts it. Whatever has no row is named in the log."""
-    wanted = {endpoint.name for endpoint in endpoints}
+    """Makes what serves these endpoints and mounts it. Whatever has no row is named in the log.
+
+    In a `federation_reader`, what only other servers can ask for is made when the first of them does.
+    """
+    auth = {endpoint.name: endpoint.auth for endpoint in endpoints}
+    wanted = set(auth)
+    late = LateOwners(hs.notifier) if hs.application.app is App.FEDERATION_READER else None
     for row in rows_for(hs.application.app):
         mine = wanted.intersection(row.names)
-        if mine:
+        if late is not None and mine and all(auth[name] is Auth.SERVER for name in mine):
+            late.mount(router, partial(row.make, hs), mine)
+        elif mine:
             router.mount_object(row.make(hs), only=mine)
-            wanted -= mine
+        wanted -= mine
     if hs.application.app is App.FRONTEND_PROXY and hs.accounts.frontend_proxy is not None:
         router.mount_fallback(hs.accounts.frontend_proxy.forward)  # what it does not serve, the main process may
     if wanted:

@@ -32,7 +32,7 @@ def identity(nonce: str) -> Identity:
 class Worker:
     """A client whose connections a test holds the other end of."""
 
-    def __init__(self, db: Any = None, listens_to: Iterable[str] = tuple(BY_NAME)) -> None:
+    def __init__(self, db: Any = None, listens_to: Iterable[str] = tuple(BY_NAME), gather: float = 0.0) -> None:
         self.clock = Clock()
         self.notifier = Notifier(self.clock)
         for stream in listens_to:
@@ -40,7 +40,7 @@ class Worker:
         self.factories: list[Any] = []
         self.transports: list[StringTransportWithDisconnection] = []
         self.client = ReplicationClient(
-            self.clock, self._dial, "main:9092", identity, self.notifier, db, lambda: [Ping(7)]
+            self.clock, self._dial, "main:9092", identity, self.notifier, db, lambda: [Ping(7)], gather
         )
         self.started = Deferred.fromCoroutine(self.client.start())
         self.started.addErrback(lambda _: None)
@@ -111,6 +111,34 @@ def test_a_worker_follows_only_what_somebody_listens_to() -> None:
     connection, transport = worker.connect()
     say(connection, "SERVER 1 example.org 1.0 n")
     assert heard(transport)[-2:] == ["REPLICATE events", "REPLICATE caches"]
+
+
+@pytest.mark.parametrize("gather", [0.0, 1.0])
+def test_a_worker_that_gathers_leaves_what_follows_soon(gather: float) -> None:
+    worker = Worker(listens_to=["caches"], gather=gather)
+    connection, transport = worker.connect()
+    say(connection, "SERVER 1 example.org 1.0 n")
+    states = []
+    for wait in (2.5, 0.5, 0.5, 0.5, 1.0, 2.5):
+        worker.clock.advance(wait)
+        if transport.producerState == "producing":
+            say(connection, "PING 1")
+        states.append(transport.producerState)
+    if gather:
+        # The second comes soon after the first; the one after the pause comes soon, too.
+        assert states == ["producing", "paused", "paused", "paused", "paused", "producing"]
+    else:
+        assert states == ["producing"] * 6
+
+
+def test_a_connection_that_ends_while_it_gathers_leaves_nothing_behind() -> None:
+    worker = Worker(listens_to=["caches"], gather=1.0)
+    connection, transport = worker.connect()
+    say(connection, "SERVER 1 example.org 1.0 n", "POSITION caches 1")
+    say(connection, "PING 1")
+    assert transport.producerState == "paused"
+    worker.client.stop()
+    assert not worker.clock.getDelayedCalls()
 
 
 @pytest.mark.parametrize(

@@ -169,6 +169,19 @@ def test_one_sees_ones_own_write(notifier: Notifier, clock: Clock) -> None:
     assert result(late) is False
 
 
+def test_one_waits_for_the_streams_that_are_listened_to(notifier: Notifier, clock: Clock) -> None:
+    for stream in ("events", "caches"):
+        notifier.subscribe(stream, lambda position, rows: None)
+    notifier.start("caches", 7)
+    early, waiting = spawn(notifier.wait_until_started(1)), spawn(notifier.wait_until_started(3))
+    clock.advance(2)
+    assert result(early) is False
+    assert not waiting.called
+    notifier.start("events", 0)
+    assert result(waiting) is True
+    assert result(spawn(notifier.wait_until_started(0))) is True
+
+
 def test_a_stream_that_starts_anew_tells_so(notifier: Notifier) -> None:
     started: list[int] = []
     notifier.subscribe("caches", lambda position, rows: None, started.append)

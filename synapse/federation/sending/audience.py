@@ -74,6 +74,18 @@ class RoomAudiences:
         """Whether others are to be sent the event by this server."""
         return self.is_ours(row.sender) if row.relay is None else row.relay
 
+    def are_for_nobody(self, rows: Iterable[tuple[int, Row]]) -> bool:
+        """Whether it is remembered that none of these rows concerns another server, or changes who is in a room."""
+        rooms = self._rooms
+        for _, row in rows:
+            if not isinstance(row, EventRow):
+                return False
+            room = rooms.get(row.room_id)
+            if room is None or room.audience is not NOBODY:
+                return False
+            rooms.move_to_end(row.room_id)
+        return True
+
     def unknown(self, rows: Iterable[tuple[int, Row]]) -> set[str]:
         """The rooms of events to be sent whose servers are to be given with `remember`, as they were before the first
         of these rows."""

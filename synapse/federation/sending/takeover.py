@@ -100,11 +100,28 @@ class TakeOver:
         """News of the stream."""
         if self._epoch is None:
             return
+        if self._pass_over(position, rows):
+            return
         if len(self._rows) + len(rows) > KEPT_ROWS:
             self._forget_rows(position)
         else:
             self._rows.extend(rows)
         self._go_on()
+
+    def _pass_over(self, position: int, rows: Rows) -> bool:
+        """Takes over at once what is for nobody, if everything before it has been: most of what happens on a server
+        that has little to do with others."""
+        if (
+            self._running
+            or self._position < max(self._present(), self._rows_after)
+            or position - self._kept >= KEEP_EVERY
+            or not self._audiences.are_for_nobody(rows)
+        ):
+            return False
+        self._position = self._rows_after = position
+        self._remember(rows, set())
+        self._taken(position)
+        return True
 
     def missed(self, position: int) -> None:
         """The stream starts at a position: what was before will not come."""

@@ -30,6 +30,7 @@ async def test_a_worker_sends_and_tells_the_main_process_how_far_it_is(database_
         worker = await made.add_worker("federation_sender")
         peers = Peers()
         peers.use(worker.hs)
+        assert worker.hs.replication.client.gather > 0  # it answers nobody
         assert not made.main.hs.duties or all(d.lease.name != "federation_sender" for d in made.main.hs.duties)
         room = await Room.make(made.main)
         await put_into_room(made.main.hs, room.id, "@u:b.test")
@@ -59,6 +60,7 @@ async def test_another_takes_over_and_nothing_is_lost_or_sent_twice(database_set
         begin(second)
         for number in range(10):
             await room.say(str(number))
+        await until(lambda: "0" in peers.texts("b.test"))
         (duty,) = [each for each in first.hs.duties if each.lease.name == "federation_sender"]
         duty._stopped = True  # it does not come back
         duty.lease._lost()
