@@ -14,8 +14,9 @@ from tests.support.limits import UNLIMITED
 OPTIONS = {**UNLIMITED, "send_federation": False, "use_presence": False}
 
 
-def begin(server: TestServer) -> None:
+async def begin(server: TestServer) -> None:
     (duty,) = [each for each in server.hs.duties if each.lease.name == "federation_sender"]
+    assert await server.hs.notifier.wait_until_started(5)  # a process makes its duties before it follows streams
     duty.start()
 
 
@@ -34,7 +35,7 @@ async def test_a_worker_sends_and_tells_the_main_process_how_far_it_is(database_
         assert not made.main.hs.duties or all(d.lease.name != "federation_sender" for d in made.main.hs.duties)
         room = await Room.make(made.main)
         await put_into_room(made.main.hs, room.id, "@u:b.test")
-        begin(worker)
+        await begin(worker)
         await until(lambda: worker.hs.sending.sending._ledger is not None)
         await room.say("hello")
         await until(lambda: peers.texts("b.test") == ["hello"])
@@ -55,9 +56,9 @@ async def test_another_takes_over_and_nothing_is_lost_or_sent_twice(database_set
         first, second = senders
         room = await Room.make(made.main)
         await put_into_room(made.main.hs, room.id, "@u:b.test")
-        begin(first)
+        await begin(first)
         await until(lambda: first.hs.sending.sending._ledger is not None)
-        begin(second)
+        await begin(second)
         for number in range(10):
             await room.say(str(number))
         await until(lambda: "0" in peers.texts("b.test"))
