@@ -122,14 +122,16 @@ async def until(is_so: Callable[[], Any], hs: Homeserver | None = None, step: fl
     raise AssertionError("what was waited for did not come about")
 
 
-async def settled(peers: Peers, hs: Homeserver | None = None, step: float = 0.0) -> None:
-    """Returns when nothing has been sent for a while."""
+async def settled(
+    peers: Peers, hs: Homeserver | None = None, step: float = 0.0, is_busy: Callable[[], bool] = lambda: False
+) -> None:
+    """Returns when nothing has been sent for a while, and nobody is about to."""
     quiet, before = 0, -1
     for _ in range(5_000):
         if quiet >= 15:
             return
         now = len(peers.tried) + len(peers.sent)
-        quiet = quiet + 1 if now == before and not peers.under_way else 0
+        quiet = quiet + 1 if now == before and not (peers.under_way or is_busy()) else 0
         before = now
         if hs is not None:
             hs.reactor.advance(step)
