@@ -93,10 +93,11 @@ async def test_a_room_does_not_begin_where_nobody_can_be_asked(
         assert {code for _, code in asked(net, "three")} == {200}
         empty = await page(carol, room_id, **{"from": first["end"]})
         assert empty == {"start": first["end"], "chunk": []}
-        await page(carol, room_id)  # it may be news until now that the one server does not answer
-        before = asked(net, "three")
-        assert "end" in await page(carol, room_id)
-        assert asked(net, "three") == before  # not while nothing is new
+        before = len(asked(net, "three"))
+        for _ in range(5):
+            assert "end" in await page(carol, room_id)
+        # Not each time; once, perhaps, since the server that did not answer may be tried again a second later.
+        assert len(asked(net, "three")) <= before + 1
         net.mend()
         await alice.say(room_id, "I am back")
         await net.settled()

@@ -11,7 +11,7 @@ Server-server API, "Backfilling and retrieving missing events".
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from twisted.internet.defer import Deferred, TimeoutError
@@ -125,13 +125,13 @@ class Backfiller:
             if not lowest and highest is None:
                 self._gaps.forget(room_id)  # another process has fetched all of it
             return Told.WHOLE
-        if not self._wanted(room_id, before):
+        if not await self._wanted(room_id, before):
             return Told.NOTHING
         async with self._rooms.queue(room_id):
             missing = await self._missing(stretch)
             if missing != before:
                 return Told.MORE  # whoever was before us in the queue has fetched some
-            if self._wanted(room_id, missing) and await self._fetch(stretch, missing):
+            if await self._wanted(room_id, missing) and await self._fetch(stretch, missing):
                 self._gaps.forget(room_id)
                 return Told.MORE
             return Told.NOTHING
@@ -148,14 +148,26 @@ class Backfiller:
         found = await self._ends.backwards(stretch.room_id, stretch.lowest, MAX_ENDS, stretch.highest)
         return sorted(found, key=lambda event_id: (found[event_id], event_id))
 
-    def _wanted(self, room_id: str, missing: Sequence[str]) -> list[str]:
+    async def _wanted(self, room_id: str, missing: Sequence[str]) -> list[str]:
         """Those of the ends that are to be asked for now."""
         silent = self._silent.get(room_id) or {}
-        return [end for end in missing if end not in silent or not self._holds(silent[end])][:ENDS]
+        kept = {end: silence for end, silence in silent.items() if self._holds(silence)}
+        heard = {server for silence in kept.values() for server in self._heard_since(silence)}
+        back = (
+            set(await self._standing.ready(heard)) if heard else set()
+        )  # news may be that it is left alone for longer
+        ended = {end for end, silence in kept.items() if back.intersection(self._heard_since(silence))}
+        return [end for end in missing if end not in kept or end in ended][:ENDS]
 
     def _holds(self, silence: Silence) -> bool:
-        heard = (self._changed.peek(server) for server in silence.failed)
-        return silence.until > self._clock.seconds() and not any(at is not None and at > silence.since for at in heard)
+        return silence.until > self._clock.seconds()
+
+    def _heard_since(self, silence: Silence) -> Iterator[str]:
+        """Those of the servers that failed whose standing has changed since."""
+        for server in silence.failed:
+            at = self._changed.peek(server)
+            if at is not None and at > silence.since:
+                yield server
 
     # -- asking ------------------------------------------------------------------------------------------------------
 
@@ -171,7 +183,7 @@ class Backfiller:
         came, failed = False, set[str]()
         asked: dict[str, set[str]] = {}
         for server in servers:
-            wanted = self._wanted(room_id, missing)
+            wanted = await self._wanted(room_id, missing)
             if not wanted:
                 break
             if self._clock.seconds() >= deadline:
