@@ -67,6 +67,9 @@ SOON: Final = 10.0
 """The same where a server could not be asked, or refused: it may be starting anew, or not have heard yet that this
 server is in the room."""
 
+SETTLING: Final = 1.0
+"""Seconds in which the news of a server may still be that it did not answer just then."""
+
 MAX_SILENT: Final = 500
 """So many ends of a room are remembered that nobody tells of."""
 
@@ -166,7 +169,7 @@ class Backfiller:
         """Those of the servers that failed whose standing has changed since."""
         for server in silence.failed:
             at = self._changed.peek(server)
-            if at is not None and at > silence.since:
+            if at is not None and at > silence.since + SETTLING:
                 yield server
 
     # -- asking ------------------------------------------------------------------------------------------------------

@@ -186,7 +186,7 @@ async def test_who_comes_back_is_asked_at_once() -> None:
     case.answers["a.test"] = away("a.test")
     case.has("b.test")
     assert await case.told() is Told.NOTHING
-    case.clock.advance(1)
+    case.clock.advance(2)
     del case.answers["a.test"]
     case.backfiller.heard("b.test")  # it has answered: what it says is known
     assert await case.told() is Told.NOTHING
