@@ -47,8 +47,9 @@ MAX_EDUS: Final = 100
 ANSWER_WITHIN: Final = 40.0
 """Seconds after which a transaction is answered though some rooms still have work with it; others wait for a minute."""
 
-EDUS_WITHIN: Final = 20.0
-"""Seconds for the EDUs of a transaction; what has not been taken by then is given up."""
+EDUS_WITHIN: Final = 75.0
+"""Seconds for the EDUs of a transaction; what has not been taken by then is given up. That is longer than the main
+process is asked for: where it is away, the transaction is refused and comes again, and nothing is lost."""
 
 MAX_UNFINISHED: Final = 100
 """Rooms that may still have work with earlier transactions of one origin when it sends the next."""
