@@ -119,12 +119,14 @@ class Destinations:
 
     async def forget_old(self) -> None:
         """Forgets the servers that nobody wants to reach any more. (In the main process, once in a while.)"""
-        await self._store.forget_before(self._now() - KEPT_MS)
+        await self._tell_all(await self._store.forget_before(self._now() - KEPT_MS))
 
     async def forget_strangers(self) -> None:
         """Forgets servers that are in no room of ours, soon and where they are too many. (In the main process, every
         hour.)"""
-        forgotten = await self._store.forget_strangers(self._now() - STRANGER_KEPT_MS, STRANGERS)
+        await self._tell_all(await self._store.forget_strangers(self._now() - STRANGER_KEPT_MS, STRANGERS))
+
+    async def _tell_all(self, forgotten: list[str]) -> None:
         for start in range(0, len(forgotten), 100):
             await self._tell(CACHE, forgotten[start : start + 100])
 

@@ -46,9 +46,9 @@ class DestinationsStore:
         """Servers that do not answer, by name."""
         return await self._db.read("destinations.failing", _failing, limit, after)
 
-    async def forget_before(self, before: int) -> None:
-        """Forgets those that nobody has tried, though it was allowed, since `before`."""
-        await self._db.write_idempotent("destinations.forget", _forget, before)
+    async def forget_before(self, before: int) -> list[str]:
+        """Forgets those that nobody has tried, though it was allowed, since `before`; whom."""
+        return await self._db.write_idempotent("destinations.forget", _forget, before)
 
     async def forget_strangers(self, before: int, most: int) -> list[str]:
         """Of those that are in no room of ours, forgets whom nobody has tried since `before`, though it was allowed,
@@ -101,8 +101,9 @@ def _failing(txn: Transaction, limit: int, after: str) -> list[tuple[str, Destin
     return [(row[0], DestinationRow(*row[1:])) for row in txn.rows()]
 
 
-def _forget(txn: Transaction, before: int) -> None:
-    txn.execute("DELETE FROM destinations WHERE retry_at < %s", (before,))
+def _forget(txn: Transaction, before: int) -> list[str]:
+    txn.execute("DELETE FROM destinations WHERE retry_at < %s RETURNING destination", (before,))
+    return [destination for (destination,) in txn.rows()]
 
 
 def _forget_strangers(txn: Transaction, before: int, most: int) -> list[str]:

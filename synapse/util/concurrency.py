@@ -101,34 +101,6 @@ class QueueFull(Exception):
     """A bounded queue has no room."""
 
 
-class BoundedQueue(Generic[T]):
-    """A first-in-first-out queue of at most `size` items, for one reader."""
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self._items: deque[T] = deque()
-        self._reader: Deferred[None] | None = None
-
-    def put(self, item: T) -> None:
-        """Raises `QueueFull`: what to do then is for the caller to say, since dropping in silence is not an answer."""
-        if len(self._items) >= self.size:
-            raise QueueFull(f"{self.size} items wait already")
-        self._items.append(item)
-        if self._reader is not None:
-            reader, self._reader = self._reader, None
-            reader.callback(None)
-
-    async def get(self) -> T:
-        """The oldest item, waiting for one if need be."""
-        while not self._items:
-            self._reader = Deferred()
-            await self._reader
-        return self._items.popleft()
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-
 class Slots:
     """So many at a time, and so many more who wait for their turn.
 

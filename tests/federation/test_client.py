@@ -231,8 +231,11 @@ async def test_servers_are_forgotten_when_nobody_wants_them(database: Database) 
     await cluster.one.destinations.forget_old()
     assert len(await DestinationsStore(database).failing(10)) == 1
     cluster.clock.advance(11 * MINUTE)
+    changes: list[str | None] = []
+    cluster.two.destinations.on_change(changes.append)
     await cluster.one.destinations.forget_old()
     assert await DestinationsStore(database).failing(10) == []
+    assert changes == [THERE], "whoever remembers it is told"
 
 
 @pytest_twisted.ensureDeferred

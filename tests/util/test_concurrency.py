@@ -7,7 +7,7 @@ from pytest_twisted import ensureDeferred
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 
-from synapse.util.concurrency import BoundedQueue, Linearizer, QueueFull, gather, pause, spawn
+from synapse.util.concurrency import Linearizer, gather, pause, spawn
 
 
 @ensureDeferred
@@ -112,16 +112,3 @@ async def test_a_pause_lets_others_go_first_and_leaves_no_timer_behind() -> None
     with pytest.raises(CancelledError):
         await given_up
     assert clock.getDelayedCalls() == []
-
-
-@ensureDeferred
-async def test_a_full_queue_says_so() -> None:
-    queue: BoundedQueue[int] = BoundedQueue(2)
-    waiting = spawn(queue.get())
-    queue.put(1)
-    assert await waiting == 1
-    queue.put(2)
-    queue.put(3)
-    with pytest.raises(QueueFull):
-        queue.put(4)
-    assert [await queue.get(), await queue.get()] == [2, 3]
