@@ -20,6 +20,7 @@ from synapse.api.errors import MatrixError, not_found
 from synapse.handlers.notices_room import CACHE as NOTICES_ROOMS
 from synapse.http.request import Requester
 from synapse.sync.erased import CACHE as ERASED_USERS
+from synapse.util.concurrency import Linearizer
 from synapse.util.problems import log_failure
 
 if TYPE_CHECKING:
@@ -97,8 +98,7 @@ class Departures:
         self._store = store
         self._memberships = memberships
         self._leave = leave
-        self._wanted = False
-        self._running = False
+        self._turns: Linearizer[None] = Linearizer()
 
     def begin(self) -> None:
         """Somebody has to leave; returns at once."""
@@ -107,19 +107,15 @@ class Departures:
         )
 
     async def run(self) -> None:
-        """Has everybody leave who has to. What fails by a fault of the server is left for the next time."""
-        self._wanted = True
-        if self._running:
-            return
-        self._running = True
-        try:
-            while self._wanted:
-                self._wanted = False
-                for user_id in await self._store.departing():
-                    if await self._leave_rooms(user_id):
-                        await self._store.departed(user_id)
-        finally:
-            self._running = False
+        """Has everybody leave who has to. What fails by a fault of the server is left for the next time.
+
+        One run at a time: two would refuse the same invitation at once. Whoever has to leave when this is called has
+        left when it returns, also where a run was under way.
+        """
+        async with self._turns.queue(None):
+            for user_id in await self._store.departing():
+                if await self._leave_rooms(user_id):
+                    await self._store.departed(user_id)
 
     async def _leave_rooms(self, user_id: str) -> bool:
         done = True
