@@ -32,6 +32,7 @@ from synapse.replication.outbox import Outbox
 from synapse.replication.protocol import Command, LineReader, ProtocolError, State, WorkerSide
 from synapse.replication.server import PING_SECONDS, SILENCE_SECONDS
 from synapse.replication.streams import PAGE, STREAMS, Stream
+from synapse.storage.errors import DatabaseClosed
 from synapse.util.problems import why_not_connected
 
 if TYPE_CHECKING:
@@ -208,7 +209,8 @@ class Follower:
         self._db = db
         self._batch: list[Any] = []
         self._target = 0
-        self._catching_up = False
+        self._catching_up = False  # until everything up to the target has been heard, however often that fails
+        self._torn = False  # the first rows of the batch that is arriving were left to the database
         self.started = False
         self._live = table.REPLICATION_ROWS.child(stream.name, "live")
         self._read = table.REPLICATION_ROWS.child(stream.name, "read")
@@ -221,6 +223,7 @@ class Follower:
     def reached(self, position: int, anew: bool) -> None:
         """The main process is at `position`; rows up to there may not have come. `anew`: all that is true follows."""
         self._batch.clear()
+        self._torn = False
         if anew or not self.started or position < self.position:
             if self.started and position < self.position and self._stream.in_database:
                 logger.error("The stream %s went back from %d to %d", self._stream.name, self.position, position)
@@ -234,8 +237,13 @@ class Follower:
     def row(self, position: int | None, row: str) -> None:
         """A row arrived; `position` None if more of the same position follow. Raises `msgspec.DecodeError`."""
         if self._catching_up or not self.started:
+            self._torn = position is None
             if position is not None:
                 self._target = max(self._target, position)
+            return
+        if self._torn:
+            if position is not None:
+                self.reached(max(position, self.position), anew=False)
             return
         self._batch.append(self._stream.decode(row))
         if position is None:
@@ -259,26 +267,29 @@ class Follower:
         self._target = max(self._target, position)
         if not self._catching_up:
             self._catching_up = True
-            Deferred.fromCoroutine(self._read_all()).addErrback(self._failed)
+            self._read_on()
+
+    def _read_on(self) -> None:
+        Deferred.fromCoroutine(self._read_all()).addErrback(self._failed)
 
     def _failed(self, failure: Failure) -> None:
+        if isinstance(failure.value, DatabaseClosed):
+            return  # the process is ending
         logger.error("The stream %s cannot be read and is tried again", self._stream.name, exc_info=failure.value)
-        self._clock.callLater(RETRY_SECONDS, self._catch_up, self._target)
+        self._clock.callLater(RETRY_SECONDS, self._read_on)
 
     async def _read_all(self) -> None:
         assert self._stream.read is not None, "only streams in the database are read from it"
         name = f"replication.read_{self._stream.name}"
-        try:
-            while self.position < self._target:
-                after, target = self.position, self._target
-                rows = list(await self._db.read(name, self._stream.read, after, target, PAGE))
-                if self.position != after:
-                    continue  # the stream was started anew meanwhile
-                whole = len(rows) < PAGE
-                self._read.inc(len(rows))
-                self._advance(target if whole else rows[-1][0], rows)
-        finally:
-            self._catching_up = False
+        while self.position < self._target:
+            after, target = self.position, self._target
+            rows = list(await self._db.read(name, self._stream.read, after, target, PAGE))
+            if self.position != after:
+                continue  # the stream was started anew meanwhile
+            whole = len(rows) < PAGE
+            self._read.inc(len(rows))
+            self._advance(target if whole else rows[-1][0], rows)
+        self._catching_up = False
 
 
 class _Factory(ClientFactory):

@@ -19,6 +19,7 @@ from synapse.replication.outbox import Outbox
 from synapse.replication.protocol import FederationAck, Identity, InvalidateCache, Ping, Sync
 from synapse.replication.streams import BY_NAME, ReceiptRow
 from synapse.storage.database import Database
+from synapse.storage.errors import DatabaseClosed
 from synapse.storage.transaction import Transaction
 from tests.support.reactor import real_reactor
 
@@ -272,6 +273,74 @@ async def test_a_database_that_fails_is_asked_again(
     await database.write("move", lambda txn: txn.execute("ALTER TABLE elsewhere RENAME TO account_data"))
     await database.write("insert", insert, 0, 2)
     assert await reading.notifier.wait_until("account_data", 2)
+
+
+class Answers:
+    """In the place of the database: whatever is read waits for the test."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[int, int, Deferred[Any]]] = []
+
+    async def read(self, _name: str, _fn: Any, after: int, until: int, _page: int) -> Any:
+        answer: Deferred[Any] = Deferred()
+        self.asked.append((after, until, answer))
+        return await answer
+
+
+class Held:
+    """A follower of `receipts` whose database and clock the test holds."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.database = Answers()
+        self.told: list[tuple[int, str]] = []
+        self.notifier = Notifier(self.clock)
+        self.notifier.subscribe("receipts", lambda _, rows: self.told.extend((at, row.user_id) for at, row in rows))
+        self.follower = Follower(BY_NAME["receipts"], self.notifier, self.database, self.clock)  # type: ignore[arg-type]
+        self.follower.reached(1, anew=False)
+
+    def row(self, position: int | None, user_id: str) -> None:
+        self.follower.row(position, f'["!r","{user_id}"]')
+
+    def answer(self, *rows: tuple[int, str]) -> tuple[int, int]:
+        """Answers what was asked for; returns that."""
+        after, until, answer = self.database.asked.pop(0)
+        answer.callback([(position, ReceiptRow("!r", user_id)) for position, user_id in rows])
+        return after, until
+
+
+def test_rows_that_arrive_while_reading_fails_do_not_hide_the_gap(caplog: pytest.LogCaptureFixture) -> None:
+    held = Held()
+    held.follower.reached(3, anew=False)
+    held.database.asked.pop()[2].errback(RuntimeError("no disk"))
+    held.row(4, "@c:x")
+    assert held.told == []
+    assert held.notifier.position("receipts") == 1
+    held.clock.advance(client_module.RETRY_SECONDS)
+    assert held.answer((2, "@a:x"), (3, "@b:x"), (4, "@c:x")) == (1, 4)
+    held.row(5, "@d:x")
+    assert held.told == [(2, "@a:x"), (3, "@b:x"), (4, "@c:x"), (5, "@d:x")]
+    assert caplog.text.count("cannot be read and is tried again") == 1
+
+
+def test_a_batch_that_begins_while_the_database_is_read_is_told_whole() -> None:
+    held = Held()
+    held.follower.reached(2, anew=False)
+    held.row(None, "@b:x")  # and the rest is still on the way
+    held.answer((2, "@a:x"))
+    held.row(None, "@c:x")
+    held.row(3, "@d:x")
+    held.answer((3, "@b:x"), (3, "@c:x"), (3, "@d:x"))
+    held.row(4, "@e:x")
+    assert held.told == [(2, "@a:x"), (3, "@b:x"), (3, "@c:x"), (3, "@d:x"), (4, "@e:x")]
+
+
+def test_a_process_that_ends_reads_no_more(caplog: pytest.LogCaptureFixture) -> None:
+    held = Held()
+    held.follower.reached(2, anew=False)
+    held.database.asked.pop()[2].errback(DatabaseClosed("the end"))
+    assert not held.clock.getDelayedCalls()
+    assert not caplog.text
 
 
 def test_half_a_batch_is_dropped_with_its_connection() -> None:
