@@ -249,6 +249,21 @@ def _check(message: bytes, signed: _Signed, keys: Keys) -> None:
     raise problem
 
 
+def _check_event(message: bytes, signed: _Signed, keys: Keys) -> None:
+    """All signatures by keys that are known, and were valid then, must be right, and there must be one; the others are
+    passed over. Raises SignatureError."""
+    is_signed = False
+    for key_id, signature in signed.signatures.items():
+        try:
+            key = _usable(keys, signed.server, key_id, signed.at)
+        except KeyUnavailable:
+            continue
+        verify(message, signature, key)
+        is_signed = True
+    if not is_signed:
+        raise SignatureError(f"There is no signature of {signed.server} by a key that is known.")
+
+
 def _signatures_of(event: Event) -> list[_Signed] | None:
     """The signatures that an event must bear; None where a server has not signed it at all."""
     at = event.origin_server_ts if event.room_version.enforce_key_validity else 0
@@ -267,7 +282,7 @@ def _failing(jobs: Sequence[tuple[Event, list[_Signed]]], known: Mapping[str, Ke
         message = essential_bytes(event.raw, event.room_version)
         try:
             for signed in signatures:
-                _check(message, signed, known.get(signed.server, {}))
+                _check_event(message, signed, known.get(signed.server, {}))
         except SignatureError:
             failed.add(event.event_id)
     return failed

@@ -13,6 +13,7 @@ from synapse.api.errors import unauthorized
 MAX_HEADER: Final = 8192  # characters
 MAX_SIGNATURES: Final = 10
 _SCHEME: Final = re.compile(r"[ \t]*x-matrix +", re.IGNORECASE)
+_NOTHING: Final = re.compile(r"[ \t]*(?:,|\Z)")  # an element of a list may be empty (RFC 9110, section 5.6.1.2)
 # A value that is no token must be quoted, but older servers do not quote the colon of a server name or a key id.
 _PARAMETER: Final = re.compile(
     r"""
@@ -72,6 +73,9 @@ def _credentials(header: str, position: int) -> tuple[dict[str, str], int]:
     position = scheme.end()
     values: dict[str, str] = {}
     while position < len(header) and not (values and _SCHEME.match(header, position)):
+        if empty := _NOTHING.match(header, position):
+            position = empty.end()
+            continue
         match = _PARAMETER.match(header, position)
         if match is None:
             raise unauthorized("The Authorization header is malformed.")

@@ -82,6 +82,24 @@ async def test_one_right_signature_of_several_is_enough(database: Database) -> N
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_wrong_signature_by_a_known_key_is_one_too_many(database: Database) -> None:
+    ring = world(database)
+    old = {"ed25519:2": {"key": base64_of(K2), "expired_ts": NOW - DAY}}
+    ring.servers.answers["a.test"] = published("a.test", K1, old=old)
+
+    def twice(ts: int, *, spoilt: bool, version: str = "10") -> Event:
+        raw = event("@u:a.test", version, by={"a.test": K1}, ts=ts).raw
+        raw = add_signature(raw, room_version(version), "a.test", K2)
+        if spoilt:
+            raw["signatures"]["a.test"]["ed25519:2"] = raw["signatures"]["a.test"]["ed25519:1"]
+        return Event.from_json(raw, room_version(version))
+
+    while_used, later = NOW - DAY, NOW
+    assert await right(ring, twice(while_used, spoilt=False), twice(while_used, spoilt=True)) == [True, False]
+    assert await right(ring, twice(later, spoilt=True), twice(later, spoilt=True, version="4")) == [True, False]
+
+
+@pytest_twisted.ensureDeferred
 async def test_whoever_else_must_have_signed(database: Database) -> None:
     ring = world(database)
     join = {"type": "m.room.member", "state_key": "@u:a.test"}

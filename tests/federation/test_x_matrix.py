@@ -22,6 +22,7 @@ GOOD = Credentials("a.org", "b.org:8448", {"ed25519:k": "s/+"})
         r'X-Matrix origin="\a.org",destination="b\.org:8448",key="ed25519\:k",sig="s/+"',
         'X-Matrix origin="a.org",destination="b.org:8448",key="ed25519:k",sig="s/+",new="of the future"',
         'X-Matrix origin="a.org",destination="b.org:8448",key="ed25519:k",sig="s/+",',
+        'X-Matrix , origin="a.org",,destination="b.org:8448" , ,key="ed25519:k",sig="s/+", ,',
         'X-Matrix origin = "a.org",destination="b.org:8448",key="ed25519:k",sig="s/+"',
     ],
 )
@@ -66,6 +67,7 @@ def test_several_headers_are_signatures_of_one_server() -> None:
         ", ".join(f'X-Matrix origin=a,key="k{n}",sig=s' for n in range(11)),
         'X-Matrix origin="' + "a" * 9000 + '",key="k",sig="s"',
         "X-Matrix " + "a=b," * 2000,
+        "X-Matrix " + "," * 8000,
     ],
 )
 def test_what_is_no_signature(header: str | None) -> None:
