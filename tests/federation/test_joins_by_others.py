@@ -55,6 +55,7 @@ async def test_joining(postgres: PostgresServer, version: str) -> None:
         assert answer["origin"] == other.of
         assert answer["members_omitted"] is False
         assert Event.from_json(answer["event"], room_version(version)).event_id == event.event_id
+        assert signatures_by(answer["event"], other.of), "the resident server adds its signature"
         assert await alice.membership(room, eve) == "join"
         stored = await net["one"].hs.rooms.events.get(event.event_id)
         assert stored is not None

@@ -82,7 +82,8 @@ class Submissions:
         if not has_valid_content_hash(raw, version):
             raise invalid_param("The hash of the event is not right.")
         if membership == Membership.JOIN:
-            raw = await self._vouched(raw, version)
+            await self._check_vouched(raw, version)
+            raw = add_signature(raw, version, self._signer.server_name, self._signer.key)
         event = await self._checks.check_one(raw, version, origin)
         event = await self._recommend(event)
         await self._pipeline.accept(origin, event, relay=True)
@@ -95,13 +96,11 @@ class Submissions:
         """What whoever has knocked may know of a room: whole events, `m.room.create` among them."""
         return await given(self._state, room_id)
 
-    async def _vouched(self, raw: dict[str, Any], version: RoomVersion) -> dict[str, Any]:
-        """The join with our signature, where one of ours is said to vouch for it and the condition is (still) met."""
+    async def _check_vouched(self, raw: dict[str, Any], version: RoomVersion) -> None:
+        """Raises where one of ours is said to vouch for the join, and the condition is not met (any more)."""
         authoriser = authorising_user(raw, version)
-        if authoriser is None or domain_of(authoriser) != self._signer.server_name:
-            return raw
-        await self._entry.allow_other(raw["sender"], raw["room_id"])
-        return add_signature(raw, version, self._signer.server_name, self._signer.key)
+        if authoriser is not None and domain_of(authoriser) == self._signer.server_name:
+            await self._entry.allow_other(raw["sender"], raw["room_id"])
 
 
 def _check_template(raw: dict[str, Any], origin: str, room_id: str, membership: str) -> None:

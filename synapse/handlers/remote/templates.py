@@ -56,6 +56,7 @@ def made_by(
         **wanted,
         **{name: template[name] for name in _PLACE if name in template},
         "content": dict(content),
+        "origin": signer.server_name,
         "origin_server_ts": now,
     }
     if content["membership"] == Membership.JOIN and version.restricted_joins and AUTHORISER in proposed:

@@ -48,7 +48,8 @@ def test_the_event_stands_where_the_template_says_and_says_what_the_user_does(ve
     assert event.content == CONTENT
     assert (event.origin_server_ts, event.sender, event.state_key) == (5, USER, USER)
     assert (list(event.prev_event_ids), event.depth) == (resident.ends, template["depth"])
-    assert not {"unsigned", "extra", "origin"} & event.raw.keys()
+    assert event.raw["origin"] == OWN
+    assert not {"unsigned", "extra"} & event.raw.keys()
     assert set(event.raw["signatures"]) == {OWN}
     assert has_valid_content_hash(event.raw, resident.version)
     check_pdu(event.raw, resident.version)
