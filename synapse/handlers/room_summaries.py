@@ -21,7 +21,7 @@ from synapse.handlers.entry import allowed_rooms
 
 if TYPE_CHECKING:
     from synapse.handlers.aliases import Aliases
-    from synapse.storage.room_hosts import RoomHostsStore
+    from synapse.storage.room_hosts import RoomHostsStore, RoomsOfServer
     from synapse.storage.rooms import KnownRoom, ListedRoom, RoomsStore
     from synapse.sync.memberships import Memberships, UserRooms
 
@@ -106,19 +106,20 @@ class RoomSummaries:
         return [server for server in (*behind, domain_of(room_id)) if server]
 
     async def accessible_to_server(self, server_name: str, room_ids: Collection[str]) -> dict[str, KnownRoom | None]:
-        """Those of the rooms that this server knows; None where none of the other server's users may know of it, as
+        """Those of the rooms that this server is in; None where none of the other server's users may know of it, as
         far as this one can tell. Two statements."""
-        known = await self._rooms.known(room_ids)
+        known = {room_id: room for room_id, room in (await self._rooms.known(room_ids)).items() if room.is_here}
         deciding = {*known, *(each for room in known.values() for each in allowed_by(room))}
-        joined = await self._hosts.among(server_name, list(deciding))
-        return {room_id: room if _open_to(room, joined) else None for room_id, room in known.items()}
+        theirs = await self._hosts.among(server_name, list(deciding))
+        return {room_id: room if _open_to(room, theirs) else None for room_id, room in known.items()}
 
 
-def _open_to(room: KnownRoom, joined: frozenset[str]) -> bool:
-    """Whether somebody who is joined to these rooms is in the room, could come in, or could read it anyway."""
-    if room.listed.history_visibility == HistoryVisibility.WORLD_READABLE or room.listed.room_id in joined:
+def _open_to(room: KnownRoom, theirs: RoomsOfServer) -> bool:
+    """Whether somebody of a server is in the room, is invited, could come in, or could read it anyway."""
+    if room.listed.history_visibility == HistoryVisibility.WORLD_READABLE:
         return True
-    return _lets_in(room, joined)
+    room_id = room.listed.room_id
+    return room_id in theirs.joined or room_id in theirs.invited or _lets_in(room, theirs.joined)
 
 
 def _may_know(room: KnownRoom, user: UserRooms | None) -> bool:

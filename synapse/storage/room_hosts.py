@@ -16,6 +16,13 @@ class HostCounts(NamedTuple):
     position: int
 
 
+class RoomsOfServer(NamedTuple):
+    """Rooms that somebody of a server is joined to, and those that somebody of it is invited to."""
+
+    joined: frozenset[str]
+    invited: frozenset[str]
+
+
 class RoomHostsStore:
     """Counts servers, in any process. One statement each."""
 
@@ -26,10 +33,10 @@ class RoomHostsStore:
         """The servers of each of the rooms that this server knows."""
         return await self._db.read("room_hosts.joined", _joined, list(room_ids)) if room_ids else {}
 
-    async def among(self, server_name: str, room_ids: Sequence[str]) -> frozenset[str]:
-        """Those of the rooms that somebody of the server is joined to."""
+    async def among(self, server_name: str, room_ids: Sequence[str]) -> RoomsOfServer:
+        """Those of the rooms that somebody of the server is joined or invited to."""
         if not room_ids:
-            return frozenset()
+            return RoomsOfServer(frozenset(), frozenset())
         return await self._db.read("room_hosts.among", _among, server_name, list(room_ids))
 
     async def is_joined(self, server_name: str, room_id: str) -> bool:
@@ -37,9 +44,10 @@ class RoomHostsStore:
         return await self._db.read("room_hosts.is_joined", _is_joined, server_name, room_id)
 
 
-# What the index current_state_servers is made of, to the letter.
+# What the indexes current_state_servers and current_state_invited_servers are made of, to the letter.
 _SERVER = "substr(c.state_key, strpos(c.state_key, ':') + 1)"
 _MEMBER = "c.type = 'm.room.member' AND c.membership = 'join'"
+_INVITED = "c.type = 'm.room.member' AND c.membership = 'invite'"
 
 
 def _joined(txn: Transaction, room_ids: list[str]) -> dict[str, HostCounts]:
@@ -61,12 +69,18 @@ def _joined(txn: Transaction, room_ids: list[str]) -> dict[str, HostCounts]:
     return found
 
 
-def _among(txn: Transaction, server_name: str, room_ids: list[str]) -> frozenset[str]:
+def _among(txn: Transaction, server_name: str, room_ids: list[str]) -> RoomsOfServer:
     txn.execute(
-        f"SELECT DISTINCT c.room_id FROM current_state c WHERE {_MEMBER} AND {_SERVER} = %s AND c.room_id = ANY(%s)",
-        (server_name, room_ids),
+        f"""
+        SELECT c.room_id, true FROM current_state c WHERE {_MEMBER} AND {_SERVER} = %s AND c.room_id = ANY(%s)
+        UNION SELECT c.room_id, false FROM current_state c WHERE {_INVITED} AND {_SERVER} = %s AND c.room_id = ANY(%s)
+        """,
+        (server_name, room_ids, server_name, room_ids),
     )
-    return frozenset(room_id for (room_id,) in txn.rows())
+    rooms: dict[bool, set[str]] = {True: set(), False: set()}
+    for room_id, is_joined in txn.rows():
+        rooms[is_joined].add(room_id)
+    return RoomsOfServer(frozenset(rooms[True]), frozenset(rooms[False]))
 
 
 def _is_joined(txn: Transaction, server_name: str, room_id: str) -> bool:

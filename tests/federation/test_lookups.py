@@ -287,6 +287,37 @@ async def test_servers_that_an_access_list_keeps_out_are_told_nothing_of_a_space
     assert (await pair.asked(f"/hierarchy/{quote(room_id)}"))[0] == 404
 
 
+@ensureDeferred
+async def test_servers_are_told_of_rooms_that_somebody_of_theirs_is_invited_to(pair: Pair) -> None:
+    private = await pair.room(preset="private_chat", name="Private")
+    room_id = await space(pair, private)
+    path = f"{V3}/rooms/{quote(private)}"
+    assert (await pair.asked(f"/hierarchy/{quote(room_id)}"))[1]["inaccessible_children"] == [private]
+    await pair.ok("one", "POST", f"{path}/invite", {"user_id": f"@bob:{TWO}"})
+    code, answer = await pair.asked(f"/hierarchy/{quote(private)}")
+    assert (code, answer.get("room", {}).get("name")) == (200, "Private")
+    code, answer = await pair.asked(f"/hierarchy/{quote(room_id)}")
+    assert ([each["room_id"] for each in answer["children"]], answer["inaccessible_children"]) == ([private], [])
+    summary = await pair.ok("two", "GET", f"{V1}/room_summary/{quote(private)}")
+    assert (summary["name"], summary["membership"]) == ("Private", "invite")
+    # Being invited is no condition of another room.
+    rule = {"join_rule": "restricted", "allow": [{"type": "m.room_membership", "room_id": private}]}
+    restricted = await pair.room()
+    await pair.ok("one", "PUT", f"{V3}/rooms/{quote(restricted)}/state/m.room.join_rules/", rule)
+    assert (await pair.asked(f"/hierarchy/{quote(restricted)}"))[0] == 404
+
+
+@ensureDeferred
+async def test_of_rooms_that_a_server_has_left_it_tells_nothing(pair: Pair) -> None:
+    left, closed = await pair.room(), await pair.room(preset="private_chat")
+    room_id = await space(pair, left, closed)
+    for each in (left, closed):
+        await pair.ok("one", "POST", f"{V3}/rooms/{quote(each)}/leave", {})
+        assert (await pair.asked(f"/hierarchy/{quote(each)}"))[0] == 404
+    answer = (await pair.asked(f"/hierarchy/{quote(room_id)}"))[1]
+    assert (answer["children"], answer["inaccessible_children"]) == ([], [])
+
+
 async def own_space(pair: Pair, *children: str) -> str:
     """A space of bob's, with rooms of the other server in it."""
     created = await pair.ok("two", "POST", f"{V3}/createRoom", {"creation_content": {"type": "m.space"}})

@@ -599,6 +599,8 @@ CREATE TABLE current_state (
 CREATE INDEX current_state_members ON current_state (state_key, membership) WHERE type = 'm.room.member';
 CREATE INDEX current_state_servers ON current_state (substr(state_key, strpos(state_key, ':') + 1), room_id)
     WHERE type = 'm.room.member' AND membership = 'join';
+CREATE INDEX current_state_invited_servers ON current_state (substr(state_key, strpos(state_key, ':') + 1), room_id)
+    WHERE type = 'm.room.member' AND membership = 'invite';
 CREATE TABLE current_state_deltas (
     stream_ordering bigint NOT NULL,
     room_id text NOT NULL,

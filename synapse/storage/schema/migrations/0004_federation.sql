@@ -9,6 +9,8 @@ ALTER TABLE events ADD COLUMN relay boolean;
 
 CREATE INDEX current_state_servers ON current_state (substr(state_key, strpos(state_key, ':') + 1), room_id)
     WHERE type = 'm.room.member' AND membership = 'join';
+CREATE INDEX current_state_invited_servers ON current_state (substr(state_key, strpos(state_key, ':') + 1), room_id)
+    WHERE type = 'm.room.member' AND membership = 'invite';
 
 ---------------------------------------------------------------- devices and other servers
 
