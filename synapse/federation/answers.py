@@ -99,7 +99,7 @@ class AliasAnswer(msgspec.Struct, frozen=True):
     """Which room an alias means, and who is in it."""
 
     room_id: str
-    servers: list[str]
+    servers: list[str] = []
 
 
 class Hierarchy(msgspec.Struct, frozen=True):
@@ -113,7 +113,7 @@ class Hierarchy(msgspec.Struct, frozen=True):
 class PublicRooms(msgspec.Struct, frozen=True):
     """A page of a room directory."""
 
-    chunk: list[Json]
+    chunk: list[Json] = []
     next_batch: str | None = None
     prev_batch: str | None = None
     total_room_count_estimate: int | None = None
@@ -132,7 +132,7 @@ class UserDevices(msgspec.Struct, frozen=True):
 
     user_id: str
     stream_id: int
-    devices: list[RemoteDevice]
+    devices: list[RemoteDevice] = []
     master_key: Json | None = None
     self_signing_key: Json | None = None
 
@@ -207,7 +207,14 @@ class WireInvite(msgspec.Struct, frozen=True):
 
 
 class WireTransaction(msgspec.Struct, frozen=True):
-    pdus: dict[str, Json] = {}
+    """That there is such an answer says that the transaction has arrived, whatever stands in it."""
+
+    pdus: Any = None
+
+    def answer(self) -> dict[str, Json]:
+        """What became of each event, as far as that is told."""
+        told = self.pdus if isinstance(self.pdus, dict) else {}
+        return {event_id: result for event_id, result in told.items() if isinstance(result, dict)}
 
 
 class WireServerKeys(msgspec.Struct, frozen=True):
@@ -215,8 +222,19 @@ class WireServerKeys(msgspec.Struct, frozen=True):
 
 
 def decode(body: bytes, kind: type[T]) -> T:
-    """An answer as a value of `kind`; integers keep all their digits. Raises ValueError."""
+    """An answer as a value of `kind`; integers keep all their digits. Raises ValueError.
+
+    Fields that are null count as missing: servers written in Go say so of lists and maps with nothing in them.
+    """
     try:
         return msgspec.json.decode(body, type=kind)
+    except msgspec.ValidationError as error:
+        problem: Exception = error
     except (msgspec.MsgspecError, RecursionError, ValueError) as error:
         raise ValueError(str(error)) from error
+    try:
+        fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+        given = {name: value for name, value in fields.items() if bytes(value) != b"null"}
+        return msgspec.json.decode(msgspec.json.encode(given), type=kind)
+    except (msgspec.MsgspecError, RecursionError, ValueError):
+        raise ValueError(str(problem)) from problem

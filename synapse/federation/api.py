@@ -104,7 +104,8 @@ class FederationApi:
         Whoever sends keeps by itself that the server does not answer, and tries again.
         """
         path = f"{V1}send/{_part(txn_id)}"
-        return (await self._send("PUT", destination, path, content, answers.WireTransaction, noted=False)).pdus
+        found = await self._send("PUT", destination, path, content, answers.WireTransaction, noted=False)
+        return found.answer()
 
     # -- events --------------------------------------------------------------------------------------------------------
 
