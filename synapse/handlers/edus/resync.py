@@ -96,7 +96,10 @@ class Resync:
         except Exception as error:
             log_failure(logger, error, "The devices of %s could not be kept", user_id)
         finally:
-            self._wanted.pop(user_id, None)
+            if problem is not None:
+                self._wanted.pop(user_id, None)  # it is tried again, whatever comes
+            elif user_id in self._wanted:
+                self._clock.callLater(GATHERING_SECONDS, self._begin, user_id)
             for each in self._under_way.pop(user_id):
                 each.callback(problem)
         return problem
@@ -128,8 +131,10 @@ class Resync:
             if round_ == ROUNDS - 1:  # the server counts otherwise than it says
                 found = found._replace(stream_id=max(found.stream_id, wanted))
             await self._keep(user_id, found)
-            if max(wanted, self._wanted.get(user_id, NEVER)) <= found.stream_id:
-                break
+            if self._wanted.get(user_id, NEVER) <= found.stream_id:
+                self._wanted.pop(user_id, None)
+                if wanted <= found.stream_id:
+                    break
         return None
 
     async def _ask(self, user_id: str) -> Fetched:

@@ -1,0 +1,75 @@
+"""Fetching lists of devices: what is wanted at any moment of it is got."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+
+from synapse.federation.answers import UserDevices
+from synapse.handlers.edus.resync import GATHERING_SECONDS, ROUNDS, Resync
+from synapse.storage.remote_devices import Fetched
+from tests.support.deferreds import started
+
+BOB = "@bob:far"
+
+
+class Far:
+    """Bob's server, whose lists have the ids that the test says, and a database that takes until the test says so."""
+
+    def __init__(self, *ids: int) -> None:
+        self.ids = list(ids)
+        self.kept: list[int] = []
+        self.writing: list[Deferred[None]] = []
+        self.clock = Clock()
+        speakers = SimpleNamespace()
+        self.resync = Resync(cast(Any, self), cast(Any, self), cast(Any, self), cast(Any, speakers), self.clock)
+
+    async def user_devices(self, server: str, user_id: str) -> UserDevices:
+        return UserDevices(user_id, self.ids.pop(0), [])
+
+    async def append(self, write: Callable[[int], Awaitable[Any]], rows: Callable[[Any], Any]) -> None:
+        taken: Deferred[None] = Deferred()
+        self.writing.append(taken)
+        await taken
+        await write(1)
+
+    async def replace(self, user_id: str, found: Fetched, position: int) -> bool:
+        self.kept.append(found.stream_id)
+        return True
+
+    def written(self) -> None:
+        self.writing.pop(0).callback(None)
+
+
+@pytest.mark.parametrize("round_", range(ROUNDS))
+def test_an_update_that_comes_while_a_list_is_written_has_it_fetched_anew(round_: int) -> None:
+    """Also if it is the last list that is asked for at once, because updates came during the others."""
+    far = Far(*range(1, round_ + 3))
+    fetching = started(far.resync.fetch(BOB))
+    for number in range(round_):
+        far.resync.want(BOB, number + 2)
+        far.written()
+    far.resync.want(BOB, round_ + 2)
+    far.written()
+    far.clock.advance(GATHERING_SECONDS)
+    far.written()
+    assert far.kept == list(range(1, round_ + 3))
+    assert fetching.called
+    assert not far.writing
+    assert not far.clock.getDelayedCalls()
+
+
+def test_a_server_that_counts_otherwise_than_it_says_is_not_asked_for_ever() -> None:
+    far = Far(*[1] * ROUNDS)
+    fetching = started(far.resync.fetch(BOB))
+    far.resync.want(BOB, 7)
+    for _ in range(ROUNDS):
+        far.written()
+    assert fetching.called
+    assert not far.clock.getDelayedCalls()
+    assert len(far.kept) == ROUNDS
