@@ -136,6 +136,12 @@ class TestServer:
         return int(port.getHost().port)
 
 
+def is_at_rest(hs: Homeserver) -> bool:
+    """Whether nothing that a process asked of its database is under way."""
+    pool = hs.database.pool
+    return len(pool._idle) == pool.size and not pool.waiting
+
+
 class Cluster:
     """A main process and workers, the latter by the short names of their applications."""
 

@@ -28,7 +28,7 @@ from synapse.http.client import AnswerLost, AnswerTooLarge, ClientAnswer, NotSen
 from synapse.http.request import RawRequest
 from synapse.storage import migrations
 from synapse.storage.pool import connect
-from tests.support.homeserver import TestServer
+from tests.support.homeserver import TestServer, is_at_rest
 from tests.support.limits import UNLIMITED
 from tests.support.postgres import PostgresServer
 from tests.support.reactor import real_reactor
@@ -95,11 +95,13 @@ class Network:
             await self.pause(0.01)
 
     async def settled(self) -> None:
-        """Returns once no request between the servers has been under way for some turns of the reactor."""
+        """Returns once no request between the servers has been under way for some turns of the reactor, nor anything
+        that a database was asked, however long that takes it."""
         quiet = 0
         deadline = self._real.seconds() + _DEADLINE
         while quiet < 10:
-            quiet = 0 if self._under_way else quiet + 1
+            at_rest = not self._under_way and all(is_at_rest(server.hs) for server in self.servers.values())
+            quiet = quiet + 1 if at_rest else 0
             assert self._real.seconds() < deadline, "the servers go on asking each other"
             await self.pause(0.01)
 

@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred
 
 from synapse.app._homeserver import Homeserver
 from synapse.http.client import AnswerLost, ClientAnswer, NotSent
-from tests.support.homeserver import TestServer
+from tests.support.homeserver import TestServer, is_at_rest
 from tests.support.reactor import real_reactor
 
 C = "/_matrix/client/v3"
@@ -112,11 +112,12 @@ async def turn(seconds: float = 0.0) -> None:
 
 
 async def until(is_so: Callable[[], Any], hs: Homeserver | None = None, step: float = 0.0) -> None:
-    """Returns once it is so; the held clock of `hs`, if any, goes on by `step` seconds each time."""
+    """Returns once it is so; the held clock of `hs`, if any, goes on by `step` seconds each time, and stands still
+    while the database, which takes real time, is asked."""
     for _ in range(2_000):
         if is_so():
             return
-        if hs is not None:
+        if hs is not None and is_at_rest(hs):
             hs.reactor.advance(step)
         await turn(0.002)
     raise AssertionError("what was waited for did not come about")
@@ -125,15 +126,16 @@ async def until(is_so: Callable[[], Any], hs: Homeserver | None = None, step: fl
 async def settled(
     peers: Peers, hs: Homeserver | None = None, step: float = 0.0, is_busy: Callable[[], bool] = lambda: False
 ) -> None:
-    """Returns when nothing has been sent for a while, and nobody is about to."""
+    """Returns when nothing has been sent for a while, and nobody is about to. The held clock of `hs`: see `until`."""
     quiet, before = 0, -1
     for _ in range(5_000):
         if quiet >= 15:
             return
         now = len(peers.tried) + len(peers.sent)
-        quiet = quiet + 1 if now == before and not (peers.under_way or is_busy()) else 0
+        at_rest = hs is None or is_at_rest(hs)
+        quiet = quiet + 1 if now == before and at_rest and not (peers.under_way or is_busy()) else 0
         before = now
-        if hs is not None:
+        if hs is not None and at_rest:
             hs.reactor.advance(step)
         await turn(0.004)
     raise AssertionError("servers are sent to on and on")
