@@ -196,6 +196,7 @@ async def test_servers_are_shown_the_room_directory(pair: Pair) -> None:
 
 @ensureDeferred
 async def test_the_directory_of_another_server_is_looked_into_there(pair: Pair) -> None:
+    await pair.room(visibility="public")
     room_id = await pair.room(visibility="public", name="Elsewhere", topic="t", room_alias_name="elsewhere")
     where = f"{V3}/publicRooms?server={quote(ONE)}"
     before = pair.questions("publicRooms")
