@@ -16,7 +16,7 @@ from synapse.replication.event_rows import Row, StateRow, is_beginning, is_entry
 from synapse.storage.room_hosts import HostCounts
 
 if TYPE_CHECKING:
-    from synapse.storage.room_hosts import RoomHostsStore
+    from synapse.storage.room_hosts import Departure, RoomHostsStore
     from synapse.util.caches import Cache
 
 ROOMS: Final = 5_000
@@ -49,6 +49,10 @@ class RoomHosts:
         if server_name in await self.joined(room_id):
             return True
         return await self._store.is_joined(server_name, room_id)
+
+    async def departure(self, server_name: str, room_id: str) -> Departure | None:
+        """How a server that is not in the room left it; None where it never was in it. One statement."""
+        return await self._store.departure(server_name, room_id)
 
     async def _load(self, room_ids: list[str]) -> dict[str, HostCounts]:
         return await self._store.joined(room_ids)

@@ -1,5 +1,5 @@
-"""What other servers are answered who ask for events of rooms that they are in: single events, a room's state at an
-event, what authorises an event, history.
+"""What other servers are answered who ask for events of rooms that they are in, or have been in: single events, a
+room's state at an event, what authorises an event, history.
 
 Events are handed on as the bytes that were stored. Servers that ask for the state of a room at the same time, as ids,
 share the work.
@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING
 import orjson
 
 from synapse.api.errors import MatrixError, not_found
+from synapse.federation.serving.history import MAX_STARTS
 from synapse.federation.serving.long_answers import answer_of, array_of
+from synapse.handlers.federation_door import not_in_room
 from synapse.http.answers import Answer, RawJson
 
 if TYPE_CHECKING:
@@ -32,7 +34,9 @@ if TYPE_CHECKING:
 class ServedEvents:
     """Answers in any process.
 
-    Everything here raises 403 M_FORBIDDEN for servers that are not in the room or are kept out of it.
+    Everything here raises 403 M_FORBIDDEN for servers that are kept out of the room, or have never been in it; and for
+    those that have left it, where they ask about what came later. What they missed before, they may still ask for: of
+    how its last user was put out, a server can only learn so.
 
     :param shared: makes an answer once for all who ask at the same time, and keeps none.
     :param clock: its seconds are those of the epoch.
@@ -65,13 +69,12 @@ class ServedEvents:
         event = await self._store.get(event_id)
         if event is None or event.rejected:
             raise _no_event()
-        await self._door.check(origin, event.room_id)
+        self._door.check_told(origin, await self._door.check_past(origin, event.room_id), event)
         return self._transaction(await self._visibility.copies(origin, [event]))
 
     async def event_auth(self, origin: str, room_id: str, event_id: str) -> Answer:
         """`GET /event_auth/{roomId}/{eventId}`: all that the event cites, and what that cites. Raises 404."""
-        await self._door.check(origin, room_id)
-        event = await self._event_in(room_id, event_id)
+        event = await self._event_in(origin, room_id, event_id)
         # Only of state events it is stored beside the event what they cite.
         cited = _auth_event_ids(event)
         chain = {*cited, *await self._store.auth_chain_ids(cited)}
@@ -102,8 +105,7 @@ class ServedEvents:
 
     async def _group_before(self, origin: str, room_id: str, event_id: str) -> int | None:
         """The state before an event; None for that of a room's first."""
-        await self._door.check(origin, room_id)
-        event = await self._event_in(room_id, event_id)
+        event = await self._event_in(origin, room_id, event_id)
         if event.state_group is None:
             raise not_found("The state of the room at this event is not known here.")
         if event.state_key is None:
@@ -117,25 +119,40 @@ class ServedEvents:
 
         What is not in the room is passed over; what the server may not see comes redacted.
         """
-        await self._door.check(origin, room_id)
-        events = await self._walk.backfill(room_id, event_ids, limit)
+        starts = await self._starts(origin, room_id, event_ids)
+        events = await self._walk.backfill(room_id, starts, limit)
         return self._transaction(await self._visibility.copies(origin, events))
 
     async def missing(
         self, origin: str, room_id: str, latest: Collection[str], earliest: Collection[str], limit: int, min_depth: int
     ) -> Answer:
         """`POST /get_missing_events/{roomId}`: what lies between these events, the oldest first."""
-        await self._door.check(origin, room_id)
-        events = await self._walk.missing(room_id, latest, earliest, limit, min_depth)
+        starts = await self._starts(origin, room_id, latest)
+        events = await self._walk.missing(room_id, starts, earliest, limit, min_depth)
         return RawJson(b'{"events":[%b]}' % b",".join(await self._visibility.copies(origin, events)))
 
     # ------------------------------------------------------------------------------------------------------------------
 
-    async def _event_in(self, room_id: str, event_id: str) -> ServedEvent:
+    async def _event_in(self, origin: str, room_id: str, event_id: str) -> ServedEvent:
+        """An event of the room that the server may ask about."""
+        departure = await self._door.check_past(origin, room_id)
         event = await self._store.get(event_id)
         if event is None or event.room_id != room_id or event.rejected:
             raise _no_event()
+        self._door.check_told(origin, departure, event)
         return event
+
+    async def _starts(self, origin: str, room_id: str, event_ids: Collection[str]) -> Collection[str]:
+        """Those of the events from which the server may be told what came before. One statement for a server that has
+        left the room; what came before an event that it knew of came before it left."""
+        departure = await self._door.check_past(origin, room_id)
+        if departure is None:
+            return event_ids
+        found = await self._store.many(list(event_ids)[:MAX_STARTS])
+        starts = [i for i, event in found.items() if event.room_id == room_id and departure.comes_after(event)]
+        if not starts:
+            raise not_in_room(origin)
+        return starts
 
     async def _object(self, **arrays: Collection[str]) -> AsyncIterator[bytes]:
         """A JSON object with arrays of events, which whoever is in the room needs to judge others, whatever it may see

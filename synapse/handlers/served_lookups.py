@@ -79,11 +79,12 @@ class ServedLookups:
     async def nearest_event(self, origin: str, room_id: str, timestamp: int, *, backwards: bool) -> dict[str, Any]:
         """`GET /timestamp_to_event/{roomId}`: the nearest event at a moment (milliseconds) or after it; or before it.
 
-        Raises 403 M_FORBIDDEN, 404 M_NOT_FOUND.
+        Raises 403 M_FORBIDDEN, 404 M_NOT_FOUND. A server that has left the room is told of what was here before.
         """
-        await self._door.check(origin, room_id)
+        departure = await self._door.check_past(origin, room_id)
+        until = NEWEST if departure is None else departure.position - 1
         place = (timestamp, NEWEST if backwards else OLDEST)
-        rows = await self._timeline.by_time(room_id, place, NEWEST, 1, backwards=backwards)
+        rows = await self._timeline.by_time(room_id, place, until, 1, backwards=backwards)
         if not rows:
             direction = "backward" if backwards else "forward"
             raise not_found(f"There is no event to be found from {timestamp} in {direction} direction.")

@@ -1,12 +1,16 @@
-"""Which servers are in which rooms: those of the joined members of the rooms' present state."""
+"""Which servers are in which rooms: those of the joined members of the rooms' present state. And which have been."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from synapse.storage.database import Database, Transaction
+    from synapse.storage.served_events import ServedEvent
+
+_LATEST: Final = 1_000
+"""Of so many users of a server, those whose memberships changed last, it is asked when they left."""
 
 
 class HostCounts(NamedTuple):
@@ -21,6 +25,24 @@ class RoomsOfServer(NamedTuple):
 
     joined: frozenset[str]
     invited: frozenset[str]
+
+
+class Departure(NamedTuple):
+    """How a server's last user left a room: by that event (None: by none that is here), of that depth, which became
+    part of the room's present state at `position`."""
+
+    position: int
+    event_id: str | None
+    depth: int
+
+    def comes_after(self, event: ServedEvent) -> bool:
+        """Whether the event is the departure itself, or was here before it.
+
+        Positions of states and history that were fetched say nothing of when that was: then the depth decides.
+        """
+        if event.event_id == self.event_id:
+            return True
+        return event.stream < self.position and (event.stream > 0 or event.depth < self.depth)
 
 
 class RoomHostsStore:
@@ -43,11 +65,17 @@ class RoomHostsStore:
         """Whether somebody of the server is joined to the room."""
         return await self._db.read("room_hosts.is_joined", _is_joined, server_name, room_id)
 
+    async def departure(self, server_name: str, room_id: str) -> Departure | None:
+        """How the last of the server's users left the room that it is not in any more; None where none ever was in it,
+        as far as this server knows."""
+        return await self._db.read("room_hosts.departure", _departure, server_name, room_id)
 
-# What the indexes current_state_servers and current_state_invited_servers are made of, to the letter.
+
+# What the indexes current_state_servers, current_state_invited_servers, current_state_gone are made of, to the letter.
 _SERVER = "substr(c.state_key, strpos(c.state_key, ':') + 1)"
 _MEMBER = "c.type = 'm.room.member' AND c.membership = 'join'"
 _INVITED = "c.type = 'm.room.member' AND c.membership = 'invite'"
+_GONE = "c.type = 'm.room.member' AND c.membership <> 'join'"
 
 
 def _joined(txn: Transaction, room_ids: list[str]) -> dict[str, HostCounts]:
@@ -89,3 +117,24 @@ def _is_joined(txn: Transaction, server_name: str, room_id: str) -> bool:
         (server_name, room_id),
     )
     return bool(txn.one()[0])
+
+
+def _departure(txn: Transaction, server_name: str, room_id: str) -> Departure | None:
+    # Of somebody who is not joined now, the last change of a join is how they left.
+    txn.execute(
+        f"""
+        SELECT d.stream_ordering, d.event_id, coalesce(e.depth, 0) FROM (
+            SELECT c.state_key FROM current_state c WHERE {_GONE} AND {_SERVER} = %s AND c.room_id = %s
+            ORDER BY c.stream_ordering DESC LIMIT %s
+        ) u CROSS JOIN LATERAL (
+            SELECT d.stream_ordering, d.event_id FROM current_state_deltas d
+            JOIN memberships m ON m.event_id = d.prev_event_id AND m.membership = 'join'
+            WHERE d.type = 'm.room.member' AND d.state_key = u.state_key AND d.room_id = %s
+            ORDER BY d.stream_ordering DESC LIMIT 1
+        ) d LEFT JOIN events e ON e.event_id = d.event_id
+        ORDER BY d.stream_ordering DESC LIMIT 1
+        """,
+        (server_name, room_id, _LATEST, room_id),
+    )
+    row = txn.one_or_none()
+    return None if row is None else Departure._make(row)

@@ -1,9 +1,10 @@
 """Which events another server may see, and the copies that it gets of the others.
 
 A server may see what any of its users may: history visibility is evaluated for the server as a whole. It is in the room
-now, or it would not be answered; so what was `shared` is visible to it, `invited` what was sent while one of its users
-was in the room or invited, `joined` what was sent while one of them was in it. Of everything else it gets a copy as a
-redaction leaves it, so that it can follow the room's graph; as of what erased users wrote.
+now, or was when the event was here already, or it would not be answered; so what was `shared` is visible to it,
+`invited` what was sent while one of its users was in the room or invited, `joined` what was sent while one of them was
+in it. Of everything else it gets a copy as a redaction leaves it, so that it can follow the room's graph; as of what
+erased users wrote.
 
 Client-server API, "Room history visibility"; server-server API, "Backfilling and retrieving missing events".
 """
@@ -48,7 +49,8 @@ class ServerVisibility:
         self._server_name = server_name
 
     async def copies(self, origin: str, events: Sequence[ServedEvent]) -> list[bytes]:
-        """The events in the same order, each as the server may have it. Its being in the room is taken for granted.
+        """The events in the same order, each as the server may have it. That it was in the room at some time after
+        them, or at them, is taken for granted.
 
         Four statements at most, none where it is known that nothing is hidden.
         """

@@ -11,6 +11,8 @@ CREATE INDEX current_state_servers ON current_state (substr(state_key, strpos(st
     WHERE type = 'm.room.member' AND membership = 'join';
 CREATE INDEX current_state_invited_servers ON current_state (substr(state_key, strpos(state_key, ':') + 1), room_id)
     WHERE type = 'm.room.member' AND membership = 'invite';
+CREATE INDEX current_state_gone ON current_state (substr(state_key, strpos(state_key, ':') + 1), room_id, stream_ordering)
+    WHERE type = 'm.room.member' AND membership <> 'join';
 
 ---------------------------------------------------------------- devices and other servers
 
