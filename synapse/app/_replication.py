@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from synapse.app._accounts import Accounts
     from synapse.app._pushing import Pushing
     from synapse.config import Config
+    from synapse.http.drain import Drain
     from synapse.http.router import Router
     from synapse.replication.client import ReplicationClient
     from synapse.replication.commands import MainCommands
@@ -53,7 +54,7 @@ logger = logging.getLogger(__name__)
 
 ACKNOWLEDGE_SECONDS: Final = 0.2
 GATHER_SECONDS: Final = 0.05
-"""How long a process that answers nobody, and sends to other servers, may leave rows to each other's company."""
+"""How long a process that answers nobody just now leaves rows to each other's company."""
 
 
 class Foundation(Protocol):
@@ -79,6 +80,9 @@ class Foundation(Protocol):
 
     @property
     def router(self) -> Router: ...
+
+    @property
+    def drain(self) -> Drain: ...
 
 
 class MainReplication:
@@ -227,10 +231,19 @@ class WorkerReplication:
 
         hs = self._hs
         where = f"{self._workers.worker_replication_host}:{self._workers.worker_replication_port}"
-        gather = GATHER_SECONDS if hs.config.application == "federation_sender" else 0.0
-        return ReplicationClient(
-            hs.reactor, self._connect, where, self._identity, hs.notifier, hs.database, lambda: self.present(), gather
+        client = ReplicationClient(
+            hs.reactor,
+            self._connect,
+            where,
+            self._identity,
+            hs.notifier,
+            hs.database,
+            lambda: self.present(),
+            GATHER_SECONDS,
+            lambda: hs.drain.in_flight > 0,
         )
+        hs.drain.on_work = client.listen
+        return client
 
     def mount(self, router: Router) -> None:
         """Nothing: workers answer no calls."""

@@ -27,6 +27,8 @@ class Drain:
         self._gauge = table.HTTP_IN_FLIGHT.child()
         self.in_flight = 0
         self.leaving = False
+        self.on_work: Callable[[], None] = lambda: None
+        """Is told when a request comes while none is in flight."""
 
     def on_begin(self, hook: Callable[[], None]) -> None:
         """Has `hook` called when the process begins to leave; at once if it is leaving already."""
@@ -48,6 +50,11 @@ class Drain:
     def entered(self) -> None:
         self.in_flight += 1
         self._gauge.value = self.in_flight
+        if self.in_flight == 1:
+            try:
+                self.on_work()
+            except Exception:
+                logger.exception("A hook failed when a request came")
 
     def left(self) -> None:
         self.in_flight -= 1

@@ -152,9 +152,9 @@ class Router:
         match = match or self.match(raw.method, raw.path)
         request = Request(raw, match.endpoint, match.name, match.params)
         context = RequestContext(new_request_id(raw.method), match.name)
+        self.drain.entered()  # what that sets in motion is not this request's
         current_request.set(context)
         began = monotonic()
-        self.drain.entered()
         try:
             answer = await measured(self._answer(request, match), context)
             if raw.compress:

@@ -9,8 +9,9 @@ nobody in this process listens are not followed: every row wakes a process, whic
 Commands for the main process wait while there is no connection. Those that must not be lost are kept until the main
 process has confirmed them (SYNC), and are sent again on the next connection.
 
-Who has time for it gathers: rows that follow upon others are left in the socket for a moment, and are then heard
-together. Being woken costs more than what most rows are to somebody for whom few are.
+A process gathers while nobody waits for an answer of it: rows that follow upon others are left in the socket for a
+moment, and are then heard together, since being woken costs more than what a row has it do. Whoever asks for something
+has what is in the socket heard first, so that it is answered as if nothing had been left there.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from synapse.replication.server import PING_SECONDS, SILENCE_SECONDS
 from synapse.replication.streams import PAGE, STREAMS, Stream
 from synapse.storage.errors import DatabaseClosed
 from synapse.util.problems import why_not_connected
+from synapse.util.transports import read_at_once
 
 if TYPE_CHECKING:
     from synapse.replication.notifier import Notifier
@@ -58,6 +60,8 @@ class ReplicationClient:
     :param present: the commands that tell who syncs here, for a main process that knows nothing of it.
     :param gather: the seconds for which the main process is not listened to after it has spoken, where it had last
         spoken not twice as long before.
+    :param busy: whether somebody waits for an answer of this process; then nothing is gathered. When the first one
+        comes, `listen` is to be called.
     """
 
     def __init__(
@@ -70,9 +74,11 @@ class ReplicationClient:
         db: Database,
         present: Callable[[], Iterable[Command]] = tuple,
         gather: float = 0.0,
+        busy: Callable[[], bool] = lambda: False,
     ) -> None:
         self.reactor = reactor
         self.gather = gather
+        self.busy = busy
         self.where = where
         self.notifier = notifier
         self.present = present
@@ -120,6 +126,11 @@ class ReplicationClient:
         done = self.outbox.add(command)
         self._flush()
         return done
+
+    def listen(self) -> None:
+        """Hears now what the main process has said already, if it was not listened to just now."""
+        if self._connection is not None:
+            self._connection.listen_now()
 
     # -- connections -----------------------------------------------------------------------------------------------
 
@@ -335,7 +346,7 @@ class Connection(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         before, self._heard = self._heard, self._client.reactor.seconds()
-        if self._heard - before < 2 * self._client.gather and self._resting is None and self.following:
+        if self._heard - before < 2 * self._client.gather and self._may_rest():
             self._rest()
         try:
             for line in self._lines.receive(data):
@@ -364,6 +375,15 @@ class Connection(Protocol):
             self._client.followed(self)
         if command is not None:
             self._client.heard(command)
+
+    def listen_now(self) -> None:
+        if self._resting is not None:
+            self._resting.cancel()
+            self._listen_again()
+            read_at_once(self.transport)
+
+    def _may_rest(self) -> bool:
+        return self._resting is None and self.following and not self._client.busy()
 
     def _rest(self) -> None:
         self.transport.pauseProducing()

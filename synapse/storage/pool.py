@@ -112,6 +112,23 @@ class ConnectionPool:
         except IndexError:
             return None
 
+    def finished(self, worker: _Worker, tell: Callable[[], None]) -> _Task | None:
+        """For the threads: has the reactor tell what became of a job, and answers the next one, if one waits. If none
+        does, the reactor hears in the same turn that the thread is idle: waking it costs more than many a job, and who
+        goes on from here with another job gets the same thread.
+        """
+        task = self.next_waiting()
+        if task is not None:
+            self.post(tell)
+            return task
+
+        def idle() -> None:
+            self.became_idle(worker)
+            tell()
+
+        self.post(idle)
+        return None
+
     def post(self, fn: Callable[[], None]) -> None:
         """For the threads: has the reactor call `fn`."""
         with self._done_lock:
@@ -157,35 +174,33 @@ class _Worker:
         self.thread = threading.Thread(target=self.run, name="database", daemon=True)
 
     def run(self) -> None:
+        task = self._pool.finished(self, _nothing)
         while True:
-            task = self._pool.next_waiting()
-            if task is None:
-                task = self._wait_for_task()
+            task = task or self._wait_for_task()
             if task is None:
                 break
-            self._do(task)
+            task = self._pool.finished(self, self._do(task))
         if self._connection is not None:
             self._connection.close()
         self._pool.post(lambda: self._pool.ended(self))
 
     def _wait_for_task(self) -> _Task | None:
-        self._pool.post(lambda: self._pool.became_idle(self))
         while True:
             try:
                 return self.inbox.get(timeout=IDLE_SECONDS)
             except Empty:
                 self._pool.post(lambda: self._pool.was_idle_long(self))
 
-    def _do(self, task: _Task) -> None:
+    def _do(self, task: _Task) -> Callable[[], None]:
+        """Does the job; what it answers tells who waits for it, in the reactor's thread."""
         try:
             result = task.job(self._connected())
         except BaseException:
             failure: Failure = Failure()  # type: ignore[no-untyped-call]  # Twisted's is not annotated
             failure.cleanFailure()  # type: ignore[no-untyped-call]  # as above
             self._drop_if_broken()
-            self._pool.post(lambda: task.deferred.errback(failure))
-        else:
-            self._pool.post(lambda: task.deferred.callback(result))
+            return lambda: task.deferred.errback(failure)
+        return lambda: task.deferred.callback(result)
 
     def _connected(self) -> Connection:
         if self._connection is None:
@@ -200,6 +215,10 @@ class _Worker:
         if connection.closed or status == extensions.TRANSACTION_STATUS_UNKNOWN:
             connection.close()
             self._connection = None
+
+
+def _nothing() -> None:
+    """What became of no job."""
 
 
 def connect(settings: PoolSettings) -> Connection:

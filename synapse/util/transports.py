@@ -1,8 +1,9 @@
-"""Writing to connections at once.
+"""Writing to connections at once, and reading from them.
 
 Twisted writes when its loop comes round to it and the socket has said that it is ready: two system calls and a turn
 of the loop for every message, which for small ones is more than the message itself costs. Here, where nothing waits
 to be written before it, a message goes to the socket directly; what the socket does not take, Twisted writes later.
+Reading is for who must know just now what has come.
 
 Nothing of Twisted is imported, since its sockets come with the reactor.
 """
@@ -14,7 +15,7 @@ from typing import Any
 
 def write_at_once(transport: Any, data: bytes) -> None:
     """Like `transport.write(data)`, which it is for transports that are not plain sockets."""
-    if _is_idle_socket(transport):
+    if _is_socket(transport) and not transport.dataBuffer and not transport._tempDataBuffer:
         try:
             sent = transport.socket.send(data)
         except OSError:
@@ -25,10 +26,15 @@ def write_at_once(transport: Any, data: bytes) -> None:
     transport.write(data)
 
 
-def _is_idle_socket(transport: Any) -> bool:
-    """Whether this is a `twisted.internet.tcp.Connection` (or a unix one), open, without TLS, with nothing to write."""
-    # Not getattr: the transports of TLS answer with what lies beneath them.
-    waiting = vars(transport).get("_tempDataBuffer")
-    if waiting is None or waiting or transport.dataBuffer:
+def read_at_once(transport: Any) -> None:
+    """Hands what has come to the transport's protocol, as Twisted's loop will do soon; of plain sockets alone."""
+    if _is_socket(transport):
+        transport.doRead()  # if the other side has ended the connection, the loop finds that out again
+
+
+def _is_socket(transport: Any) -> bool:
+    """Whether this is a `twisted.internet.tcp.Connection` (or a unix one), open and without TLS."""
+    # Not hasattr: the transports of TLS answer with what lies beneath them.
+    if "_tempDataBuffer" not in vars(transport):
         return False
     return transport.connected and not transport.disconnecting and not getattr(transport, "TLS", False)

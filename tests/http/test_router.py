@@ -473,3 +473,17 @@ def test_leaving_does_not_wait_forever() -> None:
     clock.advance(10)
     assert results == [False]
     drain.left()
+
+
+def test_the_first_request_in_flight_is_told_of() -> None:
+    drain = Drain(Clock())
+    told: list[int] = []
+    drain.on_work = lambda: told.append(drain.in_flight)
+    drain.entered()
+    drain.entered()
+    drain.left()
+    drain.left()
+    assert told == [1]
+    drain.on_work = _fail  # keeps no request from being answered
+    drain.entered()
+    assert drain.in_flight == 1

@@ -35,13 +35,22 @@ class Worker:
 
     def __init__(self, db: Any = None, listens_to: Iterable[str] = tuple(BY_NAME), gather: float = 0.0) -> None:
         self.clock = Clock()
+        self.requests = 0
         self.notifier = Notifier(self.clock)
         for stream in listens_to:
             self.notifier.subscribe(stream, lambda position, rows: None)
         self.factories: list[Any] = []
         self.transports: list[StringTransportWithDisconnection] = []
         self.client = ReplicationClient(
-            self.clock, self._dial, "main:9092", identity, self.notifier, db, lambda: [Ping(7)], gather
+            self.clock,
+            self._dial,
+            "main:9092",
+            identity,
+            self.notifier,
+            db,
+            lambda: [Ping(7)],
+            gather,
+            lambda: self.requests > 0,
         )
         self.started = Deferred.fromCoroutine(self.client.start())
         self.started.addErrback(lambda _: None)
@@ -130,6 +139,29 @@ def test_a_worker_that_gathers_leaves_what_follows_soon(gather: float) -> None:
         assert states == ["producing", "paused", "paused", "paused", "paused", "producing"]
     else:
         assert states == ["producing"] * 6
+
+
+def test_nothing_is_gathered_while_somebody_waits() -> None:
+    worker = Worker(listens_to=["caches"], gather=1.0)
+    connection, transport = worker.connect()
+    say(connection, "SERVER 1 example.org 1.0 n", "POSITION caches 1")
+    say(connection, "PING 1")
+    assert transport.producerState == "paused"
+    worker.requests = 1
+    worker.client.listen()
+    assert transport.producerState == "producing"
+    say(connection, "PING 1")
+    assert transport.producerState == "producing"
+    worker.client.listen()  # it does already
+    worker.requests = 0
+    say(connection, "PING 1")
+    assert transport.producerState == "paused"
+    worker.clock.advance(1)
+    assert transport.producerState == "producing"
+
+
+def test_who_asks_while_there_is_no_connection_is_not_held_up() -> None:
+    Worker(listens_to=["caches"], gather=1.0).client.listen()
 
 
 def test_a_connection_that_ends_while_it_gathers_leaves_nothing_behind() -> None:

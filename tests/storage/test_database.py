@@ -14,7 +14,7 @@ from synapse.storage import plans
 from synapse.storage.database import CONFLICT_DELAYS, Database, PoolSettings, Transaction
 from synapse.storage.errors import DatabaseUnavailable, OutcomeUnknown
 from tests.support.postgres import PostgresServer
-from tests.support.reactor import HeldReactor
+from tests.support.reactor import HeldReactor, real_reactor
 
 
 def put(txn: Transaction, follower: str, position: int) -> None:
@@ -281,6 +281,43 @@ async def test_more_jobs_than_connections(database: Database) -> None:
     results = [Deferred.fromCoroutine(database.read("get", positions)) for _ in range(50)]
     assert await gatherResults(results) == [{}] * 50
     assert database.pool.size <= database.pool.settings.maximum
+
+
+@ensureDeferred
+async def test_jobs_one_after_another_are_done_by_one_thread(database: Database) -> None:
+    backends = {await database.read("get", _backend) for _ in range(5)}
+    assert len(backends) == 1
+    assert database.pool.size == 1
+
+
+@ensureDeferred
+async def test_a_job_wakes_the_reactor_once(database_settings: PoolSettings) -> None:
+    reactor = CountingReactor()
+    db = Database(reactor, database_settings)
+    await db.read("get", _backend)
+    before = reactor.wakes
+    for _ in range(5):
+        await db.read("get", _backend)
+    assert reactor.wakes == before + 5
+    db.close()
+    db.pool.join(5)
+
+
+def _backend(txn: Transaction) -> int:
+    txn.execute("SELECT pg_backend_pid()")
+    return int(txn.one()[0])
+
+
+class CountingReactor(HeldReactor):
+    """Counts how often a thread wakes it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wakes = 0
+
+    def callFromThread(self, fn: Any, *args: Any) -> None:
+        self.wakes += 1
+        real_reactor().callFromThread(fn, *args)
 
 
 # -- planned statements --------------------------------------------------------------------------------------------

@@ -1,8 +1,9 @@
-"""Writing at once: order and completeness over a real socket, however slowly the other side reads."""
+"""Writing at once: order and completeness over a real socket, however slowly the other side reads; and reading."""
 
 from __future__ import annotations
 
 import os
+import socket
 import tempfile
 from typing import Any
 
@@ -12,7 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.protocol import ClientFactory, Factory, Protocol
 from twisted.internet.testing import StringTransport
 
-from synapse.util.transports import write_at_once
+from synapse.util.transports import read_at_once, write_at_once
 
 CHUNKS = [os.urandom(size) for size in (10, 1, 3_000_000, 20, 500_000, 7)]
 
@@ -62,7 +63,38 @@ def test_other_transports_are_written_to_as_ever() -> None:
     transport: Any = StringTransport()  # type: ignore[no-untyped-call]  # Twisted's is not annotated
     write_at_once(transport, b"one")
     write_at_once(transport, b"two")
+    read_at_once(transport)
     assert transport.value() == b"onetwo"
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_has_come_is_read_at_once() -> None:
+    from twisted.internet import reactor
+
+    twisted: Any = reactor
+    reader = Reader()
+    connected: Deferred[None] = Deferred()
+    reader.connectionMade = lambda: connected.callback(None)  # type: ignore[method-assign]  # where the test goes on
+    connecting = ClientFactory()
+    connecting.buildProtocol = lambda addr: reader  # type: ignore[method-assign]  # it needs no more of a factory
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        twisted.connectTCP(*listening.getsockname(), connecting)
+        await connected
+        other, _ = listening.accept()
+    with other:
+        transport: Any = reader.transport
+        transport.pauseProducing()
+        other.send(b"news")
+        read_at_once(transport)
+        assert reader.received == b"news"
+        read_at_once(transport)  # nothing more has come
+        assert reader.received == b"news"
+    read_at_once(transport)
+    transport.resumeProducing()
+    assert await reader.done == b"news"
+    read_at_once(transport)  # it is over
 
 
 class Socket:
