@@ -12,14 +12,14 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from synapse.api.constants import MAX_INT, EventTypes
+from synapse.api.constants import EventTypes
 from synapse.api.identifiers import new_event_id
 from synapse.api.room_versions import EventFormat, EventIdScheme, RoomVersion
 from synapse.events import canonical
 from synapse.events.event import Event
 from synapse.events.hashes import canonical_bytes, essential_bytes, event_id_of_bytes, unpadded_base64
 from synapse.events.signing import key_id_of, signature_over
-from synapse.events.validation import check_fields, check_size
+from synapse.events.validation import check_fields, check_size, max_depth
 
 if TYPE_CHECKING:
     from signedjson.types import SigningKey
@@ -88,7 +88,7 @@ def draft(
         "type": type,
         "sender": sender,
         "content": content,
-        "depth": min(depth, MAX_INT),
+        "depth": min(depth, max_depth(room_version)),
         "origin_server_ts": origin_server_ts,
         "prev_events": _references(prev_events, room_version, reference_hashes),
         "auth_events": _references(auth_events, room_version, reference_hashes),

@@ -29,7 +29,12 @@ from synapse.api.room_versions import EventFormat, RoomVersion
 from synapse.events import canonical
 from synapse.events.hashes import canonical_bytes
 
-MAX_DEPTH_BEFORE_V6: Final = 2**63 - 1
+_MAX_DEPTH_BEFORE_V6: Final = 2**63 - 1
+
+
+def max_depth(room_version: RoomVersion) -> int:
+    """The deepest that an event may be: what comes after such an event is as deep."""
+    return MAX_INT if room_version.strict_canonical_json else _MAX_DEPTH_BEFORE_V6
 
 
 def check_pdu(value: Any, room_version: RoomVersion, *, is_history: bool = False) -> dict[str, Any]:
@@ -72,7 +77,7 @@ def check_fields(event: Mapping[str, Any], room_version: RoomVersion) -> None:
     if "redacts" in event and not room_version.redacts_in_content:
         _check_text("redacts", event["redacts"])
     _check_integer("origin_server_ts", event.get("origin_server_ts"), None)
-    _check_integer("depth", event.get("depth"), MAX_INT if room_version.strict_canonical_json else MAX_DEPTH_BEFORE_V6)
+    _check_integer("depth", event.get("depth"), max_depth(room_version))
     _check_room_id(event, room_version)
     if room_version.event_format is EventFormat.V1:
         event_id = event.get("event_id")

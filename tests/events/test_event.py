@@ -11,6 +11,7 @@ import pytest
 from synapse.api.room_versions import ROOM_VERSIONS
 from synapse.events import builder
 from synapse.events.event import Event
+from synapse.events.validation import check_fields
 from tests.events.factory import ALICE, BOB, KEY, SERVER, Room, usual_room
 
 ALL = list(ROOM_VERSIONS)
@@ -107,12 +108,31 @@ def test_reference_hashes_of_old_rooms(version: str) -> None:
         content={},
         prev_events=["$a:b", "$c:d"],
         auth_events=[],
-        depth=2**60,
+        depth=3,
         origin_server_ts=1,
         reference_hashes={"$a:b": "hash"},
     )
     assert draft["prev_events"] == [["$a:b", {"sha256": "hash"}], ["$c:d", {}]]
-    assert draft["depth"] == 2**53 - 1
+
+
+@pytest.mark.parametrize("version", ALL)
+def test_nothing_is_deeper_than_a_number_may_be(version: str) -> None:
+    rules = ROOM_VERSIONS[version]
+    deepest = 2**53 - 1 if rules.strict_canonical_json else 2**63 - 1
+    for depth in (1, deepest, deepest + 1):
+        draft = builder.draft(
+            rules,
+            room_id="!x:y" if not rules.room_id_from_create else "!" + "x" * 43,
+            sender=ALICE,
+            type="x",
+            content={},
+            prev_events=[],
+            auth_events=[],
+            depth=depth,
+            origin_server_ts=1,
+        )
+        assert draft["depth"] == min(depth, deepest)
+        check_fields({**draft, "event_id": "$e:y"}, rules)
 
 
 @pytest.mark.parametrize("version", ALL)

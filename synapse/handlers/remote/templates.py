@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from synapse.api.constants import MAX_INT, EventTypes, Membership
+from synapse.api.constants import EventTypes, Membership
 from synapse.api.errors import MatrixError
 from synapse.api.identifiers import new_event_id
 from synapse.api.room_versions import EventFormat, EventIdScheme, RoomVersion
@@ -90,7 +90,7 @@ def leave_without_help(after: Event, user_id: str, content: Mapping[str, Any], s
         content=dict(content),
         prev_events=[after.event_id],
         auth_events=auth_events,
-        depth=min(after.depth + 1, MAX_INT),
+        depth=after.depth + 1,
         origin_server_ts=now,
         server_name=signer.server_name,
         signing_key=signer.key,
