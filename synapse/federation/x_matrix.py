@@ -85,6 +85,8 @@ def _credentials(header: str, position: int) -> tuple[dict[str, str], int]:
         quoted = match["quoted"]
         values[name] = match["token"] if quoted is None else _ESCAPED.sub(r"\1", quoted)
         position = match.end()
+    if "signature" in values:  # which the specification lists; its example, and all servers, say `sig`
+        values.setdefault("sig", values["signature"])
     for name in ("origin", "key", "sig"):
         if not values.get(name):
             raise unauthorized(f"The Authorization header has no '{name}'.")

@@ -60,17 +60,22 @@ def _check_member(state_key: str, content: Mapping[str, Any]) -> None:
 
 
 def _check_power_levels(content: Mapping[str, Any], version: RoomVersion) -> None:
-    """The numbers are numbers, as that room version writes them; the authorisation rules ask this of some only."""
+    """The numbers are numbers. The authorisation rules ask this of some only, and take strings in old rooms, which
+    nobody is to send any more (server-server API, "Authorisation rules")."""
     for name in LEVEL_DEFAULTS:
-        if name in content and parse_level(content[name], version) is None:
+        if name in content and not _is_level(content[name], version):
             raise bad_json(f"The power level '{name}' must be an integer.")
     for table in ("events", "notifications", "users"):
         entries = content.get(table, {})
-        if not isinstance(entries, dict) or any(parse_level(level, version) is None for level in entries.values()):
+        if not isinstance(entries, dict) or not all(_is_level(level, version) for level in entries.values()):
             raise bad_json(f"'{table}' of the power levels must be an object with integers.")
     for user_id in content.get("users", {}):
         if not is_user_id(user_id):
             raise bad_json(f"The keys in 'users' of the power levels must be user IDs, which '{user_id:.80}' is not.")
+
+
+def _is_level(value: Any, version: RoomVersion) -> bool:
+    return type(value) is int and parse_level(value, version) is not None
 
 
 def _check_create(_state_key: str, content: Mapping[str, Any]) -> None:

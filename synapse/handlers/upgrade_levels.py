@@ -79,7 +79,9 @@ def for_founding(content: dict[str, Any], version: RoomVersion, founder: str, ot
 
 
 def closed(content: dict[str, Any], version: RoomVersion) -> dict[str, Any]:
-    """The old room's levels, with which ordinary users can neither speak nor invite any more."""
+    """The old room's levels, with which ordinary users can neither speak nor invite any more. Old versions may have
+    them as strings; this server writes numbers."""
+    content = _as_numbers(content, version)
     users_default = _level(content.get("users_default"), version)
     level = max(_CLOSED, (LEVEL_DEFAULTS["users_default"] if users_default is None else users_default) + 1)
     raised: dict[str, int] = {}
@@ -87,6 +89,17 @@ def closed(content: dict[str, Any], version: RoomVersion) -> dict[str, Any]:
         present = _level(content.get(name), version)
         raised[name] = level if present is None else max(present, level)
     return {**content, **raised}
+
+
+def _as_numbers(content: dict[str, Any], version: RoomVersion) -> dict[str, Any]:
+    """The same levels; None for what is no level."""
+    levels = {name: parse_level(content[name], version) for name in LEVEL_DEFAULTS.keys() & content.keys()}
+    tables = {
+        table: {name: parse_level(value, version) for name, value in entries.items()}
+        for table in _TABLES
+        if isinstance(entries := content.get(table), dict)
+    }
+    return {**content, **levels, **tables}
 
 
 def supported_join_rules(content: dict[str, Any], version: RoomVersion) -> dict[str, Any]:

@@ -22,6 +22,8 @@ GOOD = Credentials("a.org", "b.org:8448", {"ed25519:k": "s/+"})
         r'X-Matrix origin="\a.org",destination="b\.org:8448",key="ed25519\:k",sig="s/+"',
         'X-Matrix origin="a.org",destination="b.org:8448",key="ed25519:k",sig="s/+",new="of the future"',
         'X-Matrix origin="a.org",destination="b.org:8448",key="ed25519:k",sig="s/+",',
+        'X-Matrix origin="a.org",destination="b.org:8448",key="ed25519:k",signature="s/+"',
+        'X-Matrix origin="a.org",destination="b.org:8448",key="ed25519:k",signature="x",sig="s/+"',
         'X-Matrix , origin="a.org",,destination="b.org:8448" , ,key="ed25519:k",sig="s/+", ,',
         'X-Matrix origin = "a.org",destination="b.org:8448",key="ed25519:k",sig="s/+"',
     ],

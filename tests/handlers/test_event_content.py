@@ -69,16 +69,15 @@ def test_bad(event_type: str, content: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("version", list(ROOM_VERSIONS))
 @pytest.mark.parametrize("table", [None, "users", "events", "notifications"])
-def test_power_levels_are_what_the_room_version_takes_for_numbers(version: str, table: str | None) -> None:
+def test_power_levels_are_numbers_whatever_the_room_version_would_take_for_some(
+    version: str, table: str | None
+) -> None:
     def content(level: Any) -> dict[str, Any]:
         return {"invite": level} if table is None else {table: {USER: level}}
 
-    number = int(version)
     assert refused(POWER, content(50), version) is None
-    assert (refused(POWER, content(" +050 "), version) is None) is (number < 10)
-    assert (refused(POWER, content(50.5), version) is None) is (number < 6)
-    assert refused(POWER, content("fifty"), version) == "400 M_BAD_JSON"
-    assert refused(POWER, content(True), version) == "400 M_BAD_JSON"
+    for value in ("50", " +050 ", "fifty", 50.5, True, None):
+        assert refused(POWER, content(value), version) == "400 M_BAD_JSON"
 
 
 def test_power_levels_are_looked_at_without_a_state_key_too() -> None:

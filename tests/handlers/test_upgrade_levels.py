@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -84,8 +85,25 @@ def test_the_ordinary_neither_speak_nor_invite_in_a_closed_room(content: dict[st
     assert {key: value for key, value in restricted.items() if key not in ("events_default", "invite")} == {
         key: value for key, value in content.items() if key not in ("events_default", "invite")
     }
-    default = min(int(float(content.get("users_default", 0))), MAX_INT)
+    default = min(content.get("users_default", 0), MAX_INT)
     for name in ("events_default", "invite"):
         assert restricted[name] >= 50
         assert restricted[name] > default or default >= MAX_INT
     assert closed(restricted, old) == restricted
+
+
+@pytest.mark.parametrize(("version", "level"), [("1", 50.7), ("5", " 050 "), ("9", "50")])
+def test_levels_that_old_rooms_have_as_strings_become_numbers(version: str, level: Any) -> None:
+    old = ROOM_VERSIONS[version]
+    content = {"ban": level, "users": {FOUNDER: level}, "events": {"x": level}, "notifications": {}, "more": level}
+    restricted = closed(content, old)
+    assert restricted == {
+        "ban": 50,
+        "users": {FOUNDER: 50},
+        "events": {"x": 50},
+        "notifications": {},
+        "more": level,
+        "events_default": 50,
+        "invite": 50,
+    }
+    check_content("m.room.power_levels", "", restricted, old)
