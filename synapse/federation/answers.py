@@ -58,10 +58,10 @@ def _event(raw: bytes) -> Json:
 
 
 class Template(msgspec.Struct, frozen=True):
-    """An event to be completed and signed; `room_version` is "1" where the server does not say."""
+    """An event to be completed and signed; `room_version` is None where the server does not say."""
 
     event: Json
-    room_version: str = "1"
+    room_version: str | None = None
 
 
 class JoinAnswer(NamedTuple):

@@ -100,7 +100,7 @@ class Aside:
         return made_by(
             server,
             template.event,
-            version or version_of(server, template.room_version),
+            version or version_of(server, template),
             room_id=room_id,
             user_id=user_id,
             content=content,

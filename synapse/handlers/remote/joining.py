@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 from twisted.internet.defer import Deferred
 
+from synapse.api.constants import EventTypes
 from synapse.api.errors import Codes, MatrixError, forbidden, incompatible_room_version
 from synapse.api.identifiers import domain_of
 from synapse.api.room_versions import ROOM_VERSIONS, RoomVersion
+from synapse.events.event import Event
 from synapse.federation.errors import BadAnswer, FederationError, Refused
 from synapse.handlers.remote.search import Search
 from synapse.handlers.remote.templates import AUTHORISER, made_by
@@ -28,8 +30,7 @@ from synapse.storage.persist_events import Fate, Kind, Outlier, Received, Receiv
 from synapse.util.concurrency import spawn
 
 if TYPE_CHECKING:
-    from synapse.events.event import Event
-    from synapse.federation.answers import JoinAnswer
+    from synapse.federation.answers import JoinAnswer, Template
     from synapse.federation.api import FederationApi
     from synapse.federation.receiving.pipeline import Pipeline
     from synapse.handlers.event_creation import Signer
@@ -168,11 +169,10 @@ class Joining:
 
     async def _join(self, server: str, wish: Join) -> Joined:
         template = await self._api.make_join(server, wish.room_id, wish.user_id, list(ROOM_VERSIONS))
-        version = version_of(server, template.room_version)
         event = made_by(
             server,
             template.event,
-            version,
+            version_of(server, template),
             room_id=wish.room_id,
             user_id=wish.user_id,
             content=wish.content,
@@ -180,6 +180,8 @@ class Joining:
             now=int(self._clock.seconds() * 1000),
         )
         answer = await self._api.send_join(server, event.room_id, event.event_id, event.raw)
+        if template.room_version is None:
+            event = _of_version_told(event, answer)
         event = await self._countersigned(server, event, answer)
         if wish.vouched:
             return await self._come_in(server, event)
@@ -236,13 +238,33 @@ class Joining:
         return Joined(event_id=join.event_id, position=receipt.position)
 
 
-def version_of(server: str, identifier: str) -> RoomVersion:
-    """The version of a room as `server` names it. Raises Refused where it is none of ours."""
+def version_of(server: str, template: Template) -> RoomVersion:
+    """The version of the room for which `server` proposes an event. Raises Refused where it is none of ours.
+
+    Where the server does not say, it is 1 or 2. Should the template have the form of later versions, it cannot be
+    these: 3 stands for them until the room's m.room.create tells.
+    """
+    identifier = template.room_version
+    if identifier is None:
+        references = template.event.get("prev_events")
+        has_later_form = isinstance(references, list) and any(isinstance(each, str) for each in references)
+        identifier = "3" if has_later_form else "1"
     version = ROOM_VERSIONS.get(identifier)
     if version is None:
         error = incompatible_room_version(identifier[:32])
         raise Refused(server, error.code, error.errcode, error.message, {"room_version": identifier[:32]})
     return version
+
+
+def _of_version_told(join: Event, answer: JoinAnswer) -> Event:
+    """The join in a room of version 2, where that and not version 1 is what the room's m.room.create says: their events
+    look the same."""
+    for event in answer.state:
+        if event.get("type") == EventTypes.CREATE and join.room_version == ROOM_VERSIONS["1"]:
+            content = event.get("content")
+            told = content.get("room_version") if isinstance(content, dict) else None
+            return Event.from_json(join.raw, ROOM_VERSIONS["2"], event_id=join.event_id) if told == "2" else join
+    return join
 
 
 def _pieces(outliers: list[Outlier]) -> Iterator[list[Outlier]]:

@@ -235,6 +235,22 @@ async def test_templates_that_are_of_no_use(answer: dict[str, Any], expected: tu
     assert "send_join" not in case.resident.asked
 
 
+@pytest.mark.parametrize(("version", "is_joined"), [("1", True), ("2", True), ("3", True), ("4", False), ("12", False)])
+@pytest_twisted.ensureDeferred
+async def test_a_server_that_does_not_say_the_version(version: str, is_joined: bool) -> None:
+    case = Case(version)
+    case.resident.lie["make_join"] = lambda answered: (200, {"event": answered[1]["event"]})
+    if is_joined:
+        joined = await case.join()
+        (received,) = case.entered
+        assert (received.version, received.events[0].event.room_version) == (case.resident.version,) * 2
+        assert received.events[0].event.event_id == joined.event_id
+    else:
+        error = await case.refused()
+        assert (error.code, error.errcode) == (502, "M_CONNECTION_FAILED")
+        assert case.resident.asked == ["make_join", "send_join"], "what the room says it is counts"
+
+
 def _change(**fields: Any) -> Callable[[Answered], Answered]:
     return lambda answered: (200, {**answered[1], **fields})
 
