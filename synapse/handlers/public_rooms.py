@@ -82,20 +82,22 @@ class PublicRooms:
             if requester is None:
                 raise missing_token("Other servers' lists are asked for on behalf of those who have an account here.")
             limit = _limit_of(wish)
-            return await self._elsewhere.page(wish.server, replace(wish, server=None), min(limit, MAX_PAGE))
+            theirs = replace(wish, server=None, since=wish.since or None)
+            return await self._elsewhere.page(wish.server, theirs, min(limit, MAX_PAGE))
         return await self.own_page(wish)
 
-    async def own_page(self, wish: Wish) -> dict[str, Any]:
-        """The same of this server's list, for whoever may read it."""
+    async def own_page(self, wish: Wish, *, for_others: bool = False) -> dict[str, Any]:
+        """The same of this server's list, for whoever may read it; or `for_others`, whose users can take part in rooms
+        that federate alone."""
         limit = _limit_of(wish)
-        search = Search(wish.filter.generic_search_term or None, wish.filter.room_types)
+        search = Search(wish.filter.generic_search_term or None, wish.filter.room_types, for_others)
         # No bridge has published a list of its own here.
         if not self._enabled or wish.third_party_instance_id is not None:
             return {"chunk": [], "total_room_count_estimate": 0}
         result: dict[str, Any] = {"chunk": [], "total_room_count_estimate": await self._store.count_listed(search)}
         if limit == 0:
             return result
-        await self._fill(result, search, min(limit, MAX_PAGE), wish.since)
+        await self._fill(result, search, min(limit, MAX_PAGE), wish.since or None)
         return result
 
     async def _fill(self, result: dict[str, Any], search: Search, limit: int, since: str | None) -> None:

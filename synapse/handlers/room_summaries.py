@@ -115,7 +115,9 @@ class RoomSummaries:
 
 
 def _open_to(room: KnownRoom, theirs: RoomsOfServer) -> bool:
-    """Whether somebody of a server is in the room, is invited, could come in, or could read it anyway."""
+    """Whether somebody of another server is in the room, is invited, could come in, or could read it anyway."""
+    if not room.federates:
+        return False
     if room.listed.history_visibility == HistoryVisibility.WORLD_READABLE:
         return True
     room_id = room.listed.room_id

@@ -71,10 +71,11 @@ class ServedLookups:
         return {"room_id": found.room_id, "servers": found.servers}
 
     async def public_rooms(self, wish: Wish) -> dict[str, Any]:
-        """`/publicRooms`: a page of this server's directory. Raises 403 where it is not for servers."""
+        """`/publicRooms`: a page of this server's directory, without rooms that are for this server's users alone.
+        Raises 403 where it is not for servers."""
         if not self._rooms_listed:
             raise forbidden("This server does not show its room directory to other servers.")
-        return await self._public_rooms.own_page(wish)
+        return await self._public_rooms.own_page(wish, for_others=True)
 
     async def nearest_event(self, origin: str, room_id: str, timestamp: int, *, backwards: bool) -> dict[str, Any]:
         """`GET /timestamp_to_event/{roomId}`: the nearest event at a moment (milliseconds) or after it; or before it.

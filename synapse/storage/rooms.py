@@ -41,7 +41,8 @@ class KnownRoom(NamedTuple):
 
     `restricted` is the event with the join rules, as JSON, where these name rooms whose members may join; `allowed` are
     these rooms, where another server has told of the room, which may also leave out the version. `is_here`: somebody of
-    this server is in it, so that what is known of it is true.
+    this server is in it, so that what is known of it is true. `federates`: users of other servers than the one that
+    made it may take part.
     """
 
     listed: ListedRoom
@@ -50,14 +51,16 @@ class KnownRoom(NamedTuple):
     restricted: str | None
     allowed: tuple[str, ...] = ()
     is_here: bool = False
+    federates: bool = True
 
 
 class Search(NamedTuple):
     """Which listed rooms are wanted: all whose name, topic or alias contains `term`, ignoring case; of these types
-    (None among them being rooms without a type), if any are named."""
+    (None among them being rooms without a type), if any are named; `for_others`: that federate (`m.federate`)."""
 
     term: str | None = None
     room_types: Collection[str | None] | None = None
+    for_others: bool = False
 
 
 class Place(NamedTuple):
@@ -103,6 +106,13 @@ _LISTED = (
 )
 
 
+_FEDERATES = """NOT EXISTS (
+    SELECT FROM current_state f JOIN events m ON m.event_id = f.event_id
+    WHERE (f.room_id, f.type, f.state_key) = (r.room_id, 'm.room.create', '')
+      AND (m.json::json -> 'content' -> 'm.federate')::text = 'false'
+)"""
+
+
 def _get(txn: Transaction, room_id: str) -> Room | None:
     txn.execute("SELECT room_id, creator, room_version, is_public FROM rooms WHERE room_id = %s", (room_id,))
     row = txn.one_or_none()
@@ -129,6 +139,8 @@ def _conditions(search: Search) -> tuple[str, list[object]]:
     if search.room_types is not None:
         sql += " AND (s.room_type = ANY(%s) OR (s.room_type IS NULL AND %s))"
         params += [[kind for kind in search.room_types if kind is not None], None in search.room_types]
+    if search.for_others:
+        sql += f" AND {_FEDERATES}"
     return sql, params
 
 
@@ -157,7 +169,7 @@ def _known(txn: Transaction, room_ids: list[str]) -> dict[str, KnownRoom]:
         f"""
         SELECT {_LISTED}, r.room_version, s.encryption, e.json, EXISTS (
             SELECT FROM local_memberships l WHERE l.room_id = r.room_id AND l.membership = 'join'
-        ) FROM rooms r JOIN room_stats s USING (room_id)
+        ), {_FEDERATES} FROM rooms r JOIN room_stats s USING (room_id)
         LEFT JOIN current_state c ON (c.room_id, c.type, c.state_key) = (s.room_id, 'm.room.join_rules', '')
           AND s.join_rules IN ('restricted', 'knock_restricted')
         LEFT JOIN events e ON e.event_id = c.event_id
@@ -166,7 +178,8 @@ def _known(txn: Transaction, room_ids: list[str]) -> dict[str, KnownRoom]:
         (room_ids,),
     )
     return {
-        row[0]: KnownRoom(ListedRoom._make(row[:-4]), row[-4], row[-3], row[-2], is_here=row[-1]) for row in txn.rows()
+        row[0]: KnownRoom(ListedRoom._make(row[:-5]), *row[-5:-2], is_here=row[-2], federates=row[-1])
+        for row in txn.rows()
     }
 
 

@@ -195,6 +195,20 @@ async def test_servers_are_shown_the_room_directory(pair: Pair) -> None:
 
 
 @ensureDeferred
+async def test_rooms_for_the_users_of_one_server_are_not_told_of_to_others(pair: Pair) -> None:
+    room_id = await pair.room(visibility="public", name="Ours", creation_content={"m.federate": False})
+    open_to_all = await pair.room(visibility="public", name="Ours too", creation_content={"m.federate": True})
+    client = pair.net["two"].hs.federation.client
+    wish = {"filter": {"generic_search_term": "Ours"}, "since": ""}
+    found = (await client.request(ONE, "POST", f"{FEDERATION}/publicRooms", wish)).json_object()
+    assert ([each["room_id"] for each in found["chunk"]], found["total_room_count_estimate"]) == ([open_to_all], 1)
+    listed = await pair.ok("one", "POST", f"{V3}/publicRooms", wish)
+    assert {each["room_id"] for each in listed["chunk"]} == {room_id, open_to_all}
+    assert (await pair.asked(f"/hierarchy/{quote(room_id)}"))[0] == 404
+    assert (await pair.ok("one", "GET", f"{V1}/room_summary/{quote(room_id)}"))["name"] == "Ours"
+
+
+@ensureDeferred
 async def test_the_directory_of_another_server_is_looked_into_there(pair: Pair) -> None:
     await pair.room(visibility="public")
     room_id = await pair.room(visibility="public", name="Elsewhere", topic="t", room_alias_name="elsewhere")
