@@ -178,7 +178,7 @@ def _known(txn: Transaction, room_ids: list[str]) -> dict[str, KnownRoom]:
         (room_ids,),
     )
     return {
-        row[0]: KnownRoom(ListedRoom._make(row[:-5]), *row[-5:-2], is_here=row[-2], federates=row[-1])
+        row[0]: KnownRoom(ListedRoom._make(row[:-5]), row[-5], row[-4], row[-3], is_here=row[-2], federates=row[-1])
         for row in txn.rows()
     }
 
