@@ -145,6 +145,9 @@ class RoomHeads:
     def forget_all(self) -> None:
         """Drop everything: rows of the stream may have been missed."""
         self._cache.clear()
+        for readings in self._reading.values():
+            for reading in readings:
+                reading.is_void = True
 
 
 def _head_of(row: HeadRow) -> Head:

@@ -119,6 +119,7 @@ class EventsStore:
         self._db = db
         self._cache = cache
         self._reading = 0
+        self._missed = 0  # how often something may have changed of which nobody told
         self._redacted_meanwhile: dict[str, str] = {}
         self._changed_meanwhile: set[str] = set()
 
@@ -150,6 +151,7 @@ class EventsStore:
         A redaction may be announced while the statement runs, which saw the event before it: the events know of it.
         """
         self._reading += 1
+        missed = self._missed
         try:
             found = await reading
             late = self._redacted_meanwhile
@@ -157,7 +159,7 @@ class EventsStore:
                 s.with_redaction(late[s.event.event_id]) if s.event.event_id in late else s for s in events_in(found)
             ]
             for stored in known:
-                if stored.event.event_id not in self._changed_meanwhile:
+                if missed == self._missed and stored.event.event_id not in self._changed_meanwhile:
                     self._cache.set(stored.event.event_id, stored)
         finally:
             self._reading -= 1
@@ -210,6 +212,7 @@ class EventsStore:
     def forget_all(self) -> None:
         """Drop everything: something may have changed of which nobody has told."""
         self._cache.clear()
+        self._missed += 1
 
     def has_arrived(self, event_id: str) -> None:
         """The event is announced: if it was an outlier, it is none any more."""
@@ -228,7 +231,7 @@ class EventsStore:
         cached = self._cache.get(event_id)
         if cached is not None:
             self._cache.set(event_id, cached.with_redaction(redacted_by))
-        elif self._reading:
+        if self._reading:  # whoever reads may have seen it before, also where it is remembered
             self._redacted_meanwhile[event_id] = redacted_by
 
 
