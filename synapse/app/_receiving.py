@@ -22,14 +22,18 @@ if TYPE_CHECKING:
     from synapse.federation.receiving.checks import EventChecks
     from synapse.federation.receiving.edus import EduRegistry
     from synapse.federation.receiving.pipeline import Pipeline
+    from synapse.federation.receiving.room_events import Entrance
     from synapse.federation.receiving.transactions import Transactions
+    from synapse.federation.receiving.unfinished import TakingUp, Unfinished
     from synapse.storage.received_transactions import ReceivedTransactionsStore
+    from synapse.storage.unfinished_pdus import UnfinishedPdusStore
     from synapse.util.repeating import Repeating
 
 KEEP_ANSWERS_MS: Final = 24 * 3600 * 1000
 """How long an answer is kept for an origin that asks again."""
 
 CLEANING_SECONDS: Final = 600.0
+TAKING_UP_SECONDS: Final = 60.0
 
 
 class Foundation(Base, Protocol):
@@ -110,16 +114,43 @@ class Receiving:
         return ReceivedTransactionsStore(self._hs.database)
 
     @cached_property
+    def entrance(self) -> Entrance:
+        """The way of what a server has sent for one room."""
+        from synapse.federation.receiving.room_events import Entrance
+
+        return Entrance(self.pipeline, self.checks, self._hs.queries.door)
+
+    @cached_property
+    def unfinished_store(self) -> UnfinishedPdusStore:
+        from synapse.storage.unfinished_pdus import UnfinishedPdusStore
+
+        return UnfinishedPdusStore(self._hs.database)
+
+    @cached_property
+    def unfinished(self) -> Unfinished:
+        """Events of which it is not known yet what becomes of them, though they were answered."""
+        from synapse.federation.receiving.unfinished import Unfinished
+
+        return Unfinished(self.unfinished_store, self._clock, self._hs.rooms.now)
+
+    @cached_property
+    def taking_up(self) -> TakingUp:
+        """In the main process: takes them up."""
+        from synapse.federation.receiving.unfinished import TakingUp
+
+        now = self._hs.rooms.now
+        return TakingUp(self.unfinished_store, self, lambda: self.entrance, self.unfinished, self._clock, now)
+
+    @cached_property
     def transactions(self) -> Transactions:
         from synapse.federation.receiving.outside import Outsider
         from synapse.federation.receiving.transactions import Transactions
 
         rooms = self._hs.rooms
         return Transactions(
-            self.pipeline,
-            self.checks,
+            self.entrance,
+            self.unfinished,
             self.edus,
-            self._hs.queries.door,
             self,
             Outsider(self.checks, rooms.membership_store, rooms.events, rooms.receive),
             self.store,
@@ -155,7 +186,12 @@ class Receiving:
 
         if not self._hs.is_main:
             return []
-        return [Repeating(self._clock, CLEANING_SECONDS, "Forgetting old answers to other servers", self._forget_old)]
+        return [
+            Repeating(self._clock, CLEANING_SECONDS, "Forgetting old answers to other servers", self._forget_old),
+            Repeating(
+                self._clock, TAKING_UP_SECONDS, "Taking up events of other servers", lambda: self.taking_up.round()
+            ),
+        ]
 
     async def _forget_old(self) -> None:
         while await self.store.delete_before(self._hs.rooms.now() - KEEP_ANSWERS_MS):

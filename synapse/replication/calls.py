@@ -41,6 +41,9 @@ logger = logging.getLogger(__name__)
 A = TypeVar("A")
 R = TypeVar("R")
 
+WITHIN: Final = 60.0
+"""Seconds for which the main process is asked, unless a call says otherwise."""
+
 PREFIX: Final = "/_synapse/replication/"
 MAX_BODY: Final = 64 * 1024 * 1024  # bytes: a batch of events
 _REMEMBERED: Final = 10_000  # answers
@@ -60,7 +63,7 @@ class Call(Generic[A, R]):
     name: str
     argument: type[A]
     result: type[R]
-    within: float = 60.0
+    within: float = WITHIN
 
     @cached_property
     def decode_argument(self) -> Callable[[bytes], A]:

@@ -48,6 +48,28 @@ async def gather(awaitables: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
     return results
 
 
+async def run_for(clock: Clock, seconds: float, works: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Runs coroutines, which raise nothing, at the same time. Returns when all are done, or after so many seconds: then
+    they go on by themselves."""
+    done: Deferred[None] = Deferred()
+    running = [Deferred.fromCoroutine(each) for each in works]
+    left = len(running)
+
+    def one_less(_: object) -> None:
+        nonlocal left
+        left -= 1
+        if not left and not done.called:
+            done.callback(None)
+
+    timer = clock.callLater(seconds, lambda: None if done.called else done.callback(None))
+    for each in running:
+        each.addBoth(one_less)
+    if running:
+        await done
+    if timer.active():
+        timer.cancel()
+
+
 class Linearizer(Generic[K]):
     """One at a time for each key, in the order of asking.
 

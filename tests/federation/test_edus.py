@@ -13,9 +13,10 @@ from pytest_twisted import ensureDeferred
 from twisted.internet.task import Clock
 
 from synapse.api.constants import Presence
+from synapse.federation.receiving.transactions import EDUS_WITHIN
 from synapse.handlers.edus.presence import SILENT_AFTER, FarPresenceKeeper
 from synapse.handlers.edus.typing import TIMEOUT
-from synapse.replication.calls import LocalMain
+from synapse.replication.calls import WITHIN, LocalMain
 from synapse.storage.pool import PoolSettings
 from synapse.storage.presence import PresenceState
 from tests.rest.people import Person
@@ -327,3 +328,12 @@ async def test_nonsense_is_dropped(database_settings: PoolSettings, caplog: pyte
         for edu_type, content in contents:
             await t.hear("far", edu_type, **content)
         assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+@ensureDeferred
+async def test_what_edus_ask_of_the_main_process_ends_before_their_time_does(database_settings: PoolSettings) -> None:
+    """So a transaction is refused, and comes again, where the main process is away; else its EDUs would be lost."""
+    assert EDUS_WITHIN > WITHIN
+    async with homeserver(database_settings) as server:
+        longer = {name for name, (call, _) in server.hs.main.handlers.items() if call.within > WITHIN}
+        assert longer == {"remote.join", "device_lists.fetch"}  # which users wish for, and no EDU

@@ -18,9 +18,12 @@ from synapse.events.event import Event
 from synapse.federation.receiving import transactions
 from synapse.federation.receiving.checks import EventChecks
 from synapse.federation.receiving.edus import EduRegistry
+from synapse.federation.receiving.room_events import Entrance
 from synapse.federation.receiving.transactions import Transactions
+from synapse.federation.receiving.unfinished import Unfinished
 from synapse.storage.errors import DatabaseUnavailable
 from synapse.storage.persist_events import Received
+from tests.federation.memory_pdus import MemoryPdus
 from tests.federation.memory_room import MemoryRoom
 from tests.federation.peers import KeysOf, Peer, at_once
 from tests.support.deferreds import started
@@ -42,9 +45,16 @@ class Way:
         registry.on("m.test", self.take)
         this: Any = self
         checks = EventChecks(KeysOf(*room.peers.values()), at_once)
+        self.pipeline = room.pipeline()
+        self.entrance = Entrance(self.pipeline, checks, this)
+        self.pdus = MemoryPdus()
+        self.unfinished = Unfinished(self.pdus, room.clock, self.now)
         self.transactions = Transactions(
-            room.pipeline(), checks, registry, this, this, this, this, room.clock, lambda: 1_000
+            self.entrance, self.unfinished, registry, this, this, this, room.clock, self.now
         )
+
+    def now(self) -> int:
+        return 1_000 + int(self.room.clock.seconds() * 1000)
 
     async def send(self, *pdus: Any, txn: str = "1", origin: str = EVE.name, edus: Sequence[Any] = ()) -> Any:
         body = orjson.dumps(
@@ -140,7 +150,7 @@ async def test_the_same_transaction_twice_at_once_is_one() -> None:
     into = way()
     event = into.room.make(sender=EVE.user())
     into.room.write, release = held(into.room)  # type: ignore[method-assign]
-    into.transactions._pipeline._write = into.room.write
+    into.pipeline._write = into.room.write
     both = [started(into.send(event)) for _ in range(2)]
     other = started(into.send(into.room.make(sender=EVE.user(), content={"n": 2}), txn="2"))
     release.callback(None)
@@ -184,7 +194,7 @@ async def test_a_fault_of_the_server_is_one_of_that_room() -> None:
     async def fail(received: Received) -> Any:
         raise ValueError("a bug")
 
-    into.transactions._pipeline._write = fail
+    into.pipeline._write = fail
     assert "failed" in (await into.send(event))[event.event_id]["error"]
 
 
@@ -193,7 +203,7 @@ async def test_a_room_that_takes_long_does_not_hold_the_answer_up() -> None:
     into = way()
     event = into.room.make(sender=EVE.user())
     write, release = held(into.room)
-    into.transactions._pipeline._write = write
+    into.pipeline._write = write
     answer = started(into.send(event))
     assert not answer.called
     into.room.clock.advance(transactions.ANSWER_WITHIN)
@@ -201,7 +211,7 @@ async def test_a_room_that_takes_long_does_not_hold_the_answer_up() -> None:
     assert not into.written
     release.callback(None)
     assert into.written == [event]
-    assert into.transactions._unfinished == {}
+    assert into.transactions._going_on == {}
 
 
 @pytest.mark.parametrize("stubborn", [False, True])
@@ -237,7 +247,7 @@ async def test_what_an_origin_may_leave_unfinished_is_bounded(monkeypatch: pytes
     monkeypatch.setattr(transactions, "MAX_QUEUED", 1)
     into = way()
     write, release = held(into.room)
-    into.transactions._pipeline._write = write
+    into.pipeline._write = write
     first = started(into.send(into.room.make(sender=EVE.user())))
     with pytest.raises(MatrixError) as caught:
         await into.send(txn="2")

@@ -21,7 +21,7 @@ from synapse.api.identifiers import domain_of, is_event_id
 from synapse.events import auth
 from synapse.events.event import Event, StateKey
 from synapse.federation.errors import FederationError
-from synapse.federation.receiving.faults import Unfit
+from synapse.federation.receiving.faults import Unfit, may_answer_later
 from synapse.federation.receiving.judging import judge_all, order_to_judge, unknown_auth_events
 from synapse.federation.receiving.order import ancestors_first, predecessors_of
 from synapse.federation.receiving.work import Found
@@ -153,9 +153,8 @@ class Ancestors:
         async def ask(server: str) -> RoomStateIds:
             return await self._api.state_ids(server, work.room_id, event_id)
 
-        self._gates.state(work.origin)
         try:
-            ids = await self._ask(work, event, ask)
+            ids = await self._ask(work, event, ask, state=True)
         except FederationError as error:
             raise Unfit(f"The state of the room before {event_id} is not told: {error}") from error
         state_ids = [each for each in ids.pdu_ids if is_event_id(each)]
@@ -257,9 +256,28 @@ class Ancestors:
     # -- whom to ask -------------------------------------------------------------------------------------------------
 
     async def _ask(
-        self, work: Work, event: Event, ask: Callable[[str], Coroutine[Any, Any, T]], *, large: bool = False
+        self,
+        work: Work,
+        event: Event,
+        ask: Callable[[str], Coroutine[Any, Any, T]],
+        *,
+        large: bool = False,
+        state: bool = False,
     ) -> T:
-        """Asks the server that sent the event, then the one that its sender is of. Raises FederationError."""
+        """Asks the server that sent the event, then the one that its sender is of. Raises FederationError; Unfit where
+        no more is to be asked for."""
+        try:
+            if state:
+                self._gates.state(work.origin)
+            return await self._ask_each(work, event, ask, large)
+        except Unfit:
+            work.fell_short = True
+            raise
+        except FederationError as error:
+            work.fell_short |= may_answer_later(error)
+            raise
+
+    async def _ask_each(self, work: Work, event: Event, ask: Callable[[str], Coroutine[Any, Any, T]], large: bool) -> T:
         servers = dict.fromkeys((work.origin, domain_of(event.sender)))
         problem: FederationError | None = None
         for server in servers:
@@ -272,7 +290,8 @@ class Ancestors:
                 async with self._gates.passed(work.origin, large=large):
                     return await work.allowance.bounded(ask(server))
             except FederationError as error:
-                problem = problem or error
+                if problem is None or may_answer_later(error):
+                    problem = error
         raise problem or FederationError(work.origin, "There is no server to ask.")
 
 

@@ -21,7 +21,7 @@ from synapse.api.identifiers import create_id_of_room
 from synapse.events import auth
 from synapse.events.event import Event, StateKey
 from synapse.events.power_levels import PowerLevels
-from synapse.federation.receiving.faults import Unfit, is_passing
+from synapse.federation.receiving.faults import Later, Unfit, is_passing
 from synapse.federation.receiving.judging import judge, judge_all, order_to_judge
 from synapse.federation.receiving.order import ancestors_first, predecessors_of
 from synapse.federation.receiving.turns import RoomTurns
@@ -111,10 +111,10 @@ class Pipeline:
     ) -> dict[str, str | None]:
         """Take in events that a server has sent, in whatever order, all of one room and past checks 1 to 3.
 
-        For each event id: why it is not kept, as a sentence for that server, or None. An event that is kept may have
-        been rejected or soft-failed; that is for this server to know. Answers when they are written, which may take as
-        long as fetching their ancestors. Raises MatrixError (429, 503) or a `Problem` where this server cannot do it
-        just now: nothing is lost then if the events are sent again.
+        For each event id: why it is not kept, as a sentence for that server (a `Later`, where another time may be
+        better), or None. An event that is kept may have been rejected or soft-failed; that is for this server to know.
+        Answers when they are written, which may take as long as fetching their ancestors. Raises MatrixError (429, 503)
+        or a `Problem` where this server cannot do it just now: nothing is lost then if the events are sent again.
         """
         work = await self._begin(origin, room_id, version, events)
         if _is_complete(work, events):
@@ -124,7 +124,7 @@ class Pipeline:
             async with self._turns.taken(origin, room_id, len(events)):
                 return await self._receive(await self._begin(origin, room_id, version, events), events)
         except Unfit as unfit:
-            return dict.fromkeys((event.event_id for event in events), unfit.reason)
+            return dict.fromkeys((event.event_id for event in events), Later(unfit.reason))
 
     async def _receive(self, work: Work, events: Sequence[Event]) -> dict[str, str | None]:
         ordered = ancestors_first(events, predecessors_of)
@@ -199,7 +199,7 @@ class Pipeline:
             await self._add(work, event, None)
         except Unfit as unfit:
             logger.info("The event %s of %s is not kept: %s", event.event_id, work.origin, unfit.reason)
-            return unfit.reason
+            return Later(unfit.reason) if work.fell_short else unfit.reason
         except Exception as error:
             if is_passing(error):
                 raise

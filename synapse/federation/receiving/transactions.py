@@ -6,8 +6,8 @@ Answers are kept for a day, for an origin that did not get one. What must not ha
 writer takes an event once, messages to devices have ids.
 
 Events are worked on room by room, all rooms at the same time. A room may take long, because much has to be fetched;
-the answer does not wait for it longer than the other server would. The work goes on; should it be lost, the next event
-of the room brings to light what is missing.
+the answer does not wait for it longer than the other server would. The work goes on, and what it is about is written
+down (`unfinished`).
 
 Server-server API, "Transactions".
 """
@@ -16,26 +16,26 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 from twisted.internet.defer import CancelledError, Deferred
 
-from synapse.api.errors import MatrixError, bad_json, forbidden, invalid_param, limit_exceeded, not_json
+from synapse.api.errors import bad_json, forbidden, invalid_param, limit_exceeded, not_json
 from synapse.api.identifiers import fits
-from synapse.federation.receiving.checks import id_of, room_of
-from synapse.federation.receiving.faults import is_passing
+from synapse.federation.receiving.checks import room_of
+from synapse.federation.receiving.room_events import RoomEvents
+from synapse.federation.receiving.unfinished import work_on
 from synapse.metrics import table
-from synapse.util.concurrency import Linearizer
+from synapse.replication.calls import WITHIN
+from synapse.util.concurrency import Linearizer, run_for
 
 if TYPE_CHECKING:
-    from synapse.api.room_versions import RoomVersion
-    from synapse.events.event import Event
-    from synapse.federation.receiving.checks import EventChecks
     from synapse.federation.receiving.edus import EduRegistry
     from synapse.federation.receiving.outside import Outsider
-    from synapse.federation.receiving.pipeline import Pipeline
+    from synapse.federation.receiving.room_events import Entrance
+    from synapse.federation.receiving.unfinished import Entered, Unfinished
     from synapse.storage.received_transactions import ReceivedTransactionsStore
     from synapse.util.clock import Clock
 
@@ -47,7 +47,7 @@ MAX_EDUS: Final = 100
 ANSWER_WITHIN: Final = 40.0
 """Seconds after which a transaction is answered though some rooms still have work with it; others wait for a minute."""
 
-EDUS_WITHIN: Final = 75.0
+EDUS_WITHIN: Final = WITHIN + 15.0
 """Seconds for the EDUs of a transaction; what has not been taken by then is given up. That is longer than the main
 process is asked for: where it is away, the transaction is refused and comes again, and nothing is lost."""
 
@@ -68,20 +68,6 @@ class Transaction(msgspec.Struct):
     origin: str | None = None
 
 
-class Door(Protocol):
-    """Lets servers in; see `synapse.handlers.federation_door`."""
-
-    async def check_acl(self, origin: str, room_id: str) -> None:
-        """Raises 403 M_FORBIDDEN for a server that the room's access list keeps out."""
-
-
-class Entered(Protocol):
-    """Knows the rooms that this server takes part in."""
-
-    async def versions(self, room_ids: Collection[str]) -> Mapping[str, RoomVersion]:
-        """The versions of those of the rooms that a user of this server is joined to."""
-
-
 class Transactions:
     """Takes transactions in.
 
@@ -91,20 +77,18 @@ class Transactions:
 
     def __init__(
         self,
-        pipeline: Pipeline,
-        checks: EventChecks,
+        entrance: Entrance,
+        unfinished: Unfinished,
         edus: EduRegistry,
-        door: Door,
         rooms: Entered,
         outside: Outsider,
         answers: ReceivedTransactionsStore,
         clock: Clock,
         now: Callable[[], int],
     ) -> None:
-        self._pipeline = pipeline
-        self._checks = checks
+        self._entrance = entrance
+        self._unfinished = unfinished
         self._edus = edus
-        self._door = door
         self._rooms = rooms
         self._outside = outside
         self._answers = answers
@@ -113,7 +97,7 @@ class Transactions:
         self._origins: Linearizer[str] = Linearizer()
         self._under_way: dict[tuple[str, str], list[Deferred[bytes]]] = {}
         self._queued: dict[str, int] = {}
-        self._unfinished: dict[str, int] = {}
+        self._going_on: dict[str, int] = {}  # rooms that are worked on, by origin
 
     async def receive(self, origin: str, txn_id: str, body: bytes) -> bytes:
         """Take in a transaction; the answer as JSON: `{"pdus": {event id: {} or {"error": …}}}`.
@@ -141,7 +125,7 @@ class Transactions:
 
     async def _receive_once(self, origin: str, txn_id: str, body: bytes) -> bytes:
         transaction = _parse(origin, txn_id, body)
-        if self._queued.get(origin, 0) >= MAX_QUEUED or self._unfinished.get(origin, 0) >= MAX_UNFINISHED:
+        if self._queued.get(origin, 0) >= MAX_QUEUED or self._going_on.get(origin, 0) >= MAX_UNFINISHED:
             raise limit_exceeded(_BUSY_MS, "This server still has work with earlier transactions of yours.")
         self._queued[origin] = self._queued.get(origin, 0) + 1
         try:
@@ -172,93 +156,41 @@ class Transactions:
                 rooms.setdefault(room_id, []).append(raw)
         entered = await self._rooms.versions(rooms.keys())
         outside = {room_id: raws for room_id, raws in rooms.items() if room_id not in entered}
-        results = await self._outside.receive(origin, outside) if outside else {}
-        works = [self._take_room(origin, i, version, rooms[i], results) for i, version in entered.items()]
+        results = dict(await self._outside.receive(origin, outside)) if outside else {}
+        works = [RoomEvents(origin, room_id, version, rooms[room_id]) for room_id, version in entered.items()]
         if works:
             await self._for_a_while(origin, works)
+        for some in works:
+            results.update(some.results)
         table.FEDERATION_PDUS_RECEIVED.child("kept").inc(sum(problem is None for problem in results.values()))
         table.FEDERATION_PDUS_RECEIVED.child("refused").inc(sum(problem is not None for problem in results.values()))
-        return dict(results)
+        return results
 
-    async def _take_room(
-        self,
-        origin: str,
-        room_id: str,
-        version: RoomVersion,
-        raws: Sequence[msgspec.Raw],
-        results: dict[str, str | None],
-    ) -> None:
-        """Fills in `results` for events of one room, also before they are there."""
-        ids = [id_of(raw, version) for raw in raws]
-        results.update((i, "The event waits for others, and is looked at later.") for i in ids if i is not None)
-        try:
-            await self._door.check_acl(origin, room_id)
-        except MatrixError as error:
-            results.update((i, error.message) for i in ids if i is not None)
-            logger.info("%d events of %s for %s are dropped: %s", len(raws), origin, room_id, error.message)
-            return
-        events = []
-        for event_id, (event, problem) in zip(ids, await self._checks.check_each(raws, version, origin), strict=True):
-            if problem is not None or event is None:
-                sentence = "The event is not right." if problem is None else problem.message
-                logger.info("The event %s of %s is dropped: %s", event_id, origin, sentence)
-                if event_id is not None:
-                    results[event_id] = sentence
-            else:
-                events.append(event)
-        if events:
-            results.update(await self._enter(origin, room_id, version, events))
-
-    async def _enter(
-        self, origin: str, room_id: str, version: RoomVersion, events: Sequence[Event]
-    ) -> dict[str, str | None]:
-        try:
-            return await self._pipeline.receive(origin, room_id, version, events)
-        except Exception as error:
-            if is_passing(error):
-                raise
-            logger.error("Events of %s for %s could not be looked at", origin, room_id, exc_info=error)
-            return dict.fromkeys((event.event_id for event in events), "This server failed to look at the event.")
-
-    async def _for_a_while(self, origin: str, works: Sequence[Coroutine[Any, Any, None]]) -> None:
-        """Let all work be done at the same time; returns when it is, or a while later. Raises what says that this
-        server cannot do it just now."""
-        done: Deferred[None] = Deferred()
-        state = {"left": len(works)}
+    async def _for_a_while(self, origin: str, works: Sequence[RoomEvents]) -> None:
+        """Let all work be done at the same time; returns when it is, or a while later, with what is not done written
+        down. Raises what says that this server cannot do it just now."""
+        going_on = set(works)
         problems: list[Exception] = []
-        self._unfinished[origin] = self._unfinished.get(origin, 0) + len(works)
+        self._going_on[origin] = self._going_on.get(origin, 0) + len(works)
 
-        async def run(work: Coroutine[Any, Any, None]) -> None:
+        async def run(some: RoomEvents) -> None:
             try:
-                await work
-            except Exception as error:
-                if is_passing(error):
-                    problems.append(error)
-                else:
-                    logger.error("Events of %s could not be looked at", origin, exc_info=error)
+                problem = await work_on(some, self._entrance, self._unfinished)
+                if problem is not None:
+                    problems.append(problem)
             finally:
+                going_on.discard(some)
                 self._finished(origin)
-                state["left"] -= 1
-                if not state["left"] and not done.called:
-                    done.callback(None)
 
-        def late() -> None:
-            if not done.called:
-                done.callback(None)
-
-        timer = self._clock.callLater(ANSWER_WITHIN, late)
-        for work in works:
-            Deferred.fromCoroutine(run(work))
-        await done
-        if timer.active():
-            timer.cancel()
+        await run_for(self._clock, ANSWER_WITHIN, [run(some) for some in works])
         if problems:
             raise problems[0]
+        await self._unfinished.keep(works, going_on)
 
     def _finished(self, origin: str) -> None:
-        self._unfinished[origin] -= 1
-        if not self._unfinished[origin]:
-            del self._unfinished[origin]
+        self._going_on[origin] -= 1
+        if not self._going_on[origin]:
+            del self._going_on[origin]
 
     # -- ephemeral data ----------------------------------------------------------------------------------------------
 
@@ -314,4 +246,4 @@ def _parse(origin: str, txn_id: str, body: bytes) -> Transaction:
 
 
 def _told(problem: str | None) -> dict[str, str]:
-    return {} if problem is None else {"error": problem}
+    return {} if problem is None else {"error": str(problem)}

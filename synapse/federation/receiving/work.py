@@ -94,6 +94,8 @@ class Work:
         """Not written yet, in an order in which each comes after those that it cites."""
         self.refused: dict[str, str] = {}
         """What the writer did not take, and why."""
+        self.fell_short = False
+        """Something could not be fetched that may be there to fetch another time."""
         self._reader = reader
         self._asked: set[str] = set()
 

@@ -809,6 +809,17 @@ CREATE TABLE received_transactions (     -- what they were answered; forgotten a
     PRIMARY KEY (origin, txn_id)
 );
 CREATE INDEX received_transactions_ts ON received_transactions (received_ts);
+CREATE TABLE unfinished_pdus (           -- events whose transactions were answered before it was known what becomes of them
+    origin text NOT NULL,
+    room_id text NOT NULL,
+    event_id text NOT NULL,
+    pdu text NOT NULL,                   -- JSON, as it came
+    received_ts bigint NOT NULL,
+    attempts integer NOT NULL DEFAULT 1,
+    retry_at bigint NOT NULL,            -- when somebody takes the event up, unless whoever works on it says otherwise
+    PRIMARY KEY (origin, event_id)
+);
+CREATE INDEX unfinished_pdus_retry ON unfinished_pdus (retry_at);
 
 ---------------------------------------------------------------- media and server keys
 
