@@ -46,12 +46,13 @@ class Recorder:
         metrics.cpu.value += context.cpu_seconds
         metrics.db_statements.value += context.db_statements
         metrics.db_seconds.value += context.db_seconds
-        if access_log.isEnabledFor(logging.INFO):
+        if access_log.isEnabledFor(request.log_level):
             _log(request, context, code, length, seconds)
 
 
 def _log(request: Request, context: RequestContext, code: int, length: int, seconds: float) -> None:
-    access_log.info(
+    access_log.log(
+        request.log_level,
         '%s - {%s} %s %s -> %d %dB in %.3fs, cpu %.4fs, db %d in %.3fs "%s"',
         request.client_ip,
         context.user or "-",

@@ -5,6 +5,7 @@ Nothing here knows sockets; `RawRequest` is what the channel (or a test) makes.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -90,7 +91,7 @@ class Request:
     """A request on its way to a handler. `name` is what metrics and log lines call it: the endpoint's name; `params`
     are those of its path, decoded."""
 
-    __slots__ = ("_query", "endpoint", "name", "params", "raw", "requester", "server", "token_key")
+    __slots__ = ("_query", "endpoint", "log_level", "name", "params", "raw", "requester", "server", "token_key")
 
     def __init__(
         self,
@@ -106,6 +107,7 @@ class Request:
         self.requester: Requester | None = None
         self.server: str | None = None  # the other server that signed it
         self.token_key = ""  # by which the authenticator knows the token again
+        self.log_level = logging.INFO  # of the line that says how it was answered
         self._query: dict[str, list[str]] | None = None
 
     @property

@@ -196,6 +196,7 @@ class CallServer:
         if name not in self._main.handlers or not txn_id:
             raise not_found(f"There is no call '{name}'. Do worker and main process run the same release?")
         request.name = f"replication.{name}"
+        request.log_level = logging.DEBUG  # whoever had the worker call has a line in its log
         key = f"{name}/{txn_id}"
         answered = self._answered.get(key)
         if answered is None:

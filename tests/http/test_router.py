@@ -361,6 +361,18 @@ def test_requests_are_counted_and_logged_with_their_costs(caplog: pytest.LogCapt
     assert "hidden" not in line
 
 
+def test_a_line_has_the_level_that_its_handler_says(caplog: pytest.LogCaptureFixture) -> None:
+    async def quiet(request: Request) -> dict[str, str]:
+        request.log_level = logging.DEBUG
+        return {}
+
+    router = _router("versions", quiet)
+    for level in (logging.INFO, logging.DEBUG):
+        caplog.set_level(level, "synapse.access.http")
+        _get(router, "/_matrix/client/versions")
+        assert [r.levelname for r in caplog.records] == ["DEBUG"] * (level == logging.DEBUG)
+
+
 def test_invented_methods_make_no_series() -> None:
     table.HTTP_REQUESTS.clear()
     _get(_router("versions"), "/_matrix/client/versions", "BREW")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -194,3 +195,14 @@ def test_a_call_that_nobody_answers_is_not_retried() -> None:
     error = result(both.call(Call("test.unknown", Numbers, int)))
     assert isinstance(error, MatrixError)
     assert both.wire.sent == 1
+
+
+def test_only_calls_that_are_none_are_logged_for_everybody() -> None:
+    both = Both()
+    server = CallServer(both.local, both.clock)
+    levels = {}
+    for name in ("test.add/1", "test.nonsense/1"):
+        request = Request(RawRequest("POST", PREFIX + name, {}, b'{"one": 1, "other": 2}', client_ip="127.0.0.1"))
+        Deferred.fromCoroutine(server.serve(request)).addErrback(lambda failure: None)
+        levels[name] = request.log_level
+    assert levels == {"test.add/1": logging.DEBUG, "test.nonsense/1": logging.INFO}
