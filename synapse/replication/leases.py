@@ -23,6 +23,7 @@ from twisted.python.failure import Failure
 
 from synapse.metrics import table
 from synapse.storage.pool import connect
+from synapse.util.problems import log_failure
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
@@ -160,8 +161,9 @@ def key_of(name: str) -> int:
 class Duty:
     """What one process performs for all of them, under the lease of its name.
 
-    :param begin: called when the lease is ours; from then on the duty is performed.
-    :param end: called when the lease is lost or let go; the duty must not act from then on.
+    :param begin: called when the lease is ours; from then on the duty is performed. If it fails, it is called again.
+    :param end: called when the lease is lost or let go; the duty must not act from then on. Where that is while `begin`
+        is still at work, it is called a second time, when that is done.
     """
 
     def __init__(
@@ -178,6 +180,7 @@ class Duty:
         self._stopped = True
         self._timer: Any = None
         self._performing = False
+        self._beginning = False
         self._told = False
         self.lease = Lease(reactor, settings, name, self._lost)
 
@@ -204,18 +207,41 @@ class Duty:
             ours = False
         if self._stopped:
             self.lease.release()
+        elif ours and self._beginning:  # the lease was lost meanwhile, and is ours again
+            self._again()
         elif ours:
             self._told = False
-            logger.info("This process performs the duty '%s'", self.lease.name)
-            self._performing = True
-            await self._begin()
+            await self._perform()
         else:
             if not self._told:
                 logger.info("Another process performs the duty '%s'; this one stands by", self.lease.name)
                 self._told = True
             self._again()
 
+    async def _perform(self) -> None:
+        logger.info("This process performs the duty '%s'", self.lease.name)
+        self._performing = self._beginning = True
+        problem: Exception | None = None
+        try:
+            await self._begin()
+        except Exception as error:
+            problem = error
+        finally:
+            self._beginning = False
+        if problem is None and self._performing:
+            return
+        failed, self._performing = self._performing, False
+        if problem is not None and failed:
+            log_failure(logger, problem, "The duty '%s' could not be begun; it is tried again", self.lease.name)
+        try:
+            await self._end()
+        finally:
+            if failed and not self._stopped:
+                self._again()
+
     def _again(self) -> None:
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
         self._timer = self._reactor.callLater(POLL, lambda: self._spawn(self._try()))
 
     def _lost(self) -> None:

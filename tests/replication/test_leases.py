@@ -7,6 +7,7 @@ from collections.abc import Callable
 import psycopg2
 import pytest
 from pytest_twisted import ensureDeferred
+from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
 from synapse.metrics import table
@@ -117,6 +118,67 @@ async def test_a_duty_that_lost_its_lease_ends_and_begins_again(
     worker.reactor.advance(leases.POLL)
     await until(lambda: log == ["it begins", "it ends", "it begins"])
     await worker.duty.stop()
+
+
+class Slow(Worker):
+    """Takes until the test says so to begin."""
+
+    def __init__(self, name: str, settings: PoolSettings, log: list[str]) -> None:
+        super().__init__(name, settings, log)
+        self.beginning: list[Deferred[None]] = []
+
+    async def begin(self) -> None:
+        await super().begin()
+        self.beginning.append(Deferred())
+        await self.beginning[-1]
+
+    async def regained(self) -> None:
+        while not self.duty.lease.held:
+            self.reactor.advance(leases.POLL)
+            await deferLater(real_reactor(), 0.005)
+
+
+@ensureDeferred
+async def test_a_duty_that_is_lost_while_it_begins_ends_again_and_begins_anew_after_that(
+    database_settings: PoolSettings, postgres: PostgresServer
+) -> None:
+    log: list[str] = []
+    worker = Slow("it", database_settings, log)
+    worker.duty.start()
+    await until(lambda: bool(worker.beginning))
+    postgres.kill_connections(database_settings.connection["dbname"])
+    await until(lambda: log == ["it begins", "it ends"])
+    await worker.regained()
+    worker.reactor.advance(leases.POLL)
+    await deferLater(real_reactor(), 0.0)
+    assert len(worker.beginning) == 1, "it never begins twice at a time"
+    worker.beginning.pop().callback(None)
+    assert log == ["it begins", "it ends", "it ends"]
+    worker.reactor.advance(leases.POLL)
+    await until(lambda: bool(worker.beginning))
+    worker.beginning.pop().callback(None)
+    await worker.duty.stop()
+    assert log == ["it begins", "it ends", "it ends", "it begins", "it ends"]
+
+
+@ensureDeferred
+async def test_a_duty_that_cannot_begin_is_tried_again(
+    database_settings: PoolSettings, caplog: pytest.LogCaptureFixture
+) -> None:
+    log: list[str] = []
+    worker = Slow("it", database_settings, log)
+    worker.duty.start()
+    await until(lambda: bool(worker.beginning))
+    worker.beginning.pop().errback(RuntimeError("no disk"))
+    assert log == ["it begins", "it ends"]
+    assert worker.duty.lease.held
+    assert "The duty 'duty' could not be begun; it is tried again" in caplog.text
+    worker.reactor.advance(leases.POLL)
+    await until(lambda: bool(worker.beginning))
+    worker.beginning.pop().callback(None)
+    assert log == ["it begins", "it ends", "it begins"]
+    await worker.duty.stop()
+    assert not worker.reactor.getDelayedCalls()
 
 
 @ensureDeferred

@@ -110,6 +110,9 @@ class FederationSending:
         async def begin() -> None:
             try:
                 await outbox.begin(self._waking(name))
+                if self._ledger is None:
+                    outbox.end()  # the duty was over before it had begun
+                    return
                 self.dispatch.outbox_news(name, await outbox.destinations())
             except Exception as error:
                 log_failure(logger, error, "The outbox %s could not be looked through; it is tried again", name)
