@@ -93,7 +93,7 @@ class RemoteDeviceStore:
         return await self._db.write("remote_devices.apply", _apply, user_id, device_id, judge, max_devices, stream_id)
 
     async def replace(self, user_id: str, fetched: Fetched, stream_id: int) -> bool:
-        """Keeps a list in place of what there was. True if devices or keys have changed."""
+        """Keeps a list in place of what there was. True if devices or keys have changed, or may have meanwhile."""
         return await self._db.write("remote_devices.replace", _replace, user_id, fetched, stream_id)
 
     async def take_in(self, user_id: str, signing: Keys, stream_id: int) -> bool:
@@ -212,11 +212,14 @@ def _apply(
 def _replace(txn: Transaction, user_id: str, fetched: Fetched, stream_id: int) -> bool:
     txn.execute(
         """
+        WITH before AS (SELECT stale FROM remote_device_lists WHERE user_id = %s)
         INSERT INTO remote_device_lists AS l (user_id, base_id, stale) VALUES (%s, %s, false)
         ON CONFLICT (user_id) DO UPDATE SET base_id = EXCLUDED.base_id, applied_ids = '{}', stale = false, failures = 0
+        RETURNING (SELECT stale FROM before)
         """,
-        (user_id, fetched.stream_id),
+        (user_id, user_id, fetched.stream_id),
     )
+    was_stale = bool(txn.one()[0])
     txn.execute("DELETE FROM remote_devices WHERE user_id = %s RETURNING device_id, key_json, display_name", (user_id,))
     before = {Device(*row) for row in txn.rows()}
     txn.values(
@@ -225,7 +228,8 @@ def _replace(txn: Transaction, user_id: str, fetched: Fetched, stream_id: int) -
         later=True,
     )
     keys_changed = take_in_keys(txn, user_id, *fetched.signing, whole=True)
-    changed = keys_changed or before != set(fetched.devices)
+    # Of a list that was stale, clients may know more than is kept: the keys of strangers, or what came and went again.
+    changed = was_stale or keys_changed or before != set(fetched.devices)
     if changed:
         record_change(txn, user_id, [], stream_id)
     return changed

@@ -270,6 +270,20 @@ async def test_after_a_lost_update_the_list_is_fetched_anew(postgres: PostgresSe
 
 
 @ensureDeferred
+async def test_clients_look_again_after_a_gap_though_the_list_is_what_it_was(postgres: PostgresServer) -> None:
+    async with pair(postgres) as p:
+        assert await p.key() is None  # of an empty list
+        since = (await p.alice.get("/sync?timeout=0"))["next_batch"]
+        content = {"user_id": p.bob.id, "device_id": "GONE", "stream_id": 2**40, "prev_id": [2**39], "deleted": True}
+        edu = {"edu_type": "m.device_list_update", "content": content}
+        await p.net["one"].hs.receiving.edus.take(f"two.test:{PORT}", edu)
+        p.asked()
+        await p.fetched()
+        await p.net.until(lambda: not p.net["one"].hs.edus.resync._under_way)
+        assert (await p.changed(since))[0] == {p.bob.id}
+
+
+@ensureDeferred
 async def test_a_stale_list_is_tried_again_and_shown_meanwhile(postgres: PostgresServer) -> None:
     async with pair(postgres) as p:
         await p.upload("first")
