@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 import orjson
 
-from synapse.api.errors import bad_json, invalid_param, missing_param, too_large
+from synapse.api.errors import MatrixError, bad_json, invalid_param, missing_param, too_large
 from synapse.api.identifiers import domain_of, parse_user_id
 from synapse.handlers.edus.outgoing import edus_of
 from synapse.metrics import table
@@ -130,7 +130,12 @@ class ToDevice:
     async def _receive(self, received: Received) -> None:
         now = int(self._clock.seconds() * 1000)
         if received.event_type == _KEY_REQUEST:
-            self._limits.check("rc_key_requests", received.sender)
+            try:
+                self._limits.check("rc_key_requests", received.sender)
+            except MatrixError:
+                # To refuse it would have its server wait, with all that it has to tell besides, because of one user.
+                logger.info("%s sends too many requests for room keys; one is dropped", received.sender)
+                return
         messages = await self._wanted(received.sender, received.messages)
         origin, message_id = received.origin, received.message_id
         reached = await self._stream.append(

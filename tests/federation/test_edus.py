@@ -178,6 +178,17 @@ async def test_messages_of_other_servers_arrive_once(database_settings: PoolSett
 
 
 @ensureDeferred
+async def test_requests_for_keys_that_come_too_often_are_dropped(database_settings: PoolSettings) -> None:
+    async with town(database_settings, rc_key_requests={"per_second": 0.001, "burst_count": 2}) as t:
+        for n in range(4):  # none of them has its server's whole transaction wait
+            content = {"sender": FAR, "message_id": str(n), "messages": {ALICE: {"*": {"n": n}}}}
+            await t.hear("far", "m.direct_to_device", type="m.room_key_request", **content)
+        content = {"sender": FAR, "message_id": "x", "messages": {ALICE: {"*": {"n": 9}}}}
+        await t.hear("far", "m.direct_to_device", type="m.room_key", **content)
+        assert [message["content"]["n"] for message in await t.messages()] == [0, 1, 9]
+
+
+@ensureDeferred
 async def test_what_reaches_nobody_leaves_no_trace_and_who_ignores_a_sender_is_spared(
     database_settings: PoolSettings,
 ) -> None:
