@@ -226,7 +226,7 @@ class Reading:
             self.memory.ignored,
             self.position,
             self._clock,
-            self._hs.remote.backfill,
+            self._hs.remote,
         )
 
     @cached_property

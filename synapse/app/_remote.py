@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from synapse.handlers.remote.joining import Joining
     from synapse.handlers.remote.memberships import RemoteMemberships
     from synapse.handlers.remote.signatures import Countersigning
-    from synapse.storage.awaited import AwaitedStore
+    from synapse.storage.awaited import AwaitedStore, Stretch
 
 
 class Foundation(Base, Protocol):
@@ -147,14 +147,18 @@ class Remote:
         standing.on_change(backfiller.heard)
         return backfiller
 
-    async def backfill(self, room_id: str, lowest: int, highest: int | None) -> Told:
-        """Has others tell what is missing in a room between these depths. Nothing that speaks to other servers is
-        loaded for rooms that are whole."""
+    async def backfill(self, room_id: str, stretch: Stretch) -> Told:
+        """Has others tell what is missing in this part of a room. Nothing that speaks to other servers is loaded for
+        rooms that are whole."""
         from synapse.handlers.remote.gaps import Told
 
         if not await self.gaps.any_in(room_id):
             return Told.WHOLE
-        return await self.backfiller.fetch(room_id, lowest, highest)
+        return await self.backfiller.fetch(room_id, stretch)
+
+    async def untold(self, room_id: str, stretch: Stretch) -> int | None:
+        """How deep the nearest event is there before which others may still tell something."""
+        return await self.backfiller.untold(room_id, stretch)
 
     async def settled(self, room_ids: Sequence[str]) -> bool:
         """Returns once nobody of this server is on the way into the rooms, or after a while; whether somebody was."""

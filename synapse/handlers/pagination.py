@@ -5,17 +5,19 @@ pages meet the timelines of /sync without gap or overlap, however the room forks
 tokens.
 
 Where a page comes upon a gap, or the end of what is here, other servers are asked for what is missing
-(`handlers.remote.backfill`): it stands in its place in the order of history, and the page is read again. While
-something is missing that nobody tells now, the last page has an `end`: the room does not begin there.
+(`handlers.remote.backfill`): it stands in its place in the order of history, and the page is read again. In the order
+of arrival, its place is that of the gap: so between two points of arrival lies what has filled the gaps between them.
+While something is missing that nobody tells now, the last page has an `end`: the room does not begin there. Where more
+is to be told than is fetched for one page, the page ends before that, and whoever goes on has more of it fetched.
 
 Client-server API, "Getting events for a room".
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 import orjson
 
@@ -23,6 +25,7 @@ from synapse.api.constants import EventTypes
 from synapse.api.filters import RoomEventFilter
 from synapse.handlers.remote.gaps import Told
 from synapse.handlers.visibility import RoomDoor
+from synapse.storage.awaited import Stretch
 from synapse.storage.past_state import Members, PastStateStore
 from synapse.storage.timeline import NEWEST, OLDEST, Page, TimelineRow, TimelineStore
 from synapse.sync.conditions import condition
@@ -43,6 +46,10 @@ _FETCHES: Final = 3
 """How often others are asked for what is missing in one page."""
 _FETCHES_IN_ALL: Final = 6
 """The same where further pages are looked through for it."""
+_FETCHES_ONWARDS: Final = 10
+"""The same onwards, where nothing can be shown before all of a gap is here: others tell from its end."""
+_SECONDS: Final = 20.0
+"""After so long, nobody is asked any more for one page."""
 
 EVERYTHING: Final = RoomEventFilter()
 
@@ -61,9 +68,19 @@ class PageRequest:
     filter: RoomEventFilter = EVERYTHING
 
 
+class Elsewhere(Protocol):
+    """What other servers have of rooms: `synapse.app._remote`."""
+
+    async def backfill(self, room_id: str, stretch: Stretch) -> Told:
+        """Has others tell what is missing there."""
+
+    async def untold(self, room_id: str, stretch: Stretch) -> int | None:
+        """The depth of the nearest event there before which something is missing that others may tell."""
+
+
 class Read(NamedTuple):
-    """A page that was read. `more`: there are rows after it. `told`: what others have told of it; WHOLE where nothing
-    is missing that could be shown in it."""
+    """A page that was read. `more`: there are rows after it, or will be. `told`: what others have told of it; WHOLE
+    where nothing is missing that could be shown in it."""
 
     rows: list[TimelineRow]
     more: bool
@@ -75,7 +92,6 @@ class Pagination:
 
     :param now: the present position of the events stream.
     :param clock: its seconds are those of the epoch.
-    :param backfill: has others tell what is missing in a room between two depths (None: as deep as it is).
     """
 
     def __init__(
@@ -88,10 +104,10 @@ class Pagination:
         ignored: IgnoredUsers,
         now: Callable[[], int],
         clock: Clock,
-        backfill: Callable[[str, int, int | None], Awaitable[Told]],
+        elsewhere: Elsewhere,
     ) -> None:
         self._door = door
-        self._backfill = backfill
+        self._elsewhere = elsewhere
         self._timeline = timeline
         self._states = states
         self._visibility = visibility
@@ -125,9 +141,11 @@ class Pagination:
         """
         # Whoever has come to the present end of a room may wait there for what is to come.
         waits = not request.backwards and request.end is None and access.until is None
-        fetches = _FETCHES_IN_ALL
+        fetches = _FETCHES_IN_ALL if request.backwards else _FETCHES_ONWARDS
         for limit in (request.limit, *_FURTHER):
             rows, more, told = await self.whole_page(replace(request, limit=limit), start, newest, fetches)
+            if more and not rows:
+                break
             seen = await self.seen(request.user_id, request.room_id, rows, access)
             if len(seen) > request.limit:
                 seen = seen[: request.limit]
@@ -140,16 +158,25 @@ class Pagination:
             start = end
         return [], start
 
-    async def whole_page(self, request: PageRequest, start: RoomToken, newest: int, fetches: int = _FETCHES) -> Read:
-        """The same as `page`, with what other servers have of it."""
+    async def whole_page(
+        self, request: PageRequest, start: RoomToken, newest: int, fetches: int = _FETCHES_ONWARDS
+    ) -> Read:
+        """The same as `page`, with what other servers have of it, as far as that goes without leaving anything out."""
+        deadline = self._clock.seconds() + _SECONDS
         rows, more = await self.page(request, start, newest)
-        for _ in range(min(fetches, _FETCHES)):
-            stretch = stretch_of(request, start, rows, more)
-            told = Told.WHOLE if stretch is None else await self._backfill(request.room_id, *stretch)
+        for _ in range(min(fetches, _FETCHES) if request.backwards else fetches):
+            stretch = stretch_of(request, start, newest, rows, more)
+            told = Told.WHOLE if stretch is None else await self._elsewhere.backfill(request.room_id, stretch)
             if told is not Told.MORE:
                 return Read(rows, more, told)
             rows, more = await self.page(request, start, newest)
-        return Read(rows, more, Told.MORE)
+            if self._clock.seconds() >= deadline:
+                break
+        stretch = stretch_of(request, start, newest, rows, more)
+        depth = None if stretch is None else await self._elsewhere.untold(request.room_id, stretch)
+        if depth is None:
+            return Read(rows, more, Told.MORE)
+        return Read([row for row in rows if request.backwards and row.depth >= depth], True, Told.MORE)
 
     async def page(self, request: PageRequest, start: RoomToken, newest: int) -> tuple[list[TimelineRow], bool]:
         """The rows of a page, and whether there are more after them."""
@@ -206,10 +233,9 @@ def page_of(request: PageRequest, start: RoomToken, newest: int) -> Page:
 
 
 def stretch_of(
-    request: PageRequest, start: RoomToken, rows: Sequence[TimelineRow], more: bool
-) -> tuple[int, int | None] | None:
-    """The lowest and the highest depth (None: any) of events before which something may be missing that belongs into
-    the page; None where nothing can, since what comes late has not arrived within the page's bounds.
+    request: PageRequest, start: RoomToken, newest: int, rows: Sequence[TimelineRow], more: bool
+) -> Stretch | None:
+    """The events before which something may be missing that belongs into the page; None where it is for no events.
 
     A last page reaches as far back as there may be anything, unless the room begins there. What is before a first page
     backwards counts too: whoever has come from a point of arrival may have left a gap just behind.
@@ -217,17 +243,15 @@ def stretch_of(
     end = request.end
     if not request.limit or not request.filter.room_matches(request.room_id) or request.filter.is_closed:
         return None
+    page = page_of(request, start, newest)
     if request.backwards:
-        if end is not None and end.depth is None:
-            return None
-        lowest = rows[-1].depth if rows else 0
+        lowest, highest = rows[-1].depth if rows else 0, start.depth
         if not more and not (rows and rows[-1].type == EventTypes.CREATE):
             lowest = 0 if end is None or end.depth is None else end.depth
-        return lowest, start.depth
-    if start.depth is None or start.after is not None:
-        return None
-    highest = rows[-1].depth if more else None if end is None else end.depth
-    return start.depth, highest
+    else:
+        lowest = 0 if start.depth is None else start.depth + 1
+        highest = rows[-1].depth if more else None if end is None else end.depth
+    return Stretch(lowest, highest, page.after, page.until, request.backwards)
 
 
 def _is_cut_off(request: PageRequest, rows: Sequence[TimelineRow], seen: Sequence[Seen], told: Told) -> bool:

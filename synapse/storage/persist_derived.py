@@ -93,6 +93,7 @@ def received_row(event: Event, position: int, group: int | None, now: int) -> Re
         json=event.json.decode(),
         relay=None,
         after_gap=False,
+        fills=None,
     )
 
 

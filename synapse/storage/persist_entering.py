@@ -21,6 +21,7 @@ from synapse.api.errors import AuthError
 from synapse.api.identifiers import domain_of
 from synapse.events import auth
 from synapse.events.event import Event, StateKey
+from synapse.storage.awaited import Gap
 from synapse.storage.extremities import Extremity
 from synapse.storage.persist_derived import (
     Change,
@@ -89,11 +90,14 @@ class Entering:
         before = await plan.branches.as_told(end, state, end.line, rows)
         plan.state.add_event(event)
         after = await plan.branches.after(before, event, rows)
-        position = plan.positions.next()
+        position = plan.position_after_gap() if lacks else plan.positions.next()
         await self._replace(end, old, {**state, event.key: event.event_id}, position, rows)
         changes = await self._changes(end, old, {**state, event.key: event.event_id}, event)
         awaited = await plan.committed.awaited(end)
-        end.awaited = awaited._replace(missing=awaited.missing.union(lacks) - {event.event_id})
+        gap = Gap(event.depth, position - 1)
+        missing = {**dict.fromkeys(lacks, gap), **awaited.missing}
+        missing.pop(event.event_id, None)
+        end.awaited = awaited._replace(missing=missing)
         end.extremities = {event.event_id: Extremity(event.depth, after.group)}
         end.recent.clear()
         end.changed.clear()
@@ -110,7 +114,7 @@ class Entering:
         # What it took the place of is a matter of the state that was told, not of what this server knew of the room.
         replaced = state.get(event.key)
         self._write(rows, planned, None if replaced == event.event_id else replaced)
-        rows.lacks += [Lack(event.room_id, event_id, event.depth) for event_id in lacks]
+        rows.lacks += [Lack(event.room_id, event_id, *gap) for event_id in lacks]
         rows.come.append((event.room_id, event.event_id))
         creator = changes[0].new.sender if changes[0].new is not None else None
         rows.known_rooms[end.room_id] = KnownRoom(end.room_id, received.version.identifier, creator, plan.now)

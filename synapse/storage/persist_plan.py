@@ -177,6 +177,12 @@ class BatchPlan:
                 raise not_found(f"This server does not have the event {event_id}, to which a new one refers.")
         return await self.branches.where_they_meet(end, set(groups.values()), rows)
 
+    def position_after_gap(self) -> int:
+        """A position with an unused one before it, at which stands what may be missing just before the event: between
+        it and all that has arrived earlier."""
+        self.positions.next()
+        return self.positions.next()
+
     def change(self, end: RoomEnd, rows: Rows, changes: list[Change], position: int) -> None:
         """The room's present state changes."""
         if changes:

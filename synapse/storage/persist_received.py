@@ -23,7 +23,7 @@ from synapse.api.identifiers import domain_of, is_event_id
 from synapse.events import auth
 from synapse.events.event import Event, StateKey
 from synapse.events.power_levels import PowerLevels
-from synapse.storage.awaited import Awaited
+from synapse.storage.awaited import Awaited, Gap
 from synapse.storage.persist_derived import (
     membership_row,
     received_row,
@@ -65,13 +65,25 @@ LOST: Final = (Fate.REFUSED, "The events that this one refers to are not here, n
 class _Place(NamedTuple):
     """Where an event stands. `before` is the state that it finds (None: nothing, it is the room's first event); `lacks`
     are its predecessors that are not here. `is_straight`: it comes after everything in the room. `is_late`: others that
-    are here refer to it already. `redactor` is the redaction that has come before it."""
+    are here refer to it already. `redactor` is the redaction that has come before it. `fills`: the position of the gap
+    in which it was missing."""
 
     before: Line | None
     is_straight: bool = False
     is_late: bool = False
     lacks: Sequence[str] = ()
     redactor: str | None = None
+    fills: int | None = None
+
+
+class _Arrival(NamedTuple):
+    """Where an event stands in the order of arrival; None: after all others. See `_Place.fills`."""
+
+    position: int | None = None
+    fills: int | None = None
+
+
+NEW: Final = _Arrival()
 
 
 class _Room:
@@ -122,14 +134,14 @@ class Reception:
             return [NOT_HERE for _ in received.events]
         room = _Room(end, received)
         verdicts: list[Verdict] = []
-        places = self._places_in_history(received)
+        places = await self._places_in_history(end, received)
         for number, each in enumerate(received.events):
             if received.kind is Kind.JOIN:
                 each = each._replace(relay=False)  # another server has let our user in, and tells the others
             if self._is_here(each.event.event_id) or each.event.event_id in room.written:
                 verdicts.append((Fate.KNOWN, ""))
             else:
-                verdicts.append(await self._add_event(room, each, places[number] if places else None))
+                verdicts.append(await self._add_event(room, each, places[number] if places else NEW))
         if room.written:
             self._plan.keep(room.end, room.rows, room.planned, room.written)
         return verdicts
@@ -140,15 +152,30 @@ class Reception:
             return True
         return self._is_known(event_id) if mark is None else not mark.outlier
 
-    def _places_in_history(self, received: Received) -> list[int]:
-        """Positions of events of the past: the later of them are the higher."""
+    async def _places_in_history(self, end: RoomEnd, received: Received) -> list[_Arrival]:
+        """When events of the past count as arrived. Their positions: the later of them are the higher. What they fill:
+        the gap that has been known of them, or of what refers to them; of who stands alone in it, the next one."""
         if received.kind is not Kind.HISTORY:
             return []
-        return [self._backwards.next() for _ in received.events][::-1]
+        awaited = await self._plan.committed.awaited_events(
+            end, {each for event, *_ in received.events for each in (event.event_id, *event.prev_event_ids)}
+        )
+        filled: dict[str, Gap] = {}
+        arrivals: list[_Arrival] = []
+        for each in reversed(received.events):
+            event = each.event
+            gap = filled.get(event.event_id) or awaited.missing.get(event.event_id)
+            if gap is None:
+                gap = min((gap for gap in awaited.missing.values() if gap.depth > event.depth), default=None)
+            arrivals.append(_Arrival(self._backwards.next(), None if gap is None else gap.position))
+            if gap is not None:
+                for before in event.prev_event_ids:
+                    filled[before] = gap.joined(filled.get(before) or awaited.missing.get(before, gap))
+        return arrivals[::-1]
 
     # -- one event -------------------------------------------------------------------------------------------------
 
-    async def _add_event(self, room: _Room, each: ReceivedEvent, position: int | None) -> Verdict:
+    async def _add_event(self, room: _Room, each: ReceivedEvent, arrival: _Arrival) -> Verdict:
         event = each.event
         mark = self._marks.get(event.event_id)
         rejected = each.rejected or (None if mark is None else mark.rejected)
@@ -158,9 +185,12 @@ class Reception:
             return DISPUTED
         if place is None:
             return self._leave_aside(room, each, rejected)
+        place = place._replace(fills=arrival.fills)
         rejected = rejected or await self._why_rejected(room.end, event, place)
+        position = arrival.position
         if position is None:
-            position = self._plan.positions.next()
+            plan = self._plan
+            position = plan.positions.next() if place.is_straight else plan.position_after_gap()
         if rejected is not None:
             self._write(room, each, place, position, place.before, rejected=rejected)
             await self._note_obsolete(room.end, event, place)
@@ -225,7 +255,7 @@ class Reception:
         warm."""
         awaited = await self._plan.committed.awaited(end)
         if not awaited.is_all:
-            awaited = await self._plan.committed.awaited_event(end, event.event_id)
+            awaited = await self._plan.committed.awaited_events(end, [event.event_id])
         redactors = awaited.redactors.get(event.event_id, ())
         sent_by = domain_of(event.sender)
         redactor = next((each.event_id for each in redactors if each.server_name in (None, sent_by)), None)
@@ -274,7 +304,7 @@ class Reception:
             self._write(room, each, place, position, after, after_gap=bool(place.lacks))
             await self._note_obsolete(end, event, place)
         else:
-            is_regular, gap = await self._advance(room, event, place, after)
+            is_regular, gap = await self._advance(room, event, place, position, after)
             changes = await self._branches.move(end, place.before, after, event, None, rows, room.most)
             redacts = await self._redacts(room, each, place, position)
             push = () if place.redactor is not None else each.push
@@ -315,6 +345,7 @@ class Reception:
             replaces=replaces,
             relay=each.relay,
             after_gap=after_gap,
+            fills=place.fills,
         )
         (rows.received if event.event_id not in self._marks else rows.arrived).append(row)
         room.written[event.event_id] = position
@@ -331,17 +362,17 @@ class Reception:
         if rejected is not None:
             self._state.rejected.add(event.event_id)
         # Whoever looks back looks behind what is hidden, too.
-        self._note_awaited(room, event, place, place.lacks if counts or room.kind is Kind.HISTORY else ())
+        self._note_awaited(room, event, place, position, place.lacks if counts or room.kind is Kind.HISTORY else ())
 
-    def _note_awaited(self, room: _Room, event: Event, place: _Place, lacks: Sequence[str]) -> None:
+    def _note_awaited(self, room: _Room, event: Event, place: _Place, position: int, lacks: Sequence[str]) -> None:
         """The event has come, and may refer to what has not."""
         if lacks:
-            self._await(room, event, lacks)
+            self._await(room, event, place, position, lacks)
         awaited = room.end.awaited
         if place.is_late or place.redactor is not None:
             room.rows.come.append((event.room_id, event.event_id))
             if awaited is not None:
-                missing = awaited.missing - {event.event_id}
+                missing = {lack: gap for lack, gap in awaited.missing.items() if lack != event.event_id}
                 redactors = {target: each for target, each in awaited.redactors.items() if target != event.event_id}
                 room.end.awaited = Awaited(missing, redactors, awaited.is_all)
 
@@ -353,7 +384,7 @@ class Reception:
         self._write(room, each, _Place(None), self._backwards.next(), None, rejected=rejected)
         return (Fate.REJECTED, rejected)
 
-    async def _advance(self, room: _Room, event: Event, place: _Place, after: Line) -> tuple[bool, bool]:
+    async def _advance(self, room: _Room, event: Event, place: _Place, position: int, after: Line) -> tuple[bool, bool]:
         """The event becomes an extremity, unless others refer to it; whether that is all that its references say, and
         whether something of what is shown before it is not here."""
         end = room.end
@@ -362,7 +393,7 @@ class Reception:
             return True, False
         behind, lacks = await self._behind(end, event.prev_event_ids, place.lacks)
         if lacks:
-            self._await(room, event, lacks)
+            self._await(room, event, place, position, lacks)
         is_regular = not end.leave_behind((*behind, *end.obsolete))
         end.obsolete = frozenset()
         if place.is_late and not end.extremities.keys() <= set(event.prev_event_ids):
@@ -398,12 +429,15 @@ class Reception:
             found += queue
         return found, missing
 
-    def _await(self, room: _Room, event: Event, lacks: Sequence[str]) -> None:
-        """The event has events behind it that are not here."""
-        room.rows.lacks += [Lack(event.room_id, event_id, event.depth) for event_id in lacks]
-        if room.end.awaited is not None:
-            awaited = room.end.awaited
-            room.end.awaited = awaited._replace(missing=awaited.missing.union(lacks))
+    def _await(self, room: _Room, event: Event, place: _Place, position: int, lacks: Sequence[str]) -> None:
+        """The event has events behind it that are not here. What is missing before an event that fills a gap is missing
+        in that."""
+        gap = Gap(event.depth, position - 1 if place.fills is None else place.fills)
+        room.rows.lacks += [Lack(event.room_id, event_id, *gap) for event_id in lacks]
+        awaited = room.end.awaited
+        if awaited is not None:
+            gaps = {lack: gap.joined(awaited.missing.get(lack, gap)) for lack in lacks}
+            room.end.awaited = awaited._replace(missing={**awaited.missing, **gaps})
 
     async def _redacts(self, room: _Room, each: ReceivedEvent, place: _Place, position: int) -> str | None:
         """The event that a redaction takes effect on. One that is not here yet is remembered."""

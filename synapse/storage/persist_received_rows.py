@@ -39,9 +39,10 @@ class ReceivedRow(NamedTuple):
     json: str
     relay: bool | None
     after_gap: bool
+    fills: int | None
 
 
-_NUMBERS: Final = ("stream_ordering", "depth", "origin_server_ts", "received_ts", "state_group")
+_NUMBERS: Final = ("stream_ordering", "depth", "origin_server_ts", "received_ts", "state_group", "fills")
 _TRUTHS: Final = ("outlier", "soft_failed", "contains_url", "relay", "after_gap")
 _TYPES: Final = dict.fromkeys(_NUMBERS, "bigint") | dict.fromkeys(_TRUTHS, "boolean")
 _UNNEST: Final = ", ".join(f"%s::{_TYPES.get(name, 'text')}[]" for name in ReceivedRow._fields)
@@ -86,7 +87,7 @@ _ARRIVED: Final = f"""
         received_ts = n.received_ts, soft_failed = n.soft_failed, rejected = n.rejected,
         redacted_by = COALESCE(e.redacted_by, n.redacted_by), contains_url = n.contains_url, relates_to = n.relates_to,
         relation_type = n.relation_type, replaces = n.replaces, json = n.json, relay = n.relay,
-        after_gap = n.after_gap, is_parent = {_IS_PARENT}
+        after_gap = n.after_gap, fills = n.fills, is_parent = {_IS_PARENT}
     FROM unnest({_UNNEST}) AS n ({_COLUMNS}) WHERE e.event_id = n.event_id AND e.outlier
 """
 # A redaction may have come before them.
@@ -104,11 +105,12 @@ _OUTLIERS: Final = f"""
 
 
 class Lack(NamedTuple):
-    """An event that is referred to and is not here; `depth` is that of who refers to it."""
+    """An event that is referred to and is not here; depth and position are those of the gap (`awaited.Gap`)."""
 
     room_id: str
     event_id: str
     depth: int
+    stream_ordering: int
 
 
 class PendingRedaction(NamedTuple):
@@ -129,7 +131,13 @@ def write_awaited(
         rooms_and_events = columns_of(come, 2)
         for table in ("backward_extremities", "pending_redactions"):
             txn.later(_COME.format(table=table), rooms_and_events)
-    txn.values(_LACKS, lacks, later=True)
+    once: dict[tuple[str, str], Lack] = {}
+    for lack in lacks:
+        other = once.get(lack[:2], lack)
+        once[lack[:2]] = lack._replace(
+            depth=max(lack.depth, other.depth), stream_ordering=min(lack.stream_ordering, other.stream_ordering)
+        )
+    txn.values(_LACKS, once.values(), later=True)
     txn.values(_PENDING, pending, later=True)
 
 
@@ -138,8 +146,9 @@ _COME: Final = """
     WHERE (t.room_id, t.event_id) = (come.room_id, come.event_id)
 """
 _LACKS: Final = """
-    INSERT INTO backward_extremities (room_id, event_id, depth) VALUES %s
-    ON CONFLICT (room_id, event_id) DO UPDATE SET depth = GREATEST(backward_extremities.depth, excluded.depth)
+    INSERT INTO backward_extremities (room_id, event_id, depth, stream_ordering) VALUES %s
+    ON CONFLICT (room_id, event_id) DO UPDATE SET depth = GREATEST(backward_extremities.depth, excluded.depth),
+        stream_ordering = LEAST(backward_extremities.stream_ordering, excluded.stream_ordering)
 """
 _PENDING: Final = """
     INSERT INTO pending_redactions (room_id, event_id, redaction_id, server_name, stream_ordering) VALUES %s

@@ -10,10 +10,11 @@ from synapse.api.identifiers import domain_of
 from synapse.api.room_versions import RoomVersion, room_version
 from synapse.events.event import Event, StateKey
 from synapse.state.groups import Line
+from synapse.storage.awaited import Awaited
 from synapse.storage.extremities import Extremity
 
 if TYPE_CHECKING:
-    from synapse.storage.awaited import Awaited, AwaitedStore
+    from synapse.storage.awaited import AwaitedStore
     from synapse.storage.events import EventsStore
     from synapse.storage.extremities import ExtremitiesStore
     from synapse.storage.persist_derived import Change
@@ -152,12 +153,13 @@ class RoomEnds:
             end.awaited = await self._awaited.of_room(end.room_id)
         return end.awaited
 
-    async def awaited_event(self, end: RoomEnd, event_id: str) -> Awaited:
-        """Whether this event is lacked, in a room that lacks too many to know them all."""
+    async def awaited_events(self, end: RoomEnd, event_ids: Collection[str]) -> Awaited:
+        """Which of these events the room lacks. A statement, unless all that it lacks is known."""
         known = await self.awaited(end)
-        if event_id in known.missing or event_id in known.redactors:
+        if known.is_all or all(event_id in known.missing or event_id in known.redactors for event_id in event_ids):
             return known
-        return await self._awaited.of_event(end.room_id, event_id)
+        stored = await self._awaited.of_events(end.room_id, event_ids)
+        return Awaited({**stored.missing, **known.missing}, {**stored.redactors, **known.redactors}, False)
 
     async def group_near(self, room_id: str, depth: int) -> int | None:
         """The state after some event that is not far above that depth. One statement."""

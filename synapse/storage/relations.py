@@ -101,7 +101,7 @@ def _related(txn: Transaction, page: Page, wanted: Related) -> list[TimelineRow]
         txn.execute(sql, (wanted.event_id, *params, *of_page.params, page.limit))
     else:
         # Within LATERAL, so that they are looked for by event: never are all relations compared with all events.
-        kept = "e.event_id, e.depth, e.stream_ordering, e.room_id, e.outlier, e.soft_failed, e.rejected"
+        kept = "e.event_id, e.depth, e.stream_ordering, e.room_id, e.fills, e.outlier, e.soft_failed, e.rejected"
         sql = f"""
             WITH RECURSIVE related AS (
                 SELECT 1 AS level, {kept} FROM events e WHERE e.relates_to = %s AND {kind}

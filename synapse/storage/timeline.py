@@ -67,7 +67,8 @@ class Page(NamedTuple):
     """What to read of a room in the order of history.
 
     Backwards: events at or before (`depth`, `stream`), newest first; forwards: events after it, oldest first.
-    `after` < stream ≤ `until` bounds them by arrival; `end` is a point (depth, stream) of history not to go beyond.
+    `after` < stream ≤ `until` bounds them by arrival, and what has filled a gap counts as arrived where the gap was;
+    `end` is a point (depth, stream) of history not to go beyond.
     """
 
     room_id: str
@@ -191,13 +192,18 @@ def _last(
 
 
 def _page(txn: Transaction, page: Page, condition: Condition) -> list[TimelineRow]:
-    of_page, order = in_page(page)
+    of_page, order = _but_after(page)
+    sql = f"SELECT {COLUMNS} FROM events e WHERE {of_page.sql} AND ({condition.sql})"
+    params = (*of_page.params, *condition.params)
+    if page.after != OLDEST:
+        # There is an index for either kind of arrival, and none for both.
+        early = f"{sql} AND e.stream_ordering <= %s AND e.fills > %s {order}"
+        sql = f"({sql} AND e.stream_ordering > %s {order}) UNION ALL ({early})"
+        params = (*params, page.after, page.limit, *params, page.after, page.after, page.limit)
+        order = order.replace("e.", "")
     # Between two bounds there may be a little or nearly all of the room: no one plan is good for both.
     is_bounded = page.end is not None or page.after != OLDEST
-    (txn.execute if is_bounded else _ask(txn, condition))(
-        f"SELECT {COLUMNS} FROM events e WHERE {of_page.sql} AND ({condition.sql}) {order}",
-        (*of_page.params, *condition.params, page.limit),
-    )
+    (txn.execute if is_bounded else _ask(txn, condition))(f"{sql} {order}", (*params, page.limit))
     return [TimelineRow._make(row) for row in txn.rows()]
 
 
@@ -208,12 +214,19 @@ def _ask(txn: Transaction, condition: Condition) -> Callable[[str, tuple[object,
 
 def in_page(page: Page) -> tuple[Condition, str]:
     """That `e` is in the page, and in which order the page is (its parameter is the limit)."""
+    (sql, params), order = _but_after(page)
+    if page.after != OLDEST:
+        sql, params = f"{sql} AND (e.stream_ordering > %s OR e.fills > %s)", (*params, page.after, page.after)
+    return Condition(sql, params), order
+
+
+def _but_after(page: Page) -> tuple[Condition, str]:
+    """The same, but for the bound `after`."""
     order, compare, stop = ("DESC", "<=", ">") if page.backwards else ("ASC", ">", "<=")
     sql = f"e.room_id = %s AND (e.depth, e.stream_ordering) {compare} (%s, %s) AND e.stream_ordering <= %s AND {SHOWN}"
-    params: tuple[object, ...] = (page.room_id, page.depth, page.stream, page.until)
+    sql = f"{sql} AND (e.fills IS NULL OR e.fills <= %s)"
+    params: tuple[object, ...] = (page.room_id, page.depth, page.stream, page.until, page.until)
     # Bounds that bind nothing are left out: they make the database believe that little lies between them.
-    if page.after != OLDEST:
-        sql, params = f"{sql} AND e.stream_ordering > %s", (*params, page.after)
     if page.end is not None:
         sql, params = f"{sql} AND (e.depth, e.stream_ordering) {stop} (%s, %s)", (*params, *page.end)
     condition = Condition(sql, params)

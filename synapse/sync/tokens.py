@@ -11,6 +11,8 @@ events that had arrived by then, in the order of history; so that the following 
 along: `t<depth>-<stream>~<events>`, and `t<depth>-<stream>.<events>` when paging onwards. Without that, an event of a
 fork that arrived before the point but belongs after it would be in no page.
 
+History that was fetched to fill a gap counts as arrived where it was missing, just before the event behind the gap.
+
 Tokens are numbers only, so they mean the same on every process and after every restart. Nothing here asks a database.
 """
 

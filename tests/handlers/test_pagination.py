@@ -13,8 +13,9 @@ from synapse.api.errors import MatrixError
 from synapse.api.filters import parse_room_event_filter
 from synapse.handlers.pagination import PageRequest
 from synapse.handlers.remote.gaps import Told
+from synapse.storage.awaited import Stretch
 from synapse.storage.database import Database
-from synapse.storage.timeline import TimelineRow
+from synapse.storage.timeline import OLDEST, TimelineRow
 from synapse.sync.tokens import RoomToken
 from tests.support.world import World
 from tests.sync.harness import Harness
@@ -357,12 +358,15 @@ async def test_others_are_asked_of_the_stretch_that_a_page_is_about(h: Harness) 
     assert await asked(start, 50) == [[1, 8]]  # the room begins there
     said = parse_room_event_filter({"types": ["m.room.message"]})
     assert await asked(start, 50, filter=said) == [[0, 8]]
-    assert await asked(None, 2, backwards=False) == [[0, 2]]
-    assert await asked(RoomToken(4, 4), 2, backwards=False) == [[4, 6]]
-    assert await asked(RoomToken(4, 4), 50, backwards=False) == [[4, None]]
-    # What comes late has arrived neither after a point of the past nor before one that is not the end of history.
-    assert await asked(RoomToken(None, 4), 2, backwards=False) == []
-    assert await asked(start, 50, end=RoomToken(None, 4)) == []
+    assert await asked(None, 2, backwards=False) == [[1, 2]]
+    assert await asked(RoomToken(4, 4), 2, backwards=False) == [[5, 6]]  # what is missing before 4 is not onwards of it
+    assert await asked(RoomToken(4, 4), 50, backwards=False) == [[5, None]]
+    assert [each[2:] for each in readers.stretches[-3:]] == [(OLDEST, h.world.stream, False)] * 3
+    # Between points of arrival, only the gaps between them count.
+    assert await asked(RoomToken(None, 4), 2, backwards=False) == [[0, 6]]
+    assert readers.stretches[-1] == Stretch(0, 6, 4, h.world.stream, False)
+    assert await asked(start, 50, end=RoomToken(None, 4)) == [[0, 8]]
+    assert readers.stretches[-1] == Stretch(0, 8, 4, start.until, True)
     assert await asked(start, 50, end=RoomToken(6, 6)) == [[6, 8]]
 
 

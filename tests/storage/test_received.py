@@ -562,3 +562,17 @@ async def test_a_gap_that_has_filled_costs_nothing_any_more(database: Database, 
     with database.counted() as counts:
         assert await graph.give(graph.say(EVE)) == [Fate.ACCEPTED]
     assert (counts.statements_read, counts.statements_written) == (0, 2), counts.sql
+
+
+@pytest_twisted.ensureDeferred
+async def test_several_events_may_lack_the_same_one(database: Database) -> None:
+    _, graph = await shared_room(database, workers=1)
+    lost = graph.say(EVE, "lost")
+    branches = [graph.say(EVE, f"branch {number}", after=[lost.event_id]) for number in range(2)]
+    assert await graph.give(*map(graph.with_state, branches)) == [Fate.ACCEPTED] * 2
+    assert await graph.give(lost, kind=Kind.HISTORY) == [Fate.ACCEPTED]
+    # It counts as arrived just before the first of them, where there was nothing yet.
+    position = "SELECT stream_ordering FROM events WHERE event_id = %s"
+    [first] = await column(database, "e", position, branches[0].event_id)
+    assert await column(database, "e", "SELECT fills FROM events WHERE event_id = %s", lost.event_id) == [first - 1]
+    assert await column(database, "e", "SELECT 1 FROM events WHERE stream_ordering = %s", first - 1) == []

@@ -18,6 +18,7 @@ PAGES = {
     "oldest first": FIRST._replace(backwards=False, depth=-1, stream=OLDEST),
     "from a position on": FIRST._replace(backwards=False, depth=-1, stream=OLDEST, after=EVENTS - 100),
     "back to a position": FIRST._replace(after=EVENTS - 40),
+    "what has filled a gap": FIRST._replace(backwards=False, depth=-1, stream=OLDEST, after=EVENTS - 60),
     "back to an event": FIRST._replace(end=(EVENTS - 40, EVENTS - 40)),
 }
 
@@ -41,6 +42,8 @@ def _fill(txn: Transaction) -> None:
         """,
         (ROOM, DEVICE),
     )
+    # Some of the room's history has been fetched.
+    txn.execute("UPDATE events SET stream_ordering = -stream_ordering, fills = %s WHERE depth <= 20", (EVENTS - 50,))
     txn.execute("ANALYZE events, event_txns")
 
 

@@ -20,6 +20,7 @@ from synapse.replication.calls import LocalMain
 from synapse.state.store import StateReader
 from synapse.storage.account_data import AccountDataStore
 from synapse.storage.aggregations import AggregationStore
+from synapse.storage.awaited import Stretch
 from synapse.storage.current_state import CurrentStateStore
 from synapse.storage.events import EventsStore
 from synapse.storage.past_state import PastStateStore
@@ -71,6 +72,8 @@ class Readers:
         state = StateReader(CurrentStateStore(h.db), StateStore(h.db), events, entries)
         self.door = RoomDoor(memberships, user_rooms, h.visibility)
         self.backfilled: list[tuple[str, int, int | None]] = []
+        self.stretches: list[Stretch] = []
+        self.untold_at: int | None = None
         self.tell: Callable[[], Awaitable[Told]] = nothing  # what others do when they are asked
         self.pagination = Pagination(
             self.door,
@@ -81,7 +84,7 @@ class Readers:
             ignored,
             lambda: h.present.token().events,
             h.clock,
-            self.backfill,
+            self,
         )
         self.reading = RoomReading(
             self.door, memberships, user_rooms, states, timeline, annotator, h.visibility, ignored, h.clock
@@ -123,7 +126,12 @@ class Readers:
             h.clock,
         )
 
-    async def backfill(self, room_id: str, lowest: int, highest: int | None) -> Told:
+    async def backfill(self, room_id: str, stretch: Stretch) -> Told:
         """Other servers are asked for what is missing."""
-        self.backfilled.append((room_id, lowest, highest))
+        self.backfilled.append((room_id, stretch.lowest, stretch.highest))
+        self.stretches.append(stretch)
         return await self.tell()
+
+    async def untold(self, room_id: str, stretch: Stretch) -> int | None:
+        """Where more is to be told than was asked for."""
+        return self.untold_at

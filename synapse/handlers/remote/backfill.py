@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from synapse.federation.receiving.pipeline import Pipeline
     from synapse.handlers.remote.gaps import Gaps
     from synapse.state.heads import RoomHeads
-    from synapse.storage.awaited import AwaitedStore
+    from synapse.storage.awaited import AwaitedStore, Stretch
     from synapse.util.caches import LruCache
     from synapse.util.clock import Clock
 
@@ -119,25 +119,29 @@ class Backfiller:
         self._clock = clock
         self._rooms: Linearizer[str] = Linearizer()
 
-    async def fetch(self, room_id: str, lowest: int, highest: int | None = None) -> Told:
-        """Has others tell what came before those events of the room that are as deep as `lowest`, or deeper, and no
-        deeper than `highest`."""
-        stretch = _Stretch(room_id, lowest, highest)
-        before = await self._missing(stretch)
+    async def fetch(self, room_id: str, stretch: Stretch) -> Told:
+        """Has others tell what came before the events of the stretch; of its many ends, the nearest are asked for."""
+        before = await self._missing(room_id, stretch)
         if not before:
-            if not lowest and highest is None:
+            if not stretch.lowest and stretch.highest is None:
                 self._gaps.forget(room_id)  # another process has fetched all of it
             return Told.WHOLE
         if not await self._wanted(room_id, before):
             return Told.NOTHING
         async with self._rooms.queue(room_id):
-            missing = await self._missing(stretch)
+            missing = await self._missing(room_id, stretch)
             if missing != before:
                 return Told.MORE  # whoever was before us in the queue has fetched some
-            if await self._wanted(room_id, missing) and await self._fetch(stretch, missing):
+            if await self._wanted(room_id, missing) and await self._fetch(room_id, stretch, missing):
                 self._gaps.forget(room_id)
                 return Told.MORE
             return Told.NOTHING
+
+    async def untold(self, room_id: str, stretch: Stretch) -> int | None:
+        """The depth of the nearest event of the stretch before which something is missing that others may tell."""
+        found = await self._ends.missing(room_id, stretch, MAX_ENDS)
+        wanted = await self._wanted(room_id, list(found))
+        return found[wanted[0]] if wanted else None
 
     def heard(self, server: str | None) -> None:
         """The standing of a server is another, or (None) perhaps of all of them."""
@@ -146,10 +150,9 @@ class Backfiller:
         else:
             self._changed.set(server, self._clock.seconds())
 
-    async def _missing(self, stretch: _Stretch) -> list[str]:
+    async def _missing(self, room_id: str, stretch: Stretch) -> list[str]:
         """The nearest ends of history there."""
-        found = await self._ends.backwards(stretch.room_id, stretch.lowest, MAX_ENDS, stretch.highest)
-        return sorted(found, key=lambda event_id: (found[event_id], event_id))
+        return list(await self._ends.missing(room_id, stretch, MAX_ENDS))
 
     async def _wanted(self, room_id: str, missing: Sequence[str]) -> list[str]:
         """Those of the ends that are to be asked for now."""
@@ -174,9 +177,8 @@ class Backfiller:
 
     # -- asking ------------------------------------------------------------------------------------------------------
 
-    async def _fetch(self, stretch: _Stretch, missing: list[str]) -> bool:
+    async def _fetch(self, room_id: str, stretch: Stretch, missing: list[str]) -> bool:
         """Whether there is more here than before."""
-        room_id = stretch.room_id
         head = await self._heads.get(room_id)
         hosts = await self._hosts.joined(room_id)
         if head is None or self._server_name not in hosts:
@@ -197,7 +199,7 @@ class Backfiller:
             if count is None:
                 failed.add(server)
             elif count:
-                before, missing = missing, await self._missing(stretch)
+                before, missing = missing, await self._missing(room_id, stretch)
                 came = came or missing != before
                 if missing != before and count >= ENOUGH:
                     break
@@ -248,14 +250,6 @@ class Backfiller:
         if not kept:
             raise BadAnswer(server, f"Nothing of it can be kept: {problems.get(told[0].event_id)}")
         return kept
-
-
-class _Stretch(NamedTuple):
-    """A part of a room's history, by depth."""
-
-    room_id: str
-    lowest: int
-    highest: int | None
 
 
 def leading_from(wanted: Collection[str], events: Sequence[Event]) -> list[Event]:

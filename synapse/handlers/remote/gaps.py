@@ -12,6 +12,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from synapse.replication.event_rows import EventRow, Row
+from synapse.storage.awaited import Stretch
 
 if TYPE_CHECKING:
     from synapse.storage.awaited import AwaitedStore
@@ -43,7 +44,7 @@ class Gaps:
         return await self._cache.fetch(room_id, self._load)
 
     async def _load(self, room_id: str) -> bool:
-        return bool(await self._ends.backwards(room_id, 0, 1))
+        return bool(await self._ends.missing(room_id, Stretch(), 1))
 
     def forget(self, room_id: str) -> None:
         """Some of it may have come."""

@@ -504,11 +504,13 @@ CREATE TABLE events (
     is_parent boolean NOT NULL DEFAULT false, -- others relate to it in a way that is aggregated
     json text NOT NULL,                  -- the event as signed, canonical JSON
     relay boolean,                       -- whether other servers are sent it; NULL: if its sender is one of ours
-    after_gap boolean NOT NULL DEFAULT false -- what came just before it in the room is not here, or came later
+    after_gap boolean NOT NULL DEFAULT false, -- what came just before it in the room is not here, or came later
+    fills bigint                         -- of history: the position at which it was missing, just before who refers to it
 );
 CREATE INDEX events_room_stream ON events (room_id, stream_ordering) WHERE NOT outlier;
 CREATE INDEX events_room_depth ON events (room_id, depth, stream_ordering) WHERE NOT outlier;
 CREATE INDEX events_room_ts ON events (room_id, origin_server_ts, stream_ordering) WHERE NOT outlier;
+CREATE INDEX events_room_fills ON events (room_id, fills) WHERE fills IS NOT NULL;
 CREATE INDEX events_children ON events (relates_to, relation_type, depth, stream_ordering)
     WHERE relates_to IS NOT NULL;
 CREATE INDEX events_children_in_order ON events (relates_to, depth, stream_ordering) WHERE relates_to IS NOT NULL;
@@ -548,6 +550,7 @@ CREATE TABLE backward_extremities (      -- events referred to that we do not ha
     room_id text NOT NULL,
     event_id text NOT NULL,
     depth bigint,                        -- of the event that refers to it, the deepest of them
+    stream_ordering bigint,              -- the position just before the first of them; what fills the gap gets it (`fills`)
     PRIMARY KEY (room_id, event_id)
 );
 CREATE TABLE pending_redactions (        -- redactions that came before what they redact

@@ -19,6 +19,7 @@ from synapse.federation.receiving.checks import EventChecks
 from synapse.handlers.remote.backfill import ENDS, QUIET, SERVERS, SOON, WITHIN, Backfiller
 from synapse.handlers.remote.gaps import Gaps, Told
 from synapse.replication.event_rows import EventRow
+from synapse.storage.awaited import Stretch
 from synapse.util.caches import Cache, LruCache
 from tests.handlers.remote.test_room_seen import Keys, at_once, pdus
 from tests.support.deferreds import started
@@ -83,13 +84,14 @@ class Case:
         self.here.update(kept)
         return {event.event_id: None if event.event_id in kept else "not kept" for event in events}
 
-    async def backwards(self, room_id: str, depth: int, limit: int, highest: int | None = None) -> dict[str, int]:
+    async def missing(self, room_id: str, stretch: Stretch, limit: int) -> dict[str, int]:
         found: dict[str, int] = {}
         for event in self.here.values():
             for before in event.prev_event_ids:
-                if before not in self.here and depth <= event.depth <= (highest or event.depth):
+                if before not in self.here and stretch.lowest <= event.depth <= (stretch.highest or event.depth):
                     found[before] = max(event.depth, found.get(before, 0))
-        return dict(sorted(found.items(), key=lambda item: item[1])[:limit])
+        nearest = sorted(found.items(), key=lambda item: item[1], reverse=stretch.backwards)
+        return dict(nearest[:limit])
 
     async def joined(self, room_id: str) -> Mapping[str, int]:
         return {OWN: 1, **{server: 100 - n for n, server in enumerate(self.servers)}}
@@ -101,7 +103,7 @@ class Case:
         return [name for name in destinations if name not in self.left_alone]
 
     async def told(self, lowest: int = 0, highest: int | None = None) -> Told:
-        return await self.backfiller.fetch(self.resident.room_id, lowest, highest)
+        return await self.backfiller.fetch(self.resident.room_id, Stretch(lowest, highest, backwards=False))
 
     async def fetch(self, depth: int = 0) -> bool:
         return await self.told(depth) is Told.MORE
@@ -306,10 +308,18 @@ async def test_the_nearest_ends_are_asked_for_first() -> None:
     case = Case(messages=60)
     by_depth = sorted(case.resident.events.values(), key=lambda event: event.depth)
     case.here = {event.event_id: event for event in by_depth[10::4]}  # gaps all over
-    await case.fetch(by_depth[18].depth)
+    lowest = by_depth[18].depth
+    room_id = case.resident.room_id
+    await case.fetch(lowest)
     wanted = case.asked[0][1]
     assert len(wanted) == ENDS
     assert wanted[0] == by_depth[17].event_id
+    top = max(case.here.values(), key=lambda event: event.depth)
+    assert await case.backfiller.untold(room_id, Stretch(lowest)) == top.depth
+    await case.backfiller.fetch(room_id, Stretch(lowest))
+    assert case.asked[1][1][0] == top.prev_event_ids[0]
+    case.here = {event.event_id: event for event in by_depth}
+    assert await case.backfiller.untold(room_id, Stretch(lowest)) is None
 
 
 def gap(room_id: str, after_gap: bool) -> EventRow:
@@ -323,13 +333,13 @@ def gap(room_id: str, after_gap: bool) -> EventRow:
 async def test_which_rooms_lack_something_is_remembered_and_heard_of() -> None:
     case = Case()
     asked: list[str] = []
-    backwards = case.backwards
+    missing = case.missing
 
-    async def counted(room_id: str, depth: int, limit: int, highest: int | None = None) -> dict[str, int]:
+    async def counted(room_id: str, stretch: Stretch, limit: int) -> dict[str, int]:
         asked.append(room_id)
-        return await backwards(room_id, depth, limit, highest) if room_id == case.resident.room_id else {}
+        return await missing(room_id, stretch, limit) if room_id == case.resident.room_id else {}
 
-    case.backwards = counted  # type: ignore[method-assign]
+    case.missing = counted  # type: ignore[method-assign]
     for _ in range(3):
         assert await case.gaps.any_in(case.resident.room_id)
         assert not await case.gaps.any_in("!whole")

@@ -146,7 +146,10 @@ CREATE INDEX server_keys_use ON server_keys (used_ts);
 ---------------------------------------------------------------- what other servers' events mean
 
 ALTER TABLE events ADD COLUMN after_gap boolean NOT NULL DEFAULT false;
+ALTER TABLE events ADD COLUMN fills bigint;
+CREATE INDEX events_room_fills ON events (room_id, fills) WHERE fills IS NOT NULL;
 ALTER TABLE backward_extremities ADD COLUMN depth bigint;
+ALTER TABLE backward_extremities ADD COLUMN stream_ordering bigint;
 CREATE TABLE pending_redactions (        -- redactions that came before what they redact
     room_id text NOT NULL,
     event_id text NOT NULL,              -- what is to be redacted
