@@ -2,6 +2,10 @@
 want to come in. The first takes the whole room along; those who waited enter it as any other room of this server's. Who
 has waited for long goes ahead alone: the writer takes a second way into a room for an ordinary join.
 
+Of large rooms, a few are taken in at a time, and the others wait for their turn, with the answers that they have: it is
+what is made of an answer that takes much memory. Servers that let others wait for their answers keep nobody waiting
+but those who ask them.
+
 What is fetched of a room is written in pieces, as events that nobody sees (outliers), and at last the join itself makes
 a room of them. So whatever ends this midway, nothing is there but those, and the next attempt begins anew.
 
@@ -15,10 +19,10 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, TimeoutError
 
 from synapse.api.constants import EventTypes
-from synapse.api.errors import Codes, MatrixError, forbidden, incompatible_room_version
+from synapse.api.errors import Codes, MatrixError, forbidden, incompatible_room_version, limit_exceeded
 from synapse.api.identifiers import domain_of
 from synapse.api.room_versions import ROOM_VERSIONS, RoomVersion
 from synapse.events.event import Event
@@ -27,7 +31,7 @@ from synapse.handlers.remote.search import Search
 from synapse.handlers.remote.templates import AUTHORISER, made_by
 from synapse.replication.calls import Call
 from synapse.storage.persist_events import Fate, Kind, Outlier, Received, ReceivedEvent
-from synapse.util.concurrency import spawn
+from synapse.util.concurrency import Slots, spawn
 
 if TYPE_CHECKING:
     from synapse.federation.answers import JoinAnswer, Template
@@ -53,8 +57,22 @@ SETTLING: Final = 20.0
 """Seconds for which the join under way is waited for, by others who want to come in, and by what is said in the
 room."""
 
+AT_ONCE: Final = 50
+"""Joins that may be under way; who comes then is told to come again."""
+
+LARGE: Final = 500
+"""A room is large if its state and what that rests on has more events."""
+
+LARGE_AT_ONCE: Final = 3
+"""Large rooms that are taken in at the same time. One of 10,000 members takes some 150 MiB."""
+
+FETCHING: Final = 60.0
+"""Seconds for what a server has left out of its answer."""
+
 PIECE: Final = 500
 """Events that are written at once while a room is taken in, so that other writes have their turn."""
+
+_BUSY_MS: Final = 30_000
 
 Receive = Callable[[Received], Awaitable["Receipt"]]
 
@@ -130,9 +148,12 @@ class Joining:
         self._signer = signer
         self._clock = clock
         self._under_way: dict[str, list[Deferred[None]]] = {}  # by room: who waits for the join to be over
+        self._count = 0
+        self._large = Slots(LARGE_AT_ONCE, AT_ONCE)
 
     async def join(self, wish: Join) -> Joined:
-        """Raises what the servers answer, 404 M_NOT_FOUND where there is none to ask."""
+        """Raises what the servers answer, 404 M_NOT_FOUND where there is none to ask, 429 M_LIMIT_EXCEEDED where too
+        many are on their way into rooms."""
         deadline = self._clock.seconds() + SETTLING
         while wish.room_id in self._under_way:
             if self._clock.seconds() >= deadline:
@@ -150,7 +171,13 @@ class Joining:
     async def _search(self, wish: Join) -> Joined:
         if not wish.vouched and (await self._members.get(wish.room_id)).local:
             return Joined(is_here=True)
-        return await Search(self._clock, SECONDS).first(wish.servers, lambda server: self._join(server, wish))
+        if self._count >= AT_ONCE:
+            raise limit_exceeded(_BUSY_MS, "This server is joining as many rooms as it can. Try again in a while.")
+        self._count += 1
+        try:
+            return await Search(self._clock, SECONDS).first(wish.servers, lambda server: self._join(server, wish))
+        finally:
+            self._count -= 1
 
     async def settled(self, room_ids: Sequence[str]) -> bool:
         """Returns once nobody of this server is on the way into the rooms, or after a while; whether somebody was."""
@@ -185,7 +212,10 @@ class Joining:
         event = await self._countersigned(server, event, answer)
         if wish.vouched:
             return await self._come_in(server, event)
-        return await self._enter(server, event, answer)
+        if len(answer.state) + len(answer.auth_chain) <= LARGE:
+            return await self._enter(server, event, answer)
+        async with self._large.taken():
+            return await self._enter(server, event, answer)
 
     async def _countersigned(self, server: str, event: Event, answer: JoinAnswer) -> Event:
         """The join with the signature of the server that vouches for it, where that is needed."""
@@ -214,12 +244,19 @@ class Joining:
         if answer.members_omitted:
             raise BadAnswer(server, f"{server} leaves members out, which it was not asked to.")
 
+        until = self._clock.seconds() + FETCHING
+        clock: Any = self._clock
+
         async def fetch(event_id: str) -> Any:
+            if (left := until - self._clock.seconds()) <= 0:
+                return None
             try:
-                return await self._api.event(server, event_id)
+                return await spawn(self._api.event(server, event_id)).addTimeout(left, clock)
+            except TimeoutError:
+                logger.info("%s takes too long to give %s", server, event_id)
             except FederationError as error:
                 logger.info("%s does not give %s: %s", server, event_id, error.message)
-                return None
+            return None
 
         seen = await self._check.look(server, join, answer.state, answer.auth_chain, fetch)
         del answer

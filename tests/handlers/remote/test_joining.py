@@ -20,6 +20,7 @@ from synapse.federation.api import FederationApi
 from synapse.federation.errors import Unreachable
 from synapse.federation.receiving.checks import EventChecks
 from synapse.handlers.event_creation import Signer
+from synapse.handlers.remote import joining
 from synapse.handlers.remote.joining import PIECE, SETTLING, Join, Joined, Joining
 from synapse.handlers.remote.room_seen import RoomCheck
 from synapse.handlers.remote.signatures import Countersigning
@@ -389,3 +390,108 @@ async def test_a_server_that_takes_its_time_keeps_others_out_for_a_while_only() 
     assert (await second).event_id
     slow.callback(None)
     await first
+
+
+# -- many rooms at the same time --------------------------------------------------------------------------------------
+
+
+class Many(Case):
+    """Rooms at a resident's each; what is written waits for `release`, by room."""
+
+    def __init__(self, *members: int) -> None:
+        super().__init__()
+        self.rooms = [Resident(f"r{n}.test") for n in range(len(members))]
+        for resident, count in zip(self.rooms, members, strict=True):
+            resident.join(f"@m{n}:{resident.name}" for n in range(count))
+            self.residents[resident.name] = resident
+        self.release: dict[str, Deferred[None]] = {}
+
+    async def write(self, received: Received) -> Receipt:
+        if received.room_id not in self.release:
+            self.release[received.room_id] = Deferred()
+            await self.release[received.room_id]
+        return Receipt(tuple((self.fate, "no") for _ in received.events), 7)
+
+    def enter(self, number: int) -> Deferred[Joined]:
+        resident = self.rooms[number]
+        wish = Join(room_id=resident.room_id, user_id=USER, content={"membership": "join"}, servers=[resident.name])
+        return started(self.joining.join(wish))
+
+    @property
+    def taken_in(self) -> list[int]:
+        return [n for n, resident in enumerate(self.rooms) if resident.room_id in self.release]
+
+    def let_go(self, number: int) -> None:
+        self.release[self.rooms[number].room_id].callback(None)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_few_large_rooms_are_taken_in_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(joining, "LARGE", 20)
+    many = Many(20, 20, 20, 20, 20, 2)
+    entering = [many.enter(number) for number in range(6)]
+    assert many.taken_in == [0, 1, 2, 5], "small rooms wait for nobody"
+    assert all(resident.asked == ["make_join", "send_join"] for resident in many.rooms)
+    many.let_go(1)
+    assert (await entering[1]).event_id
+    assert many.taken_in == [0, 1, 2, 3, 5]
+    many.fate = Fate.REFUSED
+    many.let_go(0)
+    with pytest.raises(MatrixError):
+        await entering[0]
+    many.fate = Fate.ACCEPTED
+    assert many.taken_in == [0, 1, 2, 3, 4, 5]
+    for number in (2, 3, 4, 5):
+        many.let_go(number)
+        assert (await entering[number]).event_id
+    assert many.joining._count == 0
+
+
+@pytest_twisted.ensureDeferred
+async def test_who_would_wait_too_long_is_told_to_come_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(joining, "AT_ONCE", 2)
+    many = Many(2, 2, 2)
+    entering = [many.enter(0), many.enter(1)]
+    with pytest.raises(MatrixError) as raised:
+        await many.enter(2)
+    assert (raised.value.code, raised.value.errcode) == (429, "M_LIMIT_EXCEEDED")
+    assert raised.value.fields["retry_after_ms"] > 0
+    assert many.rooms[2].asked == []
+    for number in (0, 1):
+        many.let_go(number)
+        await entering[number]
+    last = many.enter(2)
+    many.let_go(2)
+    assert (await last).event_id
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_server_that_gives_what_it_left_out_slowly_is_not_waited_for_long() -> None:
+    case = Case()
+    case.resident.join([f"@m:{case.resident.name}"])
+
+    def without_levels(answered: Answered) -> Answered:
+        kept = {
+            where: [event for event in answered[1][where] if event["type"] != "m.room.power_levels"]
+            for where in ("state", "auth_chain")
+        }
+        return 200, {**answered[1], **kept}
+
+    case.resident.lie["send_join"] = without_levels
+    assert (await case.join()).event_id
+    assert case.resident.asked == ["make_join", "send_join", "event"]
+    again = Case()
+    waiting: Deferred[None] = Deferred()
+
+    def silent(answered: Answered) -> Answered:
+        again.line.waiting = waiting
+        return without_levels(answered)
+
+    again.resident.lie["send_join"] = silent
+    late = started(again.join())
+    again.clock.advance(joining.FETCHING - 1)
+    assert not late.called
+    again.clock.advance(1)
+    with pytest.raises(MatrixError) as raised:
+        await late
+    assert raised.value.code == 502
