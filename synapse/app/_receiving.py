@@ -103,7 +103,14 @@ class Receiving:
         meeting = Meeting(self._server_name, memory.state, memory.events)
         places = EventPlacesStore(self._hs.database)
         pipeline.ancestors = Ancestors(
-            self._hs.federation.api, self.checks, places, meeting, Gates(self._clock), pipeline.keep
+            self._hs.federation.api,
+            self.checks,
+            places,
+            meeting,
+            Gates(self._clock),
+            pipeline.keep,
+            self._hs.queries.hosts.joined,
+            self._hs.federation.destinations.ready,
         )
         return pipeline
 

@@ -95,6 +95,11 @@ class RoomHosts:
             self._rooms.set(row.room_id, HostCounts(counts, room.position))
 
 
+def by_size(hosts: Mapping[str, int]) -> list[str]:
+    """The servers in a room, those with most members first."""
+    return sorted(hosts, key=lambda name: (-hosts[name], name))
+
+
 def _says(event_id: str | None, membership: str | None) -> bool:
     """Whether the row tells the membership that this event is about."""
     return event_id is None or membership is not None

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 from synapse.api.identifiers import is_event_id
 from synapse.federation.errors import FederationError
-from synapse.handlers.remote.candidates import by_size, candidates
+from synapse.federation.hosts import by_size
+from synapse.handlers.remote.candidates import candidates
 
 if TYPE_CHECKING:
     from synapse.api.room_versions import RoomVersion

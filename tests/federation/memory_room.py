@@ -38,10 +38,12 @@ class Answer(NamedTuple):
 
 
 class Elsewhere:
-    """The other servers: an `Asking`. `has` is what they give by id; functions answer the rest."""
+    """The other servers: an `Asking`. `has` is what they give by id; functions answer the rest. Those that are `away`
+    answer nothing."""
 
     def __init__(self) -> None:
         self.has: dict[str, Event] = {}
+        self.away: set[str] = set()
         self.asked: list[tuple[str, ...]] = []
         self.before: Callable[[Sequence[str]], Sequence[Any]] = lambda latest: []
         self.state_ids_at: Callable[[str], Answer] | None = None
@@ -56,28 +58,33 @@ class Elsewhere:
     async def missing_events(
         self, destination: str, room_id: str, *, earliest: Collection[str], latest: Collection[str], limit: int
     ) -> Sequence[Any]:
-        self.asked.append(("missing", destination, *latest))
+        self._ask("missing", destination, *latest)
         return self.before(list(latest))
 
     async def event(self, destination: str, event_id: str) -> Any:
-        self.asked.append(("event", destination, event_id))
+        self._ask("event", destination, event_id)
         if event_id not in self.has:
             raise Unreachable(destination, "It is not there.")
         return self.has[event_id].raw
 
     async def event_auth(self, destination: str, room_id: str, event_id: str) -> Sequence[Any]:
-        self.asked.append(("event_auth", destination, event_id))
+        self._ask("event_auth", destination, event_id)
         return self.auth_chain_of(event_id)
 
     async def state(self, destination: str, room_id: str, event_id: str) -> Answer:
-        self.asked.append(("state", destination, event_id))
+        self._ask("state", destination, event_id)
         ids = self._at(destination, event_id)
         pdus = [self.has[i].raw for i in ids.pdu_ids if i in self.has]
         return Answer(pdus, [self.has[i].raw for i in ids.auth_chain_ids if i in self.has])
 
     async def state_ids(self, destination: str, room_id: str, event_id: str) -> Answer:
-        self.asked.append(("state_ids", destination, event_id))
+        self._ask("state_ids", destination, event_id)
         return self._at(destination, event_id)
+
+    def _ask(self, kind: str, destination: str, *event_ids: str) -> None:
+        self.asked.append((kind, destination, *event_ids))
+        if destination in self.away:
+            raise Unreachable(destination, "It is away.")
 
     def _at(self, destination: str, event_id: str) -> Answer:
         if self.state_ids_at is None:
@@ -194,9 +201,22 @@ class MemoryRoom:
         pipeline = Pipeline(this, this, this, self.audience, this, self.write, self.caught_up, self.clock)
         checks = EventChecks(KeysOf(*self.peers.values()), at_once)
         pipeline.ancestors = Ancestors(
-            self.elsewhere, checks, self, Meeting(HERE, this, this), Gates(self.clock), pipeline.keep
+            self.elsewhere,
+            checks,
+            self,
+            Meeting(HERE, this, this),
+            Gates(self.clock),
+            pipeline.keep,
+            self.hosts,
+            self.ready,
         )
         return pipeline
+
+    async def hosts(self, room_id: str) -> Mapping[str, int]:
+        return dict.fromkeys(self.peers, 1)
+
+    async def ready(self, servers: Sequence[str]) -> Sequence[str]:
+        return servers
 
     async def get(self, room_id: str) -> Head | None:
         return Head(room_id, self.version, dict(self.extremities), 0, 0) if room_id == self.room_id else None

@@ -62,7 +62,7 @@ class Network:
         self.asked: list[Asked] = []
         self.lose_answer: Callable[[Asked], bool] = lambda _: False
         """Says of which requests the answer never arrives, though they had their effect."""
-        self._cut: set[frozenset[str]] = set()
+        self._cut: set[tuple[str, str]] = set()
         self._under_way = 0
 
     def __getitem__(self, name: str) -> TestServer:
@@ -70,7 +70,11 @@ class Network:
 
     def cut(self, *names: str) -> None:
         """From now on, none of these servers reaches another of them."""
-        self._cut |= {frozenset((a, b)) for a in names for b in names if a != b}
+        self._cut |= {(a, b) for a in names for b in names if a != b}
+
+    def cut_one_way(self, by: str, of: str) -> None:
+        """From now on, the one does not reach the other, by which it is still reached."""
+        self._cut.add((by, of))
 
     def mend(self) -> None:
         """All reach all again."""
@@ -116,7 +120,7 @@ class Network:
             await self.pause()
             target = parts.path + (f"?{parts.query}" if parts.query else "")
             stranger = self.strangers.get(parts.netloc)
-            if frozenset((by, name)) in self._cut or (stranger is None and (server is None or parts.port != PORT)):
+            if (by, name) in self._cut or (stranger is None and (server is None or parts.port != PORT)):
                 raise NotSent(f"{parts.netloc} cannot be reached.")
             if stranger is not None:
                 code, value = stranger.answer(method, target, body, parts.netloc)
@@ -126,7 +130,7 @@ class Network:
                 answer = await server.hs.router.handle(RawRequest(method, target, headers, body or b""))
                 answered = ClientAnswer(answer.code, {k.lower(): v for k, v in answer.headers}, answer.body)
             asked = Asked(by, name, method, target, answered.code)
-            if self.lose_answer(asked) or frozenset((by, name)) in self._cut:
+            if self.lose_answer(asked) or (by, name) in self._cut:
                 self.asked.append(asked._replace(code=None))
                 raise AnswerLost(f"{parts.netloc} did not answer.")
             self.asked.append(asked)

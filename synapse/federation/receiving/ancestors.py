@@ -7,6 +7,9 @@ has a gap before it: its state is asked for at the missing predecessors (`state_
 is not here is fetched. Everything that comes passes checks 1 to 4; nothing is kept but what is referred to. All of it
 is bounded by the `Allowance` of the batch: a server that wants this one to go on asking does not get far.
 
+Who has sent an event need not tell what came before it: it may be out of reach just now, or not want to, because the
+event is the one by which this server's last user was put out of the room. Then others of the room are asked.
+
 Server-server API, "Backfilling and retrieving missing events", "Retrieving events", "Retrieving event authorisation
 information".
 """
@@ -14,13 +17,15 @@ information".
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from synapse.api.constants import Membership
 from synapse.api.identifiers import domain_of, is_event_id
 from synapse.events import auth
 from synapse.events.event import Event, StateKey
-from synapse.federation.errors import FederationError
+from synapse.federation.errors import BadAnswer, FederationError
+from synapse.federation.hosts import by_size
 from synapse.federation.receiving.faults import Unfit, may_answer_later
 from synapse.federation.receiving.judging import judge_all, order_to_judge, unknown_auth_events
 from synapse.federation.receiving.order import ancestors_first, predecessors_of
@@ -47,6 +52,13 @@ PER_ROUND: Final = 50
 MAX_LATEST: Final = 20
 """Events whose predecessors are asked for in one go."""
 
+OTHERS: Final = 3
+"""So many further servers of the room are asked, the largest that answer, where neither the one that has sent an event
+nor its sender's tells what is missing."""
+
+MAX_NAMED: Final = 50
+"""So many are looked at for that."""
+
 MAX_STATE: Final = 100_000
 """Events of a state and of its auth chain, all together."""
 
@@ -67,6 +79,8 @@ class Ancestors:
     """Fetches what is missing.
 
     :param keep: writes outliers, so that states can refer to them.
+    :param hosts: how many members the servers in a room have.
+    :param ready: those of the servers that are not left alone just now.
     """
 
     def __init__(
@@ -77,6 +91,8 @@ class Ancestors:
         meeting: Meeting,
         gates: Gates,
         keep: Callable[[Work], Awaitable[None]],
+        hosts: Callable[[str], Awaitable[Mapping[str, int]]],
+        ready: Callable[[Sequence[str]], Awaitable[Collection[str]]],
     ) -> None:
         self._api = api
         self._checks = checks
@@ -84,6 +100,8 @@ class Ancestors:
         self._meeting = meeting
         self._gates = gates
         self._keep = keep
+        self._hosts = hosts
+        self._ready = ready
 
     # -- predecessors ------------------------------------------------------------------------------------------------
 
@@ -111,9 +129,12 @@ class Ancestors:
         self, work: Work, event: Event, extremities: Collection[str], latest: Sequence[str]
     ) -> dict[str, Event]:
         async def ask(server: str) -> Sequence[Any]:
-            return await self._api.missing_events(
+            found = await self._api.missing_events(
                 server, work.room_id, earliest=extremities, latest=latest, limit=PER_ROUND
             )
+            if not found:
+                raise BadAnswer(server, f"{server} knows of nothing that came before the event.")
+            return found
 
         try:
             raws = await self._ask(work, event, ask)
@@ -234,7 +255,7 @@ class Ancestors:
                 return await self._api.event(server, event_id)
 
             try:
-                raw = await self._ask(work, event, ask)
+                raw = await self._ask(work, event, ask, others=False)  # who has told the state has what is in it
             except FederationError as error:
                 logger.info("%s cannot be fetched: %s", event_id, error)
                 continue
@@ -263,36 +284,58 @@ class Ancestors:
         *,
         large: bool = False,
         state: bool = False,
+        others: bool = True,
     ) -> T:
-        """Asks the server that sent the event, then the one that its sender is of. Raises FederationError; Unfit where
-        no more is to be asked for."""
+        """Asks servers in turn until one answers. Raises FederationError; Unfit where no more is to be asked for."""
         try:
             if state:
                 self._gates.state(work.origin)
-            return await self._ask_each(work, event, ask, large)
+            return await self._ask_each(work, event, ask, large, others)
         except Unfit:
             work.fell_short = True
             raise
-        except FederationError as error:
-            work.fell_short |= may_answer_later(error)
-            raise
 
-    async def _ask_each(self, work: Work, event: Event, ask: Callable[[str], Coroutine[Any, Any, T]], large: bool) -> T:
-        servers = dict.fromkeys((work.origin, domain_of(event.sender)))
+    async def _ask_each(
+        self, work: Work, event: Event, ask: Callable[[str], Coroutine[Any, Any, T]], large: bool, others: bool
+    ) -> T:
         problem: FederationError | None = None
-        for server in servers:
-            if server == self._meeting.server_name:
-                continue
+        async for server in self._servers(work, event, others):
             work.allowance.request()
             if large:
                 self._gates.whole(work.origin)
             try:
                 async with self._gates.passed(work.origin, large=large):
-                    return await work.allowance.bounded(ask(server))
+                    answer = await work.allowance.bounded(ask(server))
+                work.told_by = server
+                return answer
             except FederationError as error:
-                if problem is None or may_answer_later(error):
-                    problem = error
+                problem = problem or error
+                # Whether others may answer later does not matter: in large rooms there is always one that is away.
+                if server in (work.origin, domain_of(event.sender)):
+                    work.fell_short |= may_answer_later(error)
+        # Other events come again with those that refer to them. What comes after this one, nobody sends to this server.
+        work.fell_short |= self._puts_us_out(event)
         raise problem or FederationError(work.origin, "There is no server to ask.")
+
+    def _puts_us_out(self, event: Event) -> bool:
+        """Whether the event has a user of this server leave the room, perhaps the last one."""
+        is_ours = domain_of(event.state_key or "") == self._meeting.server_name
+        return is_ours and event.membership in (Membership.LEAVE, Membership.BAN)
+
+    async def _servers(self, work: Work, event: Event, others: bool) -> AsyncIterator[str]:
+        """Whom to ask: the server that has told something already, the one that sent the event, the one that its sender
+        is of, then others of the room, unless they have all been asked in vain for this batch."""
+        asked = {self._meeting.server_name}
+        for server in (work.told_by, work.origin, domain_of(event.sender)):
+            if server is not None and server not in asked:
+                asked.add(server)
+                yield server
+        if others and not work.others_know_nothing:
+            further = [server for server in by_size(await self._hosts(work.room_id)) if server not in asked][:MAX_NAMED]
+            ready = set(await self._ready(further))
+            for server in [server for server in further if server in ready][:OTHERS]:
+                yield server
+            work.others_know_nothing = True
 
 
 def _leading_from(wanted: set[str], fresh: dict[str, Event], found: dict[str, Event]) -> list[Event]:

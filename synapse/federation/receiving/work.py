@@ -92,6 +92,9 @@ class Work:
         """Not written yet, ancestors first."""
         self.outliers: dict[str, Outlier] = {}
         """Not written yet, in an order in which each comes after those that it cites."""
+        self.told_by: str | None = None
+        """The server that has told last what was missing."""
+        self.others_know_nothing = False
         self.refused: dict[str, str] = {}
         """What the writer did not take, and why."""
         self.fell_short = False

@@ -18,8 +18,9 @@ from twisted.internet.defer import Deferred, TimeoutError
 
 from synapse.events.event import Event
 from synapse.federation.errors import BadAnswer, FederationError, Unreachable
+from synapse.federation.hosts import by_size
 from synapse.federation.receiving.faults import is_passing
-from synapse.handlers.remote.candidates import MAX_NAMED, by_size, candidates
+from synapse.handlers.remote.candidates import MAX_NAMED, candidates
 from synapse.handlers.remote.gaps import Told
 from synapse.util.concurrency import Linearizer
 

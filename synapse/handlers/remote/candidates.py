@@ -51,11 +51,6 @@ def servers_of_stripped(state: Sequence[Mapping[str, Any]]) -> list[str]:
     return [domain_of(sender) for sender in senders if isinstance(sender, str) and is_user_id(sender)]
 
 
-def by_size(hosts: Mapping[str, int]) -> list[str]:
-    """The servers in a room, those with most members first."""
-    return sorted(hosts, key=lambda name: (-hosts[name], name))
-
-
 def able_to_invite(levels: Mapping[str, int], needed: int) -> list[str]:
     """The servers of those whose power is enough to invite, the most powerful first; by user id."""
     able = [user_id for user_id, level in levels.items() if level >= needed and is_user_id(user_id)]

@@ -13,9 +13,9 @@ from synapse.api.constants import EventTypes, Membership
 from synapse.api.errors import forbidden
 from synapse.api.identifiers import domain_of
 from synapse.events.power_levels import PowerLevels
+from synapse.federation.hosts import by_size
 from synapse.handlers.remote.candidates import (
     able_to_invite,
-    by_size,
     candidates,
     candidates_for,
     server_of_room,

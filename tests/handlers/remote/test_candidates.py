@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from synapse.federation.hosts import by_size
 from synapse.handlers.remote.candidates import (
     MAX_NAMED,
     MAX_TRIED,
     able_to_invite,
-    by_size,
     candidates,
     candidates_for,
     server_of_room,
