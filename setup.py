@@ -50,6 +50,7 @@ TEST = [
     "pytest>=8.0",
     "pytest-timeout>=2.3",
     "pytest-twisted>=1.14",
+    "pytest-xdist>=3.6",
     "hypothesis>=6.100",
     "trustme>=1.2",
     "matrix-nio[e2e]>=0.26",

@@ -5,12 +5,28 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.spec import answers, description
+from tests.spec import description
 from tests.support.postgres import database, database_settings, postgres
+from tests.support.side_by_side import (
+    pytest_collection_modifyitems,
+    pytest_sessionfinish,
+    pytest_testnodedown,
+    pytest_xdist_make_scheduler,
+    tally_of_all,
+)
 
-__all__ = ["database", "database_settings", "postgres"]
+__all__ = [
+    "database",
+    "database_settings",
+    "postgres",
+    "pytest_collection_modifyitems",
+    "pytest_sessionfinish",
+    "pytest_testnodedown",
+    "pytest_xdist_make_scheduler",
+]
 
 # What a test finds must not depend on chance, nor on how busy the machine is.
 settings.register_profile(
@@ -23,13 +39,13 @@ settings.register_profile(
 settings.load_profile("synapse")
 
 
-def pytest_terminal_summary(terminalreporter: Any) -> None:
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """Says how many described operations were seen to answer as described."""
-    if answers.answers.cache_info().currsize == 0:
+    tally = tally_of_all(config)
+    if tally is None:
         return  # no test asked a server anything
-    known = answers.answers()
-    if known is None:
+    if tally.described == 0:
         terminalreporter.write_line(description.MISSING, yellow=True)
     else:
-        total = len(known.operations)
-        terminalreporter.write_line(f"{len(known.succeeded)} of {total} described operations succeeded as described")
+        said = f"{len(tally.succeeded)} of {tally.described} described operations succeeded as described"
+        terminalreporter.write_line(said)

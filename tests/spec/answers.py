@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 import jsonschema_rs
@@ -43,6 +43,13 @@ _SHARED = {
 AS_GIVEN = {"key_backup": ("algorithm", "auth_data", "session_data"), "pusher": ("format",)}
 # Besides the room events that are described, what passes comes down this stream: "Client Config", "Events".
 _STREAMS = frozenset({"getEvents", "peekEvents"})
+
+
+class Tally(NamedTuple):
+    """The operations seen to succeed as described, and how many are described (0: the description is missing)."""
+
+    succeeded: list[str]
+    described: int
 
 
 class Answers:
@@ -120,6 +127,14 @@ def answers() -> Answers | None:
     """The one comparison of a test run; None where there is no description."""
     described = description()
     return None if described is None else Answers(described)
+
+
+def tally() -> Tally | None:
+    """What this process has seen so far; None if no test has asked a server anything."""
+    if answers.cache_info().currsize == 0:
+        return None
+    known = answers()
+    return Tally([], 0) if known is None else Tally(sorted(known.succeeded), len(known.operations))
 
 
 def check(method: str, target: str, sent: bytes, code: int, body: bytes) -> None:
