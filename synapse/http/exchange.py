@@ -230,13 +230,21 @@ class Connections:
         self._busy.discard(connection)
         if connection in self._idle:
             self._idle.remove(connection)
+        self._serve_queue()
+        self._tell()
+
+    def _serve_queue(self) -> None:
+        """Somebody may wait for a connection to become free that will not."""
         if self._queue and len(self._busy) + self._connecting < self._max:
-            # Somebody waits for a connection to become free; this one will not.
             waiting = self._queue.popleft()
             connecting = Deferred.fromCoroutine(self._connect(self._connect_within))
             connecting.addCallback(self._hand_over, waiting)
-            connecting.addErrback(lambda failure: None if waiting.called else waiting.errback(failure))
-        self._tell()
+            connecting.addErrback(self._not_handed_over, waiting)
+
+    def _not_handed_over(self, failure: Failure, waiting: Deferred[_Connection]) -> None:
+        if not waiting.called:
+            waiting.errback(failure)
+        self.reactor.callLater(0, self._serve_queue)  # nobody else would look after those who come next
 
     def _tell(self) -> None:
         self._told(len(self._idle), len(self._busy))
