@@ -270,9 +270,13 @@ async def test_who_comes_into_a_room_tells_its_servers_of_all_devices(database_s
         await net.until(has_taken_all_in)
         await put_into_room(server.hs, room["room_id"], "@c:far")
         carol = await server.client.register("carol")
+        _, hers = await server.client.get(f"{C}/account/whoami", carol)
         assert (await server.client.post(f"{C}/rooms/{room['room_id']}/join", {}, carol))[0] == 200
-        await net.until(has_taken_all_in)
-        assert await outbox.destinations() == set(), "she has no keys, and nothing ever changed"
+        await net.until(outbox.destinations)
+        ((edu_type, content, mark),) = await pending(outbox, "far")  # her device has no keys yet
+        told = {"user_id": "@carol:test", "device_id": hers["device_id"], "stream_id": 0, "prev_id": []}
+        assert (edu_type, content) == ("m.device_list_update", told)
+        await outbox.sent({"far": [mark]})
         _, answer = await server.client.get(f"{C}/account/whoami", bob)
         keys = {"device_keys": keys_of("@bob:test", answer["device_id"])}
         assert (await server.client.post(f"{C}/keys/upload", keys, bob))[0] == 200
