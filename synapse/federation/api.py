@@ -254,9 +254,10 @@ class FederationApi:
         args = {name: str(value).lower() if value in (True, False) else str(value) for name, value in wanted.items()}
         return await self._get(destination, path, args, kind=PublicRooms, max_answer=MAX_PAGE)
 
-    async def directory(self, destination: str, alias: str) -> AliasAnswer:
+    async def directory(self, destination: str, alias: str, *, within: float | None = None) -> AliasAnswer:
         """Which room an alias of the server means."""
-        return await self._get(destination, V1 + "query/directory", {"room_alias": alias}, kind=AliasAnswer)
+        path = V1 + "query/directory"
+        return await self._get(destination, path, {"room_alias": alias}, kind=AliasAnswer, within=within)
 
     async def profile(self, destination: str, user_id: str, field: str | None = None) -> Json:
         """A user's profile, or one field of it."""

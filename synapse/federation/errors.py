@@ -14,6 +14,8 @@ _MAX_ERRCODE: Final = 100
 _MAX_RETRY_MS: Final = 3_600_000
 OF_THE_TOKEN: Final = frozenset({Codes.UNKNOWN_TOKEN, Codes.MISSING_TOKEN, Codes.USER_DEACTIVATED, Codes.USER_LOCKED})
 """Errors that a client would take for its own server's, and log the user out."""
+_NOT_OF_OTHERS: Final = OF_THE_TOKEN | {Codes.UNRECOGNIZED}
+"""The same, or take it that its own server lacks an endpoint."""
 
 
 class FederationError(Exception):
@@ -95,8 +97,8 @@ def matrix_error(error: FederationError) -> MatrixError:
         return MatrixError(502, Codes.CONNECTION_FAILED, error.message)
     if error.code == 429:
         return limit_exceeded(error.retry_after_ms or 1000, error.message)
-    if error.code not in (400, 403, 404, 413) or error.errcode in OF_THE_TOKEN:
-        errcode = Codes.UNKNOWN if error.errcode in OF_THE_TOKEN else error.errcode
+    if error.code not in (400, 403, 404, 413) or error.errcode in _NOT_OF_OTHERS:
+        errcode = Codes.UNKNOWN if error.errcode in _NOT_OF_OTHERS else error.errcode
         return MatrixError(502, errcode, f"{error.server} answers: {error.message}")
     version = error.fields.get("room_version")
     fields = {"room_version": version[:32]} if isinstance(version, str) else {}

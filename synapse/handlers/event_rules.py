@@ -9,13 +9,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from synapse.api.constants import EventTypes, RelationTypes
-from synapse.api.errors import Codes, MatrixError, bad_json, unknown
+from synapse.api.errors import Codes, MatrixError, bad_json, invalid_param, unknown
 from synapse.api.identifiers import domain_of
 from synapse.events.server_acl import ServerAcl
 from synapse.handlers.event_content import aliases_in
 from synapse.storage.relations import Relation, relation_of
+from synapse.util.concurrency import gather
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from synapse.handlers.event_creation import Draft, State
     from synapse.storage.aliases import AliasesStore
     from synapse.storage.events import EventsStore
@@ -23,12 +26,25 @@ if TYPE_CHECKING:
 
 
 _SERVER_ACL: Final = (EventTypes.SERVER_ACL, "")
+MAX_ASKED: Final = 10
+"""Aliases of other servers that one event may add: each is asked for."""
 
 
 class EventRules:
-    """Called with each event before it is written; raises MatrixError."""
+    """Called with each event before it is written; raises MatrixError.
 
-    def __init__(self, aliases: AliasesStore, relations: RelationsStore, events: EventsStore, server_name: str) -> None:
+    :param elsewhere: the room that an alias of another server leads to; raises MatrixError.
+    """
+
+    def __init__(
+        self,
+        aliases: AliasesStore,
+        relations: RelationsStore,
+        events: EventsStore,
+        server_name: str,
+        elsewhere: Callable[[str], Awaitable[str]],
+    ) -> None:
+        self._elsewhere = elsewhere
         self._aliases = aliases
         self._relations = relations
         self._events = events
@@ -52,10 +68,23 @@ class EventRules:
         existing = state.get(draft.key)
         before = aliases_in(existing.event.content) if existing is not None and _is_sane(existing.event.content) else []
         added = [alias for alias in aliases_in(draft.content) if alias not in before]
-        found = await self._aliases.get_many([alias for alias in added if domain_of(alias) == self._server_name])
-        for alias in added:
+        ours = [alias for alias in added if domain_of(alias) == self._server_name]
+        theirs = [alias for alias in added if domain_of(alias) != self._server_name]
+        found = await self._aliases.get_many(ours)
+        for alias in ours:
             if alias not in found or found[alias].room_id != draft.room_id:
-                raise MatrixError(400, Codes.BAD_ALIAS, f"The room alias {alias} does not lead to this room.")
+                raise _bad_alias(alias)
+        if len(theirs) > MAX_ASKED:
+            raise invalid_param(f"{MAX_ASKED} aliases of other servers can be added at a time.")
+        await gather(self._check_theirs(alias, draft.room_id) for alias in theirs)
+
+    async def _check_theirs(self, alias: str, room_id: str) -> None:
+        try:
+            found = await self._elsewhere(alias)
+        except MatrixError as error:
+            raise _bad_alias(alias, f": {error.message}") from error
+        if found != room_id:
+            raise _bad_alias(alias)
 
     async def _check_relation(self, draft: Draft, relation: Relation) -> None:
         if relation.rel_type == RelationTypes.ANNOTATION and relation.key is not None:
@@ -66,6 +95,10 @@ class EventRules:
             own = None if root is None else relation_of(root.shown.content)
             if own is not None and own.rel_type is not None:
                 raise unknown("A thread cannot begin with an event that relates to another one.")
+
+
+def _bad_alias(alias: str, why: str = ".") -> MatrixError:
+    return MatrixError(400, Codes.BAD_ALIAS, f"The room alias {alias} does not lead to this room{why}")
 
 
 def _is_sane(content: dict[str, object]) -> bool:

@@ -309,6 +309,7 @@ async def test_who_is_never_asked(database: Database) -> None:
         ),
         (refused("a", 401, {"errcode": "M_UNKNOWN_TOKEN", "error": "log out"}), "502 M_UNKNOWN: a answers: log out"),
         (refused("a", 403, {"errcode": "M_USER_LOCKED", "error": "log out"}), "502 M_UNKNOWN: a answers: log out"),
+        (refused("a", 404, {"errcode": "M_UNRECOGNIZED", "error": "what?"}), "502 M_UNKNOWN: a answers: what?"),
         (refused("a", 500, {"errcode": "<script>"}), "502 M_UNKNOWN: a answers: a refuses, with status 500."),
         (refused("a", 400, {"errcode": 5, "error": []}), "400 M_UNKNOWN: a refuses, with status 400."),
     ],

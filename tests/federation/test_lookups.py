@@ -166,6 +166,27 @@ async def test_aliases_of_another_server_are_looked_up_there(pair: Pair) -> None
     assert (code, answer["errcode"]) == (502, "M_CONNECTION_FAILED")
 
 
+@ensureDeferred
+async def test_a_room_may_be_named_by_an_alias_of_another_server(pair: Pair) -> None:
+    room_id, other = await pair.room(), await pair.room()
+    await pair.ok("two", "POST", f"{V3}/join/{quote(room_id)}?via={quote(ONE)}", {})
+    alias = f"#named_by_two:{TWO}"
+    await pair.ok("two", "PUT", f"{V3}/directory/room/{quote(alias)}", {"room_id": room_id})
+
+    async def named(room: str, *aliases: str) -> tuple[int, str | None]:
+        path = f"{V3}/rooms/{quote(room)}/state/m.room.canonical_alias"
+        code, answer = await pair.ask("one", "PUT", path, {"alt_aliases": list(aliases)})
+        return code, answer.get("errcode")
+
+    assert await named(room_id, alias) == (200, None)
+    for wrong in ((other, alias), (room_id, f"#none:{TWO}"), (room_id, "#none:nowhere.test:8448")):
+        assert await named(*wrong) == (400, "M_BAD_ALIAS")
+    assert await named(room_id, *(f"#a{n}:{TWO}" for n in range(11))) == (400, "M_INVALID_PARAM")
+    pair.net.cut("one", "two")
+    assert await named(room_id, alias) == (200, None)  # it was there before
+    pair.net.mend()
+
+
 # -- public rooms ----------------------------------------------------------------------------------------------------
 
 

@@ -104,6 +104,11 @@ class Alone:
         raise not_found("There is no other server.")
 
 
+async def _nowhere(alias: str) -> str:
+    """In the place of other servers that are asked for aliases."""
+    raise not_found(f"There is no room alias {alias}.")
+
+
 class Nobody:
     """Other servers, of which none can be reached."""
 
@@ -150,7 +155,7 @@ class RoomProcess:
             EventTxnsStore(db),
             write,
             self.push,
-            EventRules(AliasesStore(db), RelationsStore(db), self.events, SERVER),
+            EventRules(AliasesStore(db), RelationsStore(db), self.events, SERVER, _nowhere),
             PolicyServers(self.federation, self.state, MembershipsStore(db), LruCache("witnesses", 10)),
             RoomLocks(),
             LruCache("sent", 100),
