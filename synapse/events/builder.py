@@ -40,14 +40,16 @@ def build(
     signing_key: SigningKey,
     state_key: str | None = None,
     redacts: str | None = None,
+    origin: str | None = None,
     event_id: str | None = None,
     reference_hashes: Mapping[str, str] | None = None,
 ) -> Event:
     """A new event of ours, hashed and signed.
 
     `room_id` is None for the create event of a room version in which it names the room (12 and later). `redacts` goes
-    where the room version wants it. `event_id` and `reference_hashes` (of the prev and auth events, by id) concern
-    room versions 1 and 2 only; an id is invented if none is given.
+    where the room version wants it. `origin` is the server that an event says it is of: what another server is asked to
+    sign has that. `event_id` and `reference_hashes` (of the prev and auth events, by id) concern room versions 1 and 2
+    only; an id is invented if none is given.
     """
     event = draft(
         room_version,
@@ -63,6 +65,8 @@ def build(
         redacts=redacts,
         reference_hashes=reference_hashes,
     )
+    if origin is not None:
+        event["origin"] = origin
     if room_version.event_ids is EventIdScheme.ASSIGNED:
         event["event_id"] = event_id or new_event_id(server_name)
     return seal(event, room_version, server_name, signing_key)

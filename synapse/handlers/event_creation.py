@@ -302,8 +302,14 @@ class EventCreation:
             signing_key=self._signer.key,
             state_key=draft.state_key,
             redacts=draft.redacts,
+            origin=self._signer.server_name if self._is_for_another_server(draft) else None,
             reference_hashes=hashes,
         )
+
+    def _is_for_another_server(self, draft: Draft) -> bool:
+        """Whether another server is asked to sign the event, too: an invite of a user of its."""
+        is_invite = draft.type == EventTypes.MEMBER and draft.content.get("membership") == Membership.INVITE
+        return is_invite and domain_of(draft.state_key or "") != self._signer.server_name
 
     async def _redacted(self, event: Event, state: State, draft: Draft) -> str | None:
         """The event that a redaction takes effect on. Raises 403, 404 where there is none, 400 for another room's.

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any, NamedTuple
-from urllib.parse import unquote_to_bytes
+from urllib.parse import parse_qs, unquote_to_bytes
 
 import jsonschema_rs
 import orjson
@@ -109,6 +109,27 @@ class Answers:
         if code < 300:
             self.succeeded.add(operation.id)
 
+    def wrong_with_request(self, method: str, target: str, body: bytes | None) -> list[str]:
+        """What is not as described about a request that this server makes of another one."""
+        operation = self.operation(method, target, body or b"")
+        if operation is None:
+            return []  # an older form of an operation
+        found: list[str] = []
+        if operation.body is not None:
+            found += [
+                f"{operation.id}: {problem.message[-_SHOWN:]} (at /{'/'.join(map(str, problem.instance_path))})"
+                for problem in self._problems(operation.body.reference, body or b"null")
+            ]
+        elif body is not None:
+            found.append(f"{operation.id} takes no body")
+        sent = parse_qs(target.partition("?")[2], keep_blank_values=True)
+        parameters = {each["name"]: each.get("required", False) for each in operation.parameters_in("query")}
+        found += [
+            f"{operation.id} needs '{name}'" for name, needed in parameters.items() if needed and name not in sent
+        ]
+        found += [f"{operation.id} has no '{name}'" for name in sent if name not in parameters]
+        return found
+
     def _problems(self, reference: str, body: bytes) -> Iterator[Any]:
         validator = self._validators.get(reference)
         if validator is None:
@@ -142,6 +163,12 @@ def check(method: str, target: str, sent: bytes, code: int, body: bytes) -> None
     known = answers()
     if known is not None:
         known.check(method, target, sent, code, body)
+
+
+def wrong_with_request(method: str, target: str, body: bytes | None) -> list[str]:
+    """What is not as described about a request that this server makes of another one."""
+    known = answers()
+    return [] if known is None else known.wrong_with_request(method, target, body)
 
 
 def _room_events_only(body: bytes) -> bytes:

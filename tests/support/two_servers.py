@@ -7,7 +7,8 @@
         await net.settled()          # whatever the servers are about to send each other has been sent
 
 Their names are `one.test:8448` and so on. What one's client sends goes to the other's router, signatures included, on
-another turn of the reactor. `net.asked` is what was asked of whom.
+another turn of the reactor. `net.asked` is what was asked of whom. Whatever the servers ask is compared with its
+description.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from synapse.http.client import AnswerLost, AnswerTooLarge, ClientAnswer, NotSen
 from synapse.http.request import RawRequest
 from synapse.storage import migrations
 from synapse.storage.pool import connect
+from tests.spec.answers import wrong_with_request
 from tests.support.homeserver import TestServer, is_at_rest
 from tests.support.limits import UNLIMITED
 from tests.support.postgres import PostgresServer
@@ -62,6 +64,8 @@ class Network:
         self.asked: list[Asked] = []
         self.lose_answer: Callable[[Asked], bool] = lambda _: False
         """Says of which requests the answer never arrives, though they had their effect."""
+        self.wrong_requests: list[str] = []
+        """What is not as the specification has it about requests that the servers made."""
         self._cut: set[tuple[str, str]] = set()
         self._under_way = 0
 
@@ -157,6 +161,7 @@ class Line:
         within: float,
         max_answer: int,
     ) -> ClientAnswer:
+        self._network.wrong_requests += wrong_with_request(method, path, body)
         url = f"https://{destination}{path}"
         answer = await self._network.carry(self._name, method, url, body, {k.lower(): v for k, v in headers})
         if len(answer.body) > max_answer:
@@ -182,6 +187,7 @@ async def federation(
                     if duty.lease.name == "federation_sender":
                         duty.start()
             yield network
+            assert not network.wrong_requests, "\n".join(network.wrong_requests)
         finally:
             for server in network.servers.values():
                 for duty in server.hs.duties:
