@@ -53,7 +53,8 @@ class Pair:
     async def asked(self, path: str, **query: Any) -> tuple[int, Any]:
         """What two, the server, is answered by one."""
         target = FEDERATION + path + ("?" + urlencode(query) if query else "")
-        answer = await self.net["two"].hs.federation.client.request(ONE, "GET", target)
+        with self.net.by_hand():
+            answer = await self.net["two"].hs.federation.client.request(ONE, "GET", target)
         return answer.code, answer.json_object()
 
     async def room(self, **wish: Any) -> str:
@@ -211,7 +212,8 @@ async def test_servers_are_shown_the_room_directory(pair: Pair) -> None:
     wish = {"filter": {"generic_search_term": "Listed 1"}}
     searched = (await client.request(ONE, "POST", f"{FEDERATION}/publicRooms", wish)).json_object()
     assert [room["name"] for room in searched["chunk"]] == ["Listed 1"]
-    refused = await client.request(ONE, "POST", f"{FEDERATION}/publicRooms", {"limit": "x"})
+    with pair.net.by_hand():
+        refused = await client.request(ONE, "POST", f"{FEDERATION}/publicRooms", {"limit": "x"})
     assert (refused.code, refused.json_object()["errcode"]) == (400, "M_BAD_JSON")
 
 

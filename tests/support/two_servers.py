@@ -14,8 +14,8 @@ description.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, closing
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -66,6 +66,7 @@ class Network:
         """Says of which requests the answer never arrives, though they had their effect."""
         self.wrong_requests: list[str] = []
         """What is not as the specification has it about requests that the servers made."""
+        self.is_by_hand = False
         self._cut: set[tuple[str, str]] = set()
         self._under_way = 0
 
@@ -83,6 +84,15 @@ class Network:
     def mend(self) -> None:
         """All reach all again."""
         self._cut.clear()
+
+    @contextmanager
+    def by_hand(self) -> Iterator[None]:
+        """What the servers ask within is the test's, and may be wrong."""
+        self.is_by_hand = True
+        try:
+            yield
+        finally:
+            self.is_by_hand = False
 
     async def pause(self, seconds: float = 0.0) -> None:
         """Gives the reactor a turn, or some."""
@@ -161,7 +171,8 @@ class Line:
         within: float,
         max_answer: int,
     ) -> ClientAnswer:
-        self._network.wrong_requests += wrong_with_request(method, path, body)
+        if not self._network.is_by_hand:
+            self._network.wrong_requests += wrong_with_request(method, path, body)
         url = f"https://{destination}{path}"
         answer = await self._network.carry(self._name, method, url, body, {k.lower(): v for k, v in headers})
         if len(answer.body) > max_answer:
