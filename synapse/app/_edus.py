@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from synapse.handlers.edus.given_keys import GivenKeys
     from synapse.handlers.edus.presence import FarPresenceKeeper
     from synapse.handlers.edus.resync import Resync
+    from synapse.handlers.edus.shares import DeviceShares
     from synapse.handlers.edus.speakers import Speakers
     from synapse.handlers.positions import StreamWriter
     from synapse.storage.device_lists_outbox import DeviceListOutboxStore
@@ -142,22 +143,30 @@ class Edus:
         return RemoteDeviceStore(self._hs.database)
 
     @cached_property
+    def device_shares(self) -> DeviceShares:
+        """In the main process."""
+        from synapse.handlers.edus.shares import DeviceShares
+
+        counted = self._hs.caches.lru("device_shares", 10_000)
+        return DeviceShares(self.remote_device_store, counted, self._clock)
+
+    @cached_property
     def resync(self) -> Resync:
         """In the main process."""
         from synapse.handlers.edus.resync import Resync
 
         hs = self._hs
         stream, api = hs.stream_writer("device_lists"), hs.federation.api
-        return Resync(self.remote_device_store, stream, api, self.speakers, self._clock)
+        return Resync(self.remote_device_store, self.device_shares, stream, api, self.speakers, self._clock)
 
     @cached_property
     def device_list_keeper(self) -> DeviceListKeeper:
         """In the main process."""
         from synapse.handlers.edus.device_lists import DeviceListKeeper
 
-        hs, store = self._hs, self.remote_device_store
-        stream = hs.stream_writer("device_lists")
-        keeper = DeviceListKeeper(store, stream, self.resync, self.speakers, hs.main, self._clock, self._server_name)
+        hs, store, shares = self._hs, self.remote_device_store, self.device_shares
+        stream, resync, speakers = hs.stream_writer("device_lists"), self.resync, self.speakers
+        keeper = DeviceListKeeper(store, shares, stream, resync, speakers, hs.main, self._clock, self._server_name)
         hs.notifier.subscribe("events", lambda _, rows: keeper.learn(row for _, row in rows))
         return keeper
 

@@ -245,13 +245,12 @@ class Federation:
 
         if not self._hs.is_main:
             return []
-        strangers = self.destinations.forget_strangers
         return [
-            Repeating(self._hs.reactor, DAY_SECONDS, "Forgetting other servers", self._forget_old),
-            Repeating(self._hs.reactor, HOUR_SECONDS, "Forgetting servers that share no room", strangers),
+            Repeating(self._hs.reactor, DAY_SECONDS, "Forgetting other servers", self.destinations.forget_old),
+            Repeating(self._hs.reactor, HOUR_SECONDS, "Forgetting servers that share no room", self._forget_strangers),
         ]
 
-    async def _forget_old(self) -> None:
-        await self.destinations.forget_old()
+    async def _forget_strangers(self) -> None:
+        await self.destinations.forget_strangers()
         now: Any = self._hs.reactor.seconds() * 1000
         await self.key_store.forget_unused(int(now) - KEEP_KEYS_MS)

@@ -62,6 +62,7 @@ class Receiving:
         self._hs = hs
         self._clock = hs.reactor
         self._server_name = hs.config.server.server_name
+        self._cleaned_ts = 0  # up to when (milliseconds) no server has more answers than it may
 
     @cached_property
     def edus(self) -> EduRegistry:
@@ -201,5 +202,8 @@ class Receiving:
         ]
 
     async def _forget_old(self) -> None:
-        while await self.store.delete_before(self._hs.rooms.now() - KEEP_ANSWERS_MS):
+        now = self._hs.rooms.now()
+        while await self.store.delete_before(now - KEEP_ANSWERS_MS):
             pass
+        await self.store.delete_surplus(self._cleaned_ts)
+        self._cleaned_ts = now

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 FORGOTTEN_AT_ONCE: Final = 5_000
 
+PER_ORIGIN: Final = 200
+"""Answers that are kept for a server, the latest: it sends one transaction at a time, and again that one alone."""
+
 
 class ReceivedTransactionsStore:
     """Reads and writes answers, in any process. One statement each."""
@@ -31,6 +34,11 @@ class ReceivedTransactionsStore:
     async def delete_before(self, received_ts: int) -> int:
         """Forget answers of before that time (milliseconds), some thousands at most; returns how many those were."""
         return await self._db.write_idempotent("received_transactions.delete_before", _delete_before, received_ts)
+
+    async def delete_surplus(self, since: int) -> int:
+        """Forget all but the latest answers of servers that sent something since that time; how many those were. What
+        it costs grows with these servers, not with the table."""
+        return await self._db.write_idempotent("received_transactions.delete_surplus", _delete_surplus, since)
 
 
 def _get(txn: Transaction, origin: str, txn_id: str) -> str | None:
@@ -52,5 +60,23 @@ def _delete_before(txn: Transaction, received_ts: int) -> int:
         "DELETE FROM received_transactions WHERE (origin, txn_id) IN"
         " (SELECT origin, txn_id FROM received_transactions WHERE received_ts < %s ORDER BY received_ts LIMIT %s)",
         (received_ts, FORGOTTEN_AT_ONCE),
+    )
+    return txn.affected
+
+
+def _delete_surplus(txn: Transaction, since: int) -> int:
+    txn.execute(
+        """
+        DELETE FROM received_transactions r USING (
+            SELECT o.origin, a.txn_id
+            FROM (SELECT DISTINCT origin FROM received_transactions WHERE received_ts >= %s) o
+            CROSS JOIN LATERAL (
+                SELECT txn_id FROM received_transactions WHERE origin = o.origin
+                ORDER BY received_ts DESC, txn_id OFFSET %s
+            ) a
+        ) surplus
+        WHERE r.origin = surplus.origin AND r.txn_id = surplus.txn_id
+        """,
+        (since, PER_ORIGIN),
     )
     return txn.affected

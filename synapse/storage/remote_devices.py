@@ -50,6 +50,13 @@ class Applied(NamedTuple):
     device: Device | None = None
 
 
+class Kept(NamedTuple):
+    """What is kept of a server's users: how many lists, and bytes of keys in these."""
+
+    lists: int
+    size: int
+
+
 class Fetched(NamedTuple):
     """A list as its server gave it."""
 
@@ -104,6 +111,10 @@ class RemoteDeviceStore:
         """Keeps keys of users who have no list, so that users of this server can sign them."""
         if keys:
             await self._db.write("remote_devices.remember", _remember, keys)
+
+    async def kept_of(self, server: str) -> Kept:
+        """What is kept of a server's users. It reads all of their rows."""
+        return await self._db.read("remote_devices.kept_of", _kept_of, server)
 
     async def failed(self, user_id: str, retry_ts: Callable[[int], int]) -> int:
         """The list could not be fetched: it is stale, and to be tried again at `retry_ts(failures)`, in milliseconds.
@@ -264,6 +275,19 @@ def _failed(txn: Transaction, user_id: str, retry_ts: Callable[[int], int]) -> i
         (user_id, failures, retry_ts(failures)),
     )
     return failures
+
+
+def _kept_of(txn: Transaction, server: str) -> Kept:
+    txn.execute(
+        """
+        SELECT count(DISTINCT l.user_id), coalesce(sum(octet_length(d.key_json)), 0)
+        FROM remote_device_lists l LEFT JOIN remote_devices d ON d.user_id = l.user_id
+        WHERE substr(l.user_id, strpos(l.user_id, ':') + 1) = %s
+        """,
+        (server,),
+    )
+    lists, size = txn.one()
+    return Kept(lists, int(size))
 
 
 def _due(txn: Transaction, now: int, limit: int) -> list[str]:

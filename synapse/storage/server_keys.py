@@ -12,6 +12,10 @@ MAX_KEYS: Final = 100
 """How many keys of a server are kept: those that were good last."""
 
 
+MAX_STRANGERS: Final = 100_000
+"""Servers in no room of ours whose keys are kept: those whose keys were needed last."""
+
+
 class StoredKey(NamedTuple):
     """A key, and until when what it has signed is to be believed.
 
@@ -51,7 +55,8 @@ class ServerKeysStore:
         await self._db.write_idempotent("server_keys.used", _used, servers, now)
 
     async def forget_unused(self, before: int) -> None:
-        """Forgets the keys that nobody has needed since `before`."""
+        """Forgets the keys that nobody has needed since `before`, and those of servers in no room of ours where these
+        are too many."""
         await self._db.write_idempotent("server_keys.forget", _forget, before)
 
 
@@ -112,3 +117,15 @@ def _used(txn: Transaction, servers: Sequence[str], now: int) -> None:
 
 def _forget(txn: Transaction, before: int) -> None:
     txn.execute("DELETE FROM server_keys WHERE used_ts < %s", (before,))
+    txn.execute(
+        """
+        DELETE FROM server_keys WHERE server_name IN (
+            SELECT server_name FROM server_keys k WHERE NOT EXISTS (
+                SELECT FROM current_state c WHERE c.type = 'm.room.member' AND c.membership = 'join'
+                    AND substr(c.state_key, strpos(c.state_key, ':') + 1) = k.server_name
+            )
+            GROUP BY server_name ORDER BY max(used_ts) DESC, server_name OFFSET %s
+        )
+        """,
+        (MAX_STRANGERS,),
+    )

@@ -6,7 +6,7 @@ is the main process. One call is one position, whatever the number of devices th
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from synapse.storage import to_device_outbox
 
@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 
     from synapse.storage.database import Database, Transaction
     from synapse.storage.to_device_outbox import Outgoing
+
+
+RECEIVED_PER_ORIGIN: Final = 20_000
+"""Message ids that are kept of another server, the latest: it sends again what it has sent last."""
 
 
 class Message(NamedTuple):
@@ -72,7 +76,8 @@ class ToDeviceStore:
         return await self._db.write("to_device.receive", _receive, origin, message_id, messages, stream_id, now)
 
     async def forget_received(self, before: int) -> None:
-        """Drops the message ids of other servers that came before that time (milliseconds)."""
+        """Drops the message ids of other servers that came before that time (milliseconds), and what is too much for
+        one server."""
         await self._db.write("to_device.forget_received", _forget_received, before)
 
     async def trim(self, devices: Collection[Device], limit: int) -> int:
@@ -189,6 +194,20 @@ def _forget_txns(txn: Transaction, before: int) -> None:
 
 def _forget_received(txn: Transaction, before: int) -> None:
     txn.execute("DELETE FROM to_device_received WHERE received_ts < %s", (before,))
+    txn.execute(
+        """
+        DELETE FROM to_device_received r USING (
+            SELECT o.origin, m.message_id
+            FROM (SELECT origin FROM to_device_received GROUP BY origin HAVING count(*) > %(most)s) o
+            CROSS JOIN LATERAL (
+                SELECT message_id FROM to_device_received WHERE origin = o.origin
+                ORDER BY received_ts DESC, message_id OFFSET %(most)s
+            ) m
+        ) surplus
+        WHERE r.origin = surplus.origin AND r.message_id = surplus.message_id
+        """,
+        {"most": RECEIVED_PER_ORIGIN},
+    )
 
 
 def _max_stream_id(txn: Transaction) -> int:

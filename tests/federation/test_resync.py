@@ -27,7 +27,11 @@ class Far:
         self.writing: list[Deferred[None]] = []
         self.clock = Clock()
         speakers = SimpleNamespace()
-        self.resync = Resync(cast(Any, self), cast(Any, self), cast(Any, self), cast(Any, speakers), self.clock)
+        this = cast(Any, self)
+        self.resync = Resync(this, this, this, this, cast(Any, speakers), self.clock)
+
+    async def within(self, user_id: str, found: Fetched) -> Fetched:
+        return found
 
     async def user_devices(self, server: str, user_id: str) -> UserDevices:
         return UserDevices(user_id, self.ids.pop(0), [])

@@ -28,6 +28,7 @@ from synapse.util.problems import log_failure
 
 if TYPE_CHECKING:
     from synapse.handlers.edus.resync import Resync
+    from synapse.handlers.edus.shares import DeviceShares
     from synapse.handlers.edus.speakers import Speakers
     from synapse.handlers.positions import StreamWriter
     from synapse.replication.calls import MainProcess
@@ -110,6 +111,7 @@ class DeviceListKeeper:
     def __init__(
         self,
         store: RemoteDeviceStore,
+        shares: DeviceShares,
         stream: StreamWriter,
         resync: Resync,
         speakers: Speakers,
@@ -118,6 +120,7 @@ class DeviceListKeeper:
         server_name: str,
     ) -> None:
         self._store = store
+        self._shares = shares
         self._stream = stream
         self._resync = resync
         self._speakers = speakers
@@ -128,6 +131,9 @@ class DeviceListKeeper:
         main.expose(FETCH, resync.fetch_all)
 
     async def _update(self, update: Update) -> None:
+        device = update.device
+        if device is not None and not await self._shares.has_place(update.user_id, device):
+            device = None
         verdicts: list[Verdict] = []
 
         def decide(row: ListRow | None) -> Applied:
@@ -138,7 +144,7 @@ class DeviceListKeeper:
             if verdicts[-1] is Verdict.GAP:
                 return Applied(ListRow(*(kept or Kept(NEVER))._replace(stale=True)))
             assert kept is not None, "an update comes after something"
-            return Applied(ListRow(*kept.with_update(update.stream_id)), update.device)
+            return Applied(ListRow(*kept.with_update(update.stream_id)), device)
 
         await self._stream.append(
             lambda position: self._store.apply(

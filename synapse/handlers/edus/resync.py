@@ -24,6 +24,7 @@ from synapse.util.problems import log_failure
 
 if TYPE_CHECKING:
     from synapse.federation.api import FederationApi
+    from synapse.handlers.edus.shares import DeviceShares
     from synapse.handlers.edus.speakers import Speakers
     from synapse.handlers.positions import StreamWriter
     from synapse.storage.remote_devices import Fetched, RemoteDeviceStore
@@ -53,9 +54,16 @@ class Resync:
     """
 
     def __init__(
-        self, store: RemoteDeviceStore, stream: StreamWriter, api: FederationApi, speakers: Speakers, clock: Clock
+        self,
+        store: RemoteDeviceStore,
+        shares: DeviceShares,
+        stream: StreamWriter,
+        api: FederationApi,
+        speakers: Speakers,
+        clock: Clock,
     ) -> None:
         self._store = store
+        self._shares = shares
         self._stream = stream
         self._api = api
         self._speakers = speakers
@@ -149,6 +157,7 @@ class Resync:
                 self._slots.pop(server, None)
 
     async def _keep(self, user_id: str, found: Fetched) -> None:
+        found = await self._shares.within(user_id, found)
         await self._stream.append(
             lambda position: self._store.replace(user_id, found, position),
             lambda changed: [user_id] if changed else [],

@@ -57,6 +57,7 @@ CREATE TABLE remote_device_lists (
     retry_ts bigint NOT NULL DEFAULT 0
 );
 CREATE INDEX remote_device_lists_stale ON remote_device_lists (retry_ts) WHERE stale;
+CREATE INDEX remote_device_lists_server ON remote_device_lists (substr(user_id, strpos(user_id, ':') + 1));
 CREATE TABLE remote_devices (
     user_id text NOT NULL,
     device_id text NOT NULL,
