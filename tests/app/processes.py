@@ -19,7 +19,7 @@ import yaml
 from synapse.config.generate import new_signing_key
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 def free_port() -> int:

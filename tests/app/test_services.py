@@ -124,7 +124,7 @@ def cluster(tmp_path: Path, database_settings: PoolSettings) -> Iterator[Cluster
 
 
 async def _until(condition: Any) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline
         await deferLater(real_reactor(), 0.01)

@@ -204,7 +204,8 @@ class Pair:
 @asynccontextmanager
 async def pair(postgres: PostgresServer, *, share: bool = True, sending: bool = False) -> AsyncIterator[Pair]:
     """`sending`: the servers send by themselves; else `carry` does what Bob's would."""
-    async with federation(postgres, "one", "two", send_federation=sending) as net:
+    # Presence would come at any time, and make answers of syncs that are kept for who asks again.
+    async with federation(postgres, "one", "two", send_federation=sending, use_presence=False) as net:
         people: dict[str, Person] = {}
         for server, name in (("one", "alice"), ("two", "bob")):
             token = await net[server].client.register(name)

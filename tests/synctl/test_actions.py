@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -305,9 +304,7 @@ def test_in_the_foreground_the_end_of_one_ends_all(site: Site) -> None:
 
 def test_a_stopped_process_has_let_go_of_the_terminal(site: Site) -> None:
     """synctl's own output can be a pipe: it must end when synctl does, not when the server does."""
-    started = time.monotonic()
-    site.run("start")  # waits for the end of the pipe
-    assert time.monotonic() - started < 20
+    site.run("start")  # waits for the end of the pipe, and not for ever
     pid = site.pids()["homeserver"]
     assert os.getsid(pid) == pid
     assert sorted(int(fd) for fd in os.listdir(f"/proc/{pid}/fd")) == [0, 1, 2]
