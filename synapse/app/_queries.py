@@ -122,7 +122,11 @@ class Queries:
     def federated_profiles(self) -> FederatedProfiles:
         from synapse.handlers.federated_profiles import KEEP_SECONDS, FederatedProfiles
 
-        return FederatedProfiles(self._hs.federation.api, self._shared(KEEP_SECONDS))
+        profiles = FederatedProfiles(self._hs.federation.api, self._shared(KEEP_SECONDS))
+        self._hs.notifier.subscribe(
+            "events", lambda _, rows: profiles.learn(row for _, row in rows), lambda _: profiles.forget_all()
+        )
+        return profiles
 
     @cached_property
     def federated_rooms(self) -> FederatedRooms:

@@ -5,16 +5,18 @@ Server-server API, "Querying for information": `GET /query/profile`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
+from synapse.api.constants import EventTypes
 from synapse.api.errors import MatrixError, forbidden, not_found
 from synapse.api.identifiers import domain_of
 from synapse.federation.errors import FederationError, Refused, matrix_error
 from synapse.handlers.profile import IN_ROOMS, MAX_AVATAR_URL, MAX_DISPLAY_NAME, MAX_PROFILE_BYTES, check_key
 from synapse.handlers.told_rooms import encoded
+from synapse.replication.event_rows import Row, StateRow
 
 if TYPE_CHECKING:
     from synapse.federation.api import FederationApi
@@ -39,6 +41,16 @@ class FederatedProfiles:
         Raises 404 M_NOT_FOUND, 403 M_FORBIDDEN, 502 and 504 where the server cannot be asked.
         """
         return await self._shared.do(user_id, lambda: self._ask(user_id))
+
+    def learn(self, rows: Iterable[Row]) -> None:
+        """Rows of the events stream: a name or picture may be another, as the user's rooms hear first."""
+        for row in rows:
+            if isinstance(row, StateRow) and row.type == EventTypes.MEMBER:
+                self._shared.forget(row.state_key)
+
+    def forget_all(self) -> None:
+        """Rows of the stream may have been missed."""
+        self._shared.forget_all()
 
     async def _ask(self, user_id: str) -> dict[str, Any]:
         try:

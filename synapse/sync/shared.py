@@ -37,11 +37,26 @@ class SharedWork(Generic[T]):
         running = self._running.get(key)
         if running is None:
             running = self._running[key] = _Running()
-            running.start(work, lambda result: self._done(key, result))
+            running.start(work, self._done_with(key, running))
         return await running.wait()
 
-    def _done(self, key: Hashable, result: T | None) -> None:
+    def forget(self, key: Hashable) -> None:
+        """What is known of it is not true any more. Who waits already is answered as they would have been."""
+        self._kept.pop(key, None)
         self._running.pop(key, None)
+
+    def forget_all(self) -> None:
+        """The same of everything."""
+        self._kept.clear()
+        self._running.clear()
+
+    def _done_with(self, key: Hashable, running: _Running[T]) -> Callable[[T | None], None]:
+        return lambda result: self._done(key, running, result)
+
+    def _done(self, key: Hashable, running: _Running[T], result: T | None) -> None:
+        if self._running.get(key) is not running:
+            return  # it was forgotten
+        del self._running[key]
         if result is not None and self._keep(result):
             self._kept[key] = (self._clock.seconds() + self._seconds, result)
             self._kept.move_to_end(key)

@@ -125,6 +125,22 @@ async def test_profiles_of_another_servers_users_are_looked_up_there(pair: Pair)
     assert (code, answer["errcode"]) == (502, "M_CONNECTION_FAILED")
 
 
+@ensureDeferred
+async def test_a_profile_is_asked_for_anew_when_the_users_rooms_have_heard_of_a_change(pair: Pair) -> None:
+    alice, room_id = quote(f"@alice:{ONE}"), await pair.room()
+    await pair.ok("two", "POST", f"{V3}/join/{quote(room_id)}?via={quote(ONE)}", {})
+
+    async def name() -> str:
+        return str((await pair.ok("two", "GET", f"{V3}/profile/{alice}"))["displayname"])
+
+    async def is_new() -> bool:
+        return await name() == "A new name"
+
+    assert await name() != "A new name"
+    await pair.ok("one", "PUT", f"{V3}/profile/{alice}/displayname", {"displayname": "A new name"})
+    await pair.net.until(is_new)  # soon, and not in a minute
+
+
 def test_of_a_profile_only_what_can_be_one_is_shown() -> None:
     said = {
         "displayname": "x",
