@@ -71,6 +71,10 @@ async def test_knocking(postgres: PostgresServer, version: str) -> None:
         assert await other.refused("GET", path) == FORBIDDEN, "nobody may knock"
         await alice.state(room, "m.room.join_rules", join_rule="knock")
         template = await other.template("knock", room, eve, *VERSIONS, "7")
+        for changes in ({"sender": "@eve:three.test", "state_key": "@eve:three.test"}, {"state_key": alice.id}):
+            wrong = other.sealed(template, **changes)
+            refused = await other.refused("PUT", other.path("send_knock", wrong, V1), wrong.raw)
+            assert refused == (400, "M_INVALID_PARAM")
         event = other.sealed(template)
         code, answer = await other.ask("PUT", other.path("send_knock", event, V1), event.raw)
         assert code == 200

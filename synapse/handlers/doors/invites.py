@@ -125,7 +125,7 @@ class Invites:
         if raw.get("room_id") != room_id:
             raise invalid_param("The event belongs to another room than the path says.")
         if domain_of(raw["sender"]) != origin:
-            raise forbidden(f"{raw['sender']} is not a user of {origin}, which may invite for its own users alone.")
+            raise invalid_param(f"{raw['sender']} is not a user of {origin}, which may invite for its own users alone.")
         user_id = raw.get("state_key")
         if user_id is None or not is_user_id(user_id) or domain_of(user_id) != self._signer.server_name:
             raise invalid_param("The event does not invite a user of this server.")

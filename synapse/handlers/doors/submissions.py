@@ -112,4 +112,6 @@ def _check_template(raw: dict[str, Any], origin: str, room_id: str, membership: 
     if raw.get("state_key") != raw["sender"]:
         raise invalid_param("The sender and the state key of the event must be the same user.")
     if domain_of(raw["sender"]) != origin:
-        raise forbidden(f"{raw['sender']} is not a user of {origin}, which may act for its own users alone.")
+        sentence = f"{raw['sender']} is not a user of {origin}, which may act for its own users alone."
+        # Of joins and leaves, other servers have always been told 403.
+        raise invalid_param(sentence) if membership == Membership.KNOCK else forbidden(sentence)
