@@ -34,8 +34,8 @@ async def test_a_message_of_another_server(database_settings: PoolSettings) -> N
         event = await eve.make(room)
         with server.hs.database.counted() as counts:
             assert await eve.send(event) == {event.event_id: {}}
-        assert counts.statements_read <= 2, counts.sql
-        assert counts.statements_written <= 10, counts.sql
+        assert counts.statements_read <= 1, counts.sql
+        assert counts.statements_written <= 4, counts.sql
 
 
 @pytest_twisted.ensureDeferred
@@ -78,8 +78,8 @@ async def test_a_message_by_a_federation_reader(database_settings: PoolSettings)
         event = await eve.make(room)
         with main.hs.database.counted() as writing, reader.hs.database.counted() as reading:
             assert await eve.send(event, to=reader) == {event.event_id: {}}
-        assert writing.statements_read + reading.statements_read <= 2, (writing.sql, reading.sql)
-        assert writing.statements_written + reading.statements_written <= 10, (writing.sql, reading.sql)
+        assert writing.statements_read + reading.statements_read <= 1, (writing.sql, reading.sql)
+        assert writing.statements_written + reading.statements_written <= 4, (writing.sql, reading.sql)
 
 
 @pytest_twisted.ensureDeferred
@@ -90,8 +90,8 @@ async def test_fifty_messages_cost_hardly_more_than_one(database_settings: PoolS
         events = await eve.chain(room, 50)
         with server.hs.database.counted() as counts:
             await eve.send(*events)
-        assert counts.statements_read <= 2, counts.sql
-        assert counts.statements_written <= 10, counts.sql
+        assert counts.statements_read <= 1, counts.sql
+        assert counts.statements_written <= 4, counts.sql
 
 
 @pytest_twisted.ensureDeferred

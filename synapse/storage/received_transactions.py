@@ -42,13 +42,13 @@ class ReceivedTransactionsStore:
 
 
 def _get(txn: Transaction, origin: str, txn_id: str) -> str | None:
-    txn.execute("SELECT answer FROM received_transactions WHERE origin = %s AND txn_id = %s", (origin, txn_id))
+    txn.planned("SELECT answer FROM received_transactions WHERE origin = %s AND txn_id = %s", (origin, txn_id))
     row = txn.one_or_none()
     return None if row is None else row[0]
 
 
 def _put(txn: Transaction, origin: str, txn_id: str, answer: str, received_ts: int) -> None:
-    txn.execute(
+    txn.planned_later(
         "INSERT INTO received_transactions (origin, txn_id, received_ts, answer) VALUES (%s, %s, %s, %s)"
         " ON CONFLICT DO NOTHING",
         (origin, txn_id, received_ts, answer),

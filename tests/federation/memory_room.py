@@ -100,6 +100,7 @@ class MemoryRoom:
         self.home = Peer(HERE)
         self.peers = {peer.name: peer for peer in (self.home, *peers)}
         self.stored: dict[str, StoredEvent] = {}
+        self.forgotten: set[str] = set()  # what is stored and not in memory
         self.groups: list[dict[StateKey, str]] = [{}]
         self.extremities: dict[str, int] = {}
         self.writes: list[Received] = []
@@ -220,6 +221,9 @@ class MemoryRoom:
 
     async def get(self, room_id: str) -> Head | None:
         return Head(room_id, self.version, dict(self.extremities), 0, 0) if room_id == self.room_id else None
+
+    def remembered(self, event_ids: Collection[str]) -> dict[str, StoredEvent]:
+        return {i: self.stored[i] for i in event_ids if i in self.stored and i not in self.forgotten}
 
     async def get_many(self, event_ids: Collection[str]) -> dict[str, StoredEvent]:
         return {i: self.stored[i] for i in event_ids if i in self.stored}

@@ -106,6 +106,20 @@ async def test_a_known_event_costs_nothing_and_an_outlier_is_no_place() -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_of_events_that_memory_lacks_state_is_asked_for_and_messages_are_the_writers() -> None:
+    room = MemoryRoom("11", EVE)
+    message = room.make(sender=EVE.user())
+    room.put(message)
+    topic = room.make("m.room.topic", {"topic": "x"}, "", sender="@alice:here.test")
+    room.put(topic, rejected="not allowed")
+    room.forgotten = {message.event_id, topic.event_id}
+    assert await send(room, topic) == {topic.event_id: None}
+    assert not room.writes
+    assert await send(room, message) == {message.event_id: None}
+    assert [each.event for each in room.writes[0].events] == [message]
+
+
+@pytest_twisted.ensureDeferred
 async def test_what_a_policy_server_objects_to_is_soft_failed() -> None:
     room = MemoryRoom("12", EVE)
     alice = room.home.user("alice")

@@ -422,6 +422,27 @@ async def test_a_transaction_counts_once(database_settings: PoolSettings) -> Non
         assert (await at.timeline()).count(event.event_id) == 1
 
 
+@pytest.mark.parametrize("is_banned", [False, True])
+@pytest_twisted.ensureDeferred
+async def test_a_message_that_nobody_remembers_counts_once(database_settings: PoolSettings, is_banned: bool) -> None:
+    """It is sent again, with a new one, when memory has what it refers to and has forgotten the message itself."""
+    async with homeserver(database_settings) as server:
+        at = await scene(server)
+        event, other = await at.eve.make(at.room), await at.eve.make(at.room, content={"body": "2"})
+        if is_banned:  # so that it is soft-failed, and never was in memory
+            await at.alice.post(f"/rooms/{at.room}/ban", {"user_id": at.eve.user()})
+        await at.eve.send(event)
+        before, timeline = await stored(server, event), await at.timeline()
+        server.hs.rooms.memory.events._cache.pop(event.event_id)
+        server.hs.rooms.persister._recent.clear()
+        assert await at.eve.send(event, other) == {event.event_id: {}, other.event_id: {}}
+        after = await stored(server, event)
+        assert before is not None
+        assert after is not None
+        assert (after.stream_ordering, after.soft_failed) == (before.stream_ordering, is_banned)
+        assert await at.timeline() == timeline + [other.event_id] * (not is_banned)
+
+
 @pytest_twisted.ensureDeferred
 async def test_what_was_written_before_a_process_died_is_not_doubled(database_settings: PoolSettings) -> None:
     async with homeserver(database_settings) as server:

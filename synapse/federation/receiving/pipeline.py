@@ -116,7 +116,7 @@ class Pipeline:
         Answers when they are written, which may take as long as fetching their ancestors. Raises MatrixError (429, 503)
         or a `Problem` where this server cannot do it just now: nothing is lost then if the events are sent again.
         """
-        work = await self._begin(origin, room_id, version, events)
+        work = await self._begin_from_memory(origin, room_id, version, events)
         if _is_complete(work, events):
             work.allowance = Allowance(self._clock, requests=0)
             return await self._receive(work, events)
@@ -331,6 +331,21 @@ class Pipeline:
         """The work with a batch of events, of which is known what is here."""
         work = Work(origin, room_id, version, self._reader, Allowance(self._clock))
         await work.look_up(work.cited_by(events))
+        return work
+
+    async def _begin_from_memory(
+        self, origin: str, room_id: str, version: RoomVersion, events: Sequence[Event]
+    ) -> Work:
+        """The same. The database is only asked where memory does not know enough; of messages that come after what is
+        the room's end, it does."""
+        work = Work(origin, room_id, version, self._reader, Allowance(self._clock))
+        lacking = work.recall(events)
+        if lacking and lacking.issubset(event_id for event in events for event_id in event.prev_event_ids):
+            head = await self._heads.get(room_id)
+            work.ends = () if head is None else head.extremities
+            lacking.difference_update(work.ends)
+        if lacking:
+            await work.look_up(work.cited_by(events))
         return work
 
 

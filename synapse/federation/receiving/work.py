@@ -95,6 +95,8 @@ class Work:
         self.told_by: str | None = None
         """The server that has told last what was missing."""
         self.others_know_nothing = False
+        self.ends: Collection[str] = ()
+        """The room's forward extremities, where they were looked at."""
         self.refused: dict[str, str] = {}
         """What the writer did not take, and why."""
         self.fell_short = False
@@ -114,6 +116,19 @@ class Work:
             self._asked |= wanted
             self.stored.update(await self._reader.get_many(wanted))
 
+    def recall(self, events: Collection[Event]) -> set[str]:
+        """Learn of what memory has of what has to be known of events; the rest of it.
+
+        Messages among them are not in the rest: hardly any is here already if what it refers to has been heard of and
+        it has not, and the writer, who takes none twice, finds that out. State events are: others may cite them, and
+        are judged by what became of them.
+        """
+        wanted = self.cited_by(events)
+        found = self._reader.remembered(wanted)
+        self._asked.update(found)
+        self.stored.update(found)
+        return wanted.difference(found, [event.event_id for event in events if not event.is_state()])
+
     def cited_by(self, events: Iterable[Event]) -> set[str]:
         """What has to be known to judge events: they, their predecessors and auth events, and the create event."""
         ids = {i for event in events for i in (event.event_id, *event.prev_event_ids, *event.auth_event_ids)}
@@ -123,7 +138,7 @@ class Work:
 
     def has_place(self, event_id: str) -> bool:
         """Whether the event is in the room's graph here, so that the state after it is known."""
-        if event_id in self.new:
+        if event_id in self.new or event_id in self.ends:
             return True
         stored = self.stored.get(event_id)
         return stored is not None and not stored.outlier and stored.event.room_id == self.room_id
