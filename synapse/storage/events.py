@@ -220,9 +220,9 @@ class EventsStore:
         self._missed += 1
 
     def has_arrived(self, event_id: str) -> None:
-        """The event is announced: if it was an outlier, it is none any more."""
+        """The event is announced: if it was an outlier, or held back, it is so no more."""
         cached = self._cache.peek(event_id)
-        if cached is not None and cached.outlier:
+        if cached is not None and (cached.outlier or cached.soft_failed):
             self._cache.pop(event_id)
         if self._reading:
             self._changed_meanwhile.add(event_id)

@@ -280,6 +280,7 @@ class Persister:
                 self._recent.set(step.new.txn, Persisted(step.new.event.event_id, step.stream_ordering))
         changed = {event_id for event_id in plan.written if event_id in marks}
         changed |= plan.rows.redactions.keys()
+        changed |= {each.event_id for each in plan.rows.released}
         changed -= {event_id for step in plan.planned for event_id in (step.new.event.event_id, step.new.redacts)}
         if changed:
             redacted = {target: room_id for target, (_, room_id) in plan.rows.redactions.items() if target in changed}

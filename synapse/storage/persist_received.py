@@ -8,8 +8,11 @@ that it does not allow *soft-fails*: it counts in the states of what comes after
 Neither is ever an extremity, so what an extremity has behind it is looked for through them.
 
 Two things may have come before an event: one that refers to it, and one that redacts it. `Awaited` knows of both.
+What redacts it was held back, as a soft-failed event is, unless the auth rules have judged it (until room version 2):
+clients hear of it after its target.
 
-Server-server API, "Checks performed on receipt of a PDU", "Rejection", "Soft failure".
+Server-server API, "Checks performed on receipt of a PDU", "Rejection", "Soft failure"; room version 3, "Handling
+redactions".
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from synapse.events.event import Event, StateKey
 from synapse.events.power_levels import PowerLevels
 from synapse.storage.awaited import Awaited, Gap
 from synapse.storage.persist_derived import (
+    Change,
     membership_row,
     received_row,
     relation_of_row,
@@ -35,7 +39,7 @@ from synapse.storage.persist_derived import (
 from synapse.storage.persist_entering import Entering
 from synapse.storage.persist_events import Fate, Kind, NewEvent, Received, ReceivedEvent
 from synapse.storage.persist_plan import BatchPlan, Planned
-from synapse.storage.persist_received_rows import Lack, PendingRedaction
+from synapse.storage.persist_received_rows import Lack, PendingRedaction, Released
 from synapse.storage.persist_resolution import MAX_DISPUTED, TooDisputed
 from synapse.storage.persist_rows import Rows
 
@@ -59,21 +63,26 @@ Verdict = tuple[Fate, str]
 
 NOT_HERE: Final = (Fate.REFUSED, "This server takes no part in the room.")
 DISPUTED: Final = (Fate.REFUSED, "The room's branches disagree on more than this server resolves.")
+EARLY: Final = "The event that it redacts is not here yet."
 LOST: Final = (Fate.REFUSED, "The events that this one refers to are not here, nor is it known what the state was.")
 
 
 class _Place(NamedTuple):
     """Where an event stands. `before` is the state that it finds (None: nothing, it is the room's first event); `lacks`
     are its predecessors that are not here. `is_straight`: it comes after everything in the room. `is_late`: others that
-    are here refer to it already. `redactor` is the redaction that has come before it. `fills`: the position of the gap
-    in which it was missing."""
+    are here refer to it already. `redactors` are the redactions that have come before it, the first of which is in
+    force. `fills`: the position of the gap in which it was missing."""
 
     before: Line | None
     is_straight: bool = False
     is_late: bool = False
     lacks: Sequence[str] = ()
-    redactor: str | None = None
+    redactors: Sequence[str] = ()
     fills: int | None = None
+
+    @property
+    def redactor(self) -> str | None:
+        return next(iter(self.redactors), None)
 
 
 class _Arrival(NamedTuple):
@@ -198,6 +207,9 @@ class Reception:
         soft_failed = each.soft_failed
         if soft_failed is None and room.kind is Kind.TIMELINE and not place.is_straight:
             soft_failed = _why_one_too_many(room.end, event) or await self._why_soft_failed(room.end, event)
+        redacts = each.redacts
+        if soft_failed is None and redacts is None and event.type == EventTypes.REDACTION:
+            redacts, soft_failed = await self._redacts(room, event, place, position)
         self._state.add_event(event)
         after = await self._branches.after(place.before, event, room.rows)
         if soft_failed is not None:
@@ -206,7 +218,7 @@ class Reception:
             return (Fate.SOFT_FAILED, soft_failed)
         kept = room.end if place.is_straight else room.end.copy()
         try:
-            await self._accept(room, each, place, position, after)
+            await self._accept(room, each, place, position, after, redacts)
         except TooDisputed:
             room.end = kept
             self._write(room, each, place, position, after, soft_failed=DISPUTED[1])
@@ -217,24 +229,24 @@ class Reception:
         """Where the event stands; None where that cannot be known."""
         end, event = room.end, each.event
         previous = event.prev_event_ids
-        is_late, redactor = await self._awaited(end, event)
+        is_late, redactors = await self._awaited(end, event)
         if end.line is not None and end.is_after(previous) and room.kind is not Kind.HISTORY:
-            return _Place(end.line, True, False, (), redactor)
+            return _Place(end.line, True, False, (), redactors)
         if not previous:
             create = await self._branches.present(end, auth.CREATE_KEY)
             is_first = create is not None and create.event_id == event.event_id
-            return _Place(None, False, True, (), redactor) if is_first else None
+            return _Place(None, False, True, (), redactors) if is_first else None
         groups = await self._branches.groups_after(end, previous)
         lacks = [event_id for event_id in previous if event_id not in groups]
         # In what state one of our users has entered is for the server to say that let them in.
         if not lacks and (room.kind is not Kind.JOIN or each.state_before is None):
             before = await self._branches.where_they_meet(end, set(groups.values()), room.rows, room.most)
-            return _Place(before, False, is_late, (), redactor)
+            return _Place(before, False, is_late, (), redactors)
         state = None if each.state_before is None else await self._usable(room, each.state_before)
         if state is None:
             return None
         before = await self._branches.as_told(end, state, await self._nearby(room, event), room.rows)
-        return _Place(before, False, is_late, lacks, redactor)
+        return _Place(before, False, is_late, lacks, redactors)
 
     async def _usable(self, room: _Room, state: Mapping[StateKey, str]) -> dict[StateKey, str] | None:
         """The state as it was told, without rejected events; None where some of it is not here."""
@@ -250,16 +262,16 @@ class Reception:
         group = await self._plan.committed.group_near(room.end.room_id, event.depth)
         return room.end.line if group is None else await self._state.line_of(group)
 
-    async def _awaited(self, end: RoomEnd, event: Event) -> tuple[bool, str | None]:
-        """Whether others refer to the event already, and the redaction that has come before it. No statement when
+    async def _awaited(self, end: RoomEnd, event: Event) -> tuple[bool, list[str]]:
+        """Whether others refer to the event already, and the redactions that have come before it. No statement when
         warm."""
         awaited = await self._plan.committed.awaited(end)
         if not awaited.is_all:
             awaited = await self._plan.committed.awaited_events(end, [event.event_id])
         redactors = awaited.redactors.get(event.event_id, ())
         sent_by = domain_of(event.sender)
-        redactor = next((each.event_id for each in redactors if each.server_name in (None, sent_by)), None)
-        return event.event_id in awaited.missing, redactor
+        allowed = [each.event_id for each in redactors if each.server_name in (None, sent_by)]
+        return event.event_id in awaited.missing, allowed
 
     # -- checks ----------------------------------------------------------------------------------------------------
 
@@ -297,16 +309,16 @@ class Reception:
 
     # -- what follows ----------------------------------------------------------------------------------------------
 
-    async def _accept(self, room: _Room, each: ReceivedEvent, place: _Place, position: int, after: Line) -> None:
+    async def _accept(
+        self, room: _Room, each: ReceivedEvent, place: _Place, position: int, after: Line, redacts: str | None
+    ) -> None:
         end, event, rows = room.end, each.event, room.rows
         if room.kind is Kind.HISTORY:
-            redacts = await self._redacts(room, each, place, position)
             self._write(room, each, place, position, after, after_gap=bool(place.lacks))
             await self._note_obsolete(end, event, place)
         else:
             is_regular, gap = await self._advance(room, event, place, position, after)
             changes = await self._branches.move(end, place.before, after, event, None, rows, room.most)
-            redacts = await self._redacts(room, each, place, position)
             push = () if place.redactor is not None else each.push
             new = NewEvent(event, None, push, each.thread_id, redacts=redacts, relay=each.relay)
             planned = Planned(new, position, after.group, changes, is_regular, gap, redacted_by=place.redactor)
@@ -319,6 +331,7 @@ class Reception:
             await self._plan.redact(end, rows, event.event_id, redacts)
         if place.redactor is not None:
             await self._plan.redact(end, rows, place.redactor, event.event_id)
+            await self._release(room, place.redactors, event.event_id)
 
     def _write(
         self,
@@ -439,23 +452,69 @@ class Reception:
             gaps = {lack: gap.joined(awaited.missing.get(lack, gap)) for lack in lacks}
             room.end.awaited = awaited._replace(missing={**awaited.missing, **gaps})
 
-    async def _redacts(self, room: _Room, each: ReceivedEvent, place: _Place, position: int) -> str | None:
-        """The event that a redaction takes effect on. One that is not here yet is remembered."""
-        event = each.event
-        target_id = event.redacts if event.type == EventTypes.REDACTION else None
-        if each.redacts is not None or target_id in (None, event.event_id) or place.before is None:
-            return each.redacts
-        if not is_event_id(target_id):
-            return None
+    # -- redactions ------------------------------------------------------------------------------------------------
+
+    async def _redacts(self, room: _Room, event: Event, place: _Place, position: int) -> tuple[str | None, str | None]:
+        """The event that a redaction takes effect on, and why it is not to be shown. One that is not here yet is
+        remembered."""
+        target_id = event.redacts
+        if target_id in (None, event.event_id) or place.before is None or not is_event_id(target_id):
+            return None, None
+        # Where the auth rules have judged it, clients hear of it in any case; of state, for they are told what holds.
+        is_judged = event.room_version.redaction_auth_rule or event.is_state()
         state = await self._branches.state_of(room.end, place.before, auth.auth_types_for_event(event))
         levels = PowerLevels.of_state(state, event.room_version)
         target = await self._state.event(target_id)
+        if target is not None and auth.may_redact(event, target, levels):
+            return target_id, None
         if target is not None:
-            return target_id if auth.may_redact(event, target, levels) else None
+            return None, None if is_judged else f"Its sender may not redact {target_id}."
         server_name = None if levels.user(event.sender) >= levels.redact else domain_of(event.sender)
         pending = PendingRedaction(event.room_id, target_id, event.event_id, server_name, position)
         await self._plan.await_target(room.end, room.rows, pending)
-        return None
+        return None, None if is_judged else EARLY
+
+    async def _release(self, room: _Room, redactors: Sequence[str], target_id: str) -> None:
+        """The redactions were held back until their target came; now they are shown. Those that had come with the
+        stream come with it once more: nobody has been told of them."""
+        held = {i: self._state.left_out.pop(i) for i in redactors if i in self._state.left_out}
+        stored = await self._state.stored([i for i in redactors if i not in held])
+        for redaction_id in redactors:
+            found = stored.get(redaction_id)
+            if redaction_id in held:
+                event, group = held[redaction_id], self._state.group_after[redaction_id]
+                position = room.written.get(redaction_id) or self._plan.written[redaction_id]
+            elif found is not None and found.soft_failed and found.state_group is not None:
+                event, group, position = found.event, found.state_group, found.stream_ordering
+            else:
+                continue
+            self._state.add_event(event)
+            after_gap = False
+            if position > 0:
+                position = self._plan.position_after_gap()
+                after_gap = await self._show(
+                    room, event, position, group, target_id if redaction_id == redactors[0] else None
+                )
+            room.rows.released.append(Released(redaction_id, position, after_gap))
+
+    async def _show(self, room: _Room, event: Event, position: int, group: int, redacts: str | None) -> bool:
+        """A redaction that was held back is an event like others now; whether something is missing before it. It is an
+        extremity, unless others have come between."""
+        end = room.end
+        line = await self._state.line_of(group)
+        behind, lacks = await self._behind(end, event.prev_event_ids, ())
+        if lacks:
+            self._await(room, event, _Place(line), position, lacks)
+        changes: list[Change] = []
+        if not end.extremities.keys().isdisjoint({*event.prev_event_ids, *behind}):
+            end.leave_behind(behind)
+            end.advance(event, group)
+            changes = await self._branches.move(end, line, line, event, None, room.rows, room.most)
+        new = NewEvent(event, redacts=redacts, relay=False)
+        room.planned.append(Planned(new, position, group, changes, is_regular=False, after_gap=bool(lacks)))
+        room.written[event.event_id] = position
+        self._plan.change(end, room.rows, changes, position)
+        return bool(lacks)
 
 
 def _why_one_too_many(end: RoomEnd, event: Event) -> str | None:

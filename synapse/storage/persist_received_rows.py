@@ -123,6 +123,21 @@ class PendingRedaction(NamedTuple):
     stream_ordering: int
 
 
+class Released(NamedTuple):
+    """A redaction that was held back, and is shown from now on: where it stands, and whether something is missing just
+    before it."""
+
+    event_id: str
+    stream_ordering: int
+    after_gap: bool
+
+
+def write_released(txn: Transaction, released: Sequence[Released]) -> None:
+    """Redactions whose targets have come. They may have been written in the same transaction, before."""
+    if released:
+        txn.later(_RELEASED, columns_of(released, len(Released._fields)))
+
+
 def write_awaited(
     txn: Transaction, lacks: Sequence[Lack], pending: Sequence[PendingRedaction], come: Sequence[tuple[str, str]]
 ) -> None:
@@ -141,6 +156,11 @@ def write_awaited(
     txn.values(_PENDING, pending, later=True)
 
 
+_RELEASED: Final = """
+    UPDATE events e SET stream_ordering = r.stream_ordering, soft_failed = false, after_gap = r.after_gap
+    FROM unnest(%s::text[], %s::bigint[], %s::boolean[]) AS r (event_id, stream_ordering, after_gap)
+    WHERE e.event_id = r.event_id AND e.soft_failed
+"""
 _COME: Final = """
     DELETE FROM {table} t USING unnest(%s::text[], %s::text[]) AS come (room_id, event_id)
     WHERE (t.room_id, t.event_id) = (come.room_id, come.event_id)

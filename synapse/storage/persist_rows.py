@@ -15,10 +15,12 @@ from synapse.storage.persist_received_rows import (
     Lack,
     PendingRedaction,
     ReceivedRow,
+    Released,
     columns_of,
     write_arrived,
     write_awaited,
     write_received,
+    write_released,
 )
 from synapse.storage.persist_relations import write_parents, write_redactions, write_threads
 
@@ -77,6 +79,7 @@ class Rows:
         self.arrived: list[ReceivedRow] = []  # likewise, which were here as outliers
         self.lacks: list[Lack] = []
         self.pending: list[PendingRedaction] = []
+        self.released: list[Released] = []
         self.come: list[tuple[str, str]] = []  # (room, event): was awaited
         self.known_rooms: dict[str, KnownRoom] = {}  # those that this server does not create
         self.entered: list[Entered] = []
@@ -133,6 +136,7 @@ class Rows:
         write_threads(txn, self.threads)
         write_redactions(txn, self.redactions)
         write_awaited(txn, self.lacks, self.pending, self.come)
+        write_released(txn, self.released)
 
     def _write_push_actions(self, txn: Transaction) -> None:
         """What is unread from now on, and what is not any more, in one statement."""

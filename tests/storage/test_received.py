@@ -8,7 +8,7 @@ import pytest
 import pytest_twisted
 from twisted.internet.defer import gatherResults
 
-from synapse.replication.event_rows import EventRow, read, rows_of
+from synapse.replication.event_rows import EventRow, read
 from synapse.storage.database import Database, PoolSettings, Transaction
 from synapse.storage.extremities import ExtremitiesStore
 from synapse.storage.persist_events import Fate, Kind, Outlier, PushAction, ReceivedEvent
@@ -307,73 +307,6 @@ async def test_a_state_that_is_another_altogether_moves_nothing(
 
 
 # -- what comes before what it is about ----------------------------------------------------------------------------
-
-
-@pytest_twisted.ensureDeferred
-async def test_a_redaction_that_comes_before_its_target_takes_effect_with_it(database: Database) -> None:
-    cluster, graph = await shared_room(database, workers=1)
-    secret = graph.say(EVE, "a secret")
-    redaction = graph.make(EVE, "m.room.redaction", {"redacts": secret.event_id})
-    assert await graph.give(graph.with_state(redaction)) == [Fate.ACCEPTED]
-    waiting = "SELECT event_id, server_name FROM pending_redactions"
-    assert await column(database, "p", waiting) == [(secret.event_id, "elsewhere")]
-    graph.cluster = cluster = await start(database, workers=1)  # the database remembers
-    push = (PushAction(ALICE.user_id, True, False),)
-    assert await graph.give(ReceivedEvent(secret, push=push)) == [Fate.ACCEPTED]
-    assert await column(database, "p", waiting) == []
-    redacted = "SELECT redacted_by FROM events WHERE event_id = %s"
-    assert await column(database, "r", redacted, secret.event_id) == [redaction.event_id]
-    assert await column(database, "u", "SELECT 1 FROM push_actions") == []
-    row = next(row for _, row in rows_of(cluster.announced) if isinstance(row, EventRow))
-    assert (row.event_id, row.json) == (secret.event_id, "")  # nobody is told the secret
-    for process in (cluster.main, *cluster.workers):
-        stored = await process.events.get(secret.event_id)
-        assert stored is not None
-        assert stored.shown.content == {}
-    await check_present(cluster, database, graph)
-
-
-@pytest_twisted.ensureDeferred
-async def test_a_redaction_waits_for_what_it_may_redact_alone(database: Database) -> None:
-    cluster, graph = await shared_room(database)
-    name = graph.make(ALICE.user_id, "m.room.name", {"name": "oops"}, state_key="")
-    said = graph.say(BOB.user_id, "not yours", after=name.prev_event_ids)
-    theirs = graph.make(EVE, "m.room.redaction", {"redacts": said.event_id}, after=[said.event_id])
-    ours = graph.make(ALICE.user_id, "m.room.redaction", {"redacts": name.event_id}, after=[theirs.event_id])
-    assert await graph.give(graph.with_state(theirs), graph.with_state(ours)) == [Fate.ACCEPTED] * 2
-    assert await graph.give(said, name) == [Fate.ACCEPTED] * 2
-    redacted = "SELECT redacted_by FROM events WHERE event_id = %s"
-    assert await column(database, "r", redacted, said.event_id) == [None]
-    assert await column(database, "r", redacted, name.event_id) == [ours.event_id]
-    assert await column(database, "s", "SELECT name FROM room_stats") == [None]
-    await check_present(cluster, database, graph)
-
-
-@pytest_twisted.ensureDeferred
-async def test_a_redaction_in_order_is_judged_here(database: Database) -> None:
-    cluster, graph = await shared_room(database)
-    said, own = graph.say(BOB.user_id, "not yours"), graph.say(EVE, "mine")
-    redactions = [graph.make(EVE, "m.room.redaction", {"redacts": event.event_id}) for event in (said, own)]
-    assert await graph.give(said, own, *redactions) == [Fate.ACCEPTED] * 4
-    redacted = "SELECT redacted_by FROM events WHERE event_id = %s"
-    assert await column(database, "r", redacted, said.event_id) == [None]
-    assert await column(database, "r", redacted, own.event_id) == [redactions[1].event_id]
-    await check_present(cluster, database, graph)
-
-
-@pytest_twisted.ensureDeferred
-async def test_an_outlier_that_was_redacted_before_it_came_is_redacted(database: Database) -> None:
-    cluster, graph = await shared_room(database)
-    secret = graph.make(ALICE.user_id, "m.room.topic", {"topic": "a secret"}, state_key="")
-    redaction = graph.make(ALICE.user_id, "m.room.redaction", {"redacts": secret.event_id})
-    assert await graph.give(graph.with_state(redaction), outliers=[]) == [Fate.REFUSED]
-    await graph.give(outliers=[secret])
-    assert await graph.give(graph.with_state(redaction)) == [Fate.ACCEPTED]
-    redacted = "SELECT redacted_by, outlier FROM events WHERE event_id = %s"
-    assert await column(database, "r", redacted, secret.event_id) == [(redaction.event_id, True)]
-    assert await graph.give(secret) == [Fate.ACCEPTED]
-    assert await column(database, "r", redacted, secret.event_id) == [(redaction.event_id, False)]
-    await check_present(cluster, database, graph)
 
 
 @pytest_twisted.ensureDeferred

@@ -6,6 +6,7 @@ from typing import Any
 from urllib.parse import quote
 
 import orjson
+import pytest
 import pytest_twisted
 
 from synapse.storage.database import PoolSettings
@@ -258,3 +259,51 @@ async def test_history_visibility_holds_for_events_that_are_fetched_later(databa
             f"/_matrix/client/v3/rooms/{quote(graph.room_id)}/event/{quote(said.event_id)}", token
         )
         assert code == 404
+
+
+@pytest.mark.parametrize("version", ["2", "11"])
+@pytest_twisted.ensureDeferred
+async def test_a_redaction_comes_down_the_sync_after_what_it_redacts(
+    database_settings: PoolSettings, version: str
+) -> None:
+    async with cluster(database_settings, "synchrotron") as hs:
+        client = hs["synchrotron"].client
+        token = await hs.main.client.register("alice")
+        graph = Graph.elsewhere(Whole(hs.main.hs), version=version)
+        await graph.enter(ALICE)
+        secret = graph.say(EVE, "a secret")
+        in_content = graph.version.redacts_in_content
+        content = {"redacts": secret.event_id} if in_content else {}
+        redaction = graph.make(
+            EVE,
+            "m.room.redaction",
+            content,
+            redacts=None if in_content else secret.event_id,
+            after=secret.prev_event_ids,
+        )
+        said = graph.say(EVE, "said", after=[redaction.event_id])
+        await hs.caught_up()
+        since = (await sync(client, token))["next_batch"]
+        is_judged = graph.version.redaction_auth_rule  # then it waits for nothing
+        fate = Fate.ACCEPTED if is_judged else Fate.SOFT_FAILED
+        assert await graph.give(redaction, said) == [fate, Fate.ACCEPTED]
+        await hs.caught_up()
+        early = [redaction.event_id] if is_judged else []
+        for start in (since, None):
+            answer = await sync(client, token, start)
+            told = ids(answer["rooms"]["join"][graph.room_id]["timeline"]["events"])
+            assert told[-1 - len(early) :] == [*early, said.event_id]
+            assert (redaction.event_id in told) is is_judged
+        path = f"/_matrix/client/v3/rooms/{quote(graph.room_id)}/event/{quote(redaction.event_id, safe='')}"
+        assert (await hs.main.client.get(path, token))[0] == (200 if is_judged else 404)
+        assert await graph.give(secret) == [Fate.ACCEPTED]
+        await hs.caught_up()
+        after = [secret.event_id] if is_judged else [secret.event_id, redaction.event_id]
+        timeline = (await sync(client, token, answer["next_batch"]))["rooms"]["join"][graph.room_id]["timeline"]
+        assert (ids(timeline["events"]), timeline["limited"]) == (after, False)
+        assert timeline["events"][0]["content"] == {}
+        because = timeline["events"][0]["unsigned"]["redacted_because"]
+        assert because["event_id"] == redaction.event_id
+        assert (await hs.main.client.get(path, token))[0] == 200
+        timeline = (await sync(client, token))["rooms"]["join"][graph.room_id]["timeline"]
+        assert ids(timeline["events"])[-len(after) :] == after
