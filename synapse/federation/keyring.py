@@ -143,6 +143,14 @@ class KeyRing:
         pieces = [jobs[start : start + PIECE] for start in range(0, len(jobs), PIECE)]
         return failed.union(*await gather(self._failing(piece, known) for piece in pieces))
 
+    def is_at_a_loss(self, event: Event) -> bool:
+        """Whether of a server that must have signed the event no key is known: it has not been reached yet, it seems.
+        For an event that `verify_events` has failed."""
+        return any(
+            server != self._server_name and is_server_name(server) and not self._cache.get(server)
+            for server in required_signers(event.raw, event.room_version)
+        )
+
     async def _failing(self, jobs: Sequence[tuple[Event, list[_Signed]]], known: Mapping[str, Keys]) -> set[str]:
         found: set[str] = await self._in_thread(_failing, jobs, known)
         return found

@@ -79,6 +79,9 @@ class KeysOf:
         self.asked += 1
         return {event.event_id for event in events if not self.is_signed(event)}
 
+    def is_at_a_loss(self, event: Event) -> bool:
+        return any(server not in self.keys for server in required_signers(event.raw, event.room_version))
+
     def is_signed(self, event: Event) -> bool:
         essential = essential_bytes(event.raw, event.room_version)
         for server in required_signers(event.raw, event.room_version):

@@ -135,6 +135,15 @@ async def test_the_key_was_valid_when_it_was_sent(database: Database, version: s
     assert await right(ring, event("@u:a.test", version, by={"a.test": K1}, ts=ts)) == [valid]
 
 
+@pytest_twisted.ensureDeferred
+async def test_whether_an_event_may_pass_when_its_servers_keys_can_be_had(database: Database) -> None:
+    ring = world(database)
+    wrong, away = event("@u:a.test", by={"a.test": K2}), event("@u:away.test", by={"away.test": K1})
+    none = event("@u:no server", by={"no server": K1})
+    assert await right(ring, wrong, away, none) == [False] * 3
+    assert [ring.ring.is_at_a_loss(each) for each in (wrong, away, none)] == [False, True, False]
+
+
 @pytest.mark.parametrize(("version", "ts", "valid"), [("5", NOW - DAY, True), ("5", NOW, False), ("4", NOW, True)])
 @pytest_twisted.ensureDeferred
 async def test_keys_out_of_use_are_good_for_what_is_older(

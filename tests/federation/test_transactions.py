@@ -44,9 +44,9 @@ class Way:
         registry = EduRegistry()
         registry.on("m.test", self.take)
         this: Any = self
-        checks = EventChecks(KeysOf(*room.peers.values()), at_once)
+        self.checks: Any = EventChecks(KeysOf(*room.peers.values()), at_once)
         self.pipeline = room.pipeline()
-        self.entrance = Entrance(self.pipeline, checks, this)
+        self.entrance = Entrance(self.pipeline, self.checks, this)
         self.pdus = MemoryPdus()
         self.unfinished = Unfinished(self.pdus, room.clock, self.now)
         self.transactions = Transactions(

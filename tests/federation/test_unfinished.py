@@ -14,6 +14,8 @@ from synapse.federation.receiving.unfinished import TakingUp, Unfinished
 from synapse.storage.errors import DatabaseUnavailable
 from synapse.storage.pool import PoolSettings
 from synapse.storage.unfinished_pdus import FIRST_PAUSE_MS
+from tests.federation.memory_room import MemoryRoom
+from tests.federation.peers import Peer
 from tests.federation.test_transactions import EVE, Way, held, way
 from tests.federation.visitor import visit
 from tests.rest.people import person
@@ -144,6 +146,23 @@ async def test_what_cannot_be_fetched_just_now_is_looked_at_again_at_growing_int
     into.room.clock.advance(8 * FIRST_PAUSE_MS / 1000)
     await main.round()
     assert into.written == [first, second]
+    assert into.pdus.ids == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_event_of_a_server_whose_keys_cannot_be_had_is_looked_at_again() -> None:
+    into = Way(MemoryRoom("11", EVE, Peer("new.test")))
+    keys = into.checks._keyring.keys
+    key = keys.pop("new.test")
+    event, wrong = into.room.make(sender="@eve:new.test"), into.room.make(sender=EVE.user())
+    forged = {**wrong.raw, "signatures": {EVE.name: {"ed25519:1": "A" * 86}}}
+    answer = await into.send(event, forged)
+    assert [answer[each.event_id].keys() for each in (event, wrong)] == [{"error"}] * 2
+    assert into.pdus.ids == [event.event_id]
+    keys["new.test"] = key
+    into.room.clock.advance(FIRST_PAUSE_MS / 1000)
+    await taking_up(into).round()
+    assert into.written == [event]
     assert into.pdus.ids == []
 
 

@@ -104,6 +104,10 @@ class EventChecks:
         problem."""
         return [parsed for piece in _pieces(raws) for parsed in await self._check(piece, version, origin)]
 
+    def may_pass_later(self, event: Event) -> bool:
+        """Whether an event that comes with a problem may pass when it is looked at again: keys could not be fetched."""
+        return self._keyring.is_at_a_loss(event)
+
     async def _check(
         self, piece: Sequence[Any], version: RoomVersion, origin: str | None, is_history: bool = False
     ) -> list[Parsed]:

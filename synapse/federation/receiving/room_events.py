@@ -75,7 +75,8 @@ class Entrance:
                 sentence = "The event is not right." if problem is None else problem.message
                 logger.info("The event %s of %s is dropped: %s", event_id, origin, sentence)
                 if event_id is not None:
-                    some.results[event_id] = sentence
+                    is_final = event is None or not self._checks.may_pass_later(event)
+                    some.results[event_id] = sentence if is_final else Later(sentence)
             else:
                 events.append(event)
         if events:
