@@ -115,3 +115,26 @@ async def test_where_who_did_it_cannot_be_asked_others_of_the_room_are(postgres:
         assert ("three", 200) in [
             (each.of, each.code) for each in net.asked if each.by == "two" and "/get_missing_events/" in each.path
         ]
+
+
+@pytest_twisted.ensureDeferred
+async def test_where_nobody_can_be_asked_it_is_looked_at_again(postgres: PostgresServer) -> None:
+    async with world(postgres, "one", "two", "three") as (net, people):
+        alice, bob, carol = people
+        room_id = await gathered(people)
+        await missed(net, carol, bob, room_id, 3)
+        net.cut_one_way("two", "one")
+        await put_out(alice, bob.user_id, room_id, "kick")
+        hs = net["two"].hs
+        await net.until(lambda: hs.database.write("test.due", _make_due))
+        assert await is_in(bob, room_id)
+        net.mend()
+        net.cut_one_way("three", "two")
+        await hs.receiving.taking_up.round()
+        await net.until(lambda: is_out(bob, room_id))
+
+
+def _make_due(txn: Any) -> bool:
+    """Makes events due that wait to be looked at again; whether there are any."""
+    txn.execute("UPDATE unfinished_pdus SET retry_at = 0 RETURNING 1")
+    return bool(txn.rows())
