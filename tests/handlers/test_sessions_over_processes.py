@@ -76,7 +76,7 @@ async def test_devices_tell_where_they_were_seen_last_by_whichever_process(datab
 
 @pytest_twisted.ensureDeferred
 async def test_an_address_has_so_many_attempts_whichever_accounts_it_tries(database_settings: PoolSettings) -> None:
-    few = {"address": {"per_second": 0.1, "burst_count": 3}}
+    few = {"address": {"per_second": 0.001, "burst_count": 3}}
     async with homeserver(database_settings, rc_login=few) as server:
         await server.client.register("alice")
         tried = [{**LOGIN, "user": name, "password": "x"} for name in ("alice", "bob", "carol")]

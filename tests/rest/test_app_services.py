@@ -182,7 +182,7 @@ async def test_people_cannot_have_the_names_of_services(make: Make) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_rate_limits_are_as_the_registration_says(files: list[str], database_settings: PoolSettings) -> None:
-    few = {"per_second": 0.1, "burst_count": 1}
+    few = {"per_second": 0.001, "burst_count": 1}
     async with homeserver(database_settings, app_service_config_files=files, rc_registration=few) as server:
         for number in range(3):
             body = {**SERVICE, "username": f"_irc_{number}"}

@@ -70,7 +70,7 @@ async def test_who_syncs_on_a_worker_is_gone_with_it_and_back_with_the_next(
 
 @pytest_twisted.ensureDeferred
 async def test_users_do_not_say_too_often_who_they_seem_to_be(database_settings: PoolSettings) -> None:
-    limit = {"per_user": {"per_second": 0.1, "burst_count": 2}}
+    limit = {"per_user": {"per_second": 0.001, "burst_count": 2}}
     async with homeserver(database_settings, rc_presence=limit) as hs:
         alice, bob = await person(hs, "alice"), await person(hs, "bob")
         path = f"/presence/{alice.id}/status"

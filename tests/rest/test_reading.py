@@ -109,7 +109,7 @@ async def test_typing_and_receipts_show(c: Clients) -> None:
     await c.post(BOB, f"/rooms/{room}/join")
     sent = await c.say(ALICE, room, "one")
     since = (await c.get(ALICE, "/sync"))["next_batch"]
-    await c.put(BOB, f"/rooms/{room}/typing/{BOB}", {"typing": True, "timeout": 20_000})
+    await c.put(BOB, f"/rooms/{room}/typing/{BOB}", {"typing": True, "timeout": 100_000})
     answer = await c.get(ALICE, f"/sync?since={since}&timeout=5000")
     typing = {"type": "m.typing", "content": {"user_ids": [BOB]}}
     assert answer["rooms"]["join"][room]["ephemeral"]["events"] == [typing]
