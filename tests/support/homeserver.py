@@ -193,7 +193,7 @@ class Cluster:
             notifier = worker.hs.notifier
             for stream in notifier.listened_to:
                 position = self.main.hs.notifier.position(stream)
-                assert await notifier.wait_until(stream, position, 10.0), f"{stream} stays behind"
+                assert await notifier.wait_until(stream, position, 60.0), f"{stream} stays behind"
 
 
 @asynccontextmanager

@@ -39,7 +39,7 @@ from tests.support.resident import Resident
 PORT = 8448
 AT_ONCE = {"destination_min_retry_interval": 0, "max_short_retries": 0, "max_long_retries": 0}
 """Who has not answered is asked again whenever there is reason to, and not by itself."""
-_DEADLINE = 20.0  # seconds, for what is waited for
+_DEADLINE = 60.0  # seconds, for what is waited for
 
 
 class Asked(NamedTuple):

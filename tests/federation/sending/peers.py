@@ -16,6 +16,7 @@ from tests.support.homeserver import TestServer, is_at_rest
 from tests.support.reactor import real_reactor
 
 C = "/_matrix/client/v3"
+_DEADLINE = 60.0  # seconds, for what is waited for
 
 
 class Sent(NamedTuple):
@@ -114,7 +115,8 @@ async def turn(seconds: float = 0.0) -> None:
 async def until(is_so: Callable[[], Any], hs: Homeserver | None = None, step: float = 0.0) -> None:
     """Returns once it is so; the held clock of `hs`, if any, goes on by `step` seconds each time, and stands still
     while the database, which takes real time, is asked."""
-    for _ in range(2_000):
+    deadline = real_reactor().seconds() + _DEADLINE
+    while real_reactor().seconds() < deadline:
         if is_so():
             return
         if hs is not None and is_at_rest(hs):
@@ -128,7 +130,8 @@ async def settled(
 ) -> None:
     """Returns when nothing has been sent for a while, and nobody is about to. The held clock of `hs`: see `until`."""
     quiet, before = 0, -1
-    for _ in range(5_000):
+    deadline = real_reactor().seconds() + _DEADLINE
+    while real_reactor().seconds() < deadline:
         if quiet >= 15:
             return
         now = len(peers.tried) + len(peers.sent)
