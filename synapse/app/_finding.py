@@ -67,7 +67,10 @@ class Finding:
         """In the main process, which serves searches."""
         from synapse.handlers.search_index import SearchIndex
 
-        return SearchIndex(self.search_store, self._hs.reading.position)
+        async def past() -> int:
+            return await self._hs.rooms.persister.past()
+
+        return SearchIndex(self.search_store, self._hs.reading.position, past)
 
     @cached_property
     def search(self) -> SearchHandler:
@@ -168,4 +171,4 @@ class Finding:
 
         if not self._hs.is_main or not self._hs.config.server.enable_search:
             return []
-        return [Repeating(self._clock, INDEX_SECONDS, "Indexing messages", self.search_index.catch_up)]
+        return [Repeating(self._clock, INDEX_SECONDS, "Indexing messages", self.search_index.keep_up)]

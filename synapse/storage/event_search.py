@@ -1,8 +1,8 @@
 """The index of what people have written: words of messages, room names and topics, and the search through them.
 
 Sending does not pay for it. New events are taken in from the events stream, many in one statement, when somebody
-searches or once in a while (`synapse.handlers.search_index`); events from before there was an index are taken in by a
-background update. A redaction takes the words out again.
+searches or once in a while (`synapse.handlers.search_index`); history that was fetched from other servers, once in a
+while; events from before there was an index, by a background update. A redaction takes the words out again.
 
 Words are cut by `synapse.util.words` and reduced to their stems by PostgreSQL's English dictionary, which leaves words
 of other scripts as they are. Messages that are encrypted have no words, and rooms that are encrypted now are left out
@@ -44,6 +44,7 @@ MAX_TEXT: Final = 100_000
 """Characters that are indexed of one event; folding can make a text longer than an event may be."""
 
 _FOLLOWER: Final = "event_search"
+_HISTORY: Final = "event_search_history"  # its position counts downwards
 
 
 class Place(NamedTuple):
@@ -107,6 +108,14 @@ class EventSearchStore:
     async def follow(self, after: int, until: int, limit: int) -> int:
         """Takes in the next `limit` events after a position; returns how far it came."""
         return await self._db.write_idempotent("event_search.follow", _follow, after, until, limit)
+
+    async def past(self) -> int:
+        """How far the index has taken in history, downwards."""
+        return -await self._db.read("event_search.past", follower_position, _HISTORY)
+
+    async def look_back(self, before: int, until: int, limit: int) -> int:
+        """Takes in the next `limit` events of history before a position; returns how far it came."""
+        return await self._db.write_idempotent("event_search.look_back", _look_back, before, until, limit)
 
 
 # -- texts -------------------------------------------------------------------------------------------------------------
@@ -200,6 +209,27 @@ def _follow(txn: Transaction, after: int, until: int, limit: int) -> int:
         """,
         (after, until, [*_INDEXED, EventTypes.REDACTION], limit),
     )
+    reached = _take_in(txn, until, limit)
+    keep_follower_position(txn, _FOLLOWER, reached)
+    return reached
+
+
+def _look_back(txn: Transaction, before: int, until: int, limit: int) -> int:
+    txn.execute(
+        f"""
+        SELECT e.stream_ordering, e.room_id, e.type, e.json, e.redacted_by FROM events e
+        WHERE e.stream_ordering < %s AND e.stream_ordering >= %s AND e.type = ANY(%s) AND {SHOWN}
+        ORDER BY e.stream_ordering DESC LIMIT %s
+        """,
+        (before, until, [*_INDEXED, EventTypes.REDACTION], limit),
+    )
+    reached = _take_in(txn, until, limit)
+    keep_follower_position(txn, _HISTORY, -reached)
+    return reached
+
+
+def _take_in(txn: Transaction, until: int, limit: int) -> int:
+    """The events that were selected; how far they reach."""
     rows = txn.rows()
     reached = until if len(rows) < limit else int(rows[-1][0])
     _put(txn, [row[:4] for row in rows if row[2] != EventTypes.REDACTION and row[4] is None])
@@ -212,7 +242,6 @@ def _follow(txn: Transaction, after: int, until: int, limit: int) -> int:
             """,
             ([target for target in redacted if "\x00" not in target],),
         )
-    keep_follower_position(txn, _FOLLOWER, reached)
     return reached
 
 
@@ -269,7 +298,8 @@ def _search(txn: Transaction, query: SearchQuery) -> Found:
             SELECT s.stream_ordering, e.event_id, e.room_id, e.sender, ts_rank(s.words, {tsquery}) AS rank
             FROM event_search s JOIN events e USING (stream_ordering)
             JOIN unnest(%s::text[], %s::bigint[], %s::bigint[]) AS w (room_id, after, until)
-              ON w.room_id = s.room_id AND s.stream_ordering > w.after AND s.stream_ordering <= w.until
+              ON w.room_id = s.room_id AND COALESCE(e.fills, s.stream_ordering) > w.after
+                AND COALESCE(e.fills, s.stream_ordering) <= w.until
             WHERE numnode({tsquery}) > 0 AND s.words @@ ({tsquery}{in_rooms}) AND e.type = ANY(%s)
               AND e.redacted_by IS NULL AND {SHOWN}
               AND (e.state_key IS NOT NULL OR e.sender <> ALL(%s)) AND ({query.condition.sql})

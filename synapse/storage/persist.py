@@ -120,6 +120,7 @@ class Persister:
         self._queue: list[_Waiting] = []
         self._busy = False
         self._position = 0
+        self._past: int | None = None
 
     async def persist(self, request: Request) -> Outcome:
         """Write the events of a request, and answer when they are committed and announced.
@@ -151,6 +152,14 @@ class Persister:
             self._busy = True
             Deferred.fromCoroutine(self._work())
         return await waiting.answer
+
+    async def past(self) -> int:
+        """How far history has come, downwards: what is above this position is committed, or never will be. One
+        statement, the first time."""
+        await self._outliers.ready()
+        if self._past is None:
+            self._past = self._outliers.positions.lowest or 0
+        return self._past
 
     @property
     def waiting(self) -> int:
@@ -219,7 +228,7 @@ class Persister:
         self, batch: Sequence[_Waiting], marks: Mapping[str, Mark]
     ) -> tuple[BatchPlan, list[Answer | Exception]]:
         await self._groups.ready()
-        await self._outliers.ready()
+        await self.past()
         stores = self._stores
         state = BatchState(self._groups, stores.states, stores.events)
         resolver = Resolver(state, stores.events)
@@ -275,6 +284,7 @@ class Persister:
         for event_id, position in plan.written.items():
             if event_id not in plan.reserved:
                 self._recent.set(event_id, Persisted(event_id, position))
+        self._past = min(self._past or 0, *plan.written.values())
         for step in plan.planned:
             if step.new.txn is not None:
                 self._recent.set(step.new.txn, Persisted(step.new.event.event_id, step.stream_ordering))

@@ -12,7 +12,7 @@ import pytest
 import pytest_twisted
 
 from synapse.events.event import Event
-from synapse.handlers import pagination
+from synapse.handlers import pagination, search_index
 from synapse.handlers.remote import backfill
 from synapse.storage.persist_events import Fate, Received, ReceivedEvent
 from synapse.storage.pool import PoolSettings
@@ -31,8 +31,8 @@ class Room:
         self.resident = Resident(THERE)
         self.way = Way(self.resident)
         self.way.used_by(server)
-        self._server = server
-        self._alice = alice
+        self.server = server
+        self.alice = alice
         self._path = f"/rooms/{quote(self.resident.room_id)}"
 
     def say(self, count: int = 1) -> list[str]:
@@ -44,19 +44,19 @@ class Room:
         event = event or self.resident.say(self.resident.creator, "heard")
         before = {key: each.event_id for key, each in self.resident.states[event.event_id].items()}
         each = ReceivedEvent(event, state_before=before)
-        receipt = await self._server.hs.rooms.receive(Received(event.room_id, event.room_version, [each]))
+        receipt = await self.server.hs.rooms.receive(Received(event.room_id, event.room_version, [each]))
         assert [fate for fate, _ in receipt.fates] == [Fate.ACCEPTED]
-        await self._server.hs.rooms.caught_up(receipt.position)
+        await self.server.hs.rooms.caught_up(receipt.position)
         return event.event_id
 
     async def sync(self, since: str | None = None) -> tuple[dict[str, Any], str]:
         """The timeline, and the next token."""
-        answer = await self._alice.do("GET", "/sync?timeout=0" + (f"&since={since}" if since else ""))
+        answer = await self.alice.do("GET", "/sync?timeout=0" + (f"&since={since}" if since else ""))
         return answer["rooms"]["join"][self.resident.room_id]["timeline"], answer["next_batch"]
 
     async def page(self, **args: Any) -> dict[str, Any]:
         query = "&".join(f"{name.strip('_')}={value}" for name, value in args.items())
-        found: dict[str, Any] = await self._alice.do("GET", f"{self._path}/messages?{query}")
+        found: dict[str, Any] = await self.alice.do("GET", f"{self._path}/messages?{query}")
         return found
 
     async def pages(self, most: int = 50, **args: Any) -> list[str]:
@@ -72,7 +72,7 @@ class Room:
 
     async def point(self, event_id: str) -> str:
         """The token that is just behind an event."""
-        around = await self._alice.do("GET", f"{self._path}/context/{quote(event_id, safe='')}?limit=0")
+        around = await self.alice.do("GET", f"{self._path}/context/{quote(event_id, safe='')}?limit=0")
         return str(around["end"])
 
 
@@ -157,3 +157,35 @@ async def test_no_page_leaves_out_what_is_still_to_be_fetched(
             assert room.way.reached.count("backfill") == 2
             assert await room.pages(dir="f", from_=start, to=await room.point(last[-1]), limit=50) == [*missed, *last]
             assert room.way.reached.count("backfill") == 7
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_was_fetched_is_found(database_settings: PoolSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search_index, "PAGE", 3)
+    async with room_of(database_settings) as room:
+        index, resident = room.server.hs.finding.search_index, room.resident
+        _, since = await room.sync()
+        told: list[str] = []
+        for _ in range(2):
+            missed = [resident.say(resident.creator, f"a tulip, {n}").event_id for n in range(5)]
+            hidden = resident.say(resident.creator, "a tulip that is none")
+            redacts = {"redacts": hidden.event_id}
+            resident.add(resident.made(resident.creator, "m.room.redaction", redacts))
+            await room.heard()
+            timeline, since = await room.sync(since)
+            assert len(await found(room, "tulips")) == len(told)
+            await room.pages(dir="b", from_=timeline["prev_batch"], limit=100)
+            await index.keep_up()
+            told += missed
+            assert sorted(await found(room, "tulips")) == sorted(told)
+        with room.server.hs.database.counted() as counts:
+            await index.keep_up()
+        assert not counts.read
+        assert not counts.written
+
+
+async def found(room: Room, term: str) -> list[str]:
+    """What a search finds."""
+    criteria = {"search_term": term, "order_by": "recent"}
+    answer = await room.alice.do("POST", "/search", {"search_categories": {"room_events": criteria}})
+    return ids([result["result"] for result in answer["search_categories"]["room_events"]["results"]])
