@@ -69,7 +69,7 @@ FEDERATION_TRANSACTIONS_RECEIVED = Counter(
 )
 FEDERATION_PDUS_RECEIVED = Counter(
     "synapse_federation_pdus_received_total",
-    "Events in transactions of other servers, by whether they were kept or refused.",
+    "Events in transactions of other servers, by outcome (kept, refused, later).",
     ("outcome",),
 )
 FEDERATION_EDUS_RECEIVED = Counter(

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 import pytest_twisted
 from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 
+from synapse.events.event import Event
 from synapse.federation.errors import BadAnswer, Unreachable
 from synapse.federation.receiving import transactions, unfinished
 from synapse.federation.receiving.unfinished import TakingUp, Unfinished
@@ -17,10 +19,11 @@ from synapse.storage.unfinished_pdus import FIRST_PAUSE_MS
 from tests.federation.memory_room import MemoryRoom
 from tests.federation.peers import Peer
 from tests.federation.test_transactions import EVE, Way, held, way
-from tests.federation.visitor import visit
+from tests.federation.visitor import Visitor, visit
 from tests.rest.people import person
 from tests.support.deferreds import started
 from tests.support.homeserver import TestServer, cluster, homeserver
+from tests.support.reactor import HeldReactor, real_reactor
 
 HELD = unfinished.HELD_MS / 1000
 
@@ -267,6 +270,29 @@ async def test_one_servers_slow_room_does_not_keep_others_waiting() -> None:
 # -- several processes -------------------------------------------------------------------------------------------------
 
 
+def clock_of_its_own() -> HeldReactor:
+    """For a process that dies: its timers are not heard of again. It begins a while ago."""
+    clock = HeldReactor()
+    clock.advance(real_reactor().seconds() - 2 * transactions.ANSWER_WITHIN)
+    return clock
+
+
+async def answered_late(eve: Visitor, event: Event, server: TestServer, clock: Clock) -> dict[str, Any]:
+    """What a server, whose clock that is, says of an event while it waits for an answer of Eve's."""
+    eve.wait, asked, answer = Deferred(), Deferred[None](), eve.answer
+
+    async def asks(*args: Any) -> Any:
+        asked.callback(None)
+        return await answer(*args)
+
+    eve.answer = asks  # type: ignore[method-assign]
+    said = started(eve.send(event, to=server))
+    await asked
+    clock.advance(transactions.ANSWER_WITHIN)
+    eve.answer = answer  # type: ignore[method-assign]
+    return await said
+
+
 async def rows(server: TestServer) -> list[tuple[str, str]]:
     def read(txn: Any) -> list[tuple[str, str]]:
         txn.execute("SELECT origin, event_id FROM unfinished_pdus ORDER BY 1, 2")
@@ -282,25 +308,23 @@ async def test_an_event_outlives_the_reader_that_has_acknowledged_it(
     database_settings: PoolSettings, monkeypatch: pytest.MonkeyPatch, another: bool
 ) -> None:
     """And is there once, though `another` reader gets to it, by the event that comes after it."""
-    monkeypatch.setattr(transactions, "ANSWER_WITHIN", 0.0)
     monkeypatch.setattr(unfinished, "HELD_MS", 0)
-    async with cluster(database_settings, "federation_reader") as processes:
-        one = processes["federation_reader"]
-        two = await processes.add_worker("generic_worker")
-        main = processes.main
+    async with cluster(database_settings, "generic_worker") as processes:
+        main, two = processes.main, processes["generic_worker"]
+        processes._reactor = mortal = clock_of_its_own()
+        one = await processes.add_worker("federation_reader")
         alice = await person(main, "alice")
         room = await alice.room()
         eve = await visit(main, "evil.test", one, two)
         await eve.join(room)
         *events, last = await eve.chain(room, 4)
-        eve.before, eve.wait = lambda latest: events[:2], Deferred()
-        answer = await eve.send(events[2], to=one)
+        eve.before = lambda latest: events[:2]
+        answer = await answered_late(eve, events[2], one, mortal)
         assert "looked at later" in answer[events[2].event_id]["error"]
         assert await rows(main) == [("evil.test", events[2].event_id)]
         await processes.workers.pop("federation_reader").stop()
         eve.wait = None
         if another:
-            monkeypatch.setattr(transactions, "ANSWER_WITHIN", 40.0)
             eve.before = lambda latest: events
             assert await eve.send(last, to=two) == {last.event_id: {}}
         await main.hs.receiving.taking_up.round()
@@ -314,16 +338,15 @@ async def test_an_event_outlives_the_reader_that_has_acknowledged_it(
 async def test_an_event_outlives_the_whole_server(
     database_settings: PoolSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transactions, "ANSWER_WITHIN", 0.0)
     monkeypatch.setattr(unfinished, "HELD_MS", 0)
-    async with homeserver(database_settings) as server:
+    mortal = clock_of_its_own()
+    async with homeserver(database_settings, mortal) as server:
         alice = await person(server, "alice")
         room = await alice.room()
         eve = await visit(server)
         await eve.join(room)
         events = await eve.chain(room, 2)
-        eve.wait = Deferred()
-        await eve.send(events[1])
+        await answered_late(eve, events[1], server, mortal)
     async with homeserver(database_settings) as server:
         again = await visit(server, key=eve.key)
         again.before = lambda latest: events[:1]

@@ -6,12 +6,13 @@ Server-server API, "Checks performed on receipt of a PDU".
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
 from synapse.api.errors import MatrixError
 from synapse.federation.receiving.checks import id_of
 from synapse.federation.receiving.faults import Later, is_passing
+from synapse.metrics import table
 
 if TYPE_CHECKING:
     import msgspec
@@ -24,6 +25,14 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 WAITS: Final = Later("The event waits for others, and is looked at later.")
+
+
+def count(results: Mapping[str, str | None]) -> None:
+    """Counts, for metrics, what became of events."""
+    later = sum(isinstance(problem, Later) for problem in results.values())
+    kept = sum(problem is None for problem in results.values())
+    for outcome, number in (("kept", kept), ("later", later), ("refused", len(results) - kept - later)):
+        table.FEDERATION_PDUS_RECEIVED.child(outcome).inc(number)
 
 
 class Door(Protocol):

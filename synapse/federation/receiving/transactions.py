@@ -25,7 +25,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from synapse.api.errors import bad_json, forbidden, invalid_param, limit_exceeded, not_json
 from synapse.api.identifiers import fits
 from synapse.federation.receiving.checks import room_of
-from synapse.federation.receiving.room_events import RoomEvents
+from synapse.federation.receiving.room_events import RoomEvents, count
 from synapse.federation.receiving.unfinished import work_on
 from synapse.metrics import table
 from synapse.replication.calls import WITHIN
@@ -162,8 +162,7 @@ class Transactions:
             await self._for_a_while(origin, works)
         for some in works:
             results.update(some.results)
-        table.FEDERATION_PDUS_RECEIVED.child("kept").inc(sum(problem is None for problem in results.values()))
-        table.FEDERATION_PDUS_RECEIVED.child("refused").inc(sum(problem is not None for problem in results.values()))
+        count(results)
         return results
 
     async def _for_a_while(self, origin: str, works: Sequence[RoomEvents]) -> None:

@@ -203,6 +203,7 @@ class TakingUp:
             some = RoomEvents(origin, room_id, version, [msgspec.Raw(pdu.pdu.encode()) for pdu in pdus])
             self._unfinished.adopt(some)
             await work_on(some, self._entrance(), self._unfinished)
+            logger.info("%d of them are to be looked at again later", len(some.waiting))
         except Exception as error:
             log_failure(logger, error, "Events of %s for %s could not be looked at again", origin, room_id)
         finally:
