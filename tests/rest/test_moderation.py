@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import pytest
 import pytest_twisted
+from twisted.internet.task import deferLater
 
 from synapse.handlers.user_ips import MAX_FRESH
 from synapse.handlers.validations import PASSWORD_RESET
@@ -18,6 +19,7 @@ from tests.rest.accounts import Server, error
 from tests.rest.people import V3, Person, person
 from tests.rest.test_threepid_proofs import proof, validated
 from tests.support.homeserver import Cluster, TestServer, cluster
+from tests.support.reactor import real_reactor
 
 ADMIN = "/_matrix/client/v1/admin"
 
@@ -240,9 +242,8 @@ async def test_whois_hears_of_workers(crowd: Crowd) -> None:
     code, _ = await worker.client.get(f"{V3}/sync", alice.token)
     assert code == 200
     await worker.hs.accounts.sightings.flush()
-    for _ in range(100):
-        if (await alice.get(f"/admin/whois/{alice.id}"))["devices"]:
-            break
+    while not (await alice.get(f"/admin/whois/{alice.id}"))["devices"]:
+        await deferLater(real_reactor(), 0.01)  # the main process hears of it in its own time
     waiting = crowd.made.main.hs.accounts.user_ip_store
     assert {seen.ip for seen in await waiting.of_user(alice.id)} == {"127.0.0.1"}
 
