@@ -10,7 +10,7 @@ import pytest
 from tests.support.cluster import ROOT, Cluster, running_cluster
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def cluster() -> Iterator[Cluster]:
     with running_cluster() as cluster:
         yield cluster

@@ -38,20 +38,21 @@ class PostgresServer:
         self.args = args
         self._admin = connect(PoolSettings(args))
         self._prefix = f"synapse_test_{os.getpid()}"
-        self._template: str | None = None
+        self._templates: dict[str, str] = {}  # by the name of the homeserver
         # By files: half of what it costs to log every page. (Older servers know no other way.)
         self._strategy = "STRATEGY file_copy" if self._admin.server_version >= 150000 else ""
 
     def settings(self, database: str) -> PoolSettings:
         return PoolSettings({**self.args, "dbname": database}, 1, 4)
 
-    def create(self) -> str:
-        """A new database with the schema, of the server name `test`."""
-        if self._template is None:
-            self._template = self.create_empty()
-            with closing(connect(self.settings(self._template))) as connection:
-                migrations.create(connection, SERVER_NAME)
-        return self._create(f"TEMPLATE {self._template} {self._strategy}")
+    def create(self, server_name: str = SERVER_NAME) -> str:
+        """A new database with the schema, of a homeserver of that name."""
+        template = self._templates.get(server_name)
+        if template is None:
+            template = self._templates[server_name] = self.create_empty()
+            with closing(connect(self.settings(template))) as connection:
+                migrations.create(connection, server_name)
+        return self._create(f"TEMPLATE {template} {self._strategy}")
 
     def create_empty(self, how: str = "TEMPLATE template0 ENCODING 'UTF8' LOCALE 'C'") -> str:
         """A new database without tables."""
@@ -69,8 +70,8 @@ class PostgresServer:
             cursor.execute(sql, params or None)
 
     def close(self) -> None:
-        if self._template is not None:
-            self.drop(self._template)
+        for template in self._templates.values():
+            self.drop(template)
         self._admin.close()
 
     def _create(self, how: str) -> str:

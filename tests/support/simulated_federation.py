@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
@@ -29,8 +29,7 @@ from twisted.python.failure import Failure
 from synapse.api.routes import App
 from synapse.http.client import AnswerLate, AnswerLost, AnswerTooLarge, ClientAnswer, NotSent
 from synapse.http.request import RawRequest
-from synapse.storage import migrations
-from synapse.storage.pool import PoolSettings, connect
+from synapse.storage.pool import PoolSettings
 from tests.support.deferreds import started
 from tests.support.homeserver import TestServer
 from tests.support.postgres import PostgresServer
@@ -272,7 +271,7 @@ def simulated_federation(
     with network.complaints, tokens, at_once, tempfile.TemporaryDirectory(prefix="synapse-keys-") as keys:
         try:
             for name in names:
-                databases.append(postgres.create_empty())
+                databases.append(postgres.create(f"{name}.test:{PORT}"))
                 _prepare(network, name, postgres.settings(databases[-1]), Path(keys), options)
                 world.run(network[name].start())
             yield network
@@ -284,8 +283,6 @@ def simulated_federation(
 
 
 def _prepare(network: SimulatedNetwork, name: str, settings: PoolSettings, keys: Path, options: dict[str, Any]) -> None:
-    with closing(connect(settings)) as connection:
-        migrations.create(connection, f"{name}.test:{PORT}")
     key: Any = SigningKey(network.world.generator().randbytes(32))
     key.alg, key.version = "ed25519", name
     path = keys / f"{name}.key"

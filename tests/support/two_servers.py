@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, closing, contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -27,8 +27,6 @@ from twisted.internet.defer import Deferred
 
 from synapse.http.client import AnswerLost, AnswerTooLarge, ClientAnswer, NotSent
 from synapse.http.request import RawRequest
-from synapse.storage import migrations
-from synapse.storage.pool import connect
 from tests.spec.answers import wrong_with_request
 from tests.support.homeserver import TestServer, is_at_rest
 from tests.support.limits import UNLIMITED
@@ -190,7 +188,7 @@ async def federation(
     with tempfile.TemporaryDirectory(prefix="synapse-keys-") as keys:
         try:
             for name in names:
-                databases.append(postgres.create_empty())
+                databases.append(postgres.create(f"{name}.test:{PORT}"))
                 server = _server(network, postgres, name, databases[-1], Path(keys), options)
                 await server.start()
                 network.servers[name] = server
@@ -213,8 +211,6 @@ def _server(
 ) -> TestServer:
     server_name = f"{name}.test:{PORT}"
     settings = postgres.settings(database)
-    with closing(connect(settings)) as connection:
-        migrations.create(connection, server_name)
     key = SigningKey.generate()
     path = keys / f"{name}.key"
     path.write_text(f"ed25519 {name} {encode_signing_key_base64(_named(key, name))}\n")
