@@ -14,12 +14,14 @@ from __future__ import annotations
 
 import logging
 import random
+from bisect import insort
 from collections import deque
 from collections.abc import Callable, Coroutine
 from itertools import count
 from typing import Any, TypeVar
 
 from twisted.internet.address import IPv4Address
+from twisted.internet.base import DelayedCall
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone, ConnectionRefusedError
 from twisted.internet.task import Clock
@@ -68,8 +70,9 @@ class Simulation(Clock):
         ends = self.seconds() + limit
         results: list[Any] = []
         Deferred.fromCoroutine(coroutine).addBoth(results.append)
+        calls = self.calls
         while not results:
-            calls = self.getDelayedCalls()
+            self._sortCalls()
             assert calls, "nothing happens any more, and there is no result"
             assert calls[0].getTime() < ends, "there is no result in that time"
             self.advance(max(0.0, calls[0].getTime() - self.seconds()))
@@ -77,6 +80,24 @@ class Simulation(Clock):
             results[0].raiseException()
         result: T = results[0]
         return result
+
+    # -- the order of calls: as a Clock's, which sorts them all whenever one is added ----------------------------------
+
+    def callLater(self, delay: float, callable: Callable[..., object], *args: object, **kw: object) -> DelayedCall:
+        call = DelayedCall(self.rightNow + delay, callable, args, kw, self.calls.remove, self._sooner, self.seconds)
+        insort(self.calls, call)
+        return call
+
+    def _sooner(self, call: DelayedCall) -> None:
+        self.calls.remove(call)
+        insort(self.calls, call)
+
+    def _sortCalls(self) -> None:
+        """Has the first call be the one that is due next. Those that were put off stay where they were until then."""
+        while self.calls and self.calls[0].delayed_time:
+            call = self.calls.pop(0)
+            call.activate_delay()
+            insort(self.calls, call)
 
     # -- what the code under test calls ------------------------------------------------------------------------------
 
