@@ -3,6 +3,7 @@ what is said after a run."""
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import pytest
@@ -37,6 +38,12 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 settings.load_profile("synapse")
+
+
+def pytest_collection_finish() -> None:
+    """Has the garbage collector leave the thousands of tests alone: nothing of them becomes garbage during the run."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

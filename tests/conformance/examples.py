@@ -8,6 +8,7 @@ there is much in it that can go wrong.
 from __future__ import annotations
 
 import re
+from functools import cache
 
 from synapse.api.routes import ENDPOINTS, Endpoint
 from tests.conformance import examples_federation, extras
@@ -48,8 +49,13 @@ EXAMPLES = (*ROOMS, *ACCOUNTS, *CONTACTS, *extras.EXAMPLES, *examples_federation
 def endpoint_of(operation: Operation, prefix: str) -> Endpoint | None:
     """What the route table has for it under a prefix."""
     path = re.sub(r"\{\w+\}", "x", prefix + operation.path)
-    fit = (e for e in ENDPOINTS if operation.method in e.methods and re.match(e.pattern(), path))
+    fit = (e for e, pattern in _patterns() if operation.method in e.methods and pattern.match(path))
     return next(fit, None)
+
+
+@cache
+def _patterns() -> list[tuple[Endpoint, re.Pattern[str]]]:
+    return [(endpoint, re.compile(endpoint.pattern())) for endpoint in ENDPOINTS]
 
 
 def is_served(operation: Operation, prefix: str) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from copy import deepcopy
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote, unquote, urlencode
@@ -167,22 +167,25 @@ def _ways(value: Any, above: Way = ()) -> Iterator[Way]:
         yield from _ways(item, (*above, key))
 
 
-def _at(body: Any, way: Way) -> Any:
-    for key in way:
-        body = body[key]
-    return body
-
-
 def _replaced(body: Any, way: Way, value: Any) -> Any:
-    changed = deepcopy(body)
-    _at(changed, way[:-1])[way[-1]] = value
+    """A copy, which shares with the original what is not on the way."""
+    changed = copy(body)
+    changed[way[0]] = _replaced(body[way[0]], way[1:], value) if way[1:] else value
     return changed
 
 
 def _without(body: Any, way: Way) -> Any:
-    changed = deepcopy(body)
-    del _at(changed, way[:-1])[way[-1]]
+    if way[1:]:
+        return _replaced(body, way[:-1], _without(_at(body, way[:-1]), way[-1:]))
+    changed = copy(body)
+    del changed[way[0]]
     return changed
+
+
+def _at(body: Any, way: Way) -> Any:
+    for key in way:
+        body = body[key]
+    return body
 
 
 def _with_body(change: Callable[[Any], Any]) -> Callable[[Asked], Applied]:

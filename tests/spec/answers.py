@@ -62,7 +62,9 @@ class Answers:
         self._validators: dict[str, Any] = {}
         # Where a server's path is another one's with a part filled in, it is asked for by that part.
         ordered = sorted(described.operations, key=lambda each: each.is_of_servers and each.path.count("{"))
-        self._patterns = [(operation, _pattern(operation)) for operation in ordered]
+        self._patterns: dict[str, list[tuple[Operation, re.Pattern[str]]]] = {}
+        for operation in ordered:
+            self._patterns.setdefault(operation.method, []).append((operation, _pattern(operation)))
 
     @property
     def operations(self) -> tuple[Operation, ...]:
@@ -72,8 +74,8 @@ class Answers:
     def operation(self, method: str, target: str, body: bytes = b"") -> Operation | None:
         """The operation that a request asks for, if it is described."""
         path, _, query = target.partition("?")
-        for operation, pattern in self._patterns:
-            if operation.method == method and pattern.fullmatch(path):
+        for operation, pattern in self._patterns.get(method, ()):
+            if pattern.fullmatch(path):
                 asked = _SHARED.get(operation.id)
                 if asked is None or asked(query, body):
                     return operation
