@@ -217,7 +217,7 @@ class Run:
 
         def rows(txn: Any) -> list[str]:
             found = []
-            for table in ("to_device_outbox", "device_lists_due", "remote_device_lists WHERE stale"):
+            for table in ("to_device_outbox", "device_lists_due", "remote_device_lists WHERE stale", "unfinished_pdus"):
                 txn.execute(f"SELECT * FROM {table}")
                 found += [f"{server.name}: {table}: {row}" for row in txn.rows()]
             return found
