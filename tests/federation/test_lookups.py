@@ -96,6 +96,7 @@ async def test_servers_are_shown_profiles(pair: Pair) -> None:
     for query, code, errcode in (
         ({"user_id": f"@nobody:{ONE}"}, 404, "M_NOT_FOUND"),
         ({"user_id": alice, "field": "com.example.y"}, 404, "M_NOT_FOUND"),
+        ({"user_id": alice, "field": "nonsense"}, 404, "M_NOT_FOUND"),
         ({"user_id": f"@bob:{TWO}"}, 400, "M_INVALID_PARAM"),
         ({"user_id": "nonsense"}, 400, "M_INVALID_PARAM"),
         ({}, 400, "M_MISSING_PARAM"),

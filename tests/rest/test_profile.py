@@ -42,7 +42,8 @@ async def test_fields_of_ones_own_hold_any_json(server: Server, value: Any) -> N
     assert (await server.call("GET", path)).json == {"com.example.field": value}
     assert (await server.call("DELETE", path, user=token)).code == 200
     assert (await server.call("DELETE", path, user=token)).code == 200
-    assert error(await server.call("GET", path)) == (404, "M_NOT_FOUND")
+    for field in ("com.example.field", "plain", "Bad Name", "com." + "x" * 255):
+        assert error(await server.call("GET", f"{PROFILE}/{quote(field)}")) == (404, "M_NOT_FOUND")
     assert server.propagated == []
 
 
