@@ -385,9 +385,13 @@ class Reception:
         if place.is_late or place.redactor is not None:
             room.rows.come.append((event.room_id, event.event_id))
             if awaited is not None:
+                gap = awaited.missing.get(event.event_id)
                 missing = {lack: gap for lack, gap in awaited.missing.items() if lack != event.event_id}
                 redactors = {target: each for target, each in awaited.redactors.items() if target != event.event_id}
                 room.end.awaited = Awaited(missing, redactors, awaited.is_all)
+                whole = awaited.is_all and room.kind is Kind.TIMELINE and len(lacks) == len(place.lacks)
+                if gap is not None and whole and all(other.position != gap.position for other in missing.values()):
+                    room.rows.closed.append((event.room_id, gap.position))
 
     def _leave_aside(self, room: _Room, each: ReceivedEvent, rejected: str | None) -> Verdict:
         """An event of which it is not known what it found."""

@@ -138,6 +138,12 @@ def write_released(txn: Transaction, released: Sequence[Released]) -> None:
         txn.later(_RELEASED, columns_of(released, len(Released._fields)))
 
 
+def write_closed(txn: Transaction, closed: Sequence[tuple[str, int]]) -> None:
+    """Gaps (room, position) of which nothing is missing any more: what filled them has come with the stream."""
+    if closed:
+        txn.later(_CLOSED, columns_of(closed, 2))
+
+
 def write_awaited(
     txn: Transaction, lacks: Sequence[Lack], pending: Sequence[PendingRedaction], come: Sequence[tuple[str, str]]
 ) -> None:
@@ -160,6 +166,12 @@ _RELEASED: Final = """
     UPDATE events e SET stream_ordering = r.stream_ordering, soft_failed = false, after_gap = r.after_gap
     FROM unnest(%s::text[], %s::bigint[], %s::boolean[]) AS r (event_id, stream_ordering, after_gap)
     WHERE e.event_id = r.event_id AND e.soft_failed
+"""
+# What came as history is in no timeline.
+_CLOSED: Final = """
+    UPDATE events e SET after_gap = false FROM unnest(%s::text[], %s::bigint[]) AS gap (room_id, position)
+    WHERE e.stream_ordering = gap.position + 1 AND e.room_id = gap.room_id
+        AND NOT EXISTS (SELECT FROM events h WHERE h.room_id = gap.room_id AND h.fills = gap.position)
 """
 _COME: Final = """
     DELETE FROM {table} t USING unnest(%s::text[], %s::text[]) AS come (room_id, event_id)

@@ -19,6 +19,7 @@ from synapse.storage.persist_received_rows import (
     columns_of,
     write_arrived,
     write_awaited,
+    write_closed,
     write_received,
     write_released,
 )
@@ -81,6 +82,7 @@ class Rows:
         self.pending: list[PendingRedaction] = []
         self.released: list[Released] = []
         self.come: list[tuple[str, str]] = []  # (room, event): was awaited
+        self.closed: list[tuple[str, int]] = []  # (room, position) of gaps
         self.known_rooms: dict[str, KnownRoom] = {}  # those that this server does not create
         self.entered: list[Entered] = []
 
@@ -137,6 +139,7 @@ class Rows:
         write_redactions(txn, self.redactions)
         write_awaited(txn, self.lacks, self.pending, self.come)
         write_released(txn, self.released)
+        write_closed(txn, self.closed)
 
     def _write_push_actions(self, txn: Transaction) -> None:
         """What is unread from now on, and what is not any more, in one statement."""

@@ -156,8 +156,10 @@ async def test_an_event_after_a_gap_comes_with_its_state_and_the_gap_may_fill(da
     # Those that come late are no extremities, and what is before them is none any more.
     assert await graph.give(graph.with_state(lost[2])) == [Fate.ACCEPTED]
     assert await extremities(database, graph) == {after.event_id, *first}
+    assert await column(database, "e", "SELECT event_id FROM events WHERE after_gap") == [lost[2].event_id]
     assert await graph.give(*lost) == [Fate.ACCEPTED, Fate.ACCEPTED, Fate.KNOWN]
     assert await column(database, "gaps", gaps, graph.room_id) == []
+    assert await column(database, "e", "SELECT event_id FROM events WHERE after_gap") == []
     await check_present(cluster, database, graph)
 
 

@@ -106,6 +106,9 @@ async def test_a_timeline_begins_behind_a_gap(database_settings: PoolSettings) -
         timeline = (await sync(hs.client, token, answer["next_batch"]))["rooms"]["join"][graph.room_id]["timeline"]
         assert ids(timeline["events"]) == [lost.event_id]
         assert not timeline.get("limited")
+        # Who comes anew needs not look back for what has arrived.
+        timeline = (await sync(hs.client, token))["rooms"]["join"][graph.room_id]["timeline"]
+        assert ids(timeline["events"])[-4:] == [each.event_id for each in (first, after, last, lost)]
 
 
 @pytest_twisted.ensureDeferred
