@@ -160,6 +160,14 @@ class Remote:
         """How deep the nearest event is there before which others may still tell something."""
         return await self.backfiller.untold(room_id, stretch)
 
+    def filled(self) -> int:
+        """How much of what was missing has come by way of this process, in whichever measure."""
+        return self.gaps.filled
+
+    def may_lack(self, room_id: str, filled: int) -> bool:
+        """Whether what was read of a room when `filled` was that may lack what others have told."""
+        return self.gaps.may_lack(room_id, filled)
+
     async def settled(self, room_ids: Sequence[str]) -> bool:
         """Returns once nobody of this server is on the way into the rooms, or after a while; whether somebody was."""
         from synapse.handlers.remote.joining import SETTLED, Rooms

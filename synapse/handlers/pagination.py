@@ -77,6 +77,12 @@ class Elsewhere(Protocol):
     async def untold(self, room_id: str, stretch: Stretch) -> int | None:
         """The depth of the nearest event there before which something is missing that others may tell."""
 
+    def filled(self) -> int:
+        """Is another once something has come that was missing, in whichever room."""
+
+    def may_lack(self, room_id: str, filled: int) -> bool:
+        """Whether what was read of the room when `filled` was that may lack what is here by now."""
+
 
 class Read(NamedTuple):
     """A page that was read. `more`: there are rows after it, or will be. `told`: what others have told of it; WHOLE
@@ -163,12 +169,15 @@ class Pagination:
     ) -> Read:
         """The same as `page`, with what other servers have of it, as far as that goes without leaving anything out."""
         deadline = self._clock.seconds() + _SECONDS
+        filled = self._elsewhere.filled()
         rows, more = await self.page(request, start, newest)
         for _ in range(min(fetches, _FETCHES) if request.backwards else fetches):
             stretch = stretch_of(request, start, newest, rows, more)
             told = Told.WHOLE if stretch is None else await self._elsewhere.backfill(request.room_id, stretch)
-            if told is not Told.MORE:
+            # Others who page may have had it come between the page and the look at what is missing.
+            if told is not Told.MORE and not self._elsewhere.may_lack(request.room_id, filled):
                 return Read(rows, more, told)
+            filled = self._elsewhere.filled()
             rows, more = await self.page(request, start, newest)
             if self._clock.seconds() >= deadline:
                 break

@@ -341,6 +341,27 @@ async def test_what_is_missing_is_fetched_and_stands_in_its_place(h: Harness) ->
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_page_is_read_again_when_another_has_had_what_it_lacks_come(h: Harness) -> None:
+    room = await h.world.room(ALICE)
+    late = (await h.world.event(room, ALICE, "m.room.message", {"body": "late"}, depth=50)).event_id
+    await h.world.sql("UPDATE events SET outlier = true WHERE room_id = %s AND stream_ordering < 4", room)
+    readers = Readers(h)
+    come: list[str] = []
+
+    async def tell() -> Told:
+        if not come:
+            row = await h.world.event(room, ALICE, "m.room.message", {"body": "h"}, depth=30, stream=-1)
+            come.append(row.event_id)
+            readers.gaps_filled += 1
+        return Told.WHOLE  # by now
+
+    readers.tell = tell
+    answer = orjson.loads(await readers.pagination.messages(PageRequest(ALICE, "DEV", room, True, limit=3)))
+    assert [event["event_id"] for event in answer["chunk"]][:2] == [late, *come]
+    assert len(readers.backfilled) == 2
+
+
+@pytest_twisted.ensureDeferred
 async def test_others_are_asked_of_the_stretch_that_a_page_is_about(h: Harness) -> None:
     room = await h.world.room(ALICE)
     await messages(h.world, room, 5)

@@ -74,6 +74,7 @@ class Readers:
         self.backfilled: list[tuple[str, int, int | None]] = []
         self.stretches: list[Stretch] = []
         self.untold_at: int | None = None
+        self.gaps_filled = 0  # by others who page
         self.tell: Callable[[], Awaitable[Told]] = nothing  # what others do when they are asked
         self.pagination = Pagination(
             self.door,
@@ -135,3 +136,9 @@ class Readers:
     async def untold(self, room_id: str, stretch: Stretch) -> int | None:
         """Where more is to be told than was asked for."""
         return self.untold_at
+
+    def filled(self) -> int:
+        return self.gaps_filled
+
+    def may_lack(self, room_id: str, filled: int) -> bool:
+        return self.gaps_filled != filled

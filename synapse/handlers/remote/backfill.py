@@ -246,7 +246,8 @@ class Backfiller:
         told = leading_from(wanted, events)
         if not told:
             return 0
-        problems = await self._pipeline.history(server, room_id, version, told)
+        with self._gaps.filling(room_id):
+            problems = await self._pipeline.history(server, room_id, version, told)
         kept = sum(problems.get(event.event_id) is None for event in told)
         if not kept:
             raise BadAnswer(server, f"Nothing of it can be kept: {problems.get(told[0].event_id)}")

@@ -7,7 +7,9 @@ something once is asked for again, until all of it is there (`forget`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -33,11 +35,16 @@ class Told(Enum):
 
 
 class Gaps:
-    """Knows them, in any process."""
+    """Knows them, in any process.
+
+    :ivar filled: how often something has come into any room by way of this process.
+    """
 
     def __init__(self, ends: AwaitedStore, cache: Cache[str, bool]) -> None:
         self._ends = ends
         self._cache = cache
+        self._filling: Counter[str] = Counter()
+        self.filled = 0
 
     async def any_in(self, room_id: str) -> bool:
         """Whether something of the room is missing. No statement when warm, else one."""
@@ -45,6 +52,22 @@ class Gaps:
 
     async def _load(self, room_id: str) -> bool:
         return bool(await self._ends.missing(room_id, Stretch(), 1))
+
+    @contextmanager
+    def filling(self, room_id: str) -> Iterator[None]:
+        """Something that was missing is written within."""
+        self._filling[room_id] += 1
+        try:
+            yield
+        finally:
+            self._filling[room_id] -= 1
+            if not self._filling[room_id]:
+                del self._filling[room_id]
+            self.filled += 1
+
+    def may_lack(self, room_id: str, filled: int) -> bool:
+        """Whether what was read of the room when `filled` was that may lack what is here by now."""
+        return self.filled != filled or room_id in self._filling
 
     def forget(self, room_id: str) -> None:
         """Some of it may have come."""

@@ -48,6 +48,7 @@ class Case:
         self.left_alone: set[str] = set()
         self.clock = Clock()
         self.waiting: Deferred[None] | None = None
+        self.written: Callable[[], None] = lambda: None
         self.gaps = Gaps(self, Cache("gaps", 10))
         self.backfiller = Backfiller(
             self,
@@ -82,6 +83,7 @@ class Case:
         assert (room_id, version) == (self.resident.room_id, self.resident.version)
         kept = {e.event_id: e for e in events if e.event_id not in self.unkept}
         self.here.update(kept)
+        self.written()
         return {event.event_id: None if event.event_id in kept else "not kept" for event in events}
 
     async def missing(self, room_id: str, stretch: Stretch, limit: int) -> dict[str, int]:
@@ -129,6 +131,19 @@ async def test_history_comes_to_its_beginning() -> None:
     assert len(case.asked) == 3
     assert not await case.fetch()
     assert len(case.asked) == 3  # there is nothing left to ask for
+
+
+@pytest_twisted.ensureDeferred
+async def test_who_has_read_while_something_came_is_told_that_it_may_be_lacking() -> None:
+    case = Case()
+    room_id, read_before = case.resident.room_id, case.gaps.filled
+    seen: list[tuple[bool, int]] = []
+    # What has been written can be read at once, also before the one who had it fetched learns that it has been.
+    case.written = lambda: seen.append((case.gaps.may_lack(room_id, case.gaps.filled), case.gaps.filled))
+    assert await case.fetch()
+    assert seen == [(True, read_before)]
+    assert case.gaps.may_lack(room_id, read_before)
+    assert not case.gaps.may_lack(room_id, case.gaps.filled)
 
 
 @pytest_twisted.ensureDeferred
