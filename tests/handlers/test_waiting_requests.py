@@ -147,12 +147,14 @@ async def test_what_changes_nothing_does_not_wake_who_waits(people: People) -> N
 
 @pytest_twisted.ensureDeferred
 async def test_who_logs_out_hears_no_more_in_other_processes(database_settings: PoolSettings) -> None:
-    async with cluster(database_settings, "synchrotron") as servers:
+    async with cluster(database_settings, "synchrotron", use_presence=False) as servers:
         token = await servers.main.client.register("alice")
+        await servers.caught_up()
         sync = servers.workers["synchrotron"]
         _, first = await sync.client.get(f"{V3}/sync", token)
-        waiting = request(sync, f"/sync?since={first['next_batch']}&timeout=30000&set_presence=offline", token)
+        waiting = request(sync, f"/sync?since={first['next_batch']}&timeout=30000", token)
         while not sync.hs.notifier.waiting:
+            assert not waiting.called, "there is news"
             await deferLater(real_reactor(), 0.0)
         await servers.main.client.post(f"{V3}/logout", {}, token)
         assert await refused(waiting) == GONE
