@@ -11,7 +11,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from synapse.federation.answers import UserDevices
-from synapse.handlers.edus.resync import GATHERING_SECONDS, ROUNDS, Resync
+from synapse.federation.errors import Unreachable
+from synapse.handlers.edus.resync import AT_ONCE, GATHERING_SECONDS, MOST_UNDER_WAY, ROUNDS, Resync
 from synapse.storage.remote_devices import Fetched
 from tests.support.deferreds import started
 
@@ -77,3 +78,31 @@ def test_a_server_that_counts_otherwise_than_it_says_is_not_asked_for_ever() -> 
     assert fetching.called
     assert not far.clock.getDelayedCalls()
     assert len(far.kept) == ROUNDS
+
+
+def test_a_server_that_goes_away_while_hundreds_of_its_lists_are_awaited() -> None:
+    far = Far()
+    answers: list[Deferred[UserDevices]] = [Deferred() for _ in range(AT_ONCE)]
+    gone = Unreachable("far", "far does not answer.")
+    asked: list[str] = []
+    failed: list[str] = []
+
+    async def user_devices(_server: str, user_id: str) -> UserDevices:
+        asked.append(user_id)
+        if len(asked) <= AT_ONCE:
+            return await answers[len(asked) - 1]
+        raise gone  # at once: it is left alone by now
+
+    async def note(user_id: str, _retry_ts: Callable[[int], int]) -> int:
+        failed.append(user_id)
+        return 2
+
+    far.user_devices = user_devices  # type: ignore[method-assign]
+    far.failed = note  # type: ignore[attr-defined]
+    users = [f"@user{number}:far" for number in range(MOST_UNDER_WAY)]
+    fetching = started(far.resync.fetch_all(users))
+    assert len(asked) == AT_ONCE
+    for answer in answers:
+        answer.errback(gone)
+    assert fetching.result == dict.fromkeys(users, gone.message)
+    assert sorted(failed) == sorted(users)

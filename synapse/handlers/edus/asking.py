@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
-from twisted.internet.defer import Deferred, DeferredSemaphore, TimeoutError
+from twisted.internet.defer import Deferred, TimeoutError
 
 from synapse.api.errors import MatrixError
 from synapse.api.identifiers import domain_of
@@ -22,7 +22,7 @@ from synapse.handlers.edus.parsing import is_id
 from synapse.handlers.signed_keys import MAX_KEY_BYTES
 from synapse.storage.published_keys import PublishedKeys
 from synapse.storage.remote_devices import Keys
-from synapse.util.concurrency import gather
+from synapse.util.concurrency import Slots, gather
 from synapse.util.storable import problem_of
 
 if TYPE_CHECKING:
@@ -158,20 +158,22 @@ class TheirKeys:
         seconds: float,
         failures: Failures,
     ) -> list[Any]:
-        """Asks all servers at once, as far as that is sensible; None in place of the answer of one that fails."""
-        slots = DeferredSemaphore(SERVERS_AT_ONCE)
+        """Asks all servers at once, as far as that is sensible; None in place of the answer of one that fails. Who has
+        no turn in time is not asked."""
+        slots = Slots(SERVERS_AT_ONCE, len(users))
+        deadline = self._clock.seconds() + seconds
 
         async def one(server: str, of_server: list[str]) -> T | None:
-            await slots.acquire()
-            try:
-                answer: T = await self._in_time(ask(server, of_server), seconds)
-                return answer
-            except FederationError as error:
-                failures[server] = _failure(error)
-            except TimeoutError:
-                failures[server] = {"status": 504, "message": _NO_ANSWER}
-            finally:
-                slots.release()
+            async with slots.taken():
+                try:
+                    if (left := deadline - self._clock.seconds()) <= 0:
+                        raise TimeoutError
+                    answer: T = await self._in_time(ask(server, of_server), left)
+                    return answer
+                except FederationError as error:
+                    failures[server] = _failure(error)
+                except TimeoutError:
+                    failures[server] = {"status": 504, "message": _NO_ANSWER}
             return None
 
         return [one(server, of_server) for server, of_server in users.items()]

@@ -12,14 +12,14 @@ import logging
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Final
 
-from twisted.internet.defer import Deferred, DeferredSemaphore
+from twisted.internet.defer import Deferred
 
 from synapse.api.errors import MatrixError
 from synapse.api.identifiers import domain_of
 from synapse.federation.errors import FederationError
 from synapse.handlers.edus import their_keys
 from synapse.handlers.edus.gaps import NEVER
-from synapse.util.concurrency import gather
+from synapse.util.concurrency import QueueFull, Slots, SlotsByKey, gather
 from synapse.util.problems import log_failure
 
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ logger = logging.getLogger(__name__)
 
 AT_ONCE: Final = 3
 """Requests to one server at a time."""
+MOST_WAITING: Final = 1_000
+"""Requests to one server that wait for their turn."""
 MOST_UNDER_WAY: Final = 500
 """Users whose lists are being fetched, or soon to be; of further ones, those are that `retry` comes to."""
 GATHERING_SECONDS: Final = 0.1
@@ -70,7 +72,7 @@ class Resync:
         self._clock = clock
         self._under_way: dict[str, list[Deferred[str | None]]] = {}
         self._wanted: dict[str, int] = {}  # stream ids that lists under way have to include
-        self._slots: dict[str, DeferredSemaphore] = {}
+        self._slots: SlotsByKey[str] = SlotsByKey(lambda _: Slots(AT_ONCE, MOST_WAITING))
 
     def want(self, user_id: str, stream_id: int) -> None:
         """An update of that id could not be applied: has the list fetched soon, in the background."""
@@ -135,6 +137,8 @@ class Resync:
             except (FederationError, MatrixError) as error:
                 await self._failed(user_id)
                 return error.message
+            except QueueFull:
+                return "Too many lists of that server's are being fetched."
             wanted = self._wanted.pop(user_id, NEVER)
             if round_ == ROUNDS - 1:  # the server counts otherwise than it says
                 found = found._replace(stream_id=max(found.stream_id, wanted))
@@ -147,14 +151,8 @@ class Resync:
 
     async def _ask(self, user_id: str) -> Fetched:
         server = domain_of(user_id)
-        slots = self._slots.setdefault(server, DeferredSemaphore(AT_ONCE))
-        await slots.acquire()
-        try:
+        async with self._slots.taken(server):
             return their_keys.fetched(user_id, await self._api.user_devices(server, user_id))
-        finally:
-            slots.release()
-            if slots.tokens == slots.limit:
-                self._slots.pop(server, None)
 
     async def _keep(self, user_id: str, found: Fetched) -> None:
         found = await self._shares.within(user_id, found)
