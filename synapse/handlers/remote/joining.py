@@ -230,7 +230,7 @@ class Joining:
     async def _come_in(self, server: str, join: Event) -> Joined:
         """Takes the join into the room, which this server is in. The server that vouches for it tells the others."""
         try:
-            return Joined(event_id=(await self._pipeline.accept(server, join, relay=False)).event_id)
+            return await self._accept(server, join)
         except MatrixError as error:
             if error.errcode != Codes.INVALID_PARAM:
                 raise
@@ -238,7 +238,11 @@ class Joining:
         problems = await self._pipeline.receive(server, join.room_id, join.room_version, [join])
         if (problem := problems.get(join.event_id)) is not None:
             raise BadAnswer(server, f"The join by {server} cannot be taken: {problem}")
-        return Joined(event_id=join.event_id)
+        return await self._accept(server, join)  # whether it is in force
+
+    async def _accept(self, server: str, join: Event) -> Joined:
+        persisted = await self._pipeline.accept(server, join, relay=False)
+        return Joined(event_id=persisted.event_id, position=persisted.stream_ordering)
 
     async def _enter(self, server: str, join: Event, answer: JoinAnswer) -> Joined:
         if answer.members_omitted:

@@ -80,7 +80,9 @@ class Case:
         self.fate = Fate.ACCEPTED
         self.local: dict[str, str | None] = {}
         self.accepted: list[tuple[str, Event, bool | None]] = []
-        self.refusal: MatrixError | None = None
+        self.refusal: MatrixError | None = None  # of the next that is to be accepted
+        self.later: MatrixError | None = None  # of those after it
+        self.received: list[Event] = []
         api: Any = FederationApi(self.line, at_once)  # type: ignore[arg-type]
         keyring: Any = Keyring()
         self.clock = Clock()
@@ -107,15 +109,16 @@ class Case:
         return Receipt(tuple((self.fate, "no") for _ in received.events), 7)
 
     async def accept(self, origin: str, event: Event, *, relay: bool | None = None) -> Persisted:
-        if self.refusal is not None:
-            raise self.refusal
+        refusal, self.refusal = self.refusal, self.later
+        if refusal is not None:
+            raise refusal
         self.accepted.append((origin, event, relay))
         return Persisted(event.event_id, 8)
 
     async def receive(
         self, origin: str, room_id: str, version: RoomVersion, events: Sequence[Event]
     ) -> dict[str, str | None]:
-        self.accepted += [(origin, event, None) for event in events]
+        self.received += events
         return {event.event_id: None for event in events}
 
     # -- what is done --------------------------------------------------------------------------------------------------
@@ -340,9 +343,22 @@ async def test_into_a_room_of_ours_the_join_goes_like_others_events() -> None:
     assert (origin, event.event_id, relay) == ("there.test", joined.event_id, False)
     assert set(event.raw["signatures"]) == {OWN, "there.test"}
     assert case.written == []
-    case.refusal = invalid_param("what it refers to is not here")
-    assert (await case.join(vouched=True)).event_id == case.accepted[1][1].event_id
+    assert joined.position == 8, "whoever asked waits until it has heard of it"
     case.refusal = forbidden("no")
+    assert (await case.refused(vouched=True)).errcode == "M_FORBIDDEN"
+    assert case.received == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_a_join_into_a_room_of_ours_comes_after_is_fetched() -> None:
+    case = Case(join_rule="restricted")
+    case.local = {f"@other:{OWN}": None}
+    case.refusal = invalid_param("what it refers to is not here")
+    joined = await case.join(vouched=True)
+    assert [event.event_id for event in case.received] == [joined.event_id] == [case.accepted[0][1].event_id]
+    assert joined.position == 8
+    # It is here then, but nowhere seen: the user is not in the room.
+    case.refusal, case.later = invalid_param("what it refers to is not here"), forbidden("The room does not allow it.")
     assert (await case.refused(vouched=True)).errcode == "M_FORBIDDEN"
 
 
