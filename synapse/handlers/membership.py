@@ -296,6 +296,7 @@ class Memberships:
         self, requester: Requester, room_id: str, content: dict[str, Any], servers: Sequence[str]
     ) -> bool:
         """Comes into a room of this server's, where only others can say that the user may; False if there are none."""
+        self._limits.check(REMOTE_JOINS, requester.user_id)
         shown = {**await self._shown(requester.user_id, Membership.JOIN), **content}
         if not await self._remote.join_vouched(requester.user_id, room_id, shown, servers):
             return False

@@ -425,6 +425,16 @@ async def test_memberships_that_are_put_as_state_count_like_others(database: Dat
 
 
 @pytest_twisted.ensureDeferred
+async def test_joins_for_which_other_servers_are_asked_count_as_such(database: Database) -> None:
+    process = (await start(database)).main
+    far = _join_rule("restricted", allow=[{"type": "m.room_membership", "room_id": "!far:elsewhere.example"}])
+    room_id = await process.room(initial_state=far)
+    process.limits._setting = {"rc_joins.remote": Rate(0.001, 1)}.get
+    for errcode in ("M_UNABLE_TO_AUTHORISE_JOIN", "M_LIMIT_EXCEEDED"):
+        assert await errcode_of(process.memberships.join(BOB, room_id)) == errcode
+
+
+@pytest_twisted.ensureDeferred
 async def test_invitations_count_by_room_and_by_who_is_invited(database: Database) -> None:
     process = (await start(database)).main
     process.limits._setting = {"rc_invites.per_room": Rate(0.001, 2), "rc_invites.per_user": Rate(0.001, 3)}.get
