@@ -10,7 +10,7 @@ Server-server API, `PUT /send_join`; "Checks performed on receipt of a PDU".
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from synapse.api.constants import EventTypes
@@ -80,24 +80,18 @@ class RoomCheck:
 
     async def _complete(self, events: dict[str, Event], join: Event, fetch: Fetch) -> None:
         """Asks for auth events that are not among the events, within bounds."""
+        cited = {cited for event in (join, *events.values()) for cited in event.auth_event_ids}
+        missing = cited - events.keys()
         asked: set[str] = set()
-        while True:
-            missing = _cited(events.values(), join) - events.keys() - asked
-            if not missing or len(asked) >= MAX_FETCHED:
-                return
+        while missing and len(asked) < MAX_FETCHED:
             now = sorted(missing)[: MAX_FETCHED - len(asked)]
             asked.update(now)
             raws = [raw for event_id in now if (raw := await fetch(event_id)) is not None]
             for event in await self._checks.check_many(raws, join.room_version, room_id=join.room_id):
                 if event.event_id in asked:
                     events[event.event_id] = event
-
-
-def _cited(events: Iterable[Event], join: Event) -> set[str]:
-    cited = set(join.auth_event_ids)
-    for event in events:
-        cited.update(event.auth_event_ids)
-    return cited
+                    missing.update(event.auth_event_ids)
+            missing -= events.keys() | asked
 
 
 def _by_key(server: str, state: Collection[Event]) -> dict[StateKey, Event]:
