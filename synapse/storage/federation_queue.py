@@ -346,12 +346,20 @@ def _trim(txn: Transaction, epoch: int, before_ts: int, keep: int) -> Trimmed:
         (until,),
     )
     destinations = sorted({destination for (destination,) in txn.rows()})
-    txn.execute("DELETE FROM federation_outgoing WHERE stream_ordering <= %s", (until,))
+    # All that this costs grows with what is given up: the audiences of a room with thousands of servers, of whom some
+    # come and go, are a large table.
     txn.execute(
         """
-        DELETE FROM federation_audiences a
-        WHERE NOT EXISTS (SELECT FROM federation_outgoing o WHERE o.audience = a.audience) RETURNING audience
-        """
+        WITH gone AS (
+            DELETE FROM federation_outgoing WHERE stream_ordering <= %(until)s RETURNING audience
+        ), dropped AS (
+            DELETE FROM federation_audiences a USING (SELECT DISTINCT audience FROM gone) g
+            WHERE a.audience = g.audience AND NOT EXISTS (
+                SELECT FROM federation_outgoing o WHERE o.audience = g.audience AND o.stream_ordering > %(until)s
+            ) RETURNING a.audience
+        ) SELECT DISTINCT audience FROM dropped
+        """,
+        {"until": until},
     )
     return Trimmed(int(until), destinations, sorted({bytes(audience) for (audience,) in txn.rows()}))
 
