@@ -87,6 +87,15 @@ class Traveller(Member):
             about = {"rel_type": "m.annotation", "event_id": self._rng.choice(sorted(seen)), "key": f"{self._number}"}
             await self._call("PUT", f"/rooms/{room_id}/send/m.reaction/a{self._number}", {"m.relates_to": about})
 
+    async def govern(self, room_id: str, what: str, target: Member) -> None:
+        """Kicks or bans, if that may be."""
+        await self._call("POST", f"/rooms/{room_id}/{what}", {"user_id": target.user_id})
+
+    async def keep_out(self, room_id: str, access: Json) -> None:
+        """Sets the room's access list."""
+        path = f"/rooms/{room_id}/state/m.room.server_acl/"
+        assert await self._call("PUT", path, access, insist=True) is not None
+
     # -- besides ---------------------------------------------------------------------------------------------------
 
     async def _read(self, room_id: str) -> None:

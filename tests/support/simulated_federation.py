@@ -12,6 +12,7 @@ that arrived.
 
 from __future__ import annotations
 
+import random
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -34,7 +35,7 @@ from tests.support.deferreds import started
 from tests.support.homeserver import TestServer
 from tests.support.postgres import PostgresServer
 from tests.support.simulated_cluster import SimulatedCluster
-from tests.support.simulation import Complaints, Life, Simulation
+from tests.support.simulation import Chance, Complaints, Life, Simulation
 
 PORT = 8448
 DUTY = "federation_sender"
@@ -103,6 +104,7 @@ class SimulatedServer(SimulatedCluster):
         self.complaints = network.complaints
         self.holder: SimulatedLease | None = None
         self._network = network
+        self._expecting: list[Deferred[bool]] = []
 
     def life(self, process: str) -> Life:
         return self._lives[process]
@@ -138,11 +140,24 @@ class SimulatedServer(SimulatedCluster):
         if holder is not None:
             self.life(holder.process).callLater(unnoticed, holder.notice)
 
+    def next_transaction(self) -> Deferred[bool]:
+        """Fires when another server begins to send one, or with False when it is not expected any more."""
+        self._expecting.append(Deferred())
+        return self._expecting[-1]
+
+    def expect_nothing(self, has_come: bool = False) -> None:
+        """Whoever waits for the next transaction goes on."""
+        expecting, self._expecting = self._expecting, []
+        for each in expecting:
+            each.callback(has_come)
+
     async def answer(self, request: RawRequest, rng: Any) -> ClientAnswer:
         """What comes of a request of another server. Raises AnswerLost."""
         name = rng.choice(self.serving(request.method, urlsplit(request.target).path))
         if name not in self.servers:
             return _BAD_GATEWAY
+        if "/send/" in request.target:
+            self.expect_nothing(has_come=True)
         answering = started(self.servers[name].hs.router.handle(request))
         answer, _ = await DeferredList(
             [answering, self.life(name).death()], fireOnOneCallback=True, fireOnOneErrback=True
@@ -177,8 +192,8 @@ class SimulatedNetwork:
         self.losing = 0.0
         """How probable it is that a request, or its answer, is lost."""
         self._cut: set[tuple[str, str]] = set()
-        self._rng = world.generator()
-        self._chance = world.chance()
+        self._seed = world.generator().random()
+        self._roads: dict[tuple[str, str], random.Random] = {}
 
     def __getitem__(self, name: str) -> SimulatedServer:
         return self.servers[name]
@@ -196,18 +211,22 @@ class SimulatedNetwork:
         """The answer of a server. Raises ClientError."""
         name = destination.removesuffix(f".test:{PORT}")
         server = self.servers.get(name)
-        await self.world.pause(self._chance.delay())
-        if server is None or (by.name, name) in self._cut or self._is_lost():
+        rng = self._fate(by.name, name)
+        chance = Chance(rng, self.world.latency)
+        await self.world.pause(chance.delay())
+        if server is None or (by.name, name) in self._cut or rng.random() < self.losing:
             raise NotSent(f"{destination} cannot be reached.")
-        answer = await server.answer(request, self._rng)
+        answer = await server.answer(request, rng)
         self._note(by, process, name, request, answer)
-        await self.world.pause(self._chance.delay())
-        if (by.name, name) in self._cut or self._is_lost():
+        await self.world.pause(chance.delay())
+        if (by.name, name) in self._cut or rng.random() < self.losing:
             raise AnswerLost(f"{destination} did not answer.")
         return answer
 
-    def _is_lost(self) -> bool:
-        return self._rng.random() < self.losing
+    def _fate(self, by: str, to: str) -> random.Random:
+        """What becomes of one request. It does not depend on what servers ask others at the same moment."""
+        road = self._roads.setdefault((by, to), random.Random(f"{self._seed} {by} {to}"))
+        return random.Random(road.random())
 
     def _note(self, by: SimulatedServer, process: str, to: str, request: RawRequest, answer: ClientAnswer) -> None:
         path = urlsplit(request.target).path
@@ -268,7 +287,8 @@ def simulated_federation(
     databases: list[str] = []
     at_once = mock.patch("twisted.internet.threads.deferToThread", maybeDeferred)
     tokens = mock.patch("secrets.token_bytes", world.generator().randbytes)
-    with network.complaints, tokens, at_once, tempfile.TemporaryDirectory(prefix="synapse-keys-") as keys:
+    choices = mock.patch("synapse.state.heads.random", world.generator())
+    with network.complaints, tokens, choices, at_once, tempfile.TemporaryDirectory(prefix="synapse-keys-") as keys:
         try:
             for name in names:
                 databases.append(postgres.create(f"{name}.test:{PORT}"))

@@ -1,10 +1,10 @@
 """A reactor whose time, connections and database threads are made up, so that whole processes race repeatably.
 
 Everything that takes time in the real world takes a random time here, drawn from seeded generators: bytes on a wire,
-a transaction on its way to the database, its result on the way back. Each wire and each pool has a generator of its
-own, so that it does not matter in which order a process does what it does at one moment. Then there is no chance left:
-whatever happens next is the call of the clock that is due next. What runs is what runs in production, down to HTTP
-between processes and the database's SQL, but the operating system's part.
+a transaction on its way to the database, its result on the way back. Each wire has a generator of its own, and each
+pool one for each kind of transaction, so that it does not matter in which order a process does what it does at one
+moment. Then there is no chance left: whatever happens next is the call of the clock that is due next. What runs is what
+runs in production, down to HTTP between processes and the database's SQL, but the operating system's part.
 
     world = Simulation(seed)
     result = world.run(coroutine())          # goes on until it has its result
@@ -328,23 +328,31 @@ class SimulatedPool:
         self.settings = settings
         self.size, self.waiting = 1, 0
         self._world = world
-        self._chance = world.chance()
+        self._seed = world.generator().random()
+        self._chances: dict[str, Chance] = {}
         self._connection = connect(settings)
 
     def run(self, job: Job) -> Deferred[Any]:
         done: Deferred[Any] = Deferred()
-        self._world.callLater(self._chance.delay(), self._do, job, done)
+        fn: Any = getattr(job, "_fn", job)
+        chance = self._chance(getattr(fn, "__qualname__", ""))
+        self._world.callLater(chance.delay(), self._do, job, done, chance.delay())
         return done
 
-    def _do(self, job: Job, done: Deferred[Any]) -> None:
+    def _chance(self, name: str) -> Chance:
+        if name not in self._chances:
+            self._chances[name] = Chance(random.Random(f"{self._seed} {name}"), self._world.latency)
+        return self._chances[name]
+
+    def _do(self, job: Job, done: Deferred[Any], way_back: float) -> None:
         try:
             result = job(self._connection)
         except Exception:
             failure: Failure = Failure()
             failure.cleanFailure()
-            self._world.callLater(self._chance.delay(), done.errback, failure)
+            self._world.callLater(way_back, done.errback, failure)
         else:
-            self._world.callLater(self._chance.delay(), done.callback, result)
+            self._world.callLater(way_back, done.callback, result)
 
     def close(self) -> None:
         self._connection.close()
