@@ -17,7 +17,10 @@ import pytest
 from tests.spec.answers import Tally, tally
 
 _TOGETHER = "tests/cluster/"
-_LONG = (_TOGETHER, "tests/conformance/", "tests/federation/", "tests/handlers/", "tests/rest/")
+_LONG = (
+    *(_TOGETHER, "tests/conformance/", "tests/federation/", "tests/handlers/", "tests/rest/"),
+    *("tests/app/", "tests/browser/", "tests/storage/", "tests/sync", "tests/test_budgets"),
+)
 _TALLY = "tally"
 _told = pytest.StashKey[list[Tally]]()
 _died = pytest.StashKey[bool]()
