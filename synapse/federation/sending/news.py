@@ -55,11 +55,13 @@ class _Following:
         self._take = take  # (after, until): how far it has come
         self._timer: Any = None
         self._running = False
+        self._begun = 0  # times that the duty was taken up
         self.on_duty = False
         self.position = 0
 
     def begin(self, position: int) -> None:
         self.on_duty, self.position = True, position
+        self._begun += 1
         self.soon()
 
     def end(self) -> None:
@@ -77,7 +79,10 @@ class _Following:
         delay: float | None = None
         try:
             while self.on_duty and self.position < (until := self._present()):
-                self.position = await self._take(self.position, until)
+                begun = self._begun
+                come = await self._take(self.position, until)
+                if begun == self._begun:  # else the duty was another's meanwhile, and begins elsewhere
+                    self.position = come
         except Exception as error:
             log_failure(logger, error, "News of %s could not be followed for other servers", self._stream)
             delay = RETRY_SECONDS
