@@ -123,15 +123,16 @@ class Connections:
 
         With `repeatable`, a request that meets a connection which the other side has just ended is sent once more.
         """
+        deadline = self.reactor.seconds() + within
         connection = await self._acquire(within)
         reused = connection.used
         try:
-            return await connection.exchange(message, to_head, within, max_answer)
+            return await connection.exchange(message, to_head, within, deadline, max_answer)
         except AnswerLost:
             if not (repeatable and reused and connection.silent):
                 raise
-        connection = await self._acquire(within, fresh=True)
-        return await connection.exchange(message, to_head, within, max_answer)
+        connection = await self._acquire(max(0.0, deadline - self.reactor.seconds()), fresh=True)
+        return await connection.exchange(message, to_head, within, deadline, max_answer)
 
     def close(self) -> None:
         """Ends idle connections; those in use end with their answer."""
@@ -205,10 +206,18 @@ class Connections:
         try:
             self._dial(factory, seconds)
             return await connected
+        except BaseException:
+            self.reactor.callLater(0, self._was_in_vain)
+            raise
         finally:
             self._connecting -= 1
             if timer is not None and timer.active():
                 timer.cancel()
+
+    def _was_in_vain(self) -> None:
+        """A connection has not come about. Nobody else would look after those who wait for one."""
+        self._serve_queue()
+        self._tell()
 
     def _not_connected(self, connected: Deferred[_Connection]) -> None:
         if not connected.called:
@@ -221,6 +230,7 @@ class Connections:
             self._queue.popleft().callback(connection)
         elif self._max:
             self._idle.append(connection)
+            connection.rest()
         else:
             connection.close()
         self._tell()
@@ -244,7 +254,6 @@ class Connections:
     def _not_handed_over(self, failure: Failure, waiting: Deferred[_Connection]) -> None:
         if not waiting.called:
             waiting.errback(failure)
-        self.reactor.callLater(0, self._serve_queue)  # nobody else would look after those who come next
 
     def _tell(self) -> None:
         self._told(len(self._idle), len(self._busy))
@@ -291,16 +300,23 @@ class _Connection(Protocol):
         self._size = 0
         self.silent = True  # whether nothing of the answer has come
 
-    async def exchange(self, message: bytes, to_head: bool, within: float, max_answer: int) -> ClientAnswer:
-        """Sends a request and waits for its answer. Raises ClientError."""
+    async def exchange(
+        self, message: bytes, to_head: bool, within: float, deadline: float, max_answer: int
+    ) -> ClientAnswer:
+        """Sends a request and waits for its answer, until the deadline: `within` seconds of when that was set. Raises
+        ClientError."""
         if self._lost:
             raise AnswerLost(f"{self._pool.name} has ended the connection.")
         self._begin(to_head, max_answer)
         self._cancel_idle_timer()
         self._answer = Deferred(lambda _: self.close())
-        self._timer = self._reactor.callLater(within, self._late, within)
+        self._timer = self._reactor.callLater(max(0.0, deadline - self._reactor.seconds()), self._late, within)
         write_at_once(self.transport, message)
         return await self._answer
+
+    def rest(self) -> None:
+        """Nobody needs the connection now; it ends if that lasts."""
+        self._idle_timer = self._reactor.callLater(IDLE, self.close)
 
     def close(self) -> None:
         """Ends the connection at once."""
@@ -337,17 +353,15 @@ class _Connection(Protocol):
             self.close()
 
     def _receive(self, data: bytes) -> None:
-        if self._head is None:
+        while self._head is None:
             self._buffer += data
             end = end_of_head(self._buffer)
             if end < 0:
                 return
             head, data, self._buffer = self._buffer[:end], self._buffer[end:], b""
-            self._head = parse_answer(head, to_head=self._to_head)
-            if self._head.status < 200:
-                self._head = None
-                self._receive(data)
-                return
+            found = parse_answer(head, to_head=self._to_head)
+            if found.status >= 200:  # others say that the answer is still to come
+                self._head = found
         payload, rest = self._head.body.feed(data)
         self._size += len(payload)
         if self._size > self._max_answer:
@@ -385,7 +399,6 @@ class _Connection(Protocol):
         self._head = None
         self.used = True
         if reusable:
-            self._idle_timer = self._reactor.callLater(IDLE, self.close)
             self._pool.released(self)
         elif not self._lost:
             self.transport.loseConnection()

@@ -101,10 +101,10 @@ class Towards:
             connection.set_app_data(f"certificate verify failed: {_REASONS.get(error, f'OpenSSL error {error}')}")
         if not ok or depth:
             return bool(ok)
-        wanted = IPAddress_ID(self._host) if self._is_address else DNS_ID(self._host)
         try:
+            wanted = IPAddress_ID(self._host) if self._is_address else DNS_ID(self._host)
             verify_service_identity(extract_patterns(certificate), obligatory_ids=[wanted], optional_ids=[])
-        except (VerificationError, CertificateError):
+        except (VerificationError, CertificateError, ValueError):  # also a name, or a certificate, that is none
             connection.set_app_data(f"certificate verify failed: it is not of the name {self._host}")
             return False
         return True

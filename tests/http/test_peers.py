@@ -78,6 +78,7 @@ async def until(is_so: Callable[[], bool]) -> None:
         ("127.0.0.2", "127.0.0.1", False),
         ("::1", "::1", True),
         ("127.0.0.1", "localhost", False),
+        ("localhost", "123", False),
     ],
 )
 @pytest_twisted.ensureDeferred
@@ -298,6 +299,8 @@ async def test_what_cannot_even_be_begun(authorities: tuple[str, ...], name: str
         await client.request(name, [(name, 1)], "GET", "/", (), None, within=10, max_answer=1)
     with pytest.raises(NotSent):
         await client.request(name, [(LOOPBACK, 1)], "GET", "/", (), None, within=10, max_answer=1)
+    await turns(0)
+    assert not client._pools, "nothing is kept of places where nobody is"
 
 
 @pytest_twisted.ensureDeferred
