@@ -24,6 +24,9 @@ logger = logging.getLogger(__name__)
 
 THREADS: Final = 50
 WAITING: Final = 10_000
+STALE: Final = 20.0
+"""Seconds after which nobody waits for an address any more: a name whose turn comes later is not looked up. Else a few
+hundred names whose servers are silent would keep the threads busy for hours."""
 _MAX_ADDRESSES: Final = 16
 
 LookUp = Callable[[str], Sequence[str]]
@@ -69,7 +72,7 @@ class ThreadedResolver:
         return resolution  # type: ignore[return-value]  # it implements the interface
 
     async def _resolve(self, receiver: Any, resolution: _Resolution, port: int, kinds: Any) -> None:
-        found = await self._addresses(resolution.name)
+        found = await self._addresses(resolution)
         if resolution.cancelled:
             return
         for each in found[:_MAX_ADDRESSES]:
@@ -78,12 +81,14 @@ class ThreadedResolver:
                 receiver.addressResolved(kind("TCP", each, port))
         receiver.resolutionComplete()
 
-    async def _addresses(self, name: str) -> Sequence[str]:
+    async def _addresses(self, resolution: _Resolution) -> Sequence[str]:
+        name, begun = resolution.name, self._reactor.seconds()
         if _is_address(name):
             return [name]
         try:
             async with self._slots.taken():
-                return await self._on_a_thread(name)
+                is_stale = resolution.cancelled or self._reactor.seconds() - begun > STALE
+                return [] if is_stale else await self._on_a_thread(name)
         except QueueFull:
             logger.warning("%s is not looked up: too many names wait already", name)
             return []

@@ -107,3 +107,27 @@ async def test_too_many_names_find_nothing(monkeypatch: pytest.MonkeyPatch) -> N
     goes_on.set()
     await first.done
     assert first.found == [("10.0.0.1", 8448)]
+
+
+@pytest_twisted.ensureDeferred
+async def test_names_that_nobody_waits_for_any_more_are_not_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("synapse.http.resolving.STALE", -1.0)
+    goes_on, asked = threading.Event(), []
+
+    def look_up(name: str) -> Sequence[str]:
+        asked.append(name)
+        goes_on.wait(20)
+        return ["10.0.0.1"]
+
+    resolver = ThreadedResolver(real_reactor(), look_up, threads=1)
+    assert (await found(resolver, "late.test"), asked) == ([], [])
+
+    monkeypatch.setattr("synapse.http.resolving.STALE", 20.0)
+    first, _ = begin(resolver, "a.test")
+    _, given_up = begin(resolver, "b.test")
+    last, _ = begin(resolver, "c.test")
+    given_up.cancel()
+    goes_on.set()
+    await first.done
+    await last.done
+    assert asked == ["a.test", "c.test"]
