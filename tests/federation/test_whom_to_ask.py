@@ -100,3 +100,13 @@ async def test_what_puts_a_user_of_ours_out_is_looked_at_again_though_nobody_tel
         event = room.make("m.room.member", content, user_id, sender=EVE.user(), prev=["$never"])
         result = await room.pipeline().receive(EVE.name, room.room_id, room.version, [event])
         assert isinstance(result[event.event_id], Later) is is_kept
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_one_event_lacks_does_not_have_others_looked_at_again() -> None:
+    room = Town()
+    room.elsewhere.away = set(room.peers)
+    stray = room.make(sender=EVE.user(), prev=["$never"])
+    second = room.make("m.room.create", {}, "", sender=EVE.user(), prev=[stray.event_id])
+    results = await room.pipeline().receive(EVE.name, room.room_id, room.version, [stray, second])
+    assert [type(results[event.event_id]) for event in (stray, second)] == [Later, str]

@@ -300,11 +300,11 @@ class Ancestors:
     ) -> T:
         problem: FederationError | None = None
         async for server in self._servers(work, event, others):
-            work.allowance.request()
             if large:
                 self._gates.whole(work.origin)
             try:
                 async with self._gates.passed(work.origin, large=large):
+                    work.allowance.request()  # now, since the time may have passed while it waited
                     answer = await work.allowance.bounded(ask(server))
                 work.told_by = server
                 return answer

@@ -6,7 +6,7 @@ All of it counts against the server that has sent the event, whoever is asked.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from synapse.federation.receiving.faults import Unfit
@@ -53,13 +53,14 @@ class Gates:
     @asynccontextmanager
     async def passed(self, origin: str, *, large: bool = False) -> AsyncIterator[None]:
         """Waits until one more request may be made for an origin. Raises Unfit where too many wait already."""
+        # In this order: large ones, which wait long, are not to take the places of others meanwhile.
         try:
-            async with self._origins.taken(origin), self._all.taken():
-                if large:
-                    async with self._large.taken():
-                        yield
-                else:
-                    yield
+            async with (
+                self._origins.taken(origin),
+                self._large.taken() if large else nullcontext(),
+                self._all.taken(),
+            ):
+                yield
         except QueueFull:
             raise Unfit("This server fetches as much as it can. Please send the event again later.") from None
 

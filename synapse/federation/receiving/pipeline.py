@@ -189,6 +189,7 @@ class Pipeline:
 
     async def _receive_one(self, work: Work, event: Event) -> str | None:
         """Why the event is not kept. What goes wrong with one is no matter of the others, unless it is ours."""
+        work.fell_short = False
         try:
             if work.has_place(event.event_id):
                 return None
@@ -304,7 +305,7 @@ class Pipeline:
             await work.written([event.event_id])
             known = work.stored.get(event.event_id)
         if known is None or known.rejected is not None or known.soft_failed:
-            raise AuthError("The room does not allow the event." if known is None else known.rejected or "Not now.")
+            raise AuthError("The room does not allow the event." if known is None else known.rejected or "The room does not allow the event now.")
         return Persisted(event.event_id, known.stream_ordering)
 
     # -- writing -----------------------------------------------------------------------------------------------------

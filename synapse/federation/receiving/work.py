@@ -100,7 +100,7 @@ class Work:
         self.refused: dict[str, str] = {}
         """What the writer did not take, and why."""
         self.fell_short = False
-        """Something could not be fetched that may be there to fetch another time."""
+        """Something could not be fetched for the event that is looked at, which may be there to fetch another time."""
         self._reader = reader
         self._asked: set[str] = set()
 
