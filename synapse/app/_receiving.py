@@ -112,6 +112,7 @@ class Receiving:
             pipeline.keep,
             self._hs.queries.hosts.joined,
             self._hs.federation.destinations.ready,
+            self._clock,
         )
         return pipeline
 

@@ -210,6 +210,7 @@ class MemoryRoom:
             pipeline.keep,
             self.hosts,
             self.ready,
+            self.clock,
         )
         return pipeline
 

@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred
 from synapse.api.errors import MatrixError
 from synapse.api.room_versions import ROOM_VERSIONS
 from synapse.events.event import Event
-from synapse.federation.receiving import ancestors, gates, turns, work
+from synapse.federation.receiving import ancestors, gates, judging, turns, work
 from synapse.storage.errors import DatabaseUnavailable
 from synapse.storage.persist_events import Kind, Received
 from tests.federation.memory_room import Answer, MemoryRoom
@@ -483,3 +483,14 @@ async def test_a_set_of_events_is_judged_by_itself(version: str) -> None:
     for event, _reason in found:
         assert seen.issuperset(event.auth_event_ids)
         seen.add(event.event_id)
+
+
+@pytest_twisted.ensureDeferred
+async def test_others_have_their_turns_while_many_are_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    room = MemoryRoom("11", EVE)
+    state = [each.event for each in room.stored.values()]
+    monkeypatch.setattr(judging, "AT_ONCE", 2)
+    judged = started(room.pipeline().auth_checked(state, room.version))
+    assert not judged.called
+    room.clock.advance(0)
+    assert len(await judged) == len(state)

@@ -27,9 +27,8 @@ from synapse.events.event import Event, StateKey
 from synapse.federation.errors import BadAnswer, FederationError
 from synapse.federation.hosts import by_size
 from synapse.federation.receiving.faults import Unfit, may_answer_later
-from synapse.federation.receiving.judging import judge_all, order_to_judge, unknown_auth_events
+from synapse.federation.receiving.judging import judge_many, unknown_auth_events
 from synapse.federation.receiving.order import ancestors_first, predecessors_of
-from synapse.federation.receiving.work import Found
 from synapse.storage.persist_events import Outlier
 
 if TYPE_CHECKING:
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
     from synapse.federation.receiving.meeting import Meeting
     from synapse.federation.receiving.work import Work
     from synapse.storage.event_places import EventPlace, EventPlacesStore
+    from synapse.util.clock import Clock
 
 logger = logging.getLogger(__name__)
 
@@ -93,6 +93,7 @@ class Ancestors:
         keep: Callable[[Work], Awaitable[None]],
         hosts: Callable[[str], Awaitable[Mapping[str, int]]],
         ready: Callable[[Sequence[str]], Awaitable[Collection[str]]],
+        clock: Clock,
     ) -> None:
         self._api = api
         self._checks = checks
@@ -102,6 +103,7 @@ class Ancestors:
         self._keep = keep
         self._hosts = hosts
         self._ready = ready
+        self._clock = clock
 
     # -- predecessors ------------------------------------------------------------------------------------------------
 
@@ -270,8 +272,7 @@ class Ancestors:
         if work.create_id is not None:
             await work.look_up([work.create_id])
         new = [each for each in events if work.find(each.event_id) is None]
-        judged: dict[str, Found] = {}
-        for each, rejected in judge_all(order_to_judge(new), work.create_id, work.find, judged):
+        for each, rejected in await judge_many(self._clock, new, work.create_id, work.find):
             work.outliers[each.event_id] = Outlier(each, rejected)
 
     # -- whom to ask -------------------------------------------------------------------------------------------------

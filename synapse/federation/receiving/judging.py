@@ -6,6 +6,7 @@ Server-server API, "Checks performed on receipt of a PDU", 4; room versions, "Au
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Final
 
 from synapse.api.constants import EventTypes
 from synapse.api.errors import AuthError
@@ -14,6 +15,13 @@ from synapse.events.event import Event
 from synapse.federation.receiving.faults import Unfit
 from synapse.federation.receiving.order import ancestors_first, auth_events_of
 from synapse.federation.receiving.work import Found
+from synapse.util.concurrency import pause
+
+if TYPE_CHECKING:
+    from synapse.util.clock import Clock
+
+AT_ONCE: Final = 100
+"""Events that are judged in one turn of the reactor: some milliseconds."""
 
 Find = Callable[[str], Found | None]
 """Gives an event by its id."""
@@ -51,22 +59,21 @@ def judge(event: Event, create_id: str | None, find: Find) -> str | None:
     return None
 
 
-def order_to_judge(events: Iterable[Event]) -> list[Event]:
-    """Events such that those that are cited come first; the create event, which need not be cited, first of all."""
-    return ancestors_first(sorted(events, key=lambda event: event.type != EventTypes.CREATE), auth_events_of)
-
-
-def judge_all(
-    events: Iterable[Event], create_id: str | None, find: Find, judged: dict[str, Found]
+async def judge_many(
+    clock: Clock, events: Iterable[Event], create_id: str | None, find: Find
 ) -> list[tuple[Event, str | None]]:
-    """Judge many, in their order (`order_to_judge`); each with the reason why it is not allowed. What cites something
-    that cannot be found is left out. `judged` is what has been judged so far; it grows."""
+    """Judge events that may cite each other: those that are cited before those that cite them, each with the reason why
+    it is not allowed. What cites something that cannot be found is left out. Others have their turns meanwhile.
+    """
+    judged: dict[str, Found] = {}
 
     def find_any(event_id: str) -> Found | None:
         return judged.get(event_id) or find(event_id)
 
     results: list[tuple[Event, str | None]] = []
-    for event in events:
+    for number, event in enumerate(_order_to_judge(events), start=1):
+        if number % AT_ONCE == 0:
+            await pause(clock)
         try:
             rejected = judge(event, create_id, find_any)
         except Unfit:
@@ -74,3 +81,8 @@ def judge_all(
         judged[event.event_id] = Found(event, rejected)
         results.append((event, rejected))
     return results
+
+
+def _order_to_judge(events: Iterable[Event]) -> list[Event]:
+    """Events such that those that are cited come first; the create event, which need not be cited, first of all."""
+    return ancestors_first(sorted(events, key=lambda event: event.type != EventTypes.CREATE), auth_events_of)

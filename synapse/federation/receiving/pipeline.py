@@ -22,12 +22,12 @@ from synapse.events import auth
 from synapse.events.event import Event, StateKey
 from synapse.events.power_levels import PowerLevels
 from synapse.federation.receiving.faults import Later, Unfit, is_passing
-from synapse.federation.receiving.judging import judge, judge_all, order_to_judge
+from synapse.federation.receiving.judging import judge, judge_many
 from synapse.federation.receiving.order import ancestors_first, predecessors_of
 from synapse.federation.receiving.turns import RoomTurns
-from synapse.federation.receiving.work import Allowance, Found, Work
+from synapse.federation.receiving.work import Allowance, Work
 from synapse.storage.persist_events import Fate, Kind, Persisted, PushAction, Receipt, Received, ReceivedEvent
-from synapse.util.concurrency import Linearizer, pause
+from synapse.util.concurrency import Linearizer
 
 if TYPE_CHECKING:
     from synapse.api.room_versions import RoomVersion
@@ -43,9 +43,6 @@ PER_WRITE: Final = 100
 """Events that are handed to the writer in one go."""
 
 BYTES_PER_WRITE: Final = 8 * 1024 * 1024
-
-JUDGED_AT_ONCE: Final = 500
-"""Events whose auth events are looked at in one turn of the reactor."""
 
 _POLICY: Final = (EventTypes.POLICY, "")
 _DECIDING: Final = [auth.CREATE_KEY, (EventTypes.POWER_LEVELS, ""), _POLICY]
@@ -168,15 +165,7 @@ class Pipeline:
         room_id = next((event.room_id for event in events if event.type == EventTypes.CREATE), "")
         create_id = create_id_of_room(room_id) if version.room_id_from_create else None
         own = [event for event in events if event.room_id == room_id]
-        judged: dict[str, Found] = {}
-        results: list[tuple[Event, str | None]] = []
-        ordered = order_to_judge(own)
-        for start in range(0, len(ordered), JUDGED_AT_ONCE):
-            piece = ordered[start : start + JUDGED_AT_ONCE]
-            results += judge_all(piece, create_id, lambda _: None, judged)
-            if start + JUDGED_AT_ONCE < len(ordered):
-                await pause(self._clock)
-        return results
+        return await judge_many(self._clock, own, create_id, lambda _: None)
 
     async def keep(self, work: Work) -> None:
         """Write the outliers that a batch has collected, and learn of them."""
@@ -305,7 +294,11 @@ class Pipeline:
             await work.written([event.event_id])
             known = work.stored.get(event.event_id)
         if known is None or known.rejected is not None or known.soft_failed:
-            raise AuthError("The room does not allow the event." if known is None else known.rejected or "The room does not allow the event now.")
+            raise AuthError(
+                "The room does not allow the event."
+                if known is None
+                else known.rejected or "The room does not allow the event now."
+            )
         return Persisted(event.event_id, known.stream_ordering)
 
     # -- writing -----------------------------------------------------------------------------------------------------

@@ -18,10 +18,11 @@ from synapse.events.signing import SignatureError, required_signers, signatures_
 from synapse.federation.answers import Pdus
 from synapse.federation.errors import BadAnswer
 from synapse.federation.receiving.checks import EventChecks
-from synapse.federation.receiving.judging import judge_all, order_to_judge
+from synapse.federation.receiving.judging import judge_many
 from synapse.handlers.event_creation import Signer
 from synapse.handlers.remote.room_seen import MAX_FETCHED, RoomCheck, RoomSeen
 from synapse.handlers.remote.templates import made_by
+from tests.support.reactor import real_reactor
 from tests.support.resident import Resident, key_of
 
 OWN = "here.test"
@@ -55,7 +56,7 @@ class Judge:
     async def auth_checked(self, events: Sequence[Event], version: RoomVersion) -> list[tuple[Event, str | None]]:
         create = next(event for event in events if event.type == "m.room.create")
         create_id = create.event_id if version.room_id_from_create else None
-        return judge_all(order_to_judge(events), create_id, lambda _: None, {})
+        return await judge_many(real_reactor(), events, create_id, lambda _: None)
 
 
 async def at_once(function: Callable[..., Any], *args: Any) -> Any:
