@@ -9,7 +9,7 @@ Changes are written in the main process, at positions of the stream `device_list
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from synapse.storage.cross_signing import CrossSigningKey, Signature, take_in_keys
@@ -44,7 +44,10 @@ class Keys(NamedTuple):
 
 
 class Applied(NamedTuple):
-    """What becomes of a list by an update: the row, None where it stays as it is; the device, None where it goes."""
+    """What becomes of a list by an update: the row, None where it stays as it is; the device, None where it goes.
+
+    Of a list that is stale then, the device is not kept.
+    """
 
     row: ListRow | None
     device: Device | None = None
@@ -100,7 +103,7 @@ class RemoteDeviceStore:
         return await self._db.write("remote_devices.apply", _apply, user_id, device_id, judge, max_devices, stream_id)
 
     async def replace(self, user_id: str, fetched: Fetched, stream_id: int) -> bool:
-        """Keeps a list in place of what there was. True if devices or keys have changed, or may have meanwhile."""
+        """Keeps a list in place of what there was. True if keys have changed, or may have meanwhile."""
         return await self._db.write("remote_devices.replace", _replace, user_id, fetched, stream_id)
 
     async def take_in(self, user_id: str, signing: Keys, stream_id: int) -> bool:
@@ -196,7 +199,12 @@ def _apply(
         (user_id, row.base_id, list(row.applied), row.stale),
     )
     if row.stale:
-        return False
+        # The list is fetched, and its users are told then, if it has any keys. Those that are gone will not be in it,
+        # and may be known, since strangers' keys are shown and not kept.
+        is_gone = device is None and row.base_id < 0
+        if is_gone:
+            record_change(txn, user_id, [device_id], stream_id)
+        return is_gone
     if device is None:
         txn.later("DELETE FROM remote_devices WHERE user_id = %s AND device_id = %s", (user_id, device_id))
     else:
@@ -223,14 +231,16 @@ def _apply(
 def _replace(txn: Transaction, user_id: str, fetched: Fetched, stream_id: int) -> bool:
     txn.execute(
         """
-        WITH before AS (SELECT stale FROM remote_device_lists WHERE user_id = %s)
+        WITH before AS (
+            SELECT stale AND (base_id >= 0 OR failures > 0) AS doubtful FROM remote_device_lists WHERE user_id = %s
+        )
         INSERT INTO remote_device_lists AS l (user_id, base_id, stale) VALUES (%s, %s, false)
         ON CONFLICT (user_id) DO UPDATE SET base_id = EXCLUDED.base_id, applied_ids = '{}', stale = false, failures = 0
-        RETURNING (SELECT stale FROM before)
+        RETURNING (SELECT doubtful FROM before)
         """,
         (user_id, user_id, fetched.stream_id),
     )
-    was_stale = bool(txn.one()[0])
+    was_doubtful = bool(txn.one()[0])
     txn.execute("DELETE FROM remote_devices WHERE user_id = %s RETURNING device_id, key_json, display_name", (user_id,))
     before = {Device(*row) for row in txn.rows()}
     txn.values(
@@ -239,11 +249,16 @@ def _replace(txn: Transaction, user_id: str, fetched: Fetched, stream_id: int) -
         later=True,
     )
     keys_changed = take_in_keys(txn, user_id, *fetched.signing, whole=True)
-    # Of a list that was stale, clients may know more than is kept: the keys of strangers, or what came and went again.
-    changed = was_stale or keys_changed or before != set(fetched.devices)
+    # Of a list that was stale, clients may know more than is kept, such as what came and went again. Devices without
+    # keys are nothing that they see.
+    changed = was_doubtful or keys_changed or _with_keys(before) != _with_keys(fetched.devices)
     if changed:
         record_change(txn, user_id, [], stream_id)
     return changed
+
+
+def _with_keys(devices: Iterable[Device]) -> set[Device]:
+    return {device for device in devices if device.json is not None}
 
 
 def _take_in(txn: Transaction, user_id: str, signing: Keys, stream_id: int) -> bool:

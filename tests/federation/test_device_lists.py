@@ -285,6 +285,32 @@ async def test_clients_look_again_after_a_gap_though_the_list_is_what_it_was(pos
 
 
 @ensureDeferred
+async def test_clients_need_not_look_at_a_list_that_comes_without_keys(postgres: PostgresServer) -> None:
+    """A device list that is heard of for the first time, because its user has come into a room: clients know that."""
+    async with pair(postgres) as p:
+        since = (await p.alice.get("/sync?timeout=0"))["next_batch"]
+
+        async def told(stream_id: int, prev_id: list[int], **more: Any) -> set[str]:
+            nonlocal since
+            content = {"user_id": p.bob.id, "device_id": p.device, "stream_id": stream_id, "prev_id": prev_id, **more}
+            edu = {"edu_type": "m.device_list_update", "content": content}
+            p.asked()
+            await p.net["one"].hs.receiving.edus.take(f"two.test:{PORT}", edu)
+            await p.fetched()
+            await p.net.until(lambda: not p.net["one"].hs.edus.resync._under_way)
+            changed, since = await p.changed(since)
+            return changed
+
+        assert await told(1, []) == set()
+        await p.net["one"].hs.edus.remote_device_store.forget([p.bob.id])
+        assert await told(2, [], deleted=True) == {p.bob.id}, "clients may have asked for its keys before"
+        assert await told(2**40, [2**39]) == {p.bob.id}, "what has been missed is not known"
+        await p.net["one"].hs.edus.remote_device_store.forget([p.bob.id])
+        await p.upload("first")
+        assert await told(3, []) == {p.bob.id}
+
+
+@ensureDeferred
 async def test_a_stale_list_is_tried_again_and_shown_meanwhile(postgres: PostgresServer) -> None:
     async with pair(postgres) as p:
         await p.upload("first")

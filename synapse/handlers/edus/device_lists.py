@@ -142,7 +142,7 @@ class DeviceListKeeper:
             if verdicts[-1] is Verdict.KNOWN:
                 return Applied(None)
             if verdicts[-1] is Verdict.GAP:
-                return Applied(ListRow(*(kept or Kept(NEVER))._replace(stale=True)))
+                return Applied(ListRow(*(kept or Kept(NEVER))._replace(stale=True)), device)
             assert kept is not None, "an update comes after something"
             return Applied(ListRow(*kept.with_update(update.stream_id)), device)
 
