@@ -11,10 +11,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from synapse.api.constants import EventTypes
+import orjson
+
+from synapse.api.constants import MAX_EVENT_BYTES, EventTypes
 from synapse.api.identifiers import is_user_id
 from synapse.api.room_versions import RoomVersion
 from synapse.events.client import STRIPPED_STATE_TYPES
+from synapse.util.storable import is_too_deep
 
 if TYPE_CHECKING:
     from synapse.federation.receiving.checks import EventChecks
@@ -65,6 +68,16 @@ def _is_stripped(entry: Any) -> bool:
     return (
         isinstance(entry, dict)
         and all(isinstance(entry.get(key), str) for key in ("type", "state_key", "sender"))
-        and isinstance(entry.get("content"), dict)
         and is_user_id(entry["sender"])
+        and _is_content(entry.get("content"))
     )
+
+
+def _is_content(content: Any) -> bool:
+    """Whether it can be kept, and handed to clients. Of the short form, nobody else has looked at it."""
+    if not isinstance(content, dict) or is_too_deep(content):
+        return False
+    try:
+        return len(orjson.dumps(content)) <= MAX_EVENT_BYTES
+    except TypeError:  # an integer of more than 64 bits
+        return False
