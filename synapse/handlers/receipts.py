@@ -104,7 +104,7 @@ class Receipts:
         receipt = setting.receipt
         private = receipt.receipt_type == ReceiptTypes.READ_PRIVATE
         await self._stream.append(
-            lambda position: self._store.put(receipt, setting.event_stream, position, local=True),
+            lambda position: self._store.put(receipt, setting.event_stream, position),
             lambda moved: [ReceiptRow(receipt.room_id, receipt.user_id, private)] if moved else [],
         )
 

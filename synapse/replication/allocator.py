@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -101,24 +101,43 @@ class StreamWriter(Generic[Row]):
         stays empty.
         """
         position = self._allocator.next()
-        told: Sequence[Row] = ()
+        return await self._append([position], lambda: write(position), lambda result: {position: rows(result)})
+
+    async def append_many(
+        self,
+        count: int,
+        write: Callable[[Sequence[int]], Awaitable[T]],
+        rows: Callable[[T], Mapping[int, Iterable[Row]]],
+    ) -> T:
+        """The same with so many positions, one after another, for what is written at once; `rows` by position."""
+        positions = self._allocator.next_many(count)
+        return await self._append(positions, lambda: write(positions), rows)
+
+    async def _append(
+        self,
+        positions: Sequence[int],
+        write: Callable[[], Awaitable[T]],
+        rows: Callable[[T], Mapping[int, Iterable[Row]]],
+    ) -> T:
+        told: dict[int, list[Row]] = {}
         try:
-            result = await write(position)
-            told = list(rows(result))
+            result = await write()
+            told = {position: list(each) for position, each in rows(result).items()}
         except OutcomeUnknown:
-            told = await self._as_stored(position)
+            told = await self._as_stored(positions)
             raise
         finally:
-            self._finish(position, told)
-        if self._allocator.current_token < position:
-            waiting = self._waiting[position] = Deferred()
+            self._finish(positions, told)
+        if self._allocator.current_token < positions[-1]:
+            waiting = self._waiting[positions[-1]] = Deferred()
             await waiting
         return result
 
-    def _finish(self, position: int, rows: Sequence[Row]) -> None:
-        self._ready[position] = rows
+    def _finish(self, positions: Sequence[int], rows: Mapping[int, Sequence[Row]]) -> None:
+        for position in positions:
+            self._ready[position] = rows.get(position, ())
         before = self._allocator.current_token
-        current = self._allocator.finish((position,))
+        current = self._allocator.finish(positions)
         if current == before:
             return
         reached = sorted(each for each in self._ready if each <= current)
@@ -129,17 +148,26 @@ class StreamWriter(Generic[Row]):
             if waiting is not None:
                 waiting.callback(None)
 
-    async def _as_stored(self, position: int) -> Sequence[Row]:
+    async def _as_stored(self, positions: Sequence[int]) -> dict[int, list[Row]]:
         """What was written after all, although the COMMIT got no answer."""
         assert self._stream.read is not None, "only streams in the database are written this way"
+        first, last = positions[0], positions[-1]
+        stored: dict[int, list[Row]] = {}
         try:
-            read = await self._db.read("streams.as_stored", self._stream.read, position - 1, position, 1)
+            read = await self._db.read("streams.as_stored", self._stream.read, first - 1, last, len(positions))
         except Exception as error:
             log_failure(
-                logger, error, "What was written at position %d of %s is not known", position, self._stream.name
+                logger,
+                error,
+                "What was written at the positions %d to %d of %s is not known",
+                first,
+                last,
+                self._stream.name,
             )
-            return ()
-        return [row for _, row in read]
+            return stored
+        for position, row in read:
+            stored.setdefault(position, []).append(row)
+        return stored
 
 
 class Positions:

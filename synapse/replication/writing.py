@@ -12,7 +12,7 @@ process anyway.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from synapse.replication.allocator import Positions, StreamWriter
@@ -121,6 +121,14 @@ class NoWriter:
         self._name = name
 
     async def append(self, write: Callable[[int], Awaitable[T]], rows: Callable[[T], Iterable[Any]]) -> T:
+        self.tell()
+
+    async def append_many(
+        self,
+        count: int,
+        write: Callable[[Sequence[int]], Awaitable[T]],
+        rows: Callable[[T], Mapping[int, Iterable[Any]]],
+    ) -> T:
         self.tell()
 
     def tell(self, *rows: Any) -> NoReturn:

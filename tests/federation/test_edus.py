@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -17,11 +18,14 @@ from synapse.federation.receiving.transactions import EDUS_WITHIN
 from synapse.handlers.edus.presence import SILENT_AFTER, FarPresenceKeeper
 from synapse.handlers.edus.typing import TIMEOUT
 from synapse.replication.calls import WITHIN, LocalMain
+from synapse.storage.database import Database
 from synapse.storage.pool import PoolSettings
 from synapse.storage.presence import PresenceState
+from synapse.storage.receipts import FarReceipt, Receipt, ReceiptStore
 from tests.rest.people import Person
 from tests.support.far_users import put_into_room
 from tests.support.homeserver import TestServer, homeserver
+from tests.support.world import World
 
 FAR, NEAR = "@b:far", "@c:near"
 ALICE = "@alice:test"
@@ -134,6 +138,41 @@ async def test_receipts_of_others_are_in_their_order_though_events_came_in_anoth
             receipt = {"event_ids": [event_id], "data": {"ts": ts}}
             await t.hear("far", "m.receipt", **{t.room_id: {"m.read": {FAR: receipt}}})
         assert await t.ephemeral("m.receipt") == {first: {"m.read": {FAR: {"ts": 3}}}}
+
+
+@ensureDeferred
+async def test_receipts_of_many_cost_no_more_statements_than_that_of_one(database_settings: PoolSettings) -> None:
+    async with town(database_settings) as t:
+        users = [FAR, *(f"@b{number}:far" for number in range(20))]
+        for user_id in users[1:]:
+            await put_into_room(t.server.hs, t.room_id, user_id)
+        first, second = [await t.alice.say(t.room_id, text) for text in ("one", "two")]
+
+        async def hear(event_id: str, ts: int, users: list[str]) -> tuple[Counter[str], Counter[str]]:
+            receipt = {"event_ids": [event_id], "data": {"ts": ts}}
+            with t.server.hs.database.counted() as counts:
+                await t.hear("far", "m.receipt", **{t.room_id: {"m.read": dict.fromkeys(users, receipt)}})
+            return counts.read, counts.written
+
+        await hear(first, 1, users)
+        one = await hear(second, 2, users[-1:])
+        assert await hear(second, 3, users) == one
+        later = {user_id: {"ts": 3} for user_id in users}
+        assert await t.ephemeral("m.receipt") == {second: {"m.read": later}}
+        await hear(first, 2, users[1:])  # which is behind that
+        assert await t.ephemeral("m.receipt") == {second: {"m.read": later}}
+
+
+@ensureDeferred
+async def test_a_receipt_that_was_written_before_the_connection_broke_is_told(database: Database) -> None:
+    world, store = World(database), ReceiptStore(database)
+    row = await world.message(await world.room(ALICE), ALICE)
+    of_far, of_alice = [Receipt(row.room_id, "m.read", each, "", row.event_id, '{"ts": 1}') for each in (FAR, ALICE)]
+    for _ in range(2):
+        assert await store.put_many([FarReceipt(of_far, row.stream)], [7]) == {7: (row.room_id, FAR)}
+        assert await store.put(of_alice, row.stream, 8)
+    assert await store.put_many([FarReceipt(of_far, row.stream)], [9]) == {}
+    assert not await store.put(of_alice, row.stream, 10)
 
 
 @ensureDeferred

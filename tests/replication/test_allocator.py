@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -101,6 +102,32 @@ async def test_what_was_written_although_the_answer_got_lost_is_told(database: D
     with pytest.raises(OutcomeUnknown):
         await stream.append(write, lambda _: ["unused"])
     assert announced.told == [(1, [(1, "@u:x")])]
+
+
+@ensureDeferred
+async def test_many_positions_are_told_together(database: Database) -> None:
+    announced = Announced()
+    stream = writer(announced, database)
+
+    async def write(positions: Sequence[int]) -> None:
+        insert = "INSERT INTO account_data (user_id, type, content, stream_id) VALUES ('@u:x', %s, '{}', %s)"
+        for position in positions[1:]:  # at the first, nothing is
+            await database.write("put", lambda txn, at: txn.execute(insert, (f"t{at}", at)), position)
+        if positions[0] > 1:
+            raise OutcomeUnknown("the connection broke")
+
+    await stream.append_many(3, write, lambda _: {2: ["b"], 3: ["c", "d"]})
+    assert announced.told == [(3, [(2, "b"), (3, "c"), (3, "d")])]
+    with pytest.raises(OutcomeUnknown):
+        await stream.append_many(3, write, lambda _: {4: ["unused"]})
+    assert announced.told[1:] == [(6, [(5, "@u:x"), (6, "@u:x")])]
+    with pytest.raises(ZeroDivisionError):
+        await stream.append_many(2, gone, lambda _: {7: [str(1 // 0)]})
+    assert announced.told[2:] == [(8, [])], "the stream goes on"
+
+
+async def gone(_positions: Sequence[int]) -> None:
+    pass
 
 
 @ensureDeferred

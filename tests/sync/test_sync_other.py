@@ -40,7 +40,7 @@ async def read(h: Harness, row: Any, user: str, kind: str = "m.read", thread: st
     data = orjson.dumps({"ts": 1} | ({"thread_id": thread} if thread else {})).decode()
     receipt = Receipt(row.room_id, kind, user, thread, row.event_id, data)
     position = advance(h, "receipts", row.room_id)
-    return await ReceiptStore(h.db).put(receipt, row.stream, position, local=True)
+    return await ReceiptStore(h.db).put(receipt, row.stream, position)
 
 
 def receipts_in(answer: dict[str, Any], room: str) -> dict[str, Any]:

@@ -8,10 +8,9 @@ Server-server API, "Receipts".
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-import msgspec
 import orjson
 
 from synapse.api.constants import ReceiptTypes
@@ -20,7 +19,7 @@ from synapse.api.identifiers import is_event_id, is_room_id
 from synapse.handlers.edus.parsing import number, own_user
 from synapse.replication.calls import Call
 from synapse.replication.streams import ReceiptRow
-from synapse.storage.receipts import Receipt
+from synapse.storage.receipts import FarReceipt, Receipt
 from synapse.storage.unread import MAIN
 
 if TYPE_CHECKING:
@@ -32,12 +31,7 @@ if TYPE_CHECKING:
 MAX_RECEIPTS: Final = 500
 """In one EDU."""
 
-
-class FarReceipt(msgspec.Struct, frozen=True):
-    """A receipt; `event_stream` is the position of its event, None where it is not here."""
-
-    receipt: Receipt
-    event_stream: int | None
+_NO_EVENTS: Final = ("", MAIN)  # as threads
 
 
 RECEIVE: Final = Call("receipts.receive", list[FarReceipt], type(None))
@@ -58,35 +52,40 @@ class FarReceipts:
         where that is all of them.
         """
         given, problem = _receipts(origin, content)
-        found: list[FarReceipt] = []
+        found: list[Receipt] = []
         for room_id, receipts in given.items():
             try:
                 joined = await self._speakers.in_room(origin, room_id, {receipt.user_id for receipt in receipts})
             except MatrixError as error:
                 problem = error
                 continue
-            found += [far for each in receipts if each.user_id in joined and (far := await self._placed(each))]
-        if found:
-            await self._main(RECEIVE, found)
+            found += [receipt for receipt in receipts if receipt.user_id in joined]
+        if placed := await self._placed(found):
+            await self._main(RECEIVE, placed)
         elif problem is not None:
             raise problem
 
-    async def _placed(self, receipt: Receipt) -> FarReceipt | None:
-        event = await self._store.event(receipt.room_id, receipt.event_id)
-        thread_id = receipt.thread_id
-        if event is not None:
-            return FarReceipt(receipt, event.stream) if not thread_id or thread_id in event.threads else None
-        is_known = thread_id in ("", MAIN) or await self._store.event(receipt.room_id, thread_id) is not None
-        return FarReceipt(receipt, None) if is_known else None
+    async def _placed(self, receipts: Sequence[Receipt]) -> list[FarReceipt]:
+        """Those of the receipts whose events and threads belong together, as far as they are here. One statement."""
+        named = {(r.room_id, i) for r in receipts for i in (r.event_id, r.thread_id) if i not in _NO_EVENTS}
+        events = await self._store.events(named)
+        placed: list[FarReceipt] = []
+        for receipt in receipts:
+            room_id, thread_id = receipt.room_id, receipt.thread_id
+            event = events.get((room_id, receipt.event_id))
+            if event is not None:
+                is_good = not thread_id or thread_id in event.threads
+            else:
+                is_good = thread_id in _NO_EVENTS or (room_id, thread_id) in events
+            if is_good:
+                placed.append(FarReceipt(receipt, None if event is None else event.stream))
+        return placed
 
     async def _write(self, receipts: list[FarReceipt]) -> None:
-        for each in receipts:
-            await self._write_one(each.receipt, each.event_stream)
-
-    async def _write_one(self, receipt: Receipt, event_stream: int | None) -> None:
-        await self._stream.append(
-            lambda position: self._store.put(receipt, event_stream, position, local=False),
-            lambda moved: [ReceiptRow(receipt.room_id, receipt.user_id, False)] if moved else [],
+        await self._stream.append_many(
+            len(receipts),
+            lambda positions: self._store.put_many(receipts, positions),
+            lambda moved: {position: [ReceiptRow(*whose, False)] for position, whose in moved.items()},
         )
 
 
