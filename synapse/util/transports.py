@@ -10,7 +10,13 @@ Nothing of Twisted is imported, since its sockets come with the reactor.
 
 from __future__ import annotations
 
-from typing import Any
+import fcntl
+import termios
+from array import array
+from typing import Any, Final
+
+_MAX_READS: Final = 100
+"""Of 64 KiB each: more than the buffers of a socket's two ends hold."""
 
 
 def write_at_once(transport: Any, data: bytes) -> None:
@@ -27,9 +33,19 @@ def write_at_once(transport: Any, data: bytes) -> None:
 
 
 def read_at_once(transport: Any) -> None:
-    """Hands what has come to the transport's protocol, as Twisted's loop will do soon; of plain sockets alone."""
-    if _is_socket(transport):
-        transport.doRead()  # if the other side has ended the connection, the loop finds that out again
+    """Hands what has come to the transport's protocol, as Twisted's loop will do bit by bit: all of it, unless the
+    other side says more meanwhile without end. Of plain sockets alone."""
+    for _ in range(_MAX_READS):
+        if not _is_socket(transport) or not _has_come(transport):
+            break  # if the other side has ended the connection, the loop finds that out
+        transport.doRead()
+
+
+def _has_come(transport: Any) -> bool:
+    """Whether bytes have come that nobody has read."""
+    count = array("i", [0])
+    fcntl.ioctl(transport.socket, termios.FIONREAD, count)
+    return count[0] > 0
 
 
 def _is_socket(transport: Any) -> bool:

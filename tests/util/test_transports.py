@@ -91,9 +91,13 @@ async def test_what_has_come_is_read_at_once() -> None:
         assert reader.received == b"news"
         read_at_once(transport)  # nothing more has come
         assert reader.received == b"news"
+        much = os.urandom(3 * transport.bufferSize)  # more than Twisted reads in one turn
+        other.sendall(much)
+        read_at_once(transport)
+        assert reader.received == b"news" + much
     read_at_once(transport)
     transport.resumeProducing()
-    assert await reader.done == b"news"
+    assert await reader.done == b"news" + much
     read_at_once(transport)  # it is over
 
 
