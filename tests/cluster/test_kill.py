@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
@@ -107,11 +108,13 @@ class Reader:
     def _count(self, events: list[dict[str, Any]]) -> None:
         self.seen.update(e["event_id"] for e in events if e["type"] == "m.room.message")
 
-    async def until_all(self, wanted: set[str]) -> None:
-        """Wait until everything in `wanted` has been seen."""
+    async def until_all(self, wanted: Mapping[str, str], syncing: asyncio.Task[None]) -> None:
+        """Wait until everything in `wanted` (event id: body) has been seen."""
         deadline = time.monotonic() + 60
-        while not wanted <= set(self.seen):
-            assert time.monotonic() < deadline, f"{len(wanted - set(self.seen))} acknowledged messages never arrived"
+        while missing := [body for event_id, body in wanted.items() if event_id not in self.seen]:
+            if syncing.done():
+                syncing.result()  # raises what ended it
+            assert time.monotonic() < deadline, f"{len(missing)} acknowledged messages never arrived: {missing}"
             await asyncio.sleep(0.1)
 
 
@@ -137,8 +140,8 @@ async def _run(cluster: Cluster) -> None:
             await _kill_each(cluster)
             flow.stop = True
             await sending
-            for each in readers:
-                await each.until_all(set(flow.acknowledged))
+            for each, task in zip(readers, syncing, strict=True):
+                await each.until_all(flow.acknowledged, task)
         finally:
             for task in (*syncing, sending):
                 task.cancel()
