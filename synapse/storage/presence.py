@@ -40,6 +40,12 @@ class PresenceStore:
         """
         await self._db.write_idempotent("presence.put", _put, state, stream_id, keep_status)
 
+    async def put_many(self, states: Sequence[PresenceState], stream_ids: Sequence[int]) -> dict[int, str]:
+        """Writes the states of different users, each at a stream position of its own; whose is at which. One
+        statement.
+        """
+        return await self._db.write_idempotent("presence.put_many", _put_many, states, stream_ids)
+
     async def note(self, user_id: str, active_ts: int) -> None:
         """Somebody offline did something, which others are not told of. One statement."""
         await self._db.write_idempotent("presence.note", _note, user_id, active_ts)
@@ -121,6 +127,20 @@ def _put(txn: Transaction, state: PresenceState, stream_id: int, keep_status: bo
         """,
         (*state[:5], stream_id, keep_status),
     )
+
+
+def _put_many(txn: Transaction, states: Sequence[PresenceState], stream_ids: Sequence[int]) -> dict[int, str]:
+    rows = sorted((state[:5], stream_id) for state, stream_id in zip(states, stream_ids, strict=True))
+    txn.values(
+        """
+        INSERT INTO presence (user_id, state, status_msg, last_active_ts, currently_active, stream_id) VALUES %s
+        ON CONFLICT (user_id) DO UPDATE SET
+            state = EXCLUDED.state, status_msg = EXCLUDED.status_msg, last_active_ts = EXCLUDED.last_active_ts,
+            currently_active = EXCLUDED.currently_active, stream_id = EXCLUDED.stream_id
+        """,
+        [(*state, stream_id) for state, stream_id in rows],
+    )
+    return {stream_id: state.user_id for state, stream_id in zip(states, stream_ids, strict=True)}
 
 
 def _note(txn: Transaction, user_id: str, active_ts: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pytest_twisted import ensureDeferred
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from synapse.api.constants import Presence
@@ -285,8 +286,9 @@ async def test_presence_of_long_ago_is_forgotten_but_not_of_users_of_this_server
     async with homeserver(database_settings) as server:
         store = server.hs.reading.presence_store
         states = [(FAR, "offline", 5), (NEAR, "online", 5), ("@d:far", "offline", 50), (ALICE, "offline", 5)]
-        for position, (user_id, state, active) in enumerate(states, start=1):
-            await store.put(PresenceState(user_id, state, None, active, False), position)
+        told = [PresenceState(user_id, state, None, active, False) for user_id, state, active in states]
+        await store.put_many(told, range(1, 5))
+        assert await store.put_many(told, range(5, 9)) == dict(enumerate([user_id for user_id, *_ in states], 5))
         await store.forget_others(10, "test")
         assert set(await store.get([user_id for user_id, *_ in states])) == {NEAR, "@d:far", ALICE}
 
@@ -296,16 +298,22 @@ class Written:
 
     def __init__(self) -> None:
         self.states: list[PresenceState] = []
+        self.writes: list[int] = []  # of so many states
+        self.busy: Deferred[None] = Deferred()
+        self.busy.callback(None)
 
     async def not_offline(self) -> list[PresenceState]:
         return [PresenceState(FAR, "online", None, 1, False), PresenceState(ALICE, "online", None, 1, False)]
 
-    async def put(self, state: PresenceState, position: int) -> None:
-        self.states.append(state)
+    async def put_many(self, states: Sequence[PresenceState], positions: Sequence[int]) -> dict[int, str]:
+        self.states += states
+        return {position: state.user_id for position, state in zip(positions, states, strict=True)}
 
-    async def append(self, write: Any, rows: Any) -> None:
-        await write(1)
-        rows(None)
+    async def append_many(self, count: int, write: Any, rows: Any) -> None:
+        self.writes.append(count)
+        await self.busy
+        positions = range(1, count + 1)
+        assert list(rows(await write(positions))) == list(positions)
 
 
 @ensureDeferred
@@ -327,6 +335,20 @@ async def test_who_is_not_heard_of_for_long_is_offline() -> None:
     await keeper.sweep()
     await keeper.sweep()
     assert written.states[2:] == [PresenceState(NEAR, "offline", None, 10_000, False)]
+
+
+@ensureDeferred
+async def test_what_is_told_while_presence_is_written_is_written_together() -> None:
+    written, main = Written(), LocalMain()
+    anything: Any = written
+    keeper = FarPresenceKeeper(anything, anything, main, Clock(), "test")
+    written.busy = Deferred()
+    users = [f"@b{number}:far" for number in range(20)]
+    for state in (Presence.ONLINE, Presence.UNAVAILABLE):
+        await keeper._receive([PresenceState(user_id, state, None, 1, False) for user_id in users])
+    written.busy.callback(None)
+    assert written.writes == [1, 20]
+    assert {state.user_id: state.state for state in written.states} == dict.fromkeys(users, "unavailable")
 
 
 # -- nonsense ----------------------------------------------------------------------------------------------------------

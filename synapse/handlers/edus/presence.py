@@ -9,7 +9,8 @@ Server-server API, "Presence".
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.defer import Deferred
@@ -41,6 +42,7 @@ SILENT_AFTER: Final = 30 * 60.0
 SWEEP_SECONDS: Final = 60.0
 _MOVES: Final = 60_000  # milliseconds by which somebody has to have been active later for that to be written
 _REMEMBERED: Final = 20_000
+_TOGETHER: Final = 500  # states that are written in one statement
 
 RECEIVE: Final = Call("presence.receive", list[PresenceState], type(None))
 
@@ -144,23 +146,29 @@ class FarPresenceKeeper:
             Deferred.fromCoroutine(self._write())
 
     async def _write(self) -> None:
-        """Writes what changed, one after another; what changes meanwhile comes at the end."""
+        """Writes what changed; what changes meanwhile is written together, next."""
         try:
             while self._dirty:
-                user_id = next(iter(self._dirty))
-                state = self._dirty.pop(user_id)
+                states = list(islice(self._dirty.values(), _TOGETHER))
+                for state in states:
+                    del self._dirty[state.user_id]
                 try:
-                    await self._append(state)
+                    await self._append(states)
                 except DatabaseClosed:
                     return
                 except Exception as error:
-                    self._known.invalidate(user_id)
-                    log_failure(logger, error, "The presence of %s could not be written", user_id)
+                    for state in states:
+                        self._known.invalidate(state.user_id)
+                    log_failure(logger, error, "The presence of %d users could not be written", len(states))
         finally:
             self._writing = False
 
-    async def _append(self, state: PresenceState) -> None:
-        await self._stream.append(lambda position: self._store.put(state, position), lambda _: [state.user_id])
+    async def _append(self, states: Sequence[PresenceState]) -> None:
+        await self._stream.append_many(
+            len(states),
+            lambda positions: self._store.put_many(states, positions),
+            lambda written: {position: [user_id] for position, user_id in written.items()},
+        )
 
 
 def _differ(known: PresenceState, state: PresenceState) -> bool:
