@@ -9,7 +9,7 @@ Changes are written in the main process, at positions of the stream `device_list
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from synapse.storage.cross_signing import CrossSigningKey, Signature, take_in_keys
@@ -141,9 +141,11 @@ class RemoteDeviceStore:
         """Those who are, or were, members of a room and have a list."""
         return await self._db.read("remote_devices.listed_in", _listed_in, room_id)
 
-    async def forget(self, user_ids: list[str]) -> None:
-        """Drops lists. What this server's users have signed of these users' keys stays, as do those keys."""
-        await self._db.write_idempotent("remote_devices.forget", _forget, user_ids)
+    async def forget(self, user_ids: Sequence[str], stream_ids: Sequence[int]) -> dict[int, str]:
+        """Drops lists, and writes to the stream that the users' keys may be others; whose is at which position. What
+        this server's users have signed of these users' keys stays, as do those keys.
+        """
+        return await self._db.write("remote_devices.forget", _forget, user_ids, stream_ids)
 
 
 def _known(txn: Transaction, user_ids: list[str], viewer: str) -> Known:
@@ -329,8 +331,8 @@ def _listed_in(txn: Transaction, room_id: str) -> list[str]:
     return [user_id for (user_id,) in txn.rows()]
 
 
-def _forget(txn: Transaction, user_ids: list[str]) -> None:
-    users = {"users": user_ids}
+def _forget(txn: Transaction, user_ids: Sequence[str], stream_ids: Sequence[int]) -> dict[int, str]:
+    users = {"users": list(user_ids)}
     txn.later("DELETE FROM remote_device_lists WHERE user_id = ANY(%(users)s)", users)
     txn.later("DELETE FROM remote_devices WHERE user_id = ANY(%(users)s)", users)
     txn.later("DELETE FROM key_signatures WHERE signer_user_id = ANY(%(users)s)", users)
@@ -342,3 +344,10 @@ def _forget(txn: Transaction, user_ids: list[str]) -> None:
         """,
         users,
     )
+    told = dict(zip(stream_ids, user_ids, strict=True))
+    txn.values(
+        "INSERT INTO device_lists_stream (stream_id, user_id, device_ids) VALUES %s",
+        [(stream_id, user_id, []) for stream_id, user_id in told.items()],
+        later=True,
+    )
+    return told

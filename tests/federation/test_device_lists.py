@@ -302,10 +302,12 @@ async def test_clients_need_not_look_at_a_list_that_comes_without_keys(postgres:
             return changed
 
         assert await told(1, []) == set()
-        await p.net["one"].hs.edus.remote_device_store.forget([p.bob.id])
+        await p.net["one"].hs.edus.resync.forget([p.bob.id])
+        _, since = await p.changed(since)
         assert await told(2, [], deleted=True) == {p.bob.id}, "clients may have asked for its keys before"
         assert await told(2**40, [2**39]) == {p.bob.id}, "what has been missed is not known"
-        await p.net["one"].hs.edus.remote_device_store.forget([p.bob.id])
+        await p.net["one"].hs.edus.resync.forget([p.bob.id])
+        _, since = await p.changed(since)
         await p.upload("first")
         assert await told(3, []) == {p.bob.id}
 

@@ -12,7 +12,7 @@ from twisted.internet.task import Clock
 
 from synapse.federation.answers import UserDevices
 from synapse.federation.errors import Unreachable
-from synapse.handlers.edus.resync import AT_ONCE, GATHERING_SECONDS, MOST_UNDER_WAY, ROUNDS, Resync
+from synapse.handlers.edus.resync import AT_ONCE, FORGOTTEN_AT_ONCE, GATHERING_SECONDS, MOST_UNDER_WAY, ROUNDS, Resync
 from synapse.storage.remote_devices import Fetched
 from tests.support.deferreds import started
 
@@ -106,3 +106,23 @@ def test_a_server_that_goes_away_while_hundreds_of_its_lists_are_awaited() -> No
         answer.errback(gone)
     assert fetching.result == dict.fromkeys(users, gone.message)
     assert sorted(failed) == sorted(users)
+
+
+def test_thousands_of_lists_are_forgotten_in_a_few_transactions() -> None:
+    far = Far()
+    users = [f"@user{number}:far" for number in range(2 * FORGOTTEN_AT_ONCE + 1)]
+    told: list[dict[int, list[str]]] = []
+
+    async def append_many(count: int, write: Callable[[range], Awaitable[Any]], rows: Callable[[Any], Any]) -> None:
+        told.append(rows(await write(range(count))))
+
+    async def forget(user_ids: list[str], positions: range) -> dict[int, str]:
+        return dict(zip(positions, user_ids, strict=True))
+
+    far.append_many = append_many  # type: ignore[attr-defined]
+    far.forget = forget  # type: ignore[attr-defined]
+    started(far.resync.forget([]))
+    assert told == []
+    assert started(far.resync.forget(users)).called
+    assert [len(each) for each in told] == [FORGOTTEN_AT_ONCE, FORGOTTEN_AT_ONCE, 1]
+    assert sorted(user_id for each in told for (user_id,) in each.values()) == sorted(users)

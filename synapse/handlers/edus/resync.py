@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from twisted.internet.defer import Deferred
@@ -42,6 +43,8 @@ GATHERING_SECONDS: Final = 0.1
 """How long further updates are waited for: they come one after another, and one request serves for all."""
 ROUNDS: Final = 3
 """Requests for one list, where updates go on coming that it does not include."""
+FORGOTTEN_AT_ONCE: Final = 500
+"""Lists that are dropped in one transaction, when this server leaves a large room."""
 RETRY_SECONDS: Final = 30.0
 RETRIED: Final = 100
 """Stale lists that are tried again in one round."""
@@ -126,9 +129,14 @@ class Resync:
 
         Whoever meets these users again, and knows keys of theirs from before, is told that they may be others.
         """
-        await self._store.forget(list(user_ids))
-        for user_id in user_ids:
-            await self._tell(user_id)
+        users = sorted(user_ids)
+        for start in range(0, len(users), FORGOTTEN_AT_ONCE):
+            some = users[start : start + FORGOTTEN_AT_ONCE]
+            await self._stream.append_many(
+                len(some),
+                partial(self._store.forget, some),
+                lambda told: {position: [user_id] for position, user_id in told.items()},
+            )
 
     async def _fetch(self, user_id: str) -> str | None:
         for round_ in range(ROUNDS):
