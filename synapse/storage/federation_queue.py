@@ -1,10 +1,10 @@
 """What other servers are still to be sent, on record: whatever dies, it is sent afterwards.
 
 `federation_outgoing` is the log: each event that is for others has one row, however many servers it is for, which
-names the set of them (`federation_audiences`). A new set has a row for each of its servers: never more than requests
-are sent because of the event that is for them. It goes with the last such event. How far each server has come in it is in `federation_queues`, with the
-transaction that is under way to it. The log goes back an hour or so; what a server had not got by then becomes the
-last event of each room (`federation_missed`).
+names the set of them (`federation_audiences`). A set that is new has a row for each of its servers: never more rows
+than requests that are made for the sake of its event. It goes with the last event that is for it. How far each server
+has come in the log is in `federation_queues`, with the transaction that is under way to it. The log goes back an hour
+or so; what a server had not got by then becomes the last event of each room (`federation_missed`).
 
 One process at a time writes here, the one whose `epoch` is the latest: each write makes sure of it, so that a process
 which has lost the duty without noticing comes no further (`Fenced`).
