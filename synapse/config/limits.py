@@ -76,7 +76,10 @@ class RatelimitConfig(Section, frozen=True, kw_only=True):
     rc_reports: Annotated[RateLimit, Doc("Events, rooms and users that a user reports.")] = _rate(1.0, 5)
     rc_third_party_invite: Annotated[
         RateLimit,
-        Doc("Invites by e-mail address or phone number, and addresses bound to identity servers and unbound, by user."),
+        Doc(
+            "Invites by e-mail address or phone number, and addresses bound to identity servers and unbound, by user; "
+            "and what identity servers tell of bindings, by address."
+        ),
     ] = _rate(0.2, 10)
     rc_3pid_validation: Annotated[
         RateLimit,

@@ -115,6 +115,16 @@ async def test_bindings_that_lead_nowhere(postgres: PostgresServer) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_nobody_has_other_servers_asked_without_end(postgres: PostgresServer) -> None:
+    limits = {"rc_third_party_invite": {"per_second": 0.001, "burst_count": 2}}
+    async with federation(postgres, "one", "two", **limits) as net:
+        alice, bob = await member(net["one"], "alice"), await member(net["two"], "bob")
+        body = binding(await inviting(alice), alice.id, bob.id)
+        codes = [(await net["two"].client.put("/_matrix/federation/v1/3pid/onbind", body))[0] for _ in range(3)]
+        assert codes == [200, 200, 429]
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_server_in_the_room_invites_for_another_s_inviter(postgres: PostgresServer) -> None:
     async with federation(postgres, "one", "two") as net:
         alice, bob, eve = (

@@ -105,12 +105,14 @@ SERVER = (
     Endpoint("federation_version", "/_matrix/federation/v1/version", _GET, auth=Auth.NONE, resource="federation"),
     # Whoever was handed a token asks whose it is: any service, which signs nothing.
     Endpoint("openid_userinfo", "/_matrix/federation/v1/openid/userinfo", _GET, auth=Auth.NONE, resource="openid"),
-    # Identity servers are no homeservers: they sign nothing here, and what they tell is proved by the invitations.
+    # Identity servers are no homeservers: they sign nothing here, and what they tell is proved by the invitations. So
+    # anybody may have other servers asked.
     Endpoint(
         "third_party_bound",
         "/_matrix/federation/v1/3pid/onbind",
         ("PUT", "POST"),
         auth=Auth.NONE,
+        ratelimit="rc_third_party_invite",
         resource="federation",
     ),
     Endpoint("health", "/health", _GET, auth=Auth.NONE, resource="health"),
