@@ -7,7 +7,7 @@ send listens by `on_change` and asks `retry_at`.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from typing import TYPE_CHECKING, Final
 
 from synapse.federation.backoff import Failing, Schedule, failed, heard_from
@@ -62,11 +62,17 @@ class Destinations:
         row = await self._cache.fetch(destination, self._store.get)
         return row.retry_at if row is not None and row.retry_at > self._now() else None
 
-    async def ready(self, destinations: Iterable[str]) -> list[str]:
-        """Those of many that may be asked now. One statement for all that are not remembered."""
+    async def left_alone(self, destinations: Iterable[str]) -> dict[str, int]:
+        """Those of many that may not be asked now, with when (milliseconds) they may be asked again. One statement for
+        all that are not remembered."""
         found = await self._cache.fetch_many(destinations, self._store.get_many)
         now = self._now()
-        return [name for name, row in found.items() if row is None or row.retry_at <= now]
+        return {name: row.retry_at for name, row in found.items() if row is not None and row.retry_at > now}
+
+    async def ready(self, destinations: Collection[str]) -> list[str]:
+        """The others of them, which may be asked now."""
+        left_alone = await self.left_alone(destinations)
+        return [name for name in destinations if name not in left_alone]
 
     async def check(self, destination: str) -> None:
         """Raises Unreachable while the server is left alone."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from synapse.federation.errors import FederationError, Refused, Unreachable
 from synapse.federation.sending.composing import Extras
+from synapse.federation.sending.edus import NOTHING
 from synapse.federation.sending.fairness import Turns
 from synapse.federation.sending.queue import MAX_PDUS, Contents, Queue, Reserved, id_of
 from synapse.metrics import table
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from synapse.federation.client import Retries
     from synapse.federation.destinations import Destinations
     from synapse.federation.sending.audience import Outgoing
-    from synapse.federation.sending.composing import Composer, Draft
+    from synapse.federation.sending.composing import Composer
     from synapse.federation.sending.edus import Ephemeral, Taken
     from synapse.federation.sending.ledger import Ledger
     from synapse.federation.sending.loading import Loading
@@ -189,6 +190,8 @@ class Dispatch:
 
     def trimmed(self, destinations: Iterable[str], until: int) -> None:
         """The log up to there was given up, in which there were events that these servers have not got."""
+        if self._ledger is None:
+            return
         for name in destinations:
             self._queue(name).trimmed(until)
         self._wake(dict.fromkeys(destinations, ""))
@@ -234,21 +237,20 @@ class Dispatch:
     async def _introduce(self, names: Mapping[str, str]) -> None:
         """Finds out which servers are left alone just now: asked once for all of them."""
         ledger = self._ledger
+        left_alone: Mapping[str, int] = {}
         try:
-            ready = set(await self._destinations.ready(names))
+            left_alone = await self._destinations.left_alone(names)
         except Exception as error:
             log_failure(logger, error, "Which servers answer could not be found out; they are tried")
-            ready = set(names)
+        if ledger is not self._ledger:
+            return
+        now = self._clock.seconds()
         for name, cause in names.items():
-            if ledger is not self._ledger:
-                return
             queue = self.queues.get(name)
             if queue is None or queue.sending:
                 continue
-            retry_at = None if name in ready else await self._destinations.retry_at(name)
-            now = self._clock.seconds()
-            if retry_at is not None:
-                queue.leave_alone(now, retry_at / 1000)
+            if name in left_alone:
+                queue.leave_alone(now, left_alone[name] / 1000)
                 self._retry_later(queue)
             self._ready(queue, cause, now)
         self._pump_soon()
@@ -313,6 +315,8 @@ class Dispatch:
         except Exception as error:
             log_failure(logger, error, "Sending to %s failed; it is tried again", queue.name)
             queue.failed(Contents(""), self._clock.seconds(), None)
+            if ledger is self._ledger:  # what the transaction held of them is not known here: they are all asked again
+                self._put_back(queue.name, self._loading.outboxes)
         finally:
             queue.sending = False
             if ledger is not None and ledger is self._ledger:
@@ -352,7 +356,7 @@ class Dispatch:
             answer = await self._send(queue.name, contents.id, draft.body)
         except FederationError as error:
             if ledger is self._ledger:
-                await self._not_sent(ledger, queue, draft, error)
+                await self._not_sent(ledger, queue, contents, error)
             return
         if ledger is not self._ledger:
             return
@@ -388,14 +392,14 @@ class Dispatch:
             marks = [mark for name, mark in contents.marks if name == outbox]
             await self._loading.sent[outbox](queue.name, marks)
 
-    async def _not_sent(self, ledger: Ledger, queue: Queue, draft: Draft, error: FederationError) -> None:
-        contents, now = draft.contents, self._clock.seconds()
+    async def _not_sent(self, ledger: Ledger, queue: Queue, contents: Contents, error: FederationError) -> None:
+        now = self._clock.seconds()
         self._proven.discard(queue.name)
-        taken = self._taken.pop(queue.name, draft.taken)
         if isinstance(error, Refused) and error.code in WRONG:
             table.FEDERATION_TRANSACTIONS.child("refused").inc()
             if queue.refused(contents, now):
                 logger.warning("%s does not take %s, which is passed over: %s", queue.name, _named(contents), error)
+                self._taken.pop(queue.name, None)
                 queue.succeeded(contents)
                 await self._settle(ledger, queue, contents)
                 return
@@ -407,12 +411,14 @@ class Dispatch:
                 return
             keeps = queue.failed(contents, now, retry_at)
         logger.info("%s could not be sent to: %s", queue.name, error)
-        if keeps:
-            self._taken[queue.name] = taken
-            return
-        extras = self._extra(queue.name)
-        extras.ephemeral.put_back(taken)
-        extras.outboxes.update(name for name, _ in contents.marks)
+        if not keeps:
+            self._put_back(queue.name, [outbox for outbox, _ in contents.marks])
+
+    def _put_back(self, name: str, outboxes: Iterable[str]) -> None:
+        """What a transaction held besides events is told again in another; of the outboxes, by asking these."""
+        extras = self._extra(name)
+        extras.ephemeral.put_back(self._taken.pop(name, NOTHING))
+        extras.outboxes.update(outboxes)
 
     async def _retry_at(self, queue: Queue, error: FederationError) -> float:
         """When the server may be tried again, in seconds."""

@@ -125,6 +125,7 @@ class Queue:
     :ivar behind: whether the log has events for it that are not in `positions`.
     :ivar resume: a transaction that another process had under way: where it ends, and its id.
     :ivar extras: whether there are EDUs for it.
+    :ivar failures: how often in a row it has not answered, or not well; `refusals` of these for what it was told.
     """
 
     name: str
@@ -139,6 +140,7 @@ class Queue:
     sending: bool = False
     failing_since: float | None = None
     failures: int = 0
+    refusals: int = 0
     retry_at: float | None = None
     limit: int = MAX_PDUS
     away: bool = False
@@ -150,6 +152,8 @@ class Queue:
     def offer(self, position: int) -> None:
         """There is another event for the server, the newest of all, which is on record."""
         self.newest = position
+        if position <= (self.positions[-1] if self.positions else self.acked):
+            return  # a Look has found it already
         if self.behind or self.failing_since is not None or len(self.positions) >= KEPT:
             self.behind = True
         else:
@@ -245,7 +249,7 @@ class Queue:
         """The server has answered; also with errors for events, which it has seen then."""
         self.sending = False
         self.failing_since = self.retry_at = None
-        self.failures = 0
+        self.failures = self.refusals = 0
         self.limit = MAX_PDUS
         self.passed(contents)
         if not (self.behind or self.missed or self.resume is not None):
@@ -285,6 +289,7 @@ class Queue:
         not take is found. True where it has refused a single thing for long, which is then to be passed over: say
         `succeeded`. What there is besides events is to be put back otherwise.
         """
+        self.refusals += 1
         single = len(contents.pdus) + len(contents.edus) <= 1
         self.failed(contents, now, None)
         self.held = None
@@ -294,7 +299,7 @@ class Queue:
             self.resume = None
             self.behind = True
         self.limit = max(1, (len(contents.pdus) or len(contents.edus)) // 2)
-        return single and self.failures >= PATIENCE
+        return single and self.refusals >= PATIENCE
 
     def leave_alone(self, now: float, retry_at: float) -> None:
         """It is known not to answer, and is not to be tried before."""

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
 from pytest_twisted import ensureDeferred
 
+from synapse.storage.errors import DatabaseUnavailable
 from synapse.storage.pool import PoolSettings
 from tests.federation.sending.peers import C
 from tests.federation.sending.test_sending import Made, made
@@ -169,6 +173,41 @@ async def test_many_messages_between_devices_go_a_hundred_at_most(database_setti
         told = [each["messages"]["@u:b.test"]["D"]["n"] for each in it.peers.edus("b.test", "m.direct_to_device")]
         assert told == list(range(130))
         assert all(len(sent.body["edus"]) <= 100 for sent in it.peers.sent)
+
+
+@ensureDeferred
+async def test_what_is_no_event_is_told_though_the_database_breaks_off(
+    database_settings: PoolSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a transaction is put together, and while it is about to be sent."""
+    async with made(database_settings, "b.test", use_presence=False) as it:
+        event_id = await it.room.say("hello")
+        await it.settled()
+        dispatch, failures = it.sending.dispatch, 2
+        outbox, send = dispatch._loading.waiting["to_device"], dispatch._send
+
+        async def ask(*args: Any) -> Any:
+            nonlocal failures
+            failures -= 1
+            if failures == 1:
+                raise DatabaseUnavailable("It is away.")
+            return await outbox(*args)
+
+        async def send_after_all(*args: Any) -> Any:
+            if failures == 0:
+                monkeypatch.setattr(dispatch, "_send", send)
+                raise DatabaseUnavailable("It is away again.")
+            return await send(*args)
+
+        monkeypatch.setitem(dispatch._loading.waiting, "to_device", ask)
+        monkeypatch.setattr(dispatch, "_send", send_after_all)
+        await put(it, "/sendToDevice/m.x/1", {"messages": {"@u:b.test": {"DEVICE": {"n": 1}}}})
+        path = f"{C}/rooms/{it.room.id}/receipt/m.read/{event_id}"
+        assert (await it.server.client.post(path, {}, it.room.token))[0] == 200
+        await it.until(lambda: it.peers.edus("b.test", "m.direct_to_device"), step=0.5)
+        await it.until(lambda: it.peers.edus("b.test", "m.receipt"), step=0.5)
+        await it.settled(0.5)
+        assert not dispatch._taken
 
 
 def _of(it: Made, presence: str) -> list[dict[str, object]]:

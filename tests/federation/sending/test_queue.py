@@ -217,6 +217,25 @@ def test_a_single_event_is_refused_for_some_time_before_it_is_passed_over() -> N
     assert made.refused(begun(made, contents(1)), 0.0)
 
 
+def test_who_was_away_is_given_as_many_chances_to_take_a_single_event_as_others() -> None:
+    made = queue(1)
+    for _ in range(PATIENCE):
+        made.failed(begun(made, contents(1)), 0.0, None)
+    assert not made.refused(begun(made, contents(1)), 0.0)
+
+
+def test_what_the_log_has_told_already_is_not_told_again() -> None:
+    """An event is on record a moment before it is offered."""
+    made = Queue("b.test", behind=True)
+    look = made.step()
+    assert isinstance(look, Look)
+    made.found(look, [1, 2, 3])
+    made.succeeded(begun(made, contents(1)))
+    for position in (1, 2, 3, 4):
+        made.offer(position)
+    assert made.step() == Tell((2, 3, 4), MAX_EDUS)
+
+
 def test_what_is_reserved_is_sent_by_itself() -> None:
     made = queue(1, 2)
     made.reserve(Reserved(2, "id", 0.0))
