@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from synapse.federation.key_fetching import KeyFetcher
     from synapse.federation.keyring import KeyRing, Keys
     from synapse.federation.notary import Notary
+    from synapse.federation.origin_limits import OriginLimits
     from synapse.federation.transport import HttpsTransport
-    from synapse.federation.turns import Turns
     from synapse.handlers.server_keys import ServerKeys
     from synapse.http.outside import OutsideClient
     from synapse.http.peers import PeerClient
@@ -144,15 +144,15 @@ class Federation:
         return RequestSignatures(self._server_name, ring, allowed, self.destinations, in_thread, clock)
 
     @cached_property
-    def turns(self) -> Turns:
+    def origin_limits(self) -> OriginLimits:
         """How many requests of each other server are answered."""
-        from synapse.federation.turns import Turns, TurnSettings
+        from synapse.federation.origin_limits import LimitSettings, OriginLimits
 
         rate = self._config.federating.rc_federation
-        settings = TurnSettings(
+        settings = LimitSettings(
             rate.window_size / 1000, rate.sleep_limit, rate.sleep_delay / 1000, rate.reject_limit, rate.concurrent
         )
-        return Turns(settings, self._hs.reactor)
+        return OriginLimits(settings, self._hs.reactor)
 
     @cached_property
     def notary(self) -> Notary:

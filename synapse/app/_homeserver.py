@@ -282,7 +282,7 @@ class Homeserver:
 
     def turn(self, origin: str) -> AbstractAsyncContextManager[None]:
         """Waits until a request of that server may be worked on, which happens within."""
-        return self.federation.turns.turn(origin)
+        return self.federation.origin_limits.admitted(origin)
 
     # -- rooms: writing ------------------------------------------------------------------------------------------
 

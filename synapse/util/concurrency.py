@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Hashable, Iterable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from math import inf
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -70,67 +71,18 @@ async def run_for(clock: Clock, seconds: float, works: Iterable[Coroutine[Any, A
         timer.cancel()
 
 
-class Linearizer(Generic[K]):
-    """One at a time for each key, in the order of asking.
-
-    async with linearizer.queue(room_id):
-        ...
-    """
-
-    def __init__(self) -> None:
-        self._waiting: dict[K, deque[Deferred[None]]] = {}
-        self._passing: dict[K, bool] = {}  # keys whose turns are being handed on; whether whoever has one is done
-
-    @asynccontextmanager
-    async def queue(self, key: K) -> AsyncIterator[None]:
-        """Waits for those who asked for the same key earlier. One who is cancelled while waiting leaves the queue."""
-        queue = self._waiting.get(key)
-        if queue is None:
-            self._waiting[key] = deque()
-        else:
-            turn: Deferred[None] = Deferred()
-            queue.append(turn)
-            try:
-                await turn
-            except BaseException:
-                if turn in queue:
-                    queue.remove(turn)
-                raise
-        try:
-            yield
-        finally:
-            self._next(key)
-
-    def _next(self, key: K) -> None:
-        if key in self._passing:
-            self._passing[key] = True
-            return  # whoever is in the loop below goes on; one within another could grow as deep as the queue is long
-        queue = self._waiting[key]
-        self._passing[key] = True
-        try:
-            while self._passing[key] and queue:
-                turn = queue.popleft()
-                if not turn.called:
-                    self._passing[key] = False
-                    turn.callback(None)
-            if self._passing[key]:
-                del self._waiting[key]
-        finally:
-            del self._passing[key]
-
-
 class QueueFull(Exception):
     """A bounded queue has no room."""
 
 
 class Slots:
-    """So many at a time, and so many more who wait for their turn.
+    """So many at a time, in the order of asking; and so many more who wait, or any number.
 
     async with slots.taken():
         ...
     """
 
-    def __init__(self, size: int, waiting: int) -> None:
+    def __init__(self, size: int, waiting: float = inf) -> None:
         self._free = size
         self._most_waiting = waiting
         self._waiting: deque[Deferred[None]] = deque()
@@ -139,16 +91,17 @@ class Slots:
     @asynccontextmanager
     async def taken(self) -> AsyncIterator[None]:
         """Waits for a slot. Raises `QueueFull` where too many wait already."""
-        if self._free > 0:
-            self._free -= 1
-        else:
-            await self._turn()
+        await self.take()
         try:
             yield
         finally:
-            self._pass_on()
+            self.give_back()
 
-    async def _turn(self) -> None:
+    async def take(self) -> None:
+        """The same for who gives the slot back by itself. One who is cancelled while waiting leaves the queue."""
+        if self._free > 0:
+            self._free -= 1
+            return
         if len(self._waiting) >= self._most_waiting:
             raise QueueFull(f"{self._most_waiting} wait already")
         turn: Deferred[None] = Deferred()
@@ -160,7 +113,8 @@ class Slots:
                 self._waiting.remove(turn)
             raise
 
-    def _pass_on(self) -> None:
+    def give_back(self) -> None:
+        """Whoever has waited longest has the slot now."""
         self._free += 1
         if self._passing:
             return  # whoever is in the loop below goes on; one within another could grow as deep as the queue is long
@@ -185,15 +139,40 @@ class SlotsByKey(Generic[K]):
         self._make = make
         self._slots: dict[K, tuple[Slots, int]] = {}
 
+    def __len__(self) -> int:
+        return len(self._slots)
+
     @asynccontextmanager
     async def taken(self, key: K) -> AsyncIterator[None]:
         """Waits for a slot of the key. Raises `QueueFull` where too many wait already."""
         slots, users = self._slots.get(key) or (self._make(key), 0)
         self._slots[key] = (slots, users + 1)
         try:
-            async with slots.taken():
+            await slots.take()
+            try:
                 yield
+            finally:
+                slots.give_back()
         finally:
             slots, users = self._slots.pop(key)
             if users > 1:
                 self._slots[key] = (slots, users - 1)
+
+
+class Linearizer(Generic[K]):
+    """One at a time for each key, in the order of asking.
+
+    async with linearizer.queue(room_id):
+        ...
+    """
+
+    def __init__(self) -> None:
+        self._slots: SlotsByKey[K] = SlotsByKey(lambda _: Slots(1))
+
+    def __len__(self) -> int:
+        """For how many keys somebody has, or waits for, their turn."""
+        return len(self._slots)
+
+    def queue(self, key: K) -> AbstractAsyncContextManager[None]:
+        """Waits for those who asked for the same key earlier. One who is cancelled while waiting leaves the queue."""
+        return self._slots.taken(key)

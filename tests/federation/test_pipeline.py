@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred
 from synapse.api.errors import MatrixError
 from synapse.api.room_versions import ROOM_VERSIONS
 from synapse.events.event import Event
-from synapse.federation.receiving import ancestors, gates, judging, turns, work
+from synapse.federation.receiving import ancestors, gap_queues, gates, judging, work
 from synapse.storage.errors import DatabaseUnavailable
 from synapse.storage.persist_events import Kind, Received
 from tests.federation.memory_room import Answer, MemoryRoom
@@ -389,7 +389,7 @@ async def test_what_lacks_something_waits_for_its_turn_and_nothing_else_does(mon
     second = started(way.receive(OTHER.name, room.room_id, room.version, [after]))
     assert await way.receive(OTHER.name, room.room_id, room.version, [good]) == {good.event_id: None}
     assert not first.called
-    monkeypatch.setattr(turns, "MAX_WAITING", 2)
+    monkeypatch.setattr(gap_queues, "MAX_WAITING", 2)
     third = room.make(sender=OTHER.user(), prev=["$never"])
     assert "wait" in ((await way.receive(OTHER.name, room.room_id, room.version, [third]))[third.event_id] or "")
     answer.callback(None)

@@ -29,7 +29,7 @@ async def test_one_at_a_time_for_each_key() -> None:
     gates["c"].callback(None)
     for each in running:
         await each
-    assert not linearizer._waiting
+    assert not len(linearizer)
 
 
 @ensureDeferred
@@ -49,7 +49,7 @@ async def test_one_who_gives_up_leaves_the_queue() -> None:
         await second
     gate.callback(None)
     assert (await first, await third) == ("done", "done")
-    assert not linearizer._waiting
+    assert not len(linearizer)
 
 
 @ensureDeferred
@@ -69,7 +69,7 @@ async def test_a_queue_may_be_as_long_as_it_likes() -> None:
     for each in running:
         await each
     assert done == list(range(5_000))
-    assert not linearizer._waiting
+    assert not len(linearizer)
 
 
 @ensureDeferred
@@ -78,7 +78,7 @@ async def test_a_failure_lets_the_next_one_in() -> None:
     with pytest.raises(ZeroDivisionError):
         async with linearizer.queue("x"):
             raise ZeroDivisionError
-    assert not linearizer._waiting
+    assert not len(linearizer)
 
 
 @ensureDeferred

@@ -2,9 +2,9 @@
 
 Theory of operation. Each event of a batch gets its predecessors, its auth events, check 4, the word of its policy
 server, and the users whom it concerns; then the batch goes to the writer, which makes checks 5 and 6, since it alone
-knows exactly what the room is. Batches that lack something, which has to be fetched, wait for each other (`turns`);
-no event overtakes those that it comes after. Several processes may do this at the same time, and the same event may be
-in two batches: the writer takes it once.
+knows exactly what the room is. Batches that lack something, which has to be fetched, wait for each other
+(`gap_queues`); no event overtakes those that it comes after. Several processes may do this at the same time, and the
+same event may be in two batches: the writer takes it once.
 
 Server-server API, "Checks performed on receipt of a PDU"; room version 3, "Handling redactions".
 """
@@ -22,9 +22,9 @@ from synapse.events import auth
 from synapse.events.event import Event, StateKey
 from synapse.events.power_levels import PowerLevels
 from synapse.federation.receiving.faults import Later, Unfit, is_passing
+from synapse.federation.receiving.gap_queues import GapQueues
 from synapse.federation.receiving.judging import judge, judge_many
 from synapse.federation.receiving.order import ancestors_first, predecessors_of
-from synapse.federation.receiving.turns import RoomTurns
 from synapse.federation.receiving.work import Allowance, Work
 from synapse.storage.persist_events import Fate, Kind, Persisted, PushAction, Receipt, Received, ReceivedEvent
 from synapse.util.concurrency import Linearizer
@@ -98,7 +98,7 @@ class Pipeline:
         self._write = write
         self._caught_up = caught_up
         self._clock = clock
-        self._turns = RoomTurns(clock)
+        self._gap_queues = GapQueues(clock)
         self._histories: Linearizer[str] = Linearizer()
 
     # -- ways in -----------------------------------------------------------------------------------------------------
@@ -118,7 +118,7 @@ class Pipeline:
             work.allowance = Allowance(self._clock, requests=0)
             return await self._receive(work, events)
         try:
-            async with self._turns.taken(origin, room_id, len(events)):
+            async with self._gap_queues.turn(origin, room_id, len(events)):
                 return await self._receive(await self._begin(origin, room_id, version, events), events)
         except Unfit as unfit:
             return dict.fromkeys((event.event_id for event in events), Later(unfit.reason))
@@ -210,7 +210,7 @@ class Pipeline:
             if work.gaps(event):
                 raise Unfit("What came before the event cannot be had.")
         except Unfit:
-            self._turns.was_vain(work.origin, work.room_id)
+            self._gap_queues.was_vain(work.origin, work.room_id)
             raise
 
     async def _add_missing(self, work: Work, event: Event) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from synapse.federation.errors import FederationError, Refused, Unreachable
 from synapse.federation.sending.composing import Extras
 from synapse.federation.sending.edus import NOTHING
-from synapse.federation.sending.fairness import Turns
+from synapse.federation.sending.fairness import RoundRobin
 from synapse.federation.sending.queue import MAX_PDUS, Contents, Queue, Reserved, id_of
 from synapse.metrics import table
 from synapse.storage.federation_queue import Fenced, Progress, Told
@@ -77,7 +77,7 @@ class Dispatch:
         self._taken: dict[str, Taken] = {}  # what transactions hold that are to be sent again
         self._proven: set[str] = set()
         self._known: set[str] = set()  # servers of which it was asked whether they answer
-        self._turns = {True: Turns(), False: Turns()}
+        self._turns = {True: RoundRobin(), False: RoundRobin()}
         self._busy = {True: 0, False: 0}
         self._retries: dict[str, Any] = {}
         self._pumping = False
@@ -112,7 +112,7 @@ class Dispatch:
         self._taken.clear()
         self._proven.clear()
         self._known.clear()
-        self._turns = {True: Turns(), False: Turns()}
+        self._turns = {True: RoundRobin(), False: RoundRobin()}
         self._busy = {True: 0, False: 0}
 
     # -- news --------------------------------------------------------------------------------------------------------

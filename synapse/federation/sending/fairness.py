@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 
 
-class Turns:
+class RoundRobin:
     """Names, by cause. A name may wait for several causes; `take` gives it once, for the first whose turn it is."""
 
     def __init__(self) -> None:

@@ -6,14 +6,14 @@ import orjson
 from hypothesis import given
 from hypothesis import strategies as st
 
-from synapse.federation.sending.fairness import Turns
+from synapse.federation.sending.fairness import RoundRobin
 from synapse.federation.sending.transaction import body, that_fit
 
 CAUSES = st.sampled_from(["!a", "!b", "!c"])
 NAMES = st.sampled_from(["1", "2", "3", "4"])
 
 
-def all_of(turns: Turns) -> list[str]:
+def all_of(turns: RoundRobin) -> list[str]:
     found = []
     while (name := turns.take()) is not None:
         found.append(name)
@@ -21,7 +21,7 @@ def all_of(turns: Turns) -> list[str]:
 
 
 def test_causes_take_turns() -> None:
-    turns = Turns()
+    turns = RoundRobin()
     for number in range(5):
         turns.add(f"big {number}", "!big")
     turns.add("small 0", "!small")
@@ -30,7 +30,7 @@ def test_causes_take_turns() -> None:
 
 
 def test_who_waits_for_several_causes_has_one_turn() -> None:
-    turns = Turns()
+    turns = RoundRobin()
     for cause in ("!a", "!b"):
         turns.add("1", cause)
         turns.add("2", cause)
@@ -41,7 +41,7 @@ def test_who_waits_for_several_causes_has_one_turn() -> None:
 
 @given(st.lists(st.one_of(st.tuples(NAMES, CAUSES), st.just("take"))))
 def test_everybody_who_waits_has_a_turn_and_nobody_else(steps: list[tuple[str, str] | str]) -> None:
-    turns, waiting = Turns(), set[str]()
+    turns, waiting = RoundRobin(), set[str]()
     for step in steps:
         if isinstance(step, tuple):
             turns.add(*step)

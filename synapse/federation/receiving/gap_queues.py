@@ -29,7 +29,7 @@ REMEMBERED_SECONDS: Final = 600.0
 MAX_REMEMBERED: Final = 10_000
 
 
-class RoomTurns:
+class GapQueues:
     """The queues of all rooms, in one process."""
 
     def __init__(self, clock: Clock) -> None:
@@ -39,8 +39,9 @@ class RoomTurns:
         self._vain: dict[tuple[str, str], float] = {}
 
     @asynccontextmanager
-    async def taken(self, origin: str, room_id: str, events: int) -> AsyncIterator[None]:
-        """Waits for the turn of so many events that `origin` has sent. Raises Unfit where too many wait already."""
+    async def turn(self, origin: str, room_id: str, events: int) -> AsyncIterator[None]:
+        """Waits for the turn of so many events that `origin` has sent, which is within. Raises Unfit where too many
+        wait already."""
         waiting = self._waiting.get(room_id, 0)
         if waiting and (waiting + events > MAX_WAITING or sum(self._waiting.values()) > MAX_WAITING_IN_ALL):
             raise Unfit("Too many events of this room wait here. Please send it again later.")

@@ -7,7 +7,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from synapse.api.errors import MatrixError
-from synapse.federation.turns import Turns, TurnSettings
+from synapse.federation.origin_limits import REMEMBERED, LimitSettings, OriginLimits
 
 
 class Work:
@@ -15,7 +15,7 @@ class Work:
 
     def __init__(self, **settings: float) -> None:
         self.clock = Clock()
-        self.turns = Turns(TurnSettings(**settings), self.clock)  # type: ignore[arg-type]
+        self.limits = OriginLimits(LimitSettings(**settings), self.clock)  # type: ignore[arg-type]
         self.under_way: list[Deferred[None]] = []
         self.refused = 0
 
@@ -24,7 +24,7 @@ class Work:
 
     async def _work(self, origin: str) -> None:
         try:
-            async with self.turns.turn(origin):
+            async with self.limits.admitted(origin):
                 working: Deferred[None] = Deferred()
                 self.under_way.append(working)
                 await working
@@ -97,7 +97,24 @@ def test_one_that_goes_away_gives_its_place_free(asleep: bool) -> None:
 
 def test_servers_that_are_gone_are_forgotten() -> None:
     work = Work()
-    for n in range(3000):
+    for n in range(REMEMBERED + 10):
         work.ask(f"{n}.org")
         work.end()
-    assert len(work.turns._origins) <= 1001
+    assert len(work.limits._absent) == REMEMBERED
+    assert not work.limits._present
+    work.clock.advance(1.0)
+    work.ask()
+    work.end()
+    assert len(work.limits._absent) == 1, "what they asked does not count any more"
+
+
+def test_however_many_servers_there_are_the_eager_wait() -> None:
+    work = Work(sleep_limit=3)
+    for n in range(REMEMBERED):
+        work.ask(f"{n}.org")
+        work.end()
+    for _ in range(3):
+        work.ask("eager.org")
+        work.end()
+    work.ask("eager.org")
+    assert not work.under_way
