@@ -144,6 +144,16 @@ async def test_the_room_stays_what_it_was(database_settings: PoolSettings, seed:
         assert await server.hs.database.read("what should not be there", _odd, room, other) == []
 
 
+@pytest_twisted.ensureDeferred
+async def test_an_impossible_room_is_no_matter_of_the_other_events(database_settings: PoolSettings) -> None:
+    async with homeserver(database_settings) as server:
+        room = await (await person(server, "alice")).room()
+        eve = await visit(server)
+        await eve.join(room)
+        good = await eve.make(room)
+        assert await eve.send({**good.raw, "room_id": "!a\x00b:evil.test"}, good) == {good.event_id: {}}
+
+
 def _odd(txn: Transaction, room: str, other: str) -> list[Any]:
     """Events of rooms that there are not; states with entries that were rejected, or of another room."""
     txn.execute(

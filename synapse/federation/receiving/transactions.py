@@ -150,7 +150,7 @@ class Transactions:
         rooms: dict[str, list[msgspec.Raw]] = {}
         for raw in pdus:
             room_id = room_of(raw)
-            if room_id is None or not fits(room_id):
+            if room_id is None or not fits(room_id) or "\x00" in room_id:
                 logger.info("%s sent an event that says of no room that it belongs to it", origin)
             else:
                 rooms.setdefault(room_id, []).append(raw)
