@@ -11,12 +11,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-import orjson
-
 from synapse.api.errors import invalid_param, too_large
 from synapse.api.identifiers import is_server_name
 from synapse.events import canonical
-from synapse.util.concurrency import gather
 
 if TYPE_CHECKING:
     from signedjson.types import SigningKey
@@ -78,7 +75,7 @@ class Notary:
                 raise too_large(f"{MAX_KEYS} keys of a server may be asked for at once.")
         now = int(self._clock.seconds() * 1000)
         others = {server: keys for server, keys in wanted.items() if server != self._server_name}
-        known = await self._read(others)
+        known = await self._store.answers(others)
         lacking: Lacking = {
             server: {
                 key_id: now if until is None else until for key_id, until in others[server].items() if key_id != ANY
@@ -88,16 +85,12 @@ class Notary:
         }
         if lacking:
             await self._fetcher.fetch(lacking)
-            known |= await self._read(lacking)
+            known |= await self._store.answers(lacking)
         answers = [self._own().decode()] if self._server_name in wanted else []
         for server, stored in known.items():
             answers += _answers(stored, others[server])
         found: list[dict[str, Any]] = await self._in_thread(self._countersigned, answers)
         return found
-
-    async def _read(self, servers: Mapping[str, Any]) -> dict[str, dict[str, StoredKey]]:
-        found = await gather(self._store.answers(server) for server in servers)
-        return dict(zip(servers, found, strict=True))
 
     def _countersigned(self, answers: list[str]) -> list[dict[str, Any]]:
         from signedjson.sign import sign_json
@@ -108,8 +101,8 @@ class Notary:
             if size > MAX_BYTES:
                 break
             answer: dict[str, Any] = canonical.parse_lenient(text)
-            own = orjson.loads(text).get("server_name") == self._server_name
-            signed.append(answer if own else sign_json(answer, self._server_name, self._key))
+            is_ours = answer["server_name"] == self._server_name
+            signed.append(answer if is_ours else sign_json(answer, self._server_name, self._key))
         return signed
 
 

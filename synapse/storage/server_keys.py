@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
@@ -42,9 +42,9 @@ class ServerKeysStore:
         """The keys of servers by their ids; {} for servers that have none. The answers are left out."""
         return await self._db.read("server_keys.get", _get, servers)
 
-    async def answers(self, server: str) -> dict[str, StoredKey]:
-        """The keys of one server with the answers that published them."""
-        return await self._db.read("server_keys.answers", _answers, server)
+    async def answers(self, servers: Collection[str]) -> dict[str, dict[str, StoredKey]]:
+        """The same with the answers that published them."""
+        return await self._db.read("server_keys.answers", _answers, list(servers)) if servers else {}
 
     async def store(self, server: str, keys: Mapping[str, StoredKey], now: int) -> None:
         """Stores keys in place of those of the same ids."""
@@ -71,15 +71,18 @@ def _get(txn: Transaction, servers: Sequence[str]) -> dict[str, dict[str, Stored
     return found
 
 
-def _answers(txn: Transaction, server: str) -> dict[str, StoredKey]:
+def _answers(txn: Transaction, servers: list[str]) -> dict[str, dict[str, StoredKey]]:
     txn.execute(
         """
-        SELECT key_id, verify_key, good_until, is_old, answer, answer_until, answer_ts FROM server_keys
-        WHERE server_name = %s
+        SELECT server_name, key_id, verify_key, good_until, is_old, answer, answer_until, answer_ts FROM server_keys
+        WHERE server_name = ANY(%s)
         """,
-        (server,),
+        (servers,),
     )
-    return {row[0]: StoredKey(bytes(row[1]), *row[2:]) for row in txn.rows()}
+    found: dict[str, dict[str, StoredKey]] = {server: {} for server in servers}
+    for server, key_id, verify_key, *rest in txn.rows():
+        found[server][key_id] = StoredKey(bytes(verify_key), *rest)
+    return found
 
 
 def _store(txn: Transaction, server: str, keys: Mapping[str, StoredKey], now: int) -> None:

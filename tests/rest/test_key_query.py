@@ -105,6 +105,22 @@ async def test_a_key_that_its_server_has_forgotten_is_still_told(database: Datab
     assert ids(await world.keys("a.test", "ed25519:3")) == [{"ed25519:2"}]
 
 
+@pytest_twisted.ensureDeferred
+async def test_statements_do_not_grow_with_the_servers_that_are_asked_about(database: Database) -> None:
+    world = World(database)
+    names = [f"s{number}.test" for number in range(10)]
+    for name in names:
+        world.answers[name] = published(name, K1)
+        await world.keys(name)
+    costs = []
+    for some in (names[:1], names):
+        with database.counted() as counted:
+            found = world.checked(await world.query({name: {} for name in some}))
+        assert [each["server_name"] for each in found] == some
+        costs.append(sum(counted.read.values()))
+    assert costs == [1, 1]
+
+
 @pytest.mark.parametrize(("passed", "asked"), [(DAY // 2, 1), (DAY // 2 + 1000, 2), (2 * DAY, 2)])
 @pytest_twisted.ensureDeferred
 async def test_an_answer_is_asked_for_again_after_half_its_life(database: Database, passed: int, asked: int) -> None:
