@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import quote, urlencode
 
+from synapse.api.errors import Codes
 from synapse.federation import answers
 from synapse.federation.answers import (
     AliasAnswer,
@@ -220,7 +221,7 @@ class FederationApi:
         try:
             found = await self._send("PUT", destination, V2 + rest, content, answers.WireInvite)
         except Refused as error:
-            if error.code not in (400, 404) or str(version) not in ("1", "2") or error.errcode == "M_FORBIDDEN":
+            if error.code not in (400, 404) or str(version) not in ("1", "2") or error.errcode == Codes.FORBIDDEN:
                 raise
             old = {**event, "unsigned": {**event.get("unsigned", {}), "invite_room_state": list(stripped)}}
             found = await self._first_form(destination, V1 + rest, old, answers.WireInvite)
@@ -251,7 +252,7 @@ class FederationApi:
         if search:
             content = {**wanted, "filter": search}
             return await self._send("POST", destination, path, content, PublicRooms, max_answer=MAX_PAGE)
-        args = {name: str(value).lower() if value in (True, False) else str(value) for name, value in wanted.items()}
+        args = {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in wanted.items()}
         return await self._get(destination, path, args, kind=PublicRooms, max_answer=MAX_PAGE)
 
     async def directory(self, destination: str, alias: str, *, within: float | None = None) -> AliasAnswer:
@@ -352,7 +353,6 @@ class FederationApi:
         *,
         max_answer: int = MAX_SMALL,
         within: float | None = None,
-        signed: bool = True,
         noted: bool = True,
     ) -> T:
         answer = await self._client.request(
@@ -362,7 +362,6 @@ class FederationApi:
             content,
             max_answer=max_answer,
             within=within,
-            signed=signed,
             noted=noted,
             despite_backoff=self._despite_backoff,
         )

@@ -143,7 +143,8 @@ class Destinations:
             return before and DestinationRow(*heard_from(Failing(*before), now, HEARD_AGAIN_MS))
 
         try:
-            if await self._cache.fetch(destination, self._store.get) is not None:
+            row = await self._cache.fetch(destination, self._store.get)
+            if change(row) != row:
                 await self._change(destination, change)
         except Exception as error:
             log_failure(logger, error, "It was not written down that %s is there again", destination)

@@ -58,21 +58,24 @@ def check(answer: Mapping[str, Any], server_name: str, now: int) -> Published:
     current = {key_id: PublishedKey(key, good_until, False) for key_id, key, _ in _keys(answer, "verify_keys")}
     if not current:
         raise BadKeys("The answer has no key that could be used.")
-    signed = canonical_of(answer)
+    signed, whole = canonical_of(answer), _canonical(answer)
     _check_signed(signed, answer, server_name, current)
     old = {
         key_id: PublishedKey(key, expired, True)
         for key_id, key, expired in _keys(answer, "old_verify_keys")
         if key_id not in current
     }
-    return Published(old | current, canonical.encode_lenient(answer), until)
+    return Published(old | current, whole, until)
 
 
 def canonical_of(signed_json: Mapping[str, Any]) -> bytes:
     """The bytes that the signatures of a JSON object are over (appendices, "Signing JSON"). Raises BadKeys."""
-    bare = {name: value for name, value in signed_json.items() if name not in ("signatures", "unsigned")}
+    return _canonical({name: value for name, value in signed_json.items() if name not in ("signatures", "unsigned")})
+
+
+def _canonical(value: Mapping[str, Any]) -> bytes:
     try:
-        return canonical.encode_lenient(bare)
+        return canonical.encode_lenient(value)
     except MatrixError as error:
         raise BadKeys(error.message) from error
 

@@ -216,6 +216,23 @@ async def test_who_speaks_is_asked_again(database: Database) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_who_goes_on_speaking_costs_nothing_more(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = Cluster(database, NotSent(""))
+    destinations = cluster.one.destinations
+    await destinations.failed(THERE)
+    cluster.clock.advance(2 * MINUTE)
+    changed: Deferred[Any] = Deferred()
+    destinations.on_change(lambda name: changed.called or changed.callback(name))
+    destinations.heard_from(THERE)
+    await changed
+    assert await destinations.retry_at(THERE) is None
+    asked: list[str] = []
+    monkeypatch.setattr(destinations._store, "change", lambda name, _: asked.append(name))
+    destinations.heard_from(THERE)
+    assert not asked
+
+
+@pytest_twisted.ensureDeferred
 async def test_failures_that_others_keep_are_not_noted(database: Database) -> None:
     cluster = Cluster(database, NotSent(""))
     await unreachable(cluster.one.api.server_keys(THERE))

@@ -15,8 +15,6 @@ import logging
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeGuard
 
-from twisted.internet.defer import Deferred
-
 from synapse.api.constants import EventTypes, Membership
 from synapse.api.identifiers import domain_of
 from synapse.federation.outboxes import Waiting, Wake, encoded
@@ -27,6 +25,7 @@ from synapse.storage.device_lists_outbox import Positions, Told
 from synapse.storage.errors import DatabaseClosed
 from synapse.storage.shown_keys import ShownKeys
 from synapse.util.caches import LruCache
+from synapse.util.concurrency import spawn
 from synapse.util.problems import log_failure
 
 if TYPE_CHECKING:
@@ -218,7 +217,7 @@ class DeviceListOutbox:
 
     def _go_on(self) -> None:
         self._timer = None
-        Deferred.fromCoroutine(self._follow())
+        spawn(self._follow())
 
     async def _follow(self) -> None:
         self._following = True

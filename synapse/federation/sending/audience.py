@@ -123,8 +123,8 @@ class RoomAudiences:
             position, row = rows[index]
             changes: list[StateRow] = []
             index += 1
-            while index < len(rows) and rows[index][0] == position and isinstance(rows[index][1], StateRow):
-                changes.append(rows[index][1])  # type: ignore[arg-type]  # as has just been asked
+            while index < len(rows) and rows[index][0] == position and isinstance(change := rows[index][1], StateRow):
+                changes.append(change)
                 index += 1
             if isinstance(row, StateRow):
                 self._change([row, *changes])

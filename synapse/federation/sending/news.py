@@ -244,13 +244,13 @@ class ReceiptNews:
     def _room(self, room_id: str, servers: Collection[str], receipts: list[Receipt]) -> None:
         if not servers:
             return
-        waiting = self._waiting.setdefault(room_id, {})
-        waiting.update({receipt[:4]: receipt for receipt in receipts})
+        are_first = room_id not in self._waiting
+        self._waiting.setdefault(room_id, {}).update({receipt[:4]: receipt for receipt in receipts})
         now = self._clock.seconds()
         free_at = self._free_at.get(room_id, 0.0)
         if free_at <= now:
             self._tell(room_id, servers)
-        elif len(waiting) == len(receipts):
+        elif are_first:
             self._clock.callLater(free_at - now, self._tell_later, room_id)
 
     def _tell_later(self, room_id: str) -> None:
