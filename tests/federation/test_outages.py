@@ -22,7 +22,7 @@ import pytest
 from twisted.internet.defer import Deferred, gatherResults
 
 from synapse.api.identifiers import domain_of
-from tests.support.agreement import StoredRoom, ancestors_of, check_states, differing, graph_of, read_room
+from tests.support.agreement import StoredEvent, StoredRoom, ancestors_of, check_states, differing, graph_of, read_room
 from tests.support.crowd import Acknowledged, Journal
 from tests.support.deferreds import started
 from tests.support.far_crowd import Traveller
@@ -80,7 +80,7 @@ class Run:
                 self.members.append(Traveller(len(self.members), server, self.journal, self.rooms))
         for member in self.members:
             member.meet(self.members)
-        self.troubles = Troubles(net, self.members, self.rooms)
+        self.troubles = Troubles(net, self.members, self.rooms, 2.0 if seed % 3 else 0.7)
         self.done = self.troubles.done
 
     def summary(self) -> str:
@@ -325,8 +325,8 @@ class Run:
                 assert devices == wanted, f"{server.name} knows {devices} of {user_id}, not {wanted}"
 
     async def check_receipts(self) -> None:
-        """Of users who have been in a room since they read there, all servers that have been in it as well know how far
-        they have read."""
+        """Of users who have been in a room since they read there, all servers that had been in it as well, as far as
+        both servers had heard, know how far they have read."""
         known = {
             name: await server.servers["main"].hs.database.read("tables", _receipts)
             for name, server in self.net.servers.items()
@@ -343,7 +343,8 @@ class Run:
                     # What is older may be lost with who sends, when a server is away for longer than receipts wait.
                     is_recent = own.ts > self._back_at * 1000 or not self._is_long
                     entry = max(entry, self.troubles.let_in_at[room_id] * 1000)
-                    if is_recent and own.event_id in room.events and max(entry, _since(room, name)) < own.ts:
+                    heard = max(_heard(home, name), _heard(room, member.server.name), _since(room, name))
+                    if is_recent and own.event_id in room.events and max(entry, heard) < own.ts:
                         assert theirs == own, f"{name} has {theirs} of {member.user_id}, not {own}, of {room_id}"
 
 
@@ -397,12 +398,19 @@ def _is_estranged(name: str, stored: dict[str, StoredRoom]) -> bool:
 
 
 def _since(room: StoredRoom, name: str) -> float:
-    """Since when (milliseconds) one of a server's users is in the room, so that others tell it what passes there."""
-    members = [
-        room.events[i].event for key, i in room.present.items() if key[0] == "m.room.member" and i in room.events
-    ]
-    ours = [event for event in members if event.membership == "join" and f":{name}.test" in (event.state_key or "")]
-    return min((event.origin_server_ts for event in ours), default=float("inf"))
+    """Since when (milliseconds) one of a server's users is in the room."""
+    return min((each.event.origin_server_ts for each in _joins(room, name)), default=float("inf"))
+
+
+def _heard(room: StoredRoom, name: str) -> float:
+    """When the server whose room it is had heard that another one is there, which it tells of what passes since."""
+    return min((each.received_ts for each in _joins(room, name)), default=0.0)
+
+
+def _joins(room: StoredRoom, name: str) -> list[StoredEvent]:
+    members = [room.events[i] for key, i in room.present.items() if key[0] == "m.room.member" and i in room.events]
+    ours = [each for each in members if f":{name}.test" in (each.event.state_key or "")]
+    return [each for each in ours if each.event.membership == "join"]
 
 
 def _membership(room: StoredRoom, user_id: str) -> str | None:

@@ -21,6 +21,7 @@ class StoredEvent(NamedTuple):
     group: int | None
     rejected: bool
     soft_failed: bool
+    received_ts: int
 
 
 class StoredRoom(NamedTuple):
@@ -115,13 +116,13 @@ def _read(txn: Transaction, room_id: str) -> StoredRoom | None:
         return None
     version = room_version(found[0])
     txn.execute(
-        "SELECT event_id, json, state_group, rejected IS NOT NULL, soft_failed FROM events "
+        "SELECT event_id, json, state_group, rejected IS NOT NULL, soft_failed, received_ts FROM events "
         "WHERE room_id = %s AND NOT outlier",
         (room_id,),
     )
     events = {
-        event_id: StoredEvent(Event.from_json(json, version, event_id=event_id), group, rejected, soft_failed)
-        for event_id, json, group, rejected, soft_failed in txn.rows()
+        event_id: StoredEvent(Event.from_json(json, version, event_id=event_id), *more)
+        for event_id, json, *more in txn.rows()
     }
     txn.execute("SELECT event_ids FROM room_heads WHERE room_id = %s", (room_id,))
     head = txn.one_or_none()

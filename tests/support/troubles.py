@@ -18,13 +18,15 @@ class Troubles:
     """One thing after another, at random.
 
     :param members: the first has founded the rooms, and may do everything there.
+    :param every: the mean of the seconds between them.
     """
 
-    def __init__(self, net: SimulatedNetwork, members: Sequence[Traveller], rooms: Sequence[str]) -> None:
+    def __init__(self, net: SimulatedNetwork, members: Sequence[Traveller], rooms: Sequence[str], every: float) -> None:
         self._net = net
         self._world = net.world
         self._members = members
         self._rooms = rooms
+        self._every = every
         self._rng = net.world.generator()
         self.done: Counter[str] = Counter()
         self.let_in_at: dict[str, float] = defaultdict(float)
@@ -38,7 +40,7 @@ class Troubles:
         ]
         kinds = dict(weights)
         while self._world.seconds() < end:
-            await self._world.pause(self._rng.expovariate(1 / 2.0))
+            await self._world.pause(self._rng.expovariate(1 / self._every))
             (trouble,) = self._rng.choices(list(kinds), list(kinds.values()))
             self.done[getattr(trouble, "__name__", "").strip("_")] += 1
             await trouble()
