@@ -480,8 +480,9 @@ class Reception:
 
     async def _release(self, room: _Room, redactors: Sequence[str], target_id: str) -> None:
         """The redactions were held back until their target came; now they are shown. Those that had come with the
-        stream come with it once more: nobody has been told of them."""
-        held = {i: self._state.left_out.pop(i) for i in redactors if i in self._state.left_out}
+        stream come with it once more: nobody has been told of them. One whose state is another than the room's
+        altogether stays hidden, as any event of the kind."""
+        held = {i: self._state.left_out[i] for i in redactors if i in self._state.left_out}
         stored = await self._state.stored([i for i in redactors if i not in held])
         for redaction_id in redactors:
             found = stored.get(redaction_id)
@@ -492,28 +493,33 @@ class Reception:
                 event, group, position = found.event, found.state_group, found.stream_ordering
             else:
                 continue
-            self._state.add_event(event)
             after_gap = False
             if position > 0:
                 position = self._plan.position_after_gap()
-                after_gap = await self._show(
-                    room, event, position, group, target_id if redaction_id == redactors[0] else None
-                )
+                redacts = target_id if redaction_id == redactors[0] else None
+                try:
+                    after_gap = await self._show(room, event, position, group, redacts)
+                except TooDisputed:
+                    continue
+            self._state.left_out.pop(redaction_id, None)
+            self._state.add_event(event)
             room.rows.released.append(Released(redaction_id, position, after_gap))
 
     async def _show(self, room: _Room, event: Event, position: int, group: int, redacts: str | None) -> bool:
         """A redaction that was held back is an event like others now; whether something is missing before it. It is an
-        extremity, unless others have come between."""
+        extremity, unless others have come between. Raises `TooDisputed`, and has changed nothing then."""
         end = room.end
         line = await self._state.line_of(group)
         behind, lacks = await self._behind(end, event.prev_event_ids, ())
-        if lacks:
-            self._await(room, event, _Place(line), position, lacks)
         changes: list[Change] = []
         if not end.extremities.keys().isdisjoint({*event.prev_event_ids, *behind}):
+            end = end.copy()
             end.leave_behind(behind)
             end.advance(event, group)
             changes = await self._branches.move(end, line, line, event, None, room.rows, room.most)
+            room.end = end
+        if lacks:
+            self._await(room, event, _Place(line), position, lacks)
         new = NewEvent(event, redacts=redacts, relay=False)
         room.planned.append(Planned(new, position, group, changes, is_regular=False, after_gap=bool(lacks)))
         room.written[event.event_id] = position

@@ -8,9 +8,9 @@ import pytest_twisted
 from synapse.replication.event_rows import EventRow, rows_of
 from synapse.storage.database import Database
 from synapse.storage.persist_events import Fate, Kind, PushAction, ReceivedEvent
-from tests.storage.test_received import check_present, column, shared_room
+from tests.storage.test_received import check_present, column, extremities, shared_room
 from tests.support.received import EVE
-from tests.support.rooms import ALICE, BOB, start
+from tests.support.rooms import ALICE, BOB, check_invariants, start
 
 
 @pytest_twisted.ensureDeferred
@@ -142,3 +142,27 @@ async def test_an_outlier_that_was_redacted_before_it_came_is_redacted(database:
     assert await graph.give(secret) == [Fate.ACCEPTED]
     assert await column(database, "r", redacted, secret.event_id) == [(redaction.event_id, False)]
     await check_present(cluster, database, graph)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_redaction_with_a_state_that_is_another_altogether_stays_hidden(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster, graph = await shared_room(database, workers=1)
+    joins = [graph.join(f"@friend{number}:elsewhere") for number in range(10)]
+    assert await graph.give(*joins) == [Fate.ACCEPTED] * 10
+    monkeypatch.setattr("synapse.storage.persist_received.MAX_DISPUTED", 8)
+    before = dict(graph.dag.present)
+    secret = graph.say(EVE, "a secret", after=joins[-1].prev_event_ids)
+    redaction = graph.make(EVE, "m.room.redaction", {"redacts": secret.event_id}, after=[secret.event_id])
+    lie = {key: i for key, i in before.items() if key[1] not in {f"@friend{n}:elsewhere" for n in range(9)}}
+    assert await graph.give(ReceivedEvent(redaction, state_before=lie)) == [Fate.SOFT_FAILED]
+    assert await graph.give(secret) == [Fate.ACCEPTED]
+    assert await cluster.main.state.current_ids(graph.room_id) == before
+    ends = await extremities(database, graph)
+    assert ends == {secret.event_id, joins[-1].event_id}
+    assert await column(database, "s", "SELECT event_id FROM events WHERE soft_failed") == [redaction.event_id]
+    redacted = "SELECT redacted_by FROM events WHERE event_id = %s"
+    assert await column(database, "r", redacted, secret.event_id) == [redaction.event_id]
+    assert await graph.give(graph.say(EVE, "last", after=[joins[-1].event_id])) == [Fate.ACCEPTED]
+    await check_invariants(cluster, database)
