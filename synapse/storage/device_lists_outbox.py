@@ -77,7 +77,8 @@ class DeviceListOutboxStore:
     async def entered(self, after: int, until: int, server_name: str) -> list[tuple[str, str]]:
         """(user, room) of local users who came into rooms at positions `after` < p ≤ `until` of the events stream.
 
-        Without those who never had a device: there is nothing that a server could have missed, or have wrong.
+        Without those whose devices never changed and so never had keys: these are not in the list that a server would
+        fetch on account of it (`GET /user/devices`, which is of devices with keys).
         """
         return await self._db.read("device_lists_outbox.entered", _entered, after, until, server_name)
 
@@ -152,10 +153,7 @@ def _entered(txn: Transaction, after: int, until: int, server_name: str) -> list
         WHERE d.stream_ordering > %s AND d.stream_ordering <= %s AND d.type = 'm.room.member'
           AND substr(d.state_key, strpos(d.state_key, ':') + 1) = %s
           AND n.membership = 'join' AND o.membership IS DISTINCT FROM 'join'
-          AND (
-            EXISTS (SELECT FROM device_lists_stream c WHERE c.user_id = d.state_key)
-            OR EXISTS (SELECT FROM devices v WHERE v.user_id = d.state_key)
-          )
+          AND EXISTS (SELECT FROM device_lists_stream c WHERE c.user_id = d.state_key)
         """,
         (after, until, server_name),
     )

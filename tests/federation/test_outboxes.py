@@ -13,7 +13,7 @@ from twisted.internet.task import Clock
 
 from synapse.federation.outboxes import Outbox
 from synapse.federation.outboxes.chain import MAX_CHAIN, Chain, chain, list_id
-from synapse.federation.outboxes.device_lists import GATHERING_SECONDS, RETRY_SECONDS, DeviceListOutbox
+from synapse.federation.outboxes.device_lists import RETRY_SECONDS, DeviceListOutbox
 from synapse.handlers.edus.outgoing import MAX_EDU_BYTES, edus_of
 from synapse.storage.device_lists_outbox import Change, Devices, Positions, Told
 from synapse.storage.errors import DatabaseClosed, DatabaseProblem, DatabaseUnavailable
@@ -270,13 +270,9 @@ async def test_who_comes_into_a_room_tells_its_servers_of_all_devices(database_s
         await net.until(has_taken_all_in)
         await put_into_room(server.hs, room["room_id"], "@c:far")
         carol = await server.client.register("carol")
-        _, hers = await server.client.get(f"{C}/account/whoami", carol)
         assert (await server.client.post(f"{C}/rooms/{room['room_id']}/join", {}, carol))[0] == 200
-        await net.until(outbox.destinations)
-        ((edu_type, content, mark),) = await pending(outbox, "far")  # her device has no keys yet
-        told = {"user_id": "@carol:test", "device_id": hers["device_id"], "stream_id": 0, "prev_id": []}
-        assert (edu_type, content) == ("m.device_list_update", told)
-        await outbox.sent({"far": [mark]})
+        await net.until(has_taken_all_in)
+        assert await outbox.destinations() == set(), "she has no keys, and nothing ever changed"
         _, answer = await server.client.get(f"{C}/account/whoami", bob)
         keys = {"device_keys": keys_of("@bob:test", answer["device_id"])}
         assert (await server.client.post(f"{C}/keys/upload", keys, bob))[0] == 200
@@ -290,35 +286,6 @@ async def test_who_comes_into_a_room_tells_its_servers_of_all_devices(database_s
             await server.client.post(f"{C}/rooms/{room['room_id']}/{path}", {}, bob)
         await net.until(has_taken_all_in)
         assert await outbox.destinations() == set(), "the server knows them all"
-
-
-@ensureDeferred
-async def test_who_comes_into_a_room_and_publishes_keys_is_told_of_once(database_settings: PoolSettings) -> None:
-    async with homeserver(database_settings) as server:
-        net, clock = Network(server.hs.reactor), Clock()
-        outbox = server.hs.edus.device_list_outbox
-        await outbox.begin(lambda _: None)
-        alice, bob = await server.client.register("alice"), await server.client.register("bob")
-        _, room = await server.client.post(f"{C}/createRoom", {"preset": "public_chat"}, alice)
-        await net.until(lambda: not outbox._following)
-        await put_into_room(server.hs, room["room_id"], "@c:far")
-        await net.until(lambda: not outbox._following)
-        outbox._clock = clock
-        assert (await server.client.post(f"{C}/rooms/{room['room_id']}/join", {}, bob))[0] == 200
-        await net.until(lambda: outbox._following)
-        clock.advance(0)
-        await net.settled()
-        assert await outbox.destinations() == set(), "it is not urgent"
-        _, answer = await server.client.get(f"{C}/account/whoami", bob)
-        keys = {"device_keys": keys_of("@bob:test", answer["device_id"])}
-        assert (await server.client.post(f"{C}/keys/upload", keys, bob))[0] == 200
-        await net.until(lambda: clock.advance(0) or not outbox._following)
-        ((_, content, mark),) = await pending(outbox, "far")
-        assert (content["prev_id"], content["keys"]) == ([], keys["device_keys"])
-        await outbox.sent({"far": [mark]})
-        clock.advance(GATHERING_SECONDS)
-        await net.settled()
-        assert await outbox.destinations() == set()
 
 
 @ensureDeferred

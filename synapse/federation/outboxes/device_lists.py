@@ -34,14 +34,11 @@ if TYPE_CHECKING:
     from synapse.replication.notifier import Notifier
     from synapse.replication.streams import Rows
     from synapse.storage.device_lists_outbox import DeviceListOutboxStore, Due
-    from synapse.util.clock import Clock, Timer
+    from synapse.util.clock import Clock
 
 logger = logging.getLogger(__name__)
 
 RETRY_SECONDS: Final = 5.0
-GATHERING_SECONDS: Final = 0.5
-"""How long it may take until who comes into a room is thought of. It is not urgent, since servers fetch the lists that
-they need; and who is new publishes keys in the meantime, which are told in the same update then."""
 KEEP_EVERY: Final = 1_000
 """Positions that concern no other server, after which it is noted down how far the streams have been taken in."""
 
@@ -110,8 +107,7 @@ class DeviceListOutbox:
         self._reached = self._kept = Positions(0, 0)
         self._heard = _Heard(is_unsure=True)
         self._following = False
-        self._again: float | None = None  # within how many seconds
-        self._timer: Timer | None = None
+        self._again = False
         self._chains: LruCache[tuple[str, Told | None, int], _Told] = LruCache("device_list_chains", _CHAINS)
         notifier.subscribe("device_lists", self._learn_lists, self._missed)
         notifier.subscribe("events", self._learn_events, self._missed)
@@ -191,7 +187,7 @@ class DeviceListOutbox:
         come = [row for _, row in rows if _has_come(row)]
         if come:
             self._heard.room_ids.update(row.room_id for row in come)
-            self._soon(GATHERING_SECONDS)
+            self._soon()
 
     def _missed(self, _position: int) -> None:
         """Rows were missed."""
@@ -202,26 +198,20 @@ class DeviceListOutbox:
     def _is_ours(self, user_id: str) -> bool:
         return domain_of(user_id) == self._server_name
 
-    def _soon(self, within: float = 0) -> None:
-        """On another turn of the reactor at the earliest, when everybody here has heard of the rows."""
+    def _soon(self) -> None:
+        """On another turn of the reactor, when everybody here has heard of the rows."""
         self._heard.bound()
-        self._again = within if self._again is None else min(within, self._again)
+        self._again = True
         if not self._following:
             self._following = True
-            self._go_on_within(within)
-        elif self._timer is not None and not within:
-            self._timer.reset(0)
-
-    def _go_on_within(self, seconds: float) -> None:
-        self._timer = self._clock.callLater(seconds, self._go_on)
+            self._clock.callLater(0, self._go_on)
 
     def _go_on(self) -> None:
-        self._timer = None
         spawn(self._follow())
 
     async def _follow(self) -> None:
         self._following = True
-        self._again = None
+        self._again = False
         heard, self._heard = self._heard, _Heard()
         try:
             if self._wake is not None:
@@ -234,8 +224,8 @@ class DeviceListOutbox:
             self._heard.is_unsure = True
             self._clock.callLater(RETRY_SECONDS, self._go_on)
             return
-        if self._again is not None and self._wake is not None:
-            self._go_on_within(self._again)
+        if self._again and self._wake is not None:
+            self._clock.callLater(0, self._go_on)
         else:
             self._following = False
 
