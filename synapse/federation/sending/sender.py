@@ -73,19 +73,8 @@ class FederationSending:
         self._owed_from = 0  # receipts up to here have been told to all that answer
 
     async def begin(self) -> None:
-        """Takes up what is left to send, and goes on with what comes."""
+        """Takes up what is left to send, and goes on with what comes. Raises what the database fails with."""
         self._on_duty = True
-        await self._begin()
-
-    async def _begin(self) -> None:
-        try:
-            await self._take_up()
-        except Exception as error:
-            log_failure(logger, error, "Sending to other servers could not be begun; it is tried again")
-            if self._on_duty:
-                self._timers.append(self._clock.callLater(RETRY_SECONDS, lambda: spawn(self._begin())))
-
-    async def _take_up(self) -> None:
         epoch, positions = await self._store.begin()
         if "events" not in positions:
             positions["events"] = await self._store.start_of_events(self._present("events"))
