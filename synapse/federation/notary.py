@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from signedjson.types import SigningKey
 
     from synapse.federation.keyring import Fetcher, Lacking
-    from synapse.storage.server_keys import ServerKeysStore, StoredKey
+    from synapse.storage.server_keys import ServerKeysStore, ToldKey
     from synapse.util.clock import Clock
 
 MAX_SERVERS: Final = 100
@@ -75,57 +75,64 @@ class Notary:
                 raise too_large(f"{MAX_KEYS} keys of a server may be asked for at once.")
         now = int(self._clock.seconds() * 1000)
         others = {server: keys for server, keys in wanted.items() if server != self._server_name}
-        known = await self._store.answers(others)
+        known = await self._store.told(others)
         lacking: Lacking = {
             server: {
                 key_id: now if until is None else until for key_id, until in others[server].items() if key_id != ANY
             }
-            for server, stored in known.items()
-            if _is_lacking(stored, others[server], now)
+            for server, told in known.items()
+            if _is_lacking(told, others[server], now)
         }
         if lacking:
             await self._fetcher.fetch(lacking)
-            known |= await self._store.answers(lacking)
+            known |= await self._store.told(lacking)
         answers = [self._own().decode()] if self._server_name in wanted else []
-        for server, stored in known.items():
-            answers += _answers(stored, others[server])
+        answers += await self._store.answers(_chosen(known, others))
         found: list[dict[str, Any]] = await self._in_thread(self._countersigned, answers)
         return found
 
     def _countersigned(self, answers: list[str]) -> list[dict[str, Any]]:
         from signedjson.sign import sign_json
 
-        signed, size = [], 0
+        signed = []
         for text in answers:
-            size += len(text)
-            if size > MAX_BYTES:
-                break
             answer: dict[str, Any] = canonical.parse_lenient(text)
             is_ours = answer["server_name"] == self._server_name
             signed.append(answer if is_ours else sign_json(answer, self._server_name, self._key))
         return signed
 
 
-def _is_lacking(stored: Mapping[str, StoredKey], keys: Mapping[str, int | None], now: int) -> bool:
+def _is_lacking(told: Mapping[str, ToldKey], keys: Mapping[str, int | None], now: int) -> bool:
     """Whether the server is to be asked before its keys are told."""
-    published = {key_id: key for key_id, key in stored.items() if key.answer is not None}
     for key_id, until in (keys or {ANY: None}).items():
-        some = published.values() if key_id == ANY else [published[key_id]] if key_id in published else []
+        some = told.values() if key_id == ANY else [told[key_id]] if key_id in told else []
         if not any(_is_fresh(key, now if until is None else until, now) for key in some):
             return True
     return False
 
 
-def _is_fresh(key: StoredKey, until: int, now: int) -> bool:
+def _is_fresh(key: ToldKey, until: int, now: int) -> bool:
     """Whether an answer serves: valid for long enough, and in the first half of its life unless an old one will do."""
-    if key.answer_until < until:
+    if key.until < until:
         return False
-    return until < now or now <= key.answer_ts + (key.answer_until - key.answer_ts) // 2
+    return until < now or now <= key.ts + (key.until - key.ts) // 2
 
 
-def _answers(stored: Mapping[str, StoredKey], keys: Mapping[str, int | None]) -> list[str]:
-    """The answers that published these keys; the newest where none of them is known, or none is named."""
-    newest_first = sorted(stored.items(), key=lambda item: -item[1].answer_until)
-    named = [key.answer for key_id, key in newest_first if key.answer is not None and key_id in keys]
-    others = [key.answer for _, key in newest_first if key.answer is not None]
-    return list(dict.fromkeys(named))[:MAX_KEYS] or others[:1]
+def _chosen(known: Mapping[str, Mapping[str, ToldKey]], wanted: Wanted) -> list[tuple[str, str]]:
+    """The servers and key ids whose answers are told, as many as fit into one of ours."""
+    chosen: list[tuple[str, str]] = []
+    size = 0
+    for server, told in known.items():
+        for key_id in _of_server(told, wanted[server]):
+            size += told[key_id].size
+            if size > MAX_BYTES:
+                return chosen
+            chosen.append((server, key_id))
+    return chosen
+
+
+def _of_server(told: Mapping[str, ToldKey], keys: Mapping[str, int | None]) -> list[str]:
+    """A key of each answer that published these keys; of the newest where none of them is known, or none is named."""
+    newest_first = sorted(told, key=lambda key_id: -told[key_id].until)
+    named = {told[key_id]: key_id for key_id in reversed(newest_first) if key_id in keys}
+    return list(reversed(named.values()))[:MAX_KEYS] or newest_first[:1]

@@ -32,6 +32,17 @@ class StoredKey(NamedTuple):
     answer_ts: int = 0
 
 
+class ToldKey(NamedTuple):
+    """That an answer has published a key: until when it says to be valid, when it was given, and how many bytes it has.
+
+    Keys of one server for which these are the same come from the same answer.
+    """
+
+    until: int
+    ts: int
+    size: int
+
+
 class ServerKeysStore:
     """Reads and writes the table `server_keys`."""
 
@@ -42,9 +53,13 @@ class ServerKeysStore:
         """The keys of servers by their ids; {} for servers that have none. The answers are left out."""
         return await self._db.read("server_keys.get", _get, servers)
 
-    async def answers(self, servers: Collection[str]) -> dict[str, dict[str, StoredKey]]:
-        """The same with the answers that published them."""
-        return await self._db.read("server_keys.answers", _answers, list(servers)) if servers else {}
+    async def told(self, servers: Collection[str]) -> dict[str, dict[str, ToldKey]]:
+        """What there is in answers: keys of servers, by their ids."""
+        return await self._db.read("server_keys.told", _told, list(servers)) if servers else {}
+
+    async def answers(self, keys: Sequence[tuple[str, str]]) -> list[str]:
+        """The answers that published keys, given by server and id, in their order: JSON as its server has signed it."""
+        return await self._db.read("server_keys.answers", _answers, keys) if keys else []
 
     async def store(self, server: str, keys: Mapping[str, StoredKey], now: int) -> None:
         """Stores keys in place of those of the same ids."""
@@ -71,18 +86,29 @@ def _get(txn: Transaction, servers: Sequence[str]) -> dict[str, dict[str, Stored
     return found
 
 
-def _answers(txn: Transaction, servers: list[str]) -> dict[str, dict[str, StoredKey]]:
+def _told(txn: Transaction, servers: list[str]) -> dict[str, dict[str, ToldKey]]:
     txn.execute(
         """
-        SELECT server_name, key_id, verify_key, good_until, is_old, answer, answer_until, answer_ts FROM server_keys
-        WHERE server_name = ANY(%s)
+        SELECT server_name, key_id, answer_until, answer_ts, octet_length(answer) FROM server_keys
+        WHERE server_name = ANY(%s) AND answer IS NOT NULL
         """,
         (servers,),
     )
-    found: dict[str, dict[str, StoredKey]] = {server: {} for server in servers}
-    for server, key_id, verify_key, *rest in txn.rows():
-        found[server][key_id] = StoredKey(bytes(verify_key), *rest)
+    found: dict[str, dict[str, ToldKey]] = {server: {} for server in servers}
+    for server, key_id, *told in txn.rows():
+        found[server][key_id] = ToldKey(*told)
     return found
+
+
+def _answers(txn: Transaction, keys: Sequence[tuple[str, str]]) -> list[str]:
+    txn.execute(
+        """
+        SELECT k.answer FROM unnest(%s::text[], %s::text[]) WITH ORDINALITY AS wanted (server_name, key_id, place)
+        JOIN server_keys k USING (server_name, key_id) WHERE k.answer IS NOT NULL ORDER BY wanted.place
+        """,
+        ([server for server, _ in keys], [key_id for _, key_id in keys]),
+    )
+    return [answer for (answer,) in txn.rows()]
 
 
 def _store(txn: Transaction, server: str, keys: Mapping[str, StoredKey], now: int) -> None:

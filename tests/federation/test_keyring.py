@@ -155,7 +155,7 @@ async def test_what_is_not_a_servers_keys_is_not_believed(database: Database, an
     ring = Ring(database)
     ring.servers.answers["a.test"] = answer
     assert not await has(ring, "a.test", K1)
-    assert await ring.store.answers(["a.test"]) == {"a.test": {}}
+    assert await ring.store.told(["a.test"]) == {"a.test": {}}
 
 
 @pytest_twisted.ensureDeferred
@@ -167,7 +167,7 @@ async def test_keys_that_are_odd_are_left_out_of_good_answers(database: Database
     odd["old_verify_keys"] = {"ed25519:o": {"key": base64_of(K2), "expired_ts": "x"}, "ed25519:p": 5}
     ring.servers.answers["a.test"] = sign_json(odd, "a.test", K1)
     assert await has(ring, "a.test", K1)
-    assert set((await ring.store.answers(["a.test"]))["a.test"]) == {"ed25519:1"}
+    assert set((await ring.store.told(["a.test"]))["a.test"]) == {"ed25519:1"}
 
 
 # -- how often ---------------------------------------------------------------------------------------------------------

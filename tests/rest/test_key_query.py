@@ -118,7 +118,19 @@ async def test_statements_do_not_grow_with_the_servers_that_are_asked_about(data
             found = world.checked(await world.query({name: {} for name in some}))
         assert [each["server_name"] for each in found] == some
         costs.append(sum(counted.read.values()))
-    assert costs == [1, 1]
+    assert costs == [2, 2]
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_is_told_in_one_answer_is_bounded(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(database)
+    for name in ("a.test", "b.test", "c.test"):
+        world.answers[name] = published(name, K1)
+        await world.keys(name)
+    told = await world.ring.store.told(["a.test"])
+    monkeypatch.setattr("synapse.federation.notary.MAX_BYTES", 2 * told["a.test"]["ed25519:1"].size + 10)
+    found = world.checked(await world.query({"a.test": {}, "b.test": {}, "c.test": {}}))
+    assert [each["server_name"] for each in found] == ["a.test", "b.test"]
 
 
 @pytest.mark.parametrize(("passed", "asked"), [(DAY // 2, 1), (DAY // 2 + 1000, 2), (2 * DAY, 2)])
