@@ -10,7 +10,7 @@ from synapse.storage.pool import PoolSettings
 from tests.federation.test_outboxes import keys_of
 from tests.federation.visitor import Visitor, visit
 from tests.rest.people import person
-from tests.support.homeserver import TestServer, cluster, homeserver
+from tests.support.homeserver import TestServer, at_rest, cluster, homeserver
 from tests.support.limits import UNLIMITED
 
 
@@ -22,6 +22,7 @@ async def warm(server: TestServer, *others: TestServer) -> tuple[Visitor, str]:
         await each.join(room)
     eve = await visit(server, "evil.test", *others)
     await eve.join(room)
+    await at_rest(server, *others)
     return eve, room
 
 
@@ -75,6 +76,7 @@ async def test_a_message_by_a_federation_reader(database_settings: PoolSettings)
         for _ in range(2):
             await eve.send(await eve.make(room), to=reader)
         await processes.caught_up()
+        await at_rest(main, reader)
         event = await eve.make(room)
         with main.hs.database.counted() as writing, reader.hs.database.counted() as reading:
             assert await eve.send(event, to=reader) == {event.event_id: {}}

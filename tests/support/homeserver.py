@@ -21,6 +21,7 @@ from typing import Any
 import orjson
 from twisted.internet.defer import maybeDeferred
 from twisted.internet.protocol import Factory
+from twisted.internet.task import deferLater
 
 from synapse.app._homeserver import Homeserver
 from synapse.app.applications import application_of
@@ -140,6 +141,15 @@ def is_at_rest(hs: Homeserver) -> bool:
     """Whether nothing that a process asked of its database is under way."""
     pool = hs.database.pool
     return len(pool._idle) == pool.size and not pool.waiting
+
+
+async def at_rest(*servers: TestServer) -> None:
+    """Returns once nothing has been asked of the databases for some turns of the reactor: what processes do by the way,
+    such as noting down who was active, is done."""
+    quiet = 0
+    while quiet < 10:
+        quiet = quiet + 1 if all(is_at_rest(server.hs) for server in servers) else 0
+        await deferLater(servers[0].hs.reactor, 0.01)
 
 
 class Cluster:
