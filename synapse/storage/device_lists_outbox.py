@@ -74,11 +74,11 @@ class DeviceListOutboxStore:
         """Local users with changes at positions `after` < p ≤ `until`, each with the last of them."""
         return await self._db.read("device_lists_outbox.changed", _changed, after, until, server_name)
 
-    async def entered(self, after: int, until: int, server_name: str) -> list[tuple[str, str]]:
-        """(user, room) of local users who came into rooms at positions `after` < p ≤ `until` of the events stream.
+    async def entered(self, after: int, until: int, server_name: str) -> list[tuple[str, str, bool]]:
+        """(user, room, has keys) of local users who came into rooms at positions `after` < p ≤ `until` of the events
+        stream. "Has keys": or had, or other changes, so that a server may have missed something.
 
-        Without those whose devices never changed and so never had keys: these are not in the list that a server would
-        fetch on account of it (`GET /user/devices`, which is of devices with keys).
+        Without those who never had a device.
         """
         return await self._db.read("device_lists_outbox.entered", _entered, after, until, server_name)
 
@@ -145,19 +145,24 @@ def _changed(txn: Transaction, after: int, until: int, server_name: str) -> dict
     return dict(txn.rows())
 
 
-def _entered(txn: Transaction, after: int, until: int, server_name: str) -> list[tuple[str, str]]:
+def _entered(txn: Transaction, after: int, until: int, server_name: str) -> list[tuple[str, str, bool]]:
     txn.execute(
         """
-        SELECT DISTINCT d.state_key, d.room_id FROM current_state_deltas d
+        SELECT DISTINCT d.state_key, d.room_id,
+          EXISTS (SELECT FROM device_lists_stream c WHERE c.user_id = d.state_key) AS has_keys
+        FROM current_state_deltas d
         JOIN memberships n ON n.event_id = d.event_id LEFT JOIN memberships o ON o.event_id = d.prev_event_id
         WHERE d.stream_ordering > %s AND d.stream_ordering <= %s AND d.type = 'm.room.member'
           AND substr(d.state_key, strpos(d.state_key, ':') + 1) = %s
           AND n.membership = 'join' AND o.membership IS DISTINCT FROM 'join'
-          AND EXISTS (SELECT FROM device_lists_stream c WHERE c.user_id = d.state_key)
+          AND (
+            EXISTS (SELECT FROM device_lists_stream c WHERE c.user_id = d.state_key)
+            OR EXISTS (SELECT FROM devices v WHERE v.user_id = d.state_key)
+          )
         """,
         (after, until, server_name),
     )
-    return [(user_id, room_id) for user_id, room_id in txn.rows()]
+    return [(user_id, room_id, has_keys) for user_id, room_id, has_keys in txn.rows()]
 
 
 def _returned(txn: Transaction, after: int, until: int, server_name: str) -> list[tuple[str, str]]:

@@ -13,7 +13,7 @@ from twisted.internet.task import Clock
 
 from synapse.federation.outboxes import Outbox
 from synapse.federation.outboxes.chain import MAX_CHAIN, Chain, chain, list_id
-from synapse.federation.outboxes.device_lists import RETRY_SECONDS, DeviceListOutbox
+from synapse.federation.outboxes.device_lists import QUIET_SECONDS, RETRY_SECONDS, DeviceListOutbox
 from synapse.handlers.edus.outgoing import MAX_EDU_BYTES, edus_of
 from synapse.storage.device_lists_outbox import Change, Devices, Positions, Told
 from synapse.storage.errors import DatabaseClosed, DatabaseProblem, DatabaseUnavailable
@@ -269,10 +269,6 @@ async def test_who_comes_into_a_room_tells_its_servers_of_all_devices(database_s
 
         await net.until(has_taken_all_in)
         await put_into_room(server.hs, room["room_id"], "@c:far")
-        carol = await server.client.register("carol")
-        assert (await server.client.post(f"{C}/rooms/{room['room_id']}/join", {}, carol))[0] == 200
-        await net.until(has_taken_all_in)
-        assert await outbox.destinations() == set(), "she has no keys, and nothing ever changed"
         _, answer = await server.client.get(f"{C}/account/whoami", bob)
         keys = {"device_keys": keys_of("@bob:test", answer["device_id"])}
         assert (await server.client.post(f"{C}/keys/upload", keys, bob))[0] == 200
@@ -286,6 +282,43 @@ async def test_who_comes_into_a_room_tells_its_servers_of_all_devices(database_s
             await server.client.post(f"{C}/rooms/{room['room_id']}/{path}", {}, bob)
         await net.until(has_taken_all_in)
         assert await outbox.destinations() == set(), "the server knows them all"
+
+
+@ensureDeferred
+async def test_devices_without_keys_of_who_comes_are_told_of_in_a_while(database_settings: PoolSettings) -> None:
+    async with homeserver(database_settings) as server:
+        net, clock = Network(server.hs.reactor), Clock()
+        outbox = server.hs.edus.device_list_outbox
+        await outbox.begin(lambda _: None)
+        tokens = {name: await server.client.register(name) for name in ("alice", "bob", "carol", "dora")}
+        devices = {name: (await server.client.get(f"{C}/account/whoami", tokens[name]))[1] for name in tokens}
+        _, room = await server.client.post(f"{C}/createRoom", {"preset": "public_chat"}, tokens["alice"])
+        await net.until(lambda: not outbox._following)
+        await put_into_room(server.hs, room["room_id"], "@c:far")
+        await net.until(lambda: not outbox._following)
+        outbox._clock = clock
+
+        async def taken_in() -> None:
+            await net.until(lambda: outbox._following)
+            await net.until(lambda: bool(clock.advance(0)) or not outbox._following)
+
+        for name in ("bob", "carol", "dora"):
+            await server.client.post(f"{C}/rooms/{room['room_id']}/join", {}, tokens[name])
+            await taken_in()
+        assert await outbox.destinations() == set()
+        keys = {"device_keys": keys_of("@bob:test", devices["bob"]["device_id"])}
+        assert (await server.client.post(f"{C}/keys/upload", keys, tokens["bob"]))[0] == 200
+        await taken_in()
+        ((_, content, mark),) = await pending(outbox, "far")
+        assert (content["prev_id"], content["keys"]) == ([], keys["device_keys"])
+        await outbox.sent({"far": [mark]})
+        await server.client.post(f"{C}/rooms/{room['room_id']}/leave", {}, tokens["dora"])
+        clock.advance(QUIET_SECONDS)
+        await taken_in()
+        ((edu_type, content, mark),) = await pending(outbox, "far")
+        device_id = devices["carol"]["device_id"]
+        told = {"user_id": "@carol:test", "device_id": device_id, "stream_id": 0, "prev_id": []}
+        assert (edu_type, content) == ("m.device_list_update", told)
 
 
 @ensureDeferred

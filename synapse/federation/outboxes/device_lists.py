@@ -4,7 +4,8 @@ A change concerns the servers that share a room with the user when this process 
 room tells the servers that are in it of all their devices, if these do not know them. A server that comes (back) into a
 room is told of those users there of whom it has known something that is not true any more; other lists, it asks for
 when it needs them. Whom that concerns is noted in the database together with how far the streams have been taken in, so
-nothing is lost when the process dies, and nothing is told twice because another takes over.
+nothing is lost when the process dies, and nothing is told twice because another takes over. (But of devices without
+keys, which no client sees, nobody is told then of whom it had yet to be.)
 
 Server-server API, "Device Management".
 """
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 RETRY_SECONDS: Final = 5.0
+QUIET_SECONDS: Final = 2.0
+"""How long nobody is told of devices without keys of who comes into a room. Most publish keys by then, of which servers
+are told at once."""
 KEEP_EVERY: Final = 1_000
 """Positions that concern no other server, after which it is noted down how far the streams have been taken in."""
 
@@ -108,6 +112,7 @@ class DeviceListOutbox:
         self._heard = _Heard(is_unsure=True)
         self._following = False
         self._again = False
+        self._without_keys: set[str] = set()  # who are in rooms for a while, and are to be told of now
         self._chains: LruCache[tuple[str, Told | None, int], _Told] = LruCache("device_list_chains", _CHAINS)
         notifier.subscribe("device_lists", self._learn_lists, self._missed)
         notifier.subscribe("events", self._learn_events, self._missed)
@@ -229,6 +234,11 @@ class DeviceListOutbox:
         else:
             self._following = False
 
+    def _tell_of(self, newcomers: set[str]) -> None:
+        if self._wake is not None:
+            self._without_keys |= newcomers
+            self._soon()
+
     async def _concerns_others(self, heard: _Heard) -> bool:
         """Whether any other server can have to do with it; where none has, the database is not asked any further."""
         if heard.is_unsure:
@@ -238,15 +248,19 @@ class DeviceListOutbox:
         return any(server != self._server_name for servers in hosts.values() for server in servers)
 
     async def _take_in(self, present: Positions, heard: _Heard) -> None:
-        if not await self._concerns_others(heard):
+        without_keys = frozenset(self._without_keys)
+        if not without_keys and not await self._concerns_others(heard):
             if max(new - old for new, old in zip(present, self._kept, strict=True)) >= KEEP_EVERY:
                 await self._store.add((), present)
                 self._kept = present
             self._reached = present
             return
         before = self._reached
-        changed = await self._store.changed(before.device_lists, present.device_lists, self._server_name)
-        entered = await self._store.entered(before.events, present.events, self._server_name)
+        changed = dict.fromkeys(without_keys, 0)
+        changed |= await self._store.changed(before.device_lists, present.device_lists, self._server_name)
+        come = await self._store.entered(before.events, present.events, self._server_name)
+        entered = [(user_id, room_id) for user_id, room_id, has_keys in come if has_keys]
+        newcomers = {user_id for user_id, _, has_keys in come if not has_keys}
         rooms = dict(await self._rooms_of(changed)) if changed else {}
         room_ids = {room_id for each in rooms.values() for room_id in each} | {room_id for _, room_id in entered}
         hosts = await self._hosts.joined_many(room_ids)
@@ -260,6 +274,9 @@ class DeviceListOutbox:
         rows = [(server, user_id, n) for (server, user_id), n in due.items() if server != self._server_name]
         destinations = await self._store.add(rows, present)
         self._reached = self._kept = present
+        self._without_keys -= without_keys
+        if newcomers:
+            self._clock.callLater(QUIET_SECONDS, self._tell_of, newcomers)
         if destinations and self._wake is not None:
             self._wake(destinations)
 
