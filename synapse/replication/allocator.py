@@ -61,6 +61,7 @@ class StreamIdAllocator:
         return self._last
 
     def next_many(self, count: int) -> list[int]:
+        """So many new positions, one after another, or none."""
         return [self.next() for _ in range(count)]
 
     def finish(self, positions: Iterable[int]) -> int:
@@ -214,15 +215,17 @@ class Positions:
         self._suspended = False
 
     def check(self, name: str, last: int) -> None:
-        """A position is to be handed out: reserve more in good time. Raises `DatabaseUnavailable` if suspended."""
+        """Positions up to `last` are to be handed out. Raises `DatabaseUnavailable` if suspended."""
         if self._suspended:
             raise DatabaseUnavailable("The main process has lost its lease, and writes nothing until it has it back.")
         if name not in self._reserved:
             raise RuntimeError(f"the stream {name} is not started yet, so nothing can be written to it")
-        left = self._reserved[name] - last
-        if left < 0:
+        if last > self._reserved[name]:
             raise RuntimeError(f"the positions of the stream {name} are used up; the database took no reservation")
-        if left < self._reserve // 2 and not self._extending:
+
+    def handed_out(self, name: str, last: int) -> None:
+        """Positions up to `last` are in use: reserve more in good time."""
+        if self._reserved[name] - last < self._reserve // 2 and not self._extending:
             self._extending = True
             Deferred.fromCoroutine(self._extend()).addErrback(
                 lambda failure: logger.error("Stream positions could not be reserved", exc_info=failure.value)
@@ -247,7 +250,14 @@ class _Reserving(StreamIdAllocator):
 
     def next(self) -> int:
         self._positions.check(self._name, self._last + 1)
-        return super().next()
+        position = super().next()
+        self._positions.handed_out(self._name, position)
+        return position
+
+    def next_many(self, count: int) -> list[int]:
+        # What was handed out before another one is refused would stay open, and hold up the stream, for ever.
+        self._positions.check(self._name, self._last + count)
+        return super().next_many(count)
 
 
 def _owners(txn: Transaction) -> list[str]:
