@@ -65,10 +65,12 @@ async def run_for(clock: Clock, seconds: float, works: Iterable[Coroutine[Any, A
     timer = clock.callLater(seconds, lambda: None if done.called else done.callback(None))
     for each in running:
         each.addBoth(one_less)
-    if running:
-        await done
-    if timer.active():
-        timer.cancel()
+    try:
+        if running:
+            await done
+    finally:
+        if timer.active():
+            timer.cancel()
 
 
 class QueueFull(Exception):
@@ -99,7 +101,7 @@ class Slots:
 
     async def take(self) -> None:
         """The same for who gives the slot back by itself. One who is cancelled while waiting leaves the queue."""
-        if self._free > 0:
+        if self._free > 0 and not self._waiting:  # a slot just given back is for who waits
             self._free -= 1
             return
         if len(self._waiting) >= self._most_waiting:

@@ -72,3 +72,19 @@ def test_a_failure_gives_the_slot_back() -> None:
         with pytest.raises(ValueError):  # noqa: PT011  # not QueueFull
             raise failed.result.value  # type: ignore[attr-defined]
         failed.addErrback(lambda _: None)
+
+
+def test_who_asks_again_waits_behind_those_who_asked_before() -> None:
+    slots, order = Slots(1), []
+
+    async def take(name: str, times: int) -> None:
+        for _ in range(times):
+            async with slots.taken():
+                order.append(name)
+
+    work = Work(slots)
+    work.start()
+    Deferred.fromCoroutine(take("a", 2))
+    Deferred.fromCoroutine(take("b", 1))
+    work.let_go()
+    assert order == ["a", "b", "a"]
