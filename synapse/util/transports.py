@@ -34,11 +34,16 @@ def write_at_once(transport: Any, data: bytes) -> None:
 
 def read_at_once(transport: Any) -> None:
     """Hands what has come to the transport's protocol, as Twisted's loop will do bit by bit: all of it, unless the
-    other side says more meanwhile without end. Of plain sockets alone."""
+    other side says more meanwhile without end. Of plain sockets alone. A protocol that raises loses its connection, as
+    it does to the loop: it has not heard what came with that."""
     for _ in range(_MAX_READS):
         if not _is_socket(transport) or not _has_come(transport):
             break  # if the other side has ended the connection, the loop finds that out
-        transport.doRead()
+        try:
+            transport.doRead()
+        except BaseException:
+            transport.abortConnection()
+            raise
 
 
 def _has_come(transport: Any) -> bool:

@@ -101,6 +101,33 @@ async def test_what_has_come_is_read_at_once() -> None:
     read_at_once(transport)  # it is over
 
 
+@pytest_twisted.ensureDeferred
+async def test_a_protocol_that_fails_over_what_has_come_loses_its_connection() -> None:
+    from twisted.internet import reactor
+
+    twisted: Any = reactor
+    reader = Reader()
+    connected: Deferred[None] = Deferred()
+    reader.connectionMade = lambda: connected.callback(None)  # type: ignore[method-assign]  # where the test goes on
+    reader.dataReceived = lambda data: {}[data]  # type: ignore[method-assign]  # what it has not heard is not lost unseen
+    connecting = ClientFactory()
+    connecting.buildProtocol = lambda addr: reader  # type: ignore[method-assign]  # it needs no more of a factory
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        twisted.connectTCP(*listening.getsockname(), connecting)
+        await connected
+        other, _ = listening.accept()
+    with other:
+        transport: Any = reader.transport
+        transport.pauseProducing()
+        other.send(b"news")
+        with pytest.raises(KeyError):
+            read_at_once(transport)
+        reader.done.addTimeout(10, twisted)
+        assert await reader.done == b""
+
+
 class Socket:
     """Takes a few bytes each time, or none."""
 
