@@ -148,10 +148,6 @@ def write_awaited(
     txn: Transaction, lacks: Sequence[Lack], pending: Sequence[PendingRedaction], come: Sequence[tuple[str, str]]
 ) -> None:
     """What rooms lack from now on, and what (room, event) has come."""
-    if come:
-        rooms_and_events = columns_of(come, 2)
-        for table in ("backward_extremities", "pending_redactions"):
-            txn.later(_COME.format(table=table), rooms_and_events)
     once: dict[tuple[str, str], Lack] = {}
     for lack in lacks:
         other = once.get(lack[:2], lack)
@@ -160,6 +156,10 @@ def write_awaited(
         )
     txn.values(_LACKS, once.values(), later=True)
     txn.values(_PENDING, pending, later=True)
+    if come:  # perhaps after what awaits it, in the same transaction
+        rooms_and_events = columns_of(come, 2)
+        for table in ("backward_extremities", "pending_redactions"):
+            txn.later(_COME.format(table=table), rooms_and_events)
 
 
 _RELEASED: Final = """

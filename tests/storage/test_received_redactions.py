@@ -71,6 +71,23 @@ async def test_a_redaction_in_order_is_judged_here(database: Database) -> None:
     await check_present(cluster, database, graph)
 
 
+@pytest_twisted.ensureDeferred
+async def test_nothing_waits_for_what_comes_in_the_same_transaction(database: Database) -> None:
+    """Of two branches, each refers to what the other one has; the one is taken in first."""
+    _, graph = await shared_room(database)
+    fork = sorted(graph.dag.extremities)
+    before = graph.before(graph.make(EVE, "m.room.message", {"body": "nothing"}, after=fork))
+    secret = graph.make(EVE, "m.room.message", {"body": "a secret"}, after=fork)
+    after_secret = graph.make(EVE, "m.room.message", {"body": "after"}, after=[secret.event_id])
+    redaction = graph.make(EVE, "m.room.redaction", {"redacts": secret.event_id}, after=fork)
+    early = ReceivedEvent(after_secret, state_before=before)
+    assert Fate.REJECTED not in await graph.give(redaction, early, secret)
+    assert await column(database, "p", "SELECT event_id FROM pending_redactions") == []
+    assert await column(database, "p", "SELECT event_id FROM backward_extremities") == []
+    redacted = "SELECT redacted_by FROM events WHERE event_id = %s"
+    assert await column(database, "r", redacted, secret.event_id) == [redaction.event_id]
+
+
 @pytest.mark.parametrize("referred", [False, True])
 @pytest_twisted.ensureDeferred
 async def test_a_redaction_may_be_referred_to_before_it_is_shown(database: Database, referred: bool) -> None:
