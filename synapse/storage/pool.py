@@ -50,7 +50,10 @@ class _Task(NamedTuple):
 
 
 class ConnectionPool:
-    """Runs jobs on threads with a connection of their own."""
+    """Runs jobs on threads with a connection of their own.
+
+    :ivar closed: whether it takes no more jobs; for the threads, too.
+    """
 
     def __init__(self, reactor: ThreadReactor, settings: PoolSettings) -> None:
         self._reactor = reactor
@@ -60,12 +63,17 @@ class ConnectionPool:
         self._waiting: deque[_Task] = deque()
         self._done: list[Callable[[], None]] = []
         self._done_lock = threading.Lock()
-        self._closed = False
+        self.closed = False
 
     @property
     def size(self) -> int:
         """How many threads there are."""
         return len(self._workers)
+
+    @property
+    def idle(self) -> int:
+        """How many of them wait for a job."""
+        return len(self._idle)
 
     @property
     def waiting(self) -> int:
@@ -77,7 +85,7 @@ class ConnectionPool:
 
         Fails with what the job raises; with `psycopg2.OperationalError` without a connection.
         """
-        if self._closed:
+        if self.closed:
             raise DatabaseClosed("This process is ending, and its database pool is closed.")
         task = _Task(Deferred(), job)
         if self._idle:
@@ -90,7 +98,7 @@ class ConnectionPool:
 
     def close(self) -> None:
         """Lets the threads end after what they are doing; jobs that still wait are done first."""
-        self._closed = True
+        self.closed = True
         for worker in self._workers:
             worker.inbox.put(None)
 
@@ -145,8 +153,10 @@ class ConnectionPool:
             fn()
 
     def became_idle(self, worker: _Worker) -> None:
+        if self.closed:
+            return  # it looks for jobs by itself, and ends
         task = self.next_waiting()
-        if task is not None or self._closed:
+        if task is not None:
             worker.inbox.put(task)
         else:
             self._idle.append(worker)
@@ -185,11 +195,17 @@ class _Worker:
         self._pool.post(lambda: self._pool.ended(self))
 
     def _wait_for_task(self) -> _Task | None:
-        while True:
+        """The next job; None where the thread is to end. Once the pool is closed, the reactor may learn too late that
+        this thread is idle: jobs that wait then are for whichever thread comes first."""
+        while not self._pool.closed or not self.inbox.empty():
             try:
-                return self.inbox.get(timeout=IDLE_SECONDS)
+                task = self.inbox.get(timeout=IDLE_SECONDS)
             except Empty:
                 self._pool.post(lambda: self._pool.was_idle_long(self))
+            else:
+                if task is not None or not self._pool.closed:
+                    return task
+        return self._pool.next_waiting()
 
     def _do(self, task: _Task) -> Callable[[], None]:
         """Does the job; what it answers tells who waits for it, in the reactor's thread."""

@@ -140,7 +140,7 @@ class TestServer:
 def is_at_rest(hs: Homeserver) -> bool:
     """Whether nothing that a process asked of its database is under way."""
     pool = hs.database.pool
-    return len(pool._idle) == pool.size and not pool.waiting
+    return pool.idle == pool.size and not pool.waiting
 
 
 async def at_rest(*servers: TestServer) -> None:
