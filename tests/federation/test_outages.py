@@ -43,6 +43,8 @@ HOUR = 3600.0
 DAY = 24 * HOUR
 VERSIONS = ("1", "6", "10", "12")
 CLIENTS = 3  # of each server
+# Of a server that was away for hours, one may not be asked for again for as long, but by clients.
+_STALE = "remote_device_lists WHERE stale AND failures < 5"
 _DAYS = 40 * DAY  # that a run may last
 
 
@@ -73,6 +75,7 @@ class Run:
         self.journal = Journal()
         self.rooms: list[str] = []
         self._is_long, self._back_at = False, 0.0
+        self.estranged: set[str] = set()  # servers that believe to be in a room where others do not know them
         self.stored: dict[str, dict[str, StoredRoom]] = {}  # in the end: by room and server that is in it
         self.members: list[Traveller] = []
         for server in net.servers.values():
@@ -183,7 +186,7 @@ class Run:
 
         def rows(txn: Any) -> list[str]:
             found = []
-            for table in ("to_device_outbox", "device_lists_due", "remote_device_lists WHERE stale", "unfinished_pdus"):
+            for table in ("to_device_outbox", "device_lists_due", "unfinished_pdus", _STALE):
                 txn.execute(f"SELECT * FROM {table}")
                 found += [f"{server.name}: {table}: {row}" for row in txn.rows()]
             return found
@@ -210,6 +213,7 @@ class Run:
         self.stored[room_id] = within
         # What their users say there, nobody else takes.
         estranged = {self.net[name].server_name for name, room in stored.items() if room.is_in and name not in within}
+        self.estranged |= estranged
         self.done["estranged"] += len(estranged)
         heads = {name: room.extremities for name, room in within.items()}
         everything = ancestors_of(dag, {each for ends in heads.values() for each in ends})
@@ -319,6 +323,8 @@ class Run:
             assert code == 200, answer
             own[member.user_id] = answer["device_keys"][member.user_id]
         for server in self.net.servers.values():
+            if server.server_name in self.estranged:
+                continue  # it believes to share rooms with users whose servers tell it nothing
             known = await server.servers["main"].hs.database.read("tables", _devices)
             for user_id, devices in known.items():
                 wanted = {i: each.get("unsigned", {}).get("device_display_name") for i, each in own[user_id].items()}
@@ -387,14 +393,20 @@ def _known_of(event_id: str, stored: dict[str, StoredRoom]) -> dict[str, str]:
 
 def _is_estranged(name: str, stored: dict[str, StoredRoom]) -> bool:
     """Whether a server believes to be in the room by a join that others do not accept: the server that let it in had
-    not heard yet what has changed there meanwhile. Nobody tells it anything; its users have to enter once more."""
-    others = [room for other, room in stored.items() if other != name and room.is_in]
+    not heard yet what has changed there meanwhile. Nobody tells it anything; its users have to enter once more. In
+    rooms of version 1 it may also know that its users were put out, and resolve its own branch otherwise, of which the
+    others do not take the later part."""
+    room = stored[name]
+    others = [other for each, other in stored.items() if each != name and other.is_in]
     domain = f":{name}.test"
-    ours = [user_id for kind, user_id in stored[name].present if kind == "m.room.member" and domain in user_id]
-    joined = [user_id for user_id in ours if _membership(stored[name], user_id) == "join"]
-    told = all(_membership(room, user_id) != "join" for room in others for user_id in ours)
-    entries = [stored[name].present["m.room.member", user_id] for user_id in joined]
-    return told and any(i in room.events and room.events[i].soft_failed for room in others for i in entries)
+    ours = [user_id for kind, user_id in room.present if kind == "m.room.member" and domain in user_id]
+    joined = [user_id for user_id in ours if _membership(room, user_id) == "join"]
+    if not all(_membership(other, user_id) != "join" for other in others for user_id in ours):
+        return False
+    if others and room.version.identifier == "1" and not any(room.extremities & other.extremities for other in others):
+        return True
+    entries = [room.present["m.room.member", user_id] for user_id in joined]
+    return any(i in other.events and other.events[i].soft_failed for other in others for i in entries)
 
 
 def _since(room: StoredRoom, name: str) -> float:
