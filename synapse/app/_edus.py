@@ -156,8 +156,11 @@ class Edus:
         from synapse.handlers.edus.resync import Resync
 
         hs = self._hs
-        stream, api = hs.stream_writer("device_lists"), hs.federation.api
-        return Resync(self.remote_device_store, self.device_shares, stream, api, self.speakers, self._clock)
+        stream, api, standing = hs.stream_writer("device_lists"), hs.federation.api, hs.federation.destinations
+        store, shares, speakers = self.remote_device_store, self.device_shares, self.speakers
+        resync = Resync(store, shares, stream, api, speakers, standing.ready, self._clock)
+        standing.on_change(resync.heard)
+        return resync
 
     @cached_property
     def device_list_keeper(self) -> DeviceListKeeper:

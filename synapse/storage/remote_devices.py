@@ -9,7 +9,7 @@ Changes are written in the main process, at positions of the stream `device_list
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from synapse.storage.cross_signing import CrossSigningKey, Signature, take_in_keys
@@ -128,6 +128,10 @@ class RemoteDeviceStore:
     async def due(self, now: int, limit: int) -> list[str]:
         """Users whose stale lists are to be tried again now."""
         return await self._db.read("remote_devices.due", _due, now, limit)
+
+    async def hasten(self, servers: Collection[str], now: int) -> None:
+        """The stale lists of these servers' users are due."""
+        await self._db.write_idempotent("remote_devices.hasten", _hasten, list(servers), now)
 
     async def changed(self, user_id: str, stream_id: int) -> None:
         """Writes to the stream that the user's keys may be others."""
@@ -313,6 +317,16 @@ def _due(txn: Transaction, now: int, limit: int) -> list[str]:
         (now, limit),
     )
     return [user_id for (user_id,) in txn.rows()]
+
+
+def _hasten(txn: Transaction, servers: list[str], now: int) -> None:
+    txn.execute(
+        """
+        UPDATE remote_device_lists SET retry_ts = %s
+        WHERE stale AND retry_ts > %s AND substr(user_id, strpos(user_id, ':') + 1) = ANY(%s)
+        """,
+        (now, now, servers),
+    )
 
 
 def _listed(txn: Transaction, user_ids: list[str]) -> list[str]:

@@ -337,6 +337,28 @@ async def test_a_stale_list_is_tried_again_and_shown_meanwhile(postgres: Postgre
 
 
 @ensureDeferred
+async def test_stale_lists_are_tried_again_once_their_server_is_back(postgres: PostgresServer) -> None:
+    async with pair(postgres) as p:
+        await p.upload("first")
+        assert await p.key() == "first"
+        await p.upload("second")
+        await p.carry(lose=True)
+        await p.upload("third")
+        p.net.cut("one", "two")
+        await p.carry()
+        await p.net.settled()
+        edus = p.net["one"].hs.edus
+        far_future = int(p.net.reactor.seconds() * 1000) + 24 * 3600 * 1000
+        await edus.resync.retry()
+        assert await edus.remote_device_store.due(far_future, 10) == [p.bob.id]
+        p.net.mend()
+        await p.net["one"].hs.federation.destinations.succeeded(f"two.test:{PORT}")
+        await edus.resync.retry()
+        assert await edus.remote_device_store.due(far_future, 10) == []
+        assert await p.key() == "third"
+
+
+@ensureDeferred
 async def test_devices_that_are_deleted_go_from_the_list(postgres: PostgresServer) -> None:
     async with pair(postgres) as p:
         await p.upload("first")

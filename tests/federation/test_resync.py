@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -26,13 +26,20 @@ class Far:
         self.ids = list(ids)
         self.kept: list[int] = []
         self.writing: list[Deferred[None]] = []
+        self.left_alone: set[str] = set()
         self.clock = Clock()
-        speakers = SimpleNamespace()
+        speakers = SimpleNamespace(sharing=self.sharing)
         this = cast(Any, self)
-        self.resync = Resync(this, this, this, this, cast(Any, speakers), self.clock)
+        self.resync = Resync(this, this, this, this, cast(Any, speakers), self.ready, self.clock)
 
     async def within(self, user_id: str, found: Fetched) -> Fetched:
         return found
+
+    async def sharing(self, user_ids: Collection[str]) -> Collection[str]:
+        return user_ids
+
+    async def ready(self, servers: Collection[str]) -> list[str]:
+        return [server for server in servers if server not in self.left_alone]
 
     async def user_devices(self, server: str, user_id: str) -> UserDevices:
         return UserDevices(user_id, self.ids.pop(0), [])
@@ -126,3 +133,28 @@ def test_thousands_of_lists_are_forgotten_in_a_few_transactions() -> None:
     assert started(far.resync.forget(users)).called
     assert [len(each) for each in told] == [FORGOTTEN_AT_ONCE, FORGOTTEN_AT_ONCE, 1]
     assert sorted(user_id for each in told for (user_id,) in each.values()) == sorted(users)
+
+
+def test_lists_of_a_server_that_is_back_are_due() -> None:
+    far = Far()
+    hastened: list[tuple[list[str], int]] = []
+
+    async def hasten(servers: Collection[str], now: int) -> None:
+        hastened.append((sorted(servers), now))
+
+    async def nothing(*_: object) -> list[str]:
+        return []
+
+    far.hasten = hasten  # type: ignore[attr-defined]
+    far.due = nothing  # type: ignore[attr-defined]
+    far.clock.advance(100)
+    far.left_alone = {"far"}
+    far.resync.heard("far")  # that it has not answered
+    far.left_alone.clear()  # its pause ends
+    assert started(far.resync.retry()).called
+    assert hastened == []
+    far.resync.heard("far")
+    far.resync.heard(None)
+    for _ in range(2):
+        assert started(far.resync.retry()).called
+    assert hastened == [(["far"], 100_000)]

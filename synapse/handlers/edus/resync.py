@@ -1,7 +1,8 @@
 """Fetching the devices of other servers' users, where a list is missing or has a gap.
 
 In the main process. Of each user one request is under way at a time, of each server a few; whoever asks meanwhile
-shares it. A list that could not be had stays marked as stale in the database, and is tried again, later each time.
+shares it. A list that could not be had stays marked as stale in the database, and is tried again, later each time, or
+once its server, which was left alone, may be asked again.
 
 Server-server API, "Device Management".
 """
@@ -9,9 +10,9 @@ Server-server API, "Device Management".
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.defer import Deferred
 
@@ -48,6 +49,8 @@ FORGOTTEN_AT_ONCE: Final = 500
 RETRY_SECONDS: Final = 30.0
 RETRIED: Final = 100
 """Stale lists that are tried again in one round."""
+MOST_BACK: Final = 1_000
+"""Servers of which it is remembered in between that they are there again."""
 _FIRST_PAUSE: Final = 60_000
 _LONGEST_PAUSE: Final = 24 * 3600 * 1000
 
@@ -56,6 +59,7 @@ class Resync:
     """Fetches lists.
 
     :param api: raises at once for servers that have not answered of late.
+    :param ready: which of some servers those are not.
     """
 
     def __init__(
@@ -65,9 +69,11 @@ class Resync:
         stream: StreamWriter,
         api: FederationApi,
         speakers: Speakers,
+        ready: Callable[[Collection[str]], Awaitable[Collection[str]]],
         clock: Clock,
     ) -> None:
         self._store = store
+        self._ready = ready
         self._shares = shares
         self._stream = stream
         self._api = api
@@ -76,6 +82,7 @@ class Resync:
         self._under_way: dict[str, list[Deferred[str | None]]] = {}
         self._wanted: dict[str, int] = {}  # stream ids that lists under way have to include
         self._slots: SlotsByKey[str] = SlotsByKey(lambda _: Slots(AT_ONCE, MOST_WAITING))
+        self._back: set[str] = set()  # servers that are there again since the last round
 
     def want(self, user_id: str, stream_id: int) -> None:
         """An update of that id could not be applied: has the list fetched soon, in the background."""
@@ -117,8 +124,19 @@ class Resync:
                 each.callback(problem)
         return problem
 
+    def heard(self, server: str | None) -> None:
+        """The standing of a server is another (None: perhaps of all of them, which those that are due will show)."""
+        if server is not None and len(self._back) < MOST_BACK:
+            Deferred.fromCoroutine(self._look(server)).addErrback(_log)
+
+    async def _look(self, server: str) -> None:
+        self._back.update(await self._ready([server]))  # just now; a pause that ends by itself is no sign of life
+
     async def retry(self) -> None:
         """Tries again what is due; to be called every `RETRY_SECONDS`."""
+        if self._back:
+            back, self._back = self._back, set()
+            await self._store.hasten(back, self._now())
         due = await self._store.due(self._now(), RETRIED)
         sharing = await self._speakers.sharing(due)
         await self.forget([user_id for user_id in due if user_id not in sharing])
@@ -182,3 +200,9 @@ class Resync:
 
     def _now(self) -> int:
         return int(self._clock.seconds() * 1000)
+
+
+def _log(failure: Any) -> None:
+    log_failure(
+        logger, failure.value, "It is not known whether a server is there again, whose devices are to be fetched"
+    )
