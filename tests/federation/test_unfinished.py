@@ -46,6 +46,16 @@ def slow(into: Way) -> Deferred[None]:
     return release
 
 
+async def answered_and_dead(into: Way, *events: Event) -> Deferred[None]:
+    """Whoever works on the events dies once they have been answered; what lets the work go on, were they alive."""
+    release = slow(into)
+    answer = started(into.send(*events))
+    into.room.clock.advance(transactions.ANSWER_WITHIN)
+    await answer
+    dead(into)
+    return release
+
+
 @pytest_twisted.ensureDeferred
 async def test_nothing_is_written_down_of_what_is_done_in_time() -> None:
     into = way()
@@ -77,11 +87,7 @@ async def test_what_outlasts_the_answer_is_written_down_until_it_is_done() -> No
 async def test_what_a_process_worked_on_when_it_died_is_taken_up() -> None:
     into = way()
     events = into.room.chain(3, EVE.user())
-    release = slow(into)
-    answer = started(into.send(*events))
-    into.room.clock.advance(transactions.ANSWER_WITHIN)
-    await answer
-    dead(into)
+    release = await answered_and_dead(into, *events)
     main = taking_up(into)
     into.room.clock.advance(HELD - 1)
     await main.round()
@@ -100,11 +106,7 @@ async def test_what_a_process_worked_on_when_it_died_is_taken_up() -> None:
 async def test_who_takes_up_may_die_too() -> None:
     into = way()
     event = into.room.make(sender=EVE.user())
-    release = slow(into)
-    answer = started(into.send(event))
-    into.room.clock.advance(transactions.ANSWER_WITHIN)
-    await answer
-    dead(into)
+    release = await answered_and_dead(into, event)
     into.room.clock.advance(HELD)
     first = taking_up(into)
     under_way = started(first.round())
@@ -230,11 +232,7 @@ async def test_work_that_ends_while_it_is_written_down(fails: bool) -> None:
 async def test_what_is_of_no_use_any_more_is_let_go() -> None:
     into = way()
     event = into.room.make(sender=EVE.user())
-    slow(into)
-    answer = started(into.send(event))
-    into.room.clock.advance(transactions.ANSWER_WITHIN)
-    await answer
-    dead(into)
+    await answered_and_dead(into, event)
     into.room.clock.advance(HELD)
     into.room.room_id = "!elsewhere:here.test"  # which this server has left
     await taking_up(into).round()
@@ -246,11 +244,7 @@ async def test_what_is_of_no_use_any_more_is_let_go() -> None:
 async def test_one_servers_slow_room_does_not_keep_others_waiting() -> None:
     into = way()
     event = into.room.make(sender=EVE.user())
-    release = slow(into)
-    answer = started(into.send(event))
-    into.room.clock.advance(transactions.ANSWER_WITHIN)
-    await answer
-    dead(into)
+    release = await answered_and_dead(into, event)
     into.room.clock.advance(HELD)
     main = taking_up(into)
     first = started(main.round())

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import tempfile
-from typing import Any
+import termios
+from array import array
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, cast
 
 import pytest
 import pytest_twisted
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import ClientFactory, Factory, Protocol
+from twisted.internet.task import deferLater
 from twisted.internet.testing import StringTransport
 
 from synapse.util.transports import read_at_once, write_at_once
@@ -67,12 +73,12 @@ def test_other_transports_are_written_to_as_ever() -> None:
     assert transport.value() == b"onetwo"
 
 
-@pytest_twisted.ensureDeferred
-async def test_what_has_come_is_read_at_once() -> None:
+@asynccontextmanager
+async def paused(reader: Reader) -> AsyncIterator[tuple[Any, socket.socket]]:
+    """A connection that Twisted does not read: its transport, and the other end, which is closed in the end."""
     from twisted.internet import reactor
 
     twisted: Any = reactor
-    reader = Reader()
     connected: Deferred[None] = Deferred()
     reader.connectionMade = lambda: connected.callback(None)  # type: ignore[method-assign]  # where the test goes on
     connecting = ClientFactory()
@@ -86,13 +92,33 @@ async def test_what_has_come_is_read_at_once() -> None:
     with other:
         transport: Any = reader.transport
         transport.pauseProducing()
+        transport.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)  # as much as there may be
+        yield transport, other
+
+
+async def come(transport: Any, size: int) -> None:
+    """Returns once so many bytes wait to be read, on whichever processor the system carries them over."""
+    from twisted.internet import reactor
+
+    count = array("i", [0])
+    while count[0] < size:
+        await deferLater(cast(Any, reactor), 0.0)
+        fcntl.ioctl(transport.socket, termios.FIONREAD, count)
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_has_come_is_read_at_once() -> None:
+    reader = Reader()
+    async with paused(reader) as (transport, other):
         other.send(b"news")
+        await come(transport, 4)
         read_at_once(transport)
         assert reader.received == b"news"
         read_at_once(transport)  # nothing more has come
         assert reader.received == b"news"
-        much = os.urandom(3 * transport.bufferSize)  # more than Twisted reads in one turn
+        much = os.urandom(transport.bufferSize * 3 // 2)  # more than Twisted reads in one turn
         other.sendall(much)
+        await come(transport, len(much))
         read_at_once(transport)
         assert reader.received == b"news" + much
     read_at_once(transport)
@@ -105,26 +131,14 @@ async def test_what_has_come_is_read_at_once() -> None:
 async def test_a_protocol_that_fails_over_what_has_come_loses_its_connection() -> None:
     from twisted.internet import reactor
 
-    twisted: Any = reactor
     reader = Reader()
-    connected: Deferred[None] = Deferred()
-    reader.connectionMade = lambda: connected.callback(None)  # type: ignore[method-assign]  # where the test goes on
     reader.dataReceived = lambda data: {}[data]  # type: ignore[method-assign]  # what it has not heard is not lost unseen
-    connecting = ClientFactory()
-    connecting.buildProtocol = lambda addr: reader  # type: ignore[method-assign]  # it needs no more of a factory
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        listening.listen()
-        twisted.connectTCP(*listening.getsockname(), connecting)
-        await connected
-        other, _ = listening.accept()
-    with other:
-        transport: Any = reader.transport
-        transport.pauseProducing()
+    async with paused(reader) as (transport, other):
         other.send(b"news")
+        await come(transport, 4)
         with pytest.raises(KeyError):
             read_at_once(transport)
-        reader.done.addTimeout(10, twisted)
+        reader.done.addTimeout(60, cast(Any, reactor))
         assert await reader.done == b""
 
 
